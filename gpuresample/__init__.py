@@ -1,0 +1,47 @@
+"""Resampling of 3-D volumes with SimpleITK's numbers.
+
+    import gpuresample as gr
+    thin = gr.resample(ct, spacing=(1, 1, 2))
+
+Names load on first use: importing this package imports neither NumPy's peers nor Numba nor SimpleITK.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "resample": "resampling",
+    "plan": "resampling",
+    "Plan": "plan",
+    "Volume": "containers",
+    "Grid": "grid",
+    "set_num_threads": "engines.pool",
+    "get_num_threads": "engines.pool",
+}
+
+__all__ = [*_HOMES, "__version__"]
+
+if TYPE_CHECKING:
+    from gpuresample.containers import Volume as Volume
+    from gpuresample.engines.pool import get_num_threads as get_num_threads
+    from gpuresample.engines.pool import set_num_threads as set_num_threads
+    from gpuresample.grid import Grid as Grid
+    from gpuresample.plan import Plan as Plan
+    from gpuresample.resampling import plan as plan
+    from gpuresample.resampling import resample as resample
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'gpuresample' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"gpuresample.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,150 @@
+"""What a plan asks of an engine: plain arrays and numbers, no images, no geometry, no modes.
+
+Every engine runs these on arrays of shape (..., z, y, x); the last three axes are space, every leading axis is a
+batch of independent volumes. 2-D work has z of size 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.taps import TapTable
+
+FloatArray = npt.NDArray[np.float64]
+
+Range = tuple[int, int]
+
+# Border rules of the gather, as engines see them.
+RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3}
+
+
+@dataclass(frozen=True)
+class Store:
+    """How a sum becomes a voxel.
+
+    Attributes
+    ----------
+    default : int or float
+        Value of voxels outside the source, representable in the output's type.
+    truncate : bool
+        Toward zero, as SimpleITK; else to nearest, half to even. Integers saturate either way; NaN becomes 0.
+    """
+
+    default: int | float = 0
+    truncate: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Separable:
+    """One tap table per source axis.
+
+    Attributes
+    ----------
+    tables : three TapTable
+        For source axes z, y, x. A table's rows are the destination samples inside the source.
+    order : tuple of int
+        Source axes in order of application; axes that change nothing are left out.
+    dst_axis : three int
+        The destination axis that each source axis becomes (a transpose; (0, 1, 2) for none).
+    n_dst : three int
+        Destination samples along each *source* axis, those outside included.
+    start : three int
+        First destination sample inside, along each source axis.
+    precision : {"single", "double", "exact"}
+        Sums are made in float32 ("single") or float64.
+    """
+
+    tables: tuple[TapTable, TapTable, TapTable]
+    order: tuple[int, ...]
+    dst_axis: tuple[int, int, int]
+    n_dst: tuple[int, int, int]
+    start: tuple[int, int, int]
+    precision: str
+
+    @property
+    def copies(self) -> bool:
+        """Whether every voxel is a copy of one source voxel."""
+        return all(t.is_index for t in self.tables)
+
+    @property
+    def inside(self) -> tuple[Range, ...]:
+        """Half-open range of destination samples inside the source, along each source axis."""
+        return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
+
+    Attributes
+    ----------
+    coordinates : callable
+        `coordinates(start, stop)`: continuous source indices of the destination rows `start` to `stop` (rows are
+        (z, y) in C order) as float64. Shape (rows, 2, 3): both ends of every row in x, y, z order, position `i`
+        being `a + (i / n0) * (b - a)`, if `lines`; else (rows, n_x, 3): every voxel's.
+    lines : bool
+        Whether rows are given by their ends.
+    n0 : int
+        Voxels of a whole row (a cropped plan still divides by the whole).
+    x0 : int
+        Position in the whole row of the first voxel of a row here.
+    n_dst : three int
+        Destination size z, y, x.
+    method : {"linear", "index", "label_linear", "label_gaussian"}
+        Sum, copy or vote.
+    prefilter : three TapTable, or None
+        Applied along z, y, x before anything is gathered.
+    coefficients : ndarray, float64, shape (pieces, width, degree + 1)
+        Weights as polynomials, see `filters.polynomials`.
+    shift, offset : float, int
+        See `filters.polynomials`.
+    spline : bool
+        Find the cell of a coordinate as ITK's splines do, from its value in float32.
+    n_src : three int
+        Size z, y, x of the whole source (after the prefilter).
+    base : three int
+        Index in the whole source of the first voxel of the array at hand.
+    box : three pairs of float
+        For z, y, x: continuous indices inside, lower bound included, upper excluded.
+    rule : int
+        One of `RULES`: what a tap past the border becomes.
+    normalise : bool
+        Divide by the sum of weights.
+    precision : {"single", "double", "exact"}
+        Coefficients and sums are float32 ("single") or float64.
+    """
+
+    coordinates: Callable[[int, int], FloatArray]
+    lines: bool
+    n0: int
+    x0: int
+    n_dst: tuple[int, int, int]
+    method: str
+    prefilter: tuple[TapTable, TapTable, TapTable] | None
+    coefficients: FloatArray
+    shift: float
+    offset: int
+    spline: bool
+    n_src: tuple[int, int, int]
+    base: tuple[int, int, int]
+    box: tuple[tuple[float, float], ...]
+    rule: int
+    normalise: bool
+    precision: str
+
+
+Work = Separable | Gather
+
+
+class Engine(Protocol):
+    """The contract both engines meet."""
+
+    name: str
+
+    def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
+        """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""

@@ -1,0 +1,34 @@
+"""The CPU engine: plans on NumPy arrays, through Numba kernels on our own threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.cpu_gather import run_gather
+from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
+
+name = "cpu"
+
+
+def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `contract.Engine`."""
+    if dst.size == 0:
+        return
+    if isinstance(work, Gather):
+        run_gather(work, src, dst, store)
+        return
+    # Destination axes in the source's order: a permuted grid is only a matter of strides.
+    n = dst.ndim - 3
+    dst = dst.transpose(*range(n), *[n + axis for axis in work.dst_axis])
+    fill_outside(work, dst, store.default)
+    dst = dst[(..., *[slice(lo, hi) for lo, hi in work.inside])]
+    if dst.size == 0:
+        return
+    if work.copies and src.dtype == dst.dtype:
+        run_copy(work, src, dst)
+    else:
+        run_separable(work, src, dst, store)

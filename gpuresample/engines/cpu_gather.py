@@ -1,0 +1,74 @@
+"""The CPU engine's gather: prefilter by table, then one neighbourhood per voxel, rows spread over threads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines import cpu_gather_kernels as kernels
+from gpuresample.engines import cpu_tables
+from gpuresample.engines.contract import Gather, Separable, Store
+from gpuresample.engines.flat import Flat, flatten
+from gpuresample.engines.pool import run_items
+from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
+
+# Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
+ITEM_VOXELS = 1 << 14
+
+
+def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Fill `dst` from `src`, one volume of the batch after the other."""
+    for volume in np.ndindex(dst.shape[:-3]):
+        _run_volume(work, src[volume], dst[volume], store)
+
+
+def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    acc = np.dtype(cpu_tables.accumulator(work.precision))
+    if work.prefilter is not None:
+        src = _prefiltered(work.prefilter, src, acc, work.precision)
+    source, target = flatten(src), Flat(dst)
+    n_z, n_y, n_x = work.n_dst
+    n_rows = n_z * n_y
+    step = max(1, ITEM_VOXELS // n_x)
+    src_strides, dst_strides = np.array(source.strides, np.int64), np.array(target.strides, np.int64)
+    n_src, base = np.array(work.n_src, np.int64), np.array(work.base, np.int64)
+    box = np.array(work.box)
+    default = dst.dtype.type(store.default)
+    coefficients = work.coefficients.astype(acc)
+    bounds = cpu_tables.bounds_of(dst.dtype, acc)
+    rounding = 0 if dst.dtype.kind == "f" else 2 if store.truncate else 1
+
+    def job(item: int) -> None:
+        row0 = item * step
+        coordinates = work.coordinates(row0, min(row0 + step, n_rows))
+        place = (
+            source.memory, source.offsets[0], src_strides, coordinates, work.lines, work.x0, work.n0, target.memory,
+            target.offsets[0], dst_strides, row0, n_y, n_x,
+        )  # fmt: skip
+        if work.method == "index":
+            kernels.copy_rows(*place, n_src, base, box, work.rule, default)
+        elif work.method == "linear":
+            kernels.gather_rows(
+                *place, coefficients, work.shift, work.offset, n_src, base, box, work.rule, work.spline, work.normalise,
+                default, bounds, rounding,
+            )  # fmt: skip
+        else:
+            gaussian = work.method == "label_gaussian"
+            cut = LABEL_SIGMA * LABEL_ALPHA
+            kernels.vote_rows(*place, n_src, base, box, work.rule, gaussian, LABEL_SIGMA, cut, default)
+
+    run_items(job, -(-n_rows // step))
+
+
+def _prefiltered(
+    tables: tuple[Any, Any, Any], src: npt.NDArray[Any], acc: np.dtype[Any], precision: str
+) -> npt.NDArray[Any]:
+    """The volume of coefficients: the source's tables applied, in the accumulator's type."""
+    n = tuple(t.n_dst for t in tables)
+    out = np.empty(n, acc)
+    order = tuple(axis for axis, t in enumerate(tables) if not t.is_identity)
+    work = Separable(tables, order, (0, 1, 2), n, (0, 0, 0), precision)
+    cpu_tables.run_separable(work, src, out, Store())
+    return out

@@ -1,0 +1,355 @@
+"""The CPU engine's inner loops, compiled by Numba.
+
+House rules: every function is `nogil` and works on one item, the engine spreads items over threads; arrays are
+flat and C-contiguous, volumes are (offset, strides) into them; offsets are unsigned, because a signed index
+makes Numba test for negative ones and the loop no longer vectorises; multiply and add may fuse (`contract`),
+nothing else may be reordered, so a voxel's bits depend on its taps alone, not on the tile that it fell into.
+
+Loop letters, as everywhere: `a`, `b` first and second axis of a tile, `i` destination index, `j` position along a
+row, `k` tap, `r` row.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, uint64
+
+OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
+
+# Rows that are transposed together for the pass along x.
+ROWS = 64
+# Rows of up to this many taps along x are gathered tap by tap; wider ones are transposed first.
+FEW_TAPS = 4
+
+
+@njit(**OPTIONS)
+def combine(out, oo, src, so, stride, n, weight, wo, count):
+    """`out[oo + j] = sum over k of weight[wo + k] * src[so + k * stride + j]` for j < n.
+
+    Eight taps per sweep: each sweep loads eight rows and touches `out` once.
+    """
+    acc = out.dtype.type
+    oo, so, stride, n, wo, count = uint64(oo), uint64(so), uint64(stride), uint64(n), uint64(wo), uint64(count)
+    one, two, four, eight = uint64(1), uint64(2), uint64(4), uint64(8)
+    k = uint64(0)
+    if count >= eight:
+        s0 = so
+        s1 = s0 + stride
+        s2 = s1 + stride
+        s3 = s2 + stride
+        s4 = s3 + stride
+        s5 = s4 + stride
+        s6 = s5 + stride
+        s7 = s6 + stride
+        w0, w1, w2, w3 = weight[wo], weight[wo + one], weight[wo + two], weight[wo + uint64(3)]
+        w4, w5 = weight[wo + four], weight[wo + uint64(5)]
+        w6, w7 = weight[wo + uint64(6)], weight[wo + uint64(7)]
+        for j in range(n):
+            t = w0 * acc(src[s0 + j])
+            t = t + w1 * acc(src[s1 + j])
+            t = t + w2 * acc(src[s2 + j])
+            t = t + w3 * acc(src[s3 + j])
+            t = t + w4 * acc(src[s4 + j])
+            t = t + w5 * acc(src[s5 + j])
+            t = t + w6 * acc(src[s6 + j])
+            out[oo + j] = t + w7 * acc(src[s7 + j])
+        k = eight
+        while k + eight <= count:
+            s0 = so + k * stride
+            s1 = s0 + stride
+            s2 = s1 + stride
+            s3 = s2 + stride
+            s4 = s3 + stride
+            s5 = s4 + stride
+            s6 = s5 + stride
+            s7 = s6 + stride
+            v = wo + k
+            w0, w1, w2, w3 = weight[v], weight[v + one], weight[v + two], weight[v + uint64(3)]
+            w4, w5 = weight[v + four], weight[v + uint64(5)]
+            w6, w7 = weight[v + uint64(6)], weight[v + uint64(7)]
+            for j in range(n):
+                t = out[oo + j] + w0 * acc(src[s0 + j])
+                t = t + w1 * acc(src[s1 + j])
+                t = t + w2 * acc(src[s2 + j])
+                t = t + w3 * acc(src[s3 + j])
+                t = t + w4 * acc(src[s4 + j])
+                t = t + w5 * acc(src[s5 + j])
+                t = t + w6 * acc(src[s6 + j])
+                out[oo + j] = t + w7 * acc(src[s7 + j])
+            k += eight
+    elif count >= two:
+        s0 = so
+        s1 = s0 + stride
+        w0, w1 = weight[wo], weight[wo + one]
+        for j in range(n):
+            t = w0 * acc(src[s0 + j])
+            out[oo + j] = t + w1 * acc(src[s1 + j])
+        k = two
+    else:
+        w0 = weight[wo]
+        for j in range(n):
+            out[oo + j] = w0 * acc(src[so + j])
+        k = one
+    while k + two <= count:
+        s0 = so + k * stride
+        s1 = s0 + stride
+        w0, w1 = weight[wo + k], weight[wo + k + one]
+        for j in range(n):
+            t = out[oo + j] + w0 * acc(src[s0 + j])
+            out[oo + j] = t + w1 * acc(src[s1 + j])
+        k += two
+    if k < count:
+        s0 = so + k * stride
+        w0 = weight[wo + k]
+        for j in range(n):
+            out[oo + j] += w0 * acc(src[s0 + j])
+
+
+@njit(**OPTIONS)
+def load_row(out, oo, src, so, step, n):
+    """`out[oo + j] = src[so + j * step]`, converted to the accumulator's type. `step` may be negative."""
+    acc = out.dtype.type
+    oo, so, n, step_u = uint64(oo), uint64(so), uint64(n), uint64(step)
+    if step == 1:
+        for j in range(n):
+            out[oo + j] = acc(src[so + j])
+    else:
+        for j in range(n):
+            out[oo + j] = acc(src[so + j * step_u])
+
+
+@njit(**OPTIONS)
+def transpose(out, oo, src, so, rows, n):
+    """`out[oo + j * rows + r] = src[so + r * n + j]`, in strips that stay in the nearest cache."""
+    oo, so, rows, n = uint64(oo), uint64(so), uint64(rows), uint64(n)
+    strip = uint64(16)
+    for j0 in range(uint64(0), n, strip):
+        j1 = min(j0 + strip, n)
+        for r in range(rows):
+            for j in range(j0, j1):
+                out[oo + j * rows + r] = src[so + r * n + j]
+
+
+@njit(inline="always")
+def settle(value, low, high, truncate):
+    """The only place where a sum becomes an integer voxel: rounded and saturated; NaN becomes 0."""
+    value = value if value == value else low - low
+    value = value if value > low else low
+    value = value if value < high else high
+    return np.trunc(value) if truncate else np.rint(value)
+
+
+@njit(**OPTIONS)
+def store_row(dst, do, step, src, so, n, bounds, rounding):
+    """`dst[do + j * step] = src[so + j]` in the destination's type.
+
+    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero.
+    """
+    do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
+    kind = dst.dtype.type
+    low, high = bounds[0], bounds[1]
+    if rounding == 0:
+        if step == 1:
+            for j in range(n):
+                dst[do + j] = kind(src[so + j])
+        else:
+            for j in range(n):
+                dst[do + j * step_u] = kind(src[so + j])
+    elif rounding == 1:
+        if step == 1:
+            for j in range(n):
+                dst[do + j] = kind(settle(src[so + j], low, high, False))
+        else:
+            for j in range(n):
+                dst[do + j * step_u] = kind(settle(src[so + j], low, high, False))
+    else:
+        if step == 1:
+            for j in range(n):
+                dst[do + j] = kind(settle(src[so + j], low, high, True))
+        else:
+            for j in range(n):
+                dst[do + j * step_u] = kind(settle(src[so + j], low, high, True))
+
+
+@njit(**OPTIONS)
+def few_taps_row(out, oo, src, so, index, weight, short, first, count):
+    """A pass along x of up to `FEW_TAPS` taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`.
+
+    Rows that have fewer taps than the table is wide (`short`) are done again, tap by tap: a voxel that SimpleITK
+    does not read must not matter here, not even as 0 * NaN.
+    """
+    oo, so, n = uint64(oo), uint64(so), uint64(index.size)
+    taps = weight.size // index.size
+    one, two, three = uint64(1), uint64(2), uint64(3)
+    if taps == 1:
+        for j in range(n):
+            out[oo + j] = weight[j] * src[so + index[j]]
+    elif taps == 2:
+        for j in range(n):
+            p = so + index[j]
+            t = weight[j] * src[p]
+            out[oo + j] = t + weight[j + n] * src[p + one]
+    elif taps == 3:
+        m = n + n
+        for j in range(n):
+            p = so + index[j]
+            t = weight[j] * src[p]
+            t = t + weight[j + n] * src[p + one]
+            out[oo + j] = t + weight[j + m] * src[p + two]
+    else:
+        m = n + n
+        q = m + n
+        for j in range(n):
+            p = so + index[j]
+            t = weight[j] * src[p]
+            t = t + weight[j + n] * src[p + one]
+            t = t + weight[j + m] * src[p + two]
+            out[oo + j] = t + weight[j + q] * src[p + three]
+    for j in short:
+        p = so + uint64(first[j])
+        shift = uint64(first[j]) - uint64(index[j])
+        t = weight[j + shift * n] * src[p]
+        for k in range(one, uint64(count[j])):
+            t = t + weight[j + (shift + k) * n] * src[p + k]
+        out[oo + j] = t
+
+
+@njit(**OPTIONS)
+def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
+    """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
+
+    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu.pack_x`. Wide tables work on transposed
+    rows, so that neighbouring rows, not neighbouring taps, fill a vector.
+    """
+    first, count, weight, index, slots, short, few, identity = x
+    n_dst = first.size
+    if identity:
+        for r in range(rows):
+            load_row(out, oo + r * n_dst, src, so + r * n_src, 1, n_dst)
+    elif few:
+        for r in range(rows):
+            few_taps_row(out, oo + r * n_dst, src, so + r * n_src, index, slots, short, first, count)
+    else:
+        back = co + n_src * rows
+        transpose(columns, co, src, so, rows, n_src)
+        taps = weight.size // n_dst
+        for i in range(n_dst):
+            combine(columns, back + i * rows, columns, co + first[i] * rows, rows, rows, weight, i * taps, count[i])
+        transpose(out, oo, columns, back, n_dst, rows)
+
+
+@njit(**OPTIONS)
+def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early, bounds, rounding, scratch, room):
+    """One block of a separable plan: destination rows `a0..a1` by `b0..b1`, whole rows along x.
+
+    First the pass along `a` from the source's type into a tile, then `b` and `x` (or `x` and `b`, if `x_early`).
+
+    Parameters
+    ----------
+    src, dst : flat arrays; so, do : their offsets of the volume's first voxel
+    strides : int64 [6]: of src along a, b, x, then of dst
+    a, b : (first, count, weight, identity)
+    x : see `x_pass`; its `first` counts from the row's first sample read
+    room : int64 [4]: offsets in `scratch` of the tile, the window, the rows, the columns
+    """
+    sa, sb, sx, da, db, dx = strides
+    a_first, a_count, a_weight, a_copy = a
+    b_first, b_count, b_weight, b_copy = b
+    a_taps, b_taps = a_weight.size // a_first.size, b_weight.size // b_first.size
+    n_x, x_lo, m_x = x[8], x[9], x[0].size
+    x = x[:8]
+    so = so + x_lo * sx
+    # Rows of the source along b that this block reads.
+    s0, s1 = b_first[b0], b_first[b0] + b_count[b0]
+    for i in range(b0, b1):
+        s0 = min(s0, b_first[i])
+        s1 = max(s1, b_first[i] + b_count[i])
+    n_b = s1 - s0
+    tile, window, rows, columns = room[0], room[1], room[2], room[3]
+
+    # Along a. A copy followed by few taps needs no tile: b reads the source itself.
+    direct = a_copy and sx == 1 and b_taps <= FEW_TAPS and not x_early
+    if direct:
+        pass
+    elif a_copy:
+        for i in range(a0, a1):
+            for s in range(s0, s1):
+                load_row(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, src, so + a_first[i] * sa + s * sb, sx, n_x)
+    elif sx == 1 and a_taps <= FEW_TAPS:
+        for i in range(a0, a1):
+            for s in range(s0, s1):
+                here = so + a_first[i] * sa + s * sb
+                combine(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
+    else:
+        w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
+        for i in range(a0, a1):
+            w0 = min(w0, a_first[i])
+            w1 = max(w1, a_first[i] + a_count[i])
+        for s in range(s0, s1):
+            for w in range(w0, w1):
+                load_row(scratch, window + (w - w0) * n_x, src, so + w * sa + s * sb, sx, n_x)
+            for i in range(a0, a1):
+                here = window + (a_first[i] - w0) * n_x
+                combine(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
+
+    if x_early:
+        for i in range(a0, a1):
+            # Along x, source rows of b into the same rows, now m_x long.
+            plane = window
+            for r0 in range(0, n_b, ROWS):
+                r1 = min(r0 + ROWS, n_b)
+                x_pass(scratch, plane + r0 * m_x, scratch, tile + ((i - a0) * n_b + r0) * n_x, r1 - r0, n_x, x, scratch, columns)
+            for i_b in range(b0, b1):
+                here = plane + (b_first[i_b] - s0) * m_x
+                if not b_copy:
+                    combine(scratch, rows, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
+                    here = rows
+                store_row(dst, do + i * da + i_b * db, dx, scratch, here, m_x, bounds, rounding)
+    else:
+        for i in range(a0, a1):
+            plane = tile + (i - a0) * n_b * n_x
+            for r0 in range(b0, b1, ROWS):
+                r1 = min(r0 + ROWS, b1)
+                for r in range(r0, r1):
+                    if direct:
+                        here = so + a_first[i] * sa + b_first[r] * sb
+                        combine(scratch, rows + (r - r0) * n_x, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
+                    else:
+                        here = plane + (b_first[r] - s0) * n_x
+                        combine(scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r])
+                x_pass(scratch, window, scratch, rows, r1 - r0, n_x, x, scratch, columns)
+                for r in range(r0, r1):
+                    store_row(dst, do + i * da + r * db, dx, scratch, window + (r - r0) * m_x, m_x, bounds, rounding)
+
+
+@njit(**OPTIONS)
+def copy_block(src, so, dst, do, strides, a_index, b_index, x_index, a0, a1, b0, b1, run):
+    """Voxels copied by index, whatever their type. `run`: x indices follow each other, so rows are copied whole."""
+    sa, sb, sx, da, db, dx = strides
+    n = uint64(x_index.size)
+    for i in range(a0, a1):
+        for r in range(b0, b1):
+            s = uint64(so + np.int64(a_index[i]) * sa + np.int64(b_index[r]) * sb)
+            d = uint64(do + i * da + r * db)
+            if run and dx == 1 and sx == 1:
+                s += uint64(x_index[0])
+                for j in range(n):
+                    dst[d + j] = src[s + j]
+            elif dx == 1 and sx == 1:
+                for j in range(n):
+                    dst[d + j] = src[s + uint64(x_index[j])]
+            else:
+                step_s, step_d = uint64(sx), uint64(dx)
+                for j in range(n):
+                    dst[d + j * step_d] = src[s + uint64(x_index[j]) * step_s]
+
+
+@njit(**OPTIONS)
+def fill_block(dst, do, da, db, dx, n_a, n_b, n_x, value):
+    """One value into a block."""
+    for i in range(n_a):
+        for r in range(n_b):
+            d = uint64(do + i * da + r * db)
+            step = uint64(dx)
+            for j in range(uint64(n_x)):
+                dst[d + j * step] = value

@@ -1,0 +1,184 @@
+"""The CPU engine's separable work: tap tables fused per tile, and copies by index."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines import cpu_kernels as kernels
+from gpuresample.engines.contract import Separable, Store
+from gpuresample.engines.flat import Flat, flatten
+from gpuresample.engines.pool import get_num_threads, run_items
+from gpuresample.taps import TapTable
+
+# A tile of this many bytes stays in a core's own cache while it is read again.
+TILE_BYTES = 1 << 20
+# Work below this many destination voxels is not worth waking a thread for.
+SMALL = 1 << 15
+
+_scratch = threading.local()
+
+
+def scratch(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """This thread's buffer of at least `n` elements; kept from call to call, since new pages are dear."""
+    buffers = _scratch.__dict__
+    key = np.dtype(dtype).name
+    if key not in buffers or buffers[key].size < n:
+        buffers[key] = np.empty(n, dtype)
+    return buffers[key]
+
+
+def accumulator(precision: str) -> npt.DTypeLike:
+    """The type sums are made in."""
+    return np.float32 if precision == "single" else np.float64
+
+
+def _packed_weight(table: TapTable, acc: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Weights in the accumulator's type, each row's rounding error laid on its heaviest tap."""
+    weight = table.weight.astype(acc)
+    if acc == np.float32:
+        rows = np.arange(table.n_dst)
+        heaviest = np.abs(table.weight).argmax(axis=1)
+        error = table.weight.sum(axis=1) - weight.sum(axis=1, dtype=np.float64)
+        weight[rows, heaviest] = (weight[rows, heaviest].astype(np.float64) + error).astype(acc)
+    return weight
+
+
+def pack(table: TapTable, acc: npt.DTypeLike) -> tuple[Any, ...]:
+    """A table along a tile's first or second axis: first, count, weight, and whether it copies."""
+    return table.first, table.count, _packed_weight(table, acc).ravel(), table.is_index
+
+
+def pack_x(table: TapTable, acc: npt.DTypeLike) -> tuple[Any, ...]:
+    """A table along x: first, count, weight, index, slots, short, few, identity, samples read, first sample read.
+
+    For tables of up to `FEW_TAPS` taps, `slots[k, j]` weighs sample `index[j] + k`, every row as wide as the table
+    and moved left where it would leave the axis; `short` lists the rows that have fewer taps than that.
+    """
+    lo, hi = table.source_range()
+    first = table.first - lo
+    weight = _packed_weight(table, acc)
+    n_taps = table.n_taps
+    few = n_taps <= kernels.FEW_TAPS
+    index = np.minimum(first, hi - lo - n_taps)
+    slots = np.zeros((n_taps, table.n_dst), acc)
+    short = np.flatnonzero(table.count < n_taps)
+    if few:
+        k = np.arange(n_taps)
+        row, tap = np.nonzero(k < table.count[:, None])
+        slots[(first - index)[row] + tap, row] = weight[row, tap]
+    identity = table.is_index and bool((first == np.arange(table.n_dst)).all())
+    return (
+        first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity, hi - lo, lo,
+    )  # fmt: skip
+
+
+def bounds_of(dtype: np.dtype[Any], acc: npt.DTypeLike) -> npt.NDArray[Any]:
+    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024)."""
+    if dtype.kind not in "iu":
+        return np.array([-np.inf, np.inf], acc)
+    info = np.iinfo(dtype)
+    bounds = np.array([info.min, info.max], acc)
+    if int(bounds[1]) > info.max:
+        bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
+    return bounds
+
+
+def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
+    """The default value into whatever lies outside the source."""
+    whole = [slice(None)] * 3
+    for axis, (lo, hi) in enumerate(work.inside):
+        for part in (slice(0, lo), slice(hi, None)):
+            region = list(whole)
+            region[axis] = part
+            dst[(..., *region)] = default
+        whole[axis] = slice(lo, hi)
+
+
+def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tuple[int, int]:
+    """Rows of a block along a and b: a tile's worth, but enough blocks for all threads to be busy."""
+    threads = get_num_threads() if voxels >= SMALL else 1
+    wanted = 1 if threads == 1 else 4 * threads
+    step_a = max(1, min(step_a, n_a))
+    while step_a > 1 and n_volumes * -(-n_a // step_a) < wanted:
+        step_a = (step_a + 1) // 2
+    step_b = n_b
+    while step_b > 2 * kernels.ROWS and n_volumes * -(-n_a // step_a) * -(-n_b // step_b) < wanted:
+        step_b = (step_b + 1) // 2
+    return step_a, step_b
+
+
+def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Tap tables, fused per tile: only the result leaves the cache."""
+    acc = np.dtype(accumulator(work.precision))
+    axis_a, axis_b, x_early = tile_axes(work.order)
+    n = src.ndim - 3
+    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
+    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
+    x = pack_x(work.tables[2], acc)
+    n_a, n_b, m_x = (work.tables[k].n_dst for k in (axis_a, axis_b, 2))
+    n_x = x[8]
+    table_a, table_b = work.tables[axis_a], work.tables[axis_b]
+    per_row = table_b.source_range()
+    step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
+    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), step_a, dst.size)
+    a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
+    reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
+    reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
+    rows = kernels.ROWS
+    tile = step_a * reach_b * n_x
+    window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
+    row = max(rows * n_x, m_x)
+    columns = rows * (n_x + m_x) if not x[6] else 0
+    room = np.array([0, tile, tile + window, tile + window + row], np.int64)
+    bounds = bounds_of(target.memory.dtype, acc)
+    rounding = 0 if dst.dtype.kind == "f" else 2 if store.truncate else 1
+    n_items_a, n_items_b = len(a_starts), len(b_starts)
+
+    def job(item: int) -> None:
+        rest, ib = divmod(item, n_items_b)
+        volume, ia = divmod(rest, n_items_a)
+        kernels.separable_block(
+            source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
+            a_starts[ia], min(a_starts[ia] + step_a, n_a), b_starts[ib], min(b_starts[ib] + step_b, n_b),
+            x_early, bounds, rounding, scratch(int(room[3]) + columns, acc), room,
+        )  # fmt: skip
+
+    run_items(job, len(source.offsets) * n_items_a * n_items_b)
+
+
+def tile_axes(order: tuple[int, ...]) -> tuple[int, int, bool]:
+    """First and second axis of the tile, and whether x comes before the second."""
+    early = 2 in order and order.index(2) < len(order) - 1
+    others = [axis for axis in order if axis != 2]
+    absent = [axis for axis in (0, 1) if axis not in others]
+    others = absent + others if order[:1] == (2,) else others + absent
+    return others[0], others[1], early
+
+
+def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> None:
+    """Copy by index, bit by bit, whatever the voxels are."""
+    bits = np.dtype(f"u{src.dtype.itemsize}")
+    source, target = flatten(src), Flat(dst)
+    index = [t.first.astype(np.uint32) for t in work.tables]
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    run_x = bool((np.diff(index[2]) == 1).all())
+    n_a, n_b = index[0].size, index[1].size
+    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size)
+    n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
+    memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
+
+    def job(item: int) -> None:
+        rest, ib = divmod(item, n_items_b)
+        volume, ia = divmod(rest, n_items_a)
+        kernels.copy_block(
+            memory_in, source.offsets[volume], memory_out, target.offsets[volume], strides, *index,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b), run_x,
+        )  # fmt: skip
+
+    run_items(job, len(source.offsets) * n_items_a * n_items_b)

@@ -1,0 +1,74 @@
+"""Strided memory as kernels want it: one flat array, offsets of its volumes, strides in elements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+
+class Flat:
+    """An array of shape (..., z, y, x), seen as flat memory.
+
+    Attributes
+    ----------
+    memory : ndarray, one-dimensional
+        All elements between the array's lowest and highest address.
+    offsets : list of int
+        Position in `memory` of the first voxel of every volume of the batch, in C order.
+    strides : three int
+        Elements from a voxel to the next along z, y, x; may be negative.
+
+    Raises
+    ------
+    ValueError
+        Where memory cannot be addressed by whole native elements.
+    """
+
+    def __init__(self, array: npt.NDArray[Any]) -> None:
+        item = array.itemsize
+        if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
+            raise ValueError("array must be native, aligned and strided by whole elements")
+        strides = np.asarray(array.strides, dtype=np.int64) // item
+        reach = strides * (np.asarray(array.shape) - 1)
+        low, high = int(reach[reach < 0].sum()), int(reach[reach > 0].sum())
+        address = array.__array_interface__["data"][0] + low * item
+        # Writable to Numba even where the source is not: one compiled kernel serves both.
+        self.memory = _alias(address, (high - low + 1,), array.dtype, keep=array)
+        self.strides = tuple(int(s) for s in strides[-3:])
+        batch = array.shape[:-3]
+        offsets = np.full(batch, -low, dtype=np.int64)
+        for axis, n in enumerate(batch):
+            offsets += (np.arange(n) * strides[axis]).reshape([-1 if k == axis else 1 for k in range(len(batch))])
+        self.offsets = offsets.ravel().tolist()
+
+
+class _Memory:
+    def __init__(self, keep: object, interface: dict[str, Any]) -> None:
+        self.keep = keep
+        self.__array_interface__ = interface
+
+
+def _alias(address: int, shape: tuple[int, ...], dtype: np.dtype[Any], keep: object) -> npt.NDArray[Any]:
+    """A writable, C-contiguous array over memory that `keep` owns."""
+    interface = {"data": (address, False), "shape": shape, "typestr": dtype.str, "version": 3}
+    return np.asarray(_Memory(keep, interface))
+
+
+def writable_alias(array: npt.NDArray[Any], keep: object) -> npt.NDArray[Any]:
+    """A C-contiguous array's memory as a writable array that holds on to its owner `keep`.
+
+    For memory that is read-only by API, not by nature, such as the buffer of an image that was just made.
+    """
+    if not array.flags.c_contiguous:
+        raise ValueError("array must be C-contiguous")
+    return _alias(array.__array_interface__["data"][0], array.shape, array.dtype, keep)
+
+
+def flatten(array: npt.NDArray[Any]) -> Flat:
+    """`array` as `Flat`, copied first where its memory cannot be addressed by elements."""
+    try:
+        return Flat(array)
+    except ValueError:
+        return Flat(np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("=")))

@@ -1,0 +1,121 @@
+"""The CPU engine's threads: one pool per process, made when first needed, remade in a forked child."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+
+ENVIRONMENT = "GPURESAMPLE_NUM_THREADS"
+
+_lock = threading.Lock()
+_pool: ThreadPoolExecutor | None = None
+_chosen: int | None = None
+
+
+def _after_fork() -> None:
+    # A child has none of its parent's threads, and the lock may have been held by one of them.
+    global _pool, _lock
+    _pool = None
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+def _default_threads() -> int:
+    text = os.environ.get(ENVIRONMENT)
+    if text:
+        if not text.isdecimal() or int(text) < 1:
+            raise ValueError(f"{ENVIRONMENT} must be a whole number of at least 1, got {text!r}")
+        return int(text)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def get_num_threads() -> int:
+    """Threads the CPU engine works with in this process.
+
+    The number given to `set_num_threads`, else the environment variable `GPURESAMPLE_NUM_THREADS`, else the
+    cores this process may run on.
+    """
+    return _chosen if _chosen is not None else _default_threads()
+
+
+def set_num_threads(n: int | None) -> None:
+    """Set the number of threads of the CPU engine in this process; None returns to the default.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `n` is not a whole number of at least 1.
+    """
+    global _pool, _chosen
+    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+        raise TypeError(f"n must be a whole number of at least 1 or None, got {n!r}")
+    if n is not None and n < 1:
+        raise ValueError(f"n must be a whole number of at least 1 or None, got {n!r}")
+    with _lock:
+        _chosen = n
+        old, _pool = _pool, None
+    if old is not None:
+        old.shutdown(wait=False)
+
+
+def run_items(job: Callable[[int], None], n_items: int) -> None:
+    """Call `job(item)` for every item, on all threads; the calling thread works too.
+
+    Items are handed out one by one, so uneven ones balance. An exception, Ctrl-C included, stops the handing
+    out, waits for what is running and is raised here.
+    """
+    n_threads = min(get_num_threads(), n_items)
+    if n_threads <= 1:
+        for item in range(n_items):
+            job(item)
+        return
+    # Every thread walks a stretch of its own before it helps with another's: neighbouring items share pages of
+    # the output, and two threads that meet in a new huge page both clear it.
+    edges = [n_items * k // n_threads for k in range(n_threads + 1)]
+    stretches = [iter(range(lo, hi)) for lo, hi in itertools.pairwise(edges)]
+    stop = threading.Event()
+
+    def work(own: int) -> None:
+        try:
+            for stretch in stretches[own:] + stretches[:own]:
+                for item in stretch:
+                    if stop.is_set():
+                        return
+                    job(item)
+        except BaseException:
+            stop.set()
+            raise
+
+    futures = []
+    for own in range(1, n_threads):
+        try:
+            futures.append(_get_pool().submit(work, own))
+        except RuntimeError:
+            # The pool was just shut down by set_num_threads or at exit: the calling thread does the rest.
+            break
+    try:
+        work(0)
+        for future in futures:
+            # What the busy pool has not begun is not waited for: every item is done or being done.
+            if not future.cancel():
+                future.result()
+    except BaseException:
+        stop.set()
+        wait([f for f in futures if not f.cancel()])
+        raise
+
+
+def _get_pool() -> ThreadPoolExecutor:
+    global _pool
+    with _lock:
+        if _pool is None:
+            _pool = ThreadPoolExecutor(max(get_num_threads() - 1, 1), thread_name_prefix="gpuresample")
+        return _pool

@@ -1,0 +1,350 @@
+"""From grids to work: tap tables, their order, and what a block of the output needs.
+
+Planning is pure: it looks at geometry and options, never at voxels. What it makes is read-only and cached.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+
+from gpuresample import taps
+from gpuresample.engines.contract import RULES, FloatArray, Gather, Range, Separable, Work
+from gpuresample.filters import FILTERS, Filter, polynomials
+from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_indices
+from gpuresample.taps import TapTable
+
+# Relative cost of one tap and of touching one sample, per destination sample of a pass: fitted to the timings
+# that `python -m benchmarks.speed --orders` prints.
+TAP_COST = 1.0
+TOUCH_COST = 3.0
+X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
+
+CACHED_PLANS = 64
+
+
+def make_work(
+    source: Grid,
+    target: Grid,
+    transform: Transform | None,
+    interpolation: str,
+    boundary: str | None,
+    antialias: bool | tuple[float, ...],
+    precision: str,
+) -> Work:
+    """The work that resamples `source` onto `target`.
+
+    Parameters
+    ----------
+    source, target : Grid
+    transform : Transform or None
+        From points of `target`'s space to `source`'s.
+    interpolation : str
+        A key of `filters.FILTERS`.
+    boundary : str or None
+        See `taps.build`.
+    antialias : bool or tuple of float
+        False, True (sigma (step - 1) / 2 on source axes that are sampled more coarsely than 1), or a sigma for
+        every source axis x, y, z, in source voxels.
+    precision : {"single", "double"}
+        What tables are cut for and sums are made in.
+    """
+    if transform is None or transform.is_linear:
+        return _cached_work(source, target, transform, interpolation, boundary, antialias, precision)
+    return _make_work(source, target, transform, interpolation, boundary, antialias, precision)
+
+
+def _make_work(
+    source: Grid,
+    target: Grid,
+    transform: Transform | None,
+    interpolation: str,
+    boundary: str | None,
+    antialias: bool | tuple[float, ...],
+    precision: str,
+) -> Work:
+    f = FILTERS[interpolation]
+    where = map_indices(target, source, transform)
+    blur = _blur(where, target, antialias)
+    if isinstance(where, AxisMap) and f.method != "vote":
+        return _separable(where, source, f, boundary, blur, precision)
+    return _gather(where, source, target, f, boundary, blur, precision)
+
+
+_cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
+
+
+def _blur(
+    where: AxisMap | AffineMap | FieldMap, target: Grid, antialias: bool | tuple[float, ...]
+) -> tuple[float, ...]:
+    """Sigma of the antialiasing Gaussian along source axes x, y, z, in source voxels."""
+    d = target.dimension
+    if antialias is False:
+        return (0.0,) * d
+    if antialias is not True:
+        return antialias
+    step = np.ones(d)
+    if isinstance(where, AxisMap):
+        for axis, x in zip(where.source_axis, where.x, strict=True):
+            step[axis] = abs(x[1] - x[0]) if x.size > 1 else 1.0
+    elif isinstance(where, AffineMap):
+        # A destination voxel's footprint along a source axis: its three edges, added in quadrature.
+        step = np.sqrt(((where.inverse @ where.matrix @ where.step) ** 2).sum(axis=1))
+    else:
+        raise ValueError("antialias=True has no one sigma for a deforming transform; give a sigma per axis instead")
+    return tuple(max(0.0, (s - 1.0) / 2.0) for s in step.tolist())
+
+
+def _separable(
+    where: AxisMap, source: Grid, f: Filter, boundary: str | None, blur: tuple[float, ...], precision: str
+) -> Separable:
+    d = source.dimension
+    tables: list[TapTable] = []
+    dst_axis: list[int] = []
+    n_dst: list[int] = []
+    start: list[int] = []
+    for axis in reversed(range(d)):  # source axes as arrays have them: z, y, x
+        out = where.source_axis.index(axis)
+        x, n = where.x[out], source.size[axis]
+        rows = np.flatnonzero(taps.inside(x, n, boundary))
+        lo, hi = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        tables.append(taps.build(f, x[lo:hi], n, boundary=boundary, blur=blur[axis], precision=precision))
+        dst_axis.append(2 - out)
+        n_dst.append(x.size)
+        start.append(lo)
+    if d == 2:
+        tables.insert(0, identity_table(1))
+        dst_axis.insert(0, 0)
+        n_dst.insert(0, 1)
+        start.insert(0, 0)
+    t = (tables[0], tables[1], tables[2])
+    return Separable(t, pass_order(t), _three(dst_axis), _three(n_dst), _three(start), precision)
+
+
+def _three(values: list[int]) -> tuple[int, int, int]:
+    a, b, c = values
+    return a, b, c
+
+
+def identity_table(n: int) -> TapTable:
+    """The table that changes nothing."""
+    return TapTable(n, np.arange(n), np.ones(n, np.int64), np.ones((n, 1)))
+
+
+def pass_order(tables: tuple[TapTable, TapTable, TapTable]) -> tuple[int, ...]:
+    """Source axes in the cheapest order of application; axes whose table changes nothing are left out.
+
+    x never comes first of three: its pass turns rows, which is best done on the fewest of them.
+    """
+    axes = [axis for axis, t in enumerate(tables) if not t.is_identity]
+    orders = [o for o in itertools.permutations(axes) if len(o) < 3 or o[0] != 2]
+    return min(orders, key=lambda order: pass_cost(tables, order))
+
+
+def pass_cost(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) -> float:
+    """Estimated cost of the passes in this order."""
+    size = [t.n_src for t in tables]
+    cost = 0.0
+    for axis in order:
+        t = tables[axis]
+        size[axis] = t.n_dst
+        touch = X_TOUCH_COST if axis == 2 and t.n_taps > 1 else TOUCH_COST
+        cost += math.prod(size) * (TAP_COST * float(t.count.mean() if t.n_dst else 0.0) + touch)
+    return cost
+
+
+def _gather(
+    where: AxisMap | AffineMap | FieldMap,
+    source: Grid,
+    target: Grid,
+    f: Filter,
+    boundary: str | None,
+    blur: tuple[float, ...],
+    precision: str,
+) -> Gather:
+    d = source.dimension
+    n_src = (1,) * (3 - d) + source.size[::-1]
+    n_dst = (1,) * (3 - d) + target.size[::-1]
+    if f.spline_order > 3 and precision == "single":
+        # Coefficients of these orders swing 20 to 60 times as far as the voxels: float32 would leave the contract.
+        precision = "double"
+    rule = taps.border_rule(f, boundary)
+    coefficients, offset = polynomials(f.name)
+    # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
+    # are computed until they settle.
+    pad = taps.response_radius(f.spline_order, precision) if rule == "nearest" else 0
+    box = tuple(taps.inside_box(n, boundary) for n in n_src)
+    prefilter = None
+    if f.spline_order > 1 or any(s > 0 for s in blur):
+        # "crop" concerns the filter's own window; what the blur meets past the border is the last voxel.
+        edge = "nearest" if rule == "crop" else rule
+        tables = [
+            taps.prefilter_table(f.spline_order, n, edge, precision, blur=s, pad=pad)
+            for n, s in zip(n_src, (*([0.0] * (3 - d)), *blur[::-1]), strict=True)
+        ]
+        prefilter = (tables[0], tables[1], tables[2])
+        n_src = tuple(t.n_dst for t in tables)
+    return Gather(
+        coordinates=_rows_of(where, target, d),
+        lines=isinstance(where, AffineMap),
+        n0=target.size[0],
+        x0=0,
+        n_dst=_three(list(n_dst)),
+        method=f.name if f.method == "vote" else f.method,
+        prefilter=prefilter,
+        coefficients=coefficients,
+        shift=f.shift,
+        offset=offset + pad,
+        spline=f.spline_order > 0,
+        n_src=_three(list(n_src)),
+        base=(0, 0, 0),
+        box=box,
+        rule=RULES[rule],
+        normalise=f.border == "crop",
+        precision=precision,
+    )
+
+
+class _rows_of:
+    """Coordinates of rows of the output, as `Gather.coordinates` wants them; `block` narrows them to a part."""
+
+    def __init__(self, where: AxisMap | AffineMap | FieldMap, target: Grid, dimension: int) -> None:
+        self.where, self.target, self.dimension = where, target, dimension
+        size = (*target.size, 1)[:3]
+        self.start, self.size = (0, 0, 0), size
+
+    def block(self, start: tuple[int, int, int], size: tuple[int, int, int]) -> _rows_of:
+        """The same for the voxels at x, y, z `start` of the present block, `size` of them."""
+        part = object.__new__(_rows_of)
+        part.where, part.target, part.dimension = self.where, self.target, self.dimension
+        part.start, part.size = tuple(a + b for a, b in zip(self.start, start, strict=True)), size  # type: ignore[assignment]
+        return part
+
+    def __call__(self, start: int, stop: int) -> FloatArray:
+        rows = np.arange(start, stop)
+        x0, y0, z0 = self.start
+        n_x, n_y, _ = self.size
+        y, z = y0 + rows % n_y, z0 + rows // n_y
+        d = self.dimension
+        if isinstance(self.where, AffineMap):
+            yz = np.stack([y, z], axis=1)[:, : d - 1].astype(np.float64)
+            out = np.zeros((rows.size, 2, 3))
+            out[:, 0, :d], out[:, 1, :d] = self.where.lines(yz)
+            return out
+        out = np.zeros((rows.size, n_x, 3))
+        if isinstance(self.where, AxisMap):
+            index = [np.arange(x0, x0 + n_x)[None, :], y[:, None], z[:, None]]
+            for j in range(d):
+                out[:, :, self.where.source_axis[j]] = self.where.x[j][index[j]]
+            return out
+        # A deforming transform answers for boxes: whole planes' worth of rows, cut to the rows asked.
+        at = 0
+        for plane in np.unique(z):
+            ys = y[z == plane]
+            box_start = (x0, int(ys[0]), int(plane))[:d]
+            box_size = (n_x, ys.size, 1)[:d]
+            out[at : at + ys.size, :, :d] = self.where.coordinates(box_start, box_size).reshape(ys.size, n_x, d)
+            at += ys.size
+        return out
+
+
+def input_region(work: Work, block: tuple[Range, Range, Range]) -> tuple[Range, Range, Range]:
+    """The part of the source (z, y, x) that destination voxels `block` (z, y, x) need; at least one voxel."""
+    if isinstance(work, Gather):
+        return _gather_region(work, block)
+    out = []
+    for axis, t in enumerate(work.tables):
+        lo, hi = _inside_rows(work, axis, block)
+        out.append(t.source_range(lo, hi) if hi > lo else (0, 1))
+    return out[0], out[1], out[2]
+
+
+def _inside_rows(work: Separable, axis: int, block: tuple[Range, Range, Range]) -> Range:
+    """Rows of a source axis's table that a destination block asks for."""
+    lo, hi = block[work.dst_axis[axis]]
+    n = work.tables[axis].n_dst
+    return min(max(lo - work.start[axis], 0), n), max(min(hi - work.start[axis], n), 0)
+
+
+def crop(work: Work, block: tuple[Range, Range, Range]) -> Work:
+    """The work of a destination block (z, y, x), on the source's `input_region`: the same bits as the whole."""
+    if isinstance(work, Gather):
+        return _crop_gather(work, block)
+    tables, n_dst, start = [], [], []
+    for axis, t in enumerate(work.tables):
+        lo, hi = _inside_rows(work, axis, block)
+        first, last = block[work.dst_axis[axis]]
+        tables.append(t.crop(lo, hi) if hi > lo else TapTable(1, t.first[:0], t.count[:0], t.weight[:0]))
+        n_dst.append(last - first)
+        start.append(max(work.start[axis] - first, 0) if hi > lo else 0)
+    return replace(work, tables=(tables[0], tables[1], tables[2]), n_dst=_three(n_dst), start=_three(start))
+
+
+def _coordinate_range(work: Gather, block: tuple[Range, Range, Range]) -> list[tuple[float, float]]:
+    """Smallest and largest source coordinate z, y, x of a block's voxels, inside the box; lo > hi if none is."""
+    assert isinstance(work.coordinates, _rows_of)
+    (z0, z1), (y0, y1), (x0, x1) = block
+    rows = work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0))
+    lo, hi = np.full(3, np.inf), np.full(3, -np.inf)
+    n_rows = (y1 - y0) * (z1 - z0)
+    if isinstance(rows.where, AffineMap):
+        picks = [y + z * (y1 - y0) for y in (0, y1 - y0 - 1) for z in (0, z1 - z0 - 1)]
+        ends = np.concatenate([rows(p, p + 1) for p in picks])
+        start, end = ends[:, :1], ends[:, 1:]
+        first, last = work.x0 + x0, work.x0 + x1 - 1
+        points = start + np.array([first, last]).reshape(1, 2, 1) / work.n0 * (end - start)
+        lo, hi = points.min(axis=(0, 1)), points.max(axis=(0, 1))
+    else:
+        step = max(1, (1 << 18) // max(1, x1 - x0))
+        for at in range(0, n_rows, step):
+            points = rows(at, min(at + step, n_rows))
+            lo = np.minimum(lo, points.min(axis=(0, 1)))
+            hi = np.maximum(hi, points.max(axis=(0, 1)))
+    return [
+        (max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo.tolist()[::-1], hi.tolist()[::-1], work.box, strict=True)
+    ]
+
+
+def _tap_region(work: Gather, block: tuple[Range, Range, Range]) -> list[Range]:
+    """Range z, y, x of (prefiltered) samples that a block's taps touch, in the array at hand."""
+    width = work.coefficients.shape[1]
+    out = []
+    boundary = {number: word for word, number in RULES.items()}[work.rule]
+    for (lo, hi), n, base in zip(_coordinate_range(work, block), work.n_src, work.base, strict=True):
+        if not lo <= hi:
+            return [(0, 1)] * 3
+        # One voxel of slack: the ends of rows are interpolated, not computed, and may lie an ulp further out.
+        first = math.floor(lo + work.shift) + work.offset - 1
+        last = math.floor(hi + work.shift) + work.offset + width + 1
+        samples = taps.fold(np.arange(first, last), n, "nearest" if boundary == "crop" else boundary) - base
+        out.append((int(samples.min()), int(samples.max()) + 1))
+    return out
+
+
+def _gather_region(work: Gather, block: tuple[Range, Range, Range]) -> tuple[Range, Range, Range]:
+    region = _tap_region(work, block)
+    if work.prefilter is not None:
+        region = [t.source_range(lo, hi) for t, (lo, hi) in zip(work.prefilter, region, strict=True)]
+    return region[0], region[1], region[2]
+
+
+def _crop_gather(work: Gather, block: tuple[Range, Range, Range]) -> Gather:
+    assert isinstance(work.coordinates, _rows_of)
+    (z0, z1), (y0, y1), (x0, x1) = block
+    region = _tap_region(work, block)
+    prefilter = work.prefilter
+    if prefilter is not None:
+        cropped = [t.crop(lo, hi) for t, (lo, hi) in zip(prefilter, region, strict=True)]
+        prefilter = (cropped[0], cropped[1], cropped[2])
+    return replace(
+        work,
+        coordinates=work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)),
+        x0=work.x0 + x0,
+        n_dst=(z1 - z0, y1 - y0, x1 - x0),
+        prefilter=prefilter,
+        base=_three([b + lo for b, (lo, _) in zip(work.base, region, strict=True)]),
+    )
