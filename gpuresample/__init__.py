@@ -16,21 +16,30 @@ __version__ = "0.1.0"
 _HOMES = {
     "resample": "resampling",
     "plan": "resampling",
-    "Plan": "plan",
+    "Plan": "plans",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
     "get_num_threads": "engines.pool",
 }
 
-__all__ = [*_HOMES, "__version__"]
+__all__ = [
+    "Grid",
+    "Plan",
+    "Volume",
+    "__version__",
+    "get_num_threads",
+    "plan",
+    "resample",
+    "set_num_threads",
+]
 
 if TYPE_CHECKING:
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.pool import get_num_threads as get_num_threads
     from gpuresample.engines.pool import set_num_threads as set_num_threads
     from gpuresample.grid import Grid as Grid
-    from gpuresample.plan import Plan as Plan
+    from gpuresample.plans import Plan as Plan
     from gpuresample.resampling import plan as plan
     from gpuresample.resampling import resample as resample
 
@@ -44,4 +53,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__})

@@ -62,7 +62,9 @@ class Volume:
         spacing = positive_numbers("spacing", self.spacing, d)
         origin = tuple(self.origin) if self.origin is not None else (0.0,) * d
         direction = (
-            tuple(np.ravel(self.direction).tolist()) if self.direction is not None else tuple(np.eye(d).ravel().tolist())
+            tuple(np.ravel(self.direction).tolist())
+            if self.direction is not None
+            else tuple(np.eye(d).ravel().tolist())
         )
         grid = Grid(self.array.shape[: -d - 1 : -1], spacing, origin, direction)
         for name in ("spacing", "origin", "direction"):

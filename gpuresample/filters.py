@@ -178,7 +178,12 @@ FILTERS: dict[str, Filter] = {
     ]
 }
 
-INTERPOLATIONS: tuple[str, ...] = ("nearest", "linear", "bspline", *[n for n in FILTERS if n not in ("nearest", "linear")])
+INTERPOLATIONS: tuple[str, ...] = (
+    "nearest",
+    "linear",
+    "bspline",
+    *[n for n in FILTERS if n not in ("nearest", "linear")],
+)
 
 # SimpleITK's enumerators (sitkInterpolator.h); stated here so that SimpleITK need not be imported to know them.
 _SITK_ENUMERATORS = {

@@ -16,7 +16,7 @@ from gpuresample.containers import ArrayContainer, Container, check_memory, grid
 from gpuresample.engines.contract import Store
 from gpuresample.filters import get_filter
 from gpuresample.grid import Grid, Transform, resized
-from gpuresample.plan import Plan, precision_of
+from gpuresample.plans import Plan, precision_of
 from gpuresample.taps import BOUNDARIES
 
 ROUNDINGS = ("nearest", "truncate")
@@ -234,9 +234,9 @@ def _output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtyp
         target = np.dtype(dtype)
     except TypeError:
         raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {dtype!r}") from None
-    if target.kind not in "iuf" or target.itemsize > 8:
-        if not (target == np.bool_ and source == np.bool_):
-            raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {dtype!r}")
+    mask = target == np.bool_ and source == np.bool_
+    if (target.kind not in "iuf" or target.itemsize > 8) and not mask:
+        raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {dtype!r}")
     return target.newbyteorder("=")
 
 
@@ -244,7 +244,9 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
     if value is False or value is None:
         return False
     if method != "linear":
-        raise ValueError("antialias blurs, which labels and copied voxels cannot be; it must be False here, " f"got {value!r}")
+        raise ValueError(
+            f"antialias blurs, which labels and copied voxels cannot be; it must be False here, got {value!r}"
+        )
     if value is True:
         return True
     if isinstance(value, (int, float)):
@@ -256,7 +258,7 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
 
 
 def _default(value: Any, dtype: np.dtype[Any]) -> int | float:
-    if isinstance(value, (str, bytes)) or not np.isscalar(value) or isinstance(value, complex):
+    if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
         raise TypeError(f"default_value must be a number, got {value!r}")
     if dtype.kind == "f":
         number = float(value)

@@ -63,7 +63,7 @@ class TapTable:
     @property
     def n_taps(self) -> int:
         """Width of the widest row."""
-        return self.weight.shape[1]
+        return int(self.weight.shape[1])
 
     @cached_property
     def is_index(self) -> bool:
@@ -86,10 +86,6 @@ class TapTable:
         count = self.count[start:stop].copy()
         weight = self.weight[start:stop, : int(count.max())].copy()
         return TapTable(hi - lo, self.first[start:stop] - lo, count, weight)
-
-    def pick(self, rows: npt.ArrayLike) -> TapTable:
-        """The given rows, over the same source."""
-        return TapTable(self.n_src, self.first[rows], self.count[rows], self.weight[rows])
 
     def dense(self) -> FloatArray:
         """The table as a matrix, shape (n_dst, n_src)."""
@@ -150,7 +146,7 @@ def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -
 
 def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float) -> TapTable:
     """Drop outer taps of every row whose magnitudes sum to at most `tolerance`; the row's sum is kept."""
-    n_dst, width = weight.shape
+    width = weight.shape[1]
     magnitude = np.abs(weight)
     # Half of the allowance on either side; exact zeros always go.
     lead = (np.cumsum(magnitude, axis=1) <= tolerance / 2).sum(axis=1)

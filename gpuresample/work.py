@@ -189,7 +189,7 @@ def _gather(
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)
     return Gather(
-        coordinates=_rows_of(where, target, d),
+        coordinates=RowCoordinates(where, target, d),
         lines=isinstance(where, AffineMap),
         n0=target.size[0],
         x0=0,
@@ -209,7 +209,7 @@ def _gather(
     )
 
 
-class _rows_of:
+class RowCoordinates:
     """Coordinates of rows of the output, as `Gather.coordinates` wants them; `block` narrows them to a part."""
 
     def __init__(self, where: AxisMap | AffineMap | FieldMap, target: Grid, dimension: int) -> None:
@@ -217,14 +217,15 @@ class _rows_of:
         size = (*target.size, 1)[:3]
         self.start, self.size = (0, 0, 0), size
 
-    def block(self, start: tuple[int, int, int], size: tuple[int, int, int]) -> _rows_of:
+    def block(self, start: tuple[int, int, int], size: tuple[int, int, int]) -> RowCoordinates:
         """The same for the voxels at x, y, z `start` of the present block, `size` of them."""
-        part = object.__new__(_rows_of)
+        part = object.__new__(RowCoordinates)
         part.where, part.target, part.dimension = self.where, self.target, self.dimension
         part.start, part.size = tuple(a + b for a, b in zip(self.start, start, strict=True)), size  # type: ignore[assignment]
         return part
 
     def __call__(self, start: int, stop: int) -> FloatArray:
+        """See `Gather.coordinates`."""
         rows = np.arange(start, stop)
         x0, y0, z0 = self.start
         n_x, n_y, _ = self.size
@@ -286,7 +287,7 @@ def crop(work: Work, block: tuple[Range, Range, Range]) -> Work:
 
 def _coordinate_range(work: Gather, block: tuple[Range, Range, Range]) -> list[tuple[float, float]]:
     """Smallest and largest source coordinate z, y, x of a block's voxels, inside the box; lo > hi if none is."""
-    assert isinstance(work.coordinates, _rows_of)
+    assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
     rows = work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0))
     lo, hi = np.full(3, np.inf), np.full(3, -np.inf)
@@ -333,7 +334,7 @@ def _gather_region(work: Gather, block: tuple[Range, Range, Range]) -> tuple[Ran
 
 
 def _crop_gather(work: Gather, block: tuple[Range, Range, Range]) -> Gather:
-    assert isinstance(work.coordinates, _rows_of)
+    assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
     region = _tap_region(work, block)
     prefilter = work.prefilter

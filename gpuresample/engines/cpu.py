@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.contract import Gather, Store, Work
@@ -25,7 +24,8 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
     n = dst.ndim - 3
     dst = dst.transpose(*range(n), *[n + axis for axis in work.dst_axis])
     fill_outside(work, dst, store.default)
-    dst = dst[(..., *[slice(lo, hi) for lo, hi in work.inside])]
+    (z0, z1), (y0, y1), (x0, x1) = work.inside
+    dst = dst[..., z0:z1, y0:y1, x0:x1]
     if dst.size == 0:
         return
     if work.copies and src.dtype == dst.dtype:

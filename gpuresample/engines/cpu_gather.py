@@ -16,6 +16,8 @@ from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
 
 # Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
 ITEM_VOXELS = 1 << 14
+# Rows whose ends are computed at once: in one sweep of NumPy, not under the interpreter's lock item by item.
+ROWS_AT_ONCE = 1 << 16
 
 
 def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
@@ -25,12 +27,11 @@ def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store
 
 
 def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    acc = np.dtype(cpu_tables.accumulator(work.precision))
+    acc = cpu_tables.accumulator(work.precision)
     if work.prefilter is not None:
         src = _prefiltered(work.prefilter, src, acc, work.precision)
     source, target = flatten(src), Flat(dst)
     n_z, n_y, n_x = work.n_dst
-    n_rows = n_z * n_y
     step = max(1, ITEM_VOXELS // n_x)
     src_strides, dst_strides = np.array(source.strides, np.int64), np.array(target.strides, np.int64)
     n_src, base = np.array(work.n_src, np.int64), np.array(work.base, np.int64)
@@ -40,9 +41,7 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
     bounds = cpu_tables.bounds_of(dst.dtype, acc)
     rounding = 0 if dst.dtype.kind == "f" else 2 if store.truncate else 1
 
-    def job(item: int) -> None:
-        row0 = item * step
-        coordinates = work.coordinates(row0, min(row0 + step, n_rows))
+    def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:
         place = (
             source.memory, source.offsets[0], src_strides, coordinates, work.lines, work.x0, work.n0, target.memory,
             target.offsets[0], dst_strides, row0, n_y, n_x,
@@ -59,7 +58,15 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
             cut = LABEL_SIGMA * LABEL_ALPHA
             kernels.vote_rows(*place, n_src, base, box, work.rule, gaussian, LABEL_SIGMA, cut, default)
 
-    run_items(job, -(-n_rows // step))
+    for start in range(0, n_z * n_y, ROWS_AT_ONCE):
+        stop = min(start + ROWS_AT_ONCE, n_z * n_y)
+        ends = work.coordinates(start, stop) if work.lines else None
+
+        def job(item: int, start: int = start, stop: int = stop, ends: Any = ends) -> None:
+            lo, hi = start + item * step, min(start + (item + 1) * step, stop)
+            rows(lo, work.coordinates(lo, hi) if ends is None else ends[lo - start : hi - start])
+
+        run_items(job, -(-(stop - start) // step))
 
 
 def _prefiltered(

@@ -148,32 +148,27 @@ def store_row(dst, do, step, src, so, n, bounds, rounding):
     do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
     kind = dst.dtype.type
     low, high = bounds[0], bounds[1]
-    if rounding == 0:
-        if step == 1:
-            for j in range(n):
-                dst[do + j] = kind(src[so + j])
-        else:
-            for j in range(n):
-                dst[do + j * step_u] = kind(src[so + j])
-    elif rounding == 1:
-        if step == 1:
-            for j in range(n):
-                dst[do + j] = kind(settle(src[so + j], low, high, False))
-        else:
-            for j in range(n):
-                dst[do + j * step_u] = kind(settle(src[so + j], low, high, False))
+    # Spelt out per case: only a loop without branches and with a known step of 1 fills vectors.
+    if rounding == 0 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(src[so + j])
+    elif rounding == 1 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(settle(src[so + j], low, high, False))
+    elif rounding == 2 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(settle(src[so + j], low, high, True))
+    elif rounding == 0:
+        for j in range(n):
+            dst[do + j * step_u] = kind(src[so + j])
     else:
-        if step == 1:
-            for j in range(n):
-                dst[do + j] = kind(settle(src[so + j], low, high, True))
-        else:
-            for j in range(n):
-                dst[do + j * step_u] = kind(settle(src[so + j], low, high, True))
+        for j in range(n):
+            dst[do + j * step_u] = kind(settle(src[so + j], low, high, rounding == 2))
 
 
 @njit(**OPTIONS)
 def few_taps_row(out, oo, src, so, index, weight, short, first, count):
-    """A pass along x of up to `FEW_TAPS` taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`.
+    """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`.
 
     Rows that have fewer taps than the table is wide (`short`) are done again, tap by tap: a voxel that SimpleITK
     does not read must not matter here, not even as 0 * NaN.
@@ -279,7 +274,17 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
         for i in range(a0, a1):
             for s in range(s0, s1):
                 here = so + a_first[i] * sa + s * sb
-                combine(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
+                combine(
+                    scratch,
+                    tile + ((i - a0) * n_b + s - s0) * n_x,
+                    src,
+                    here,
+                    sa,
+                    n_x,
+                    a_weight,
+                    i * a_taps,
+                    a_count[i],
+                )
     else:
         w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
         for i in range(a0, a1):
@@ -290,7 +295,17 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
                 load_row(scratch, window + (w - w0) * n_x, src, so + w * sa + s * sb, sx, n_x)
             for i in range(a0, a1):
                 here = window + (a_first[i] - w0) * n_x
-                combine(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
+                combine(
+                    scratch,
+                    tile + ((i - a0) * n_b + s - s0) * n_x,
+                    scratch,
+                    here,
+                    n_x,
+                    n_x,
+                    a_weight,
+                    i * a_taps,
+                    a_count[i],
+                )
 
     if x_early:
         for i in range(a0, a1):
@@ -298,7 +313,17 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
             plane = window
             for r0 in range(0, n_b, ROWS):
                 r1 = min(r0 + ROWS, n_b)
-                x_pass(scratch, plane + r0 * m_x, scratch, tile + ((i - a0) * n_b + r0) * n_x, r1 - r0, n_x, x, scratch, columns)
+                x_pass(
+                    scratch,
+                    plane + r0 * m_x,
+                    scratch,
+                    tile + ((i - a0) * n_b + r0) * n_x,
+                    r1 - r0,
+                    n_x,
+                    x,
+                    scratch,
+                    columns,
+                )
             for i_b in range(b0, b1):
                 here = plane + (b_first[i_b] - s0) * m_x
                 if not b_copy:
@@ -316,7 +341,9 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
                         combine(scratch, rows + (r - r0) * n_x, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
                     else:
                         here = plane + (b_first[r] - s0) * n_x
-                        combine(scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r])
+                        combine(
+                            scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r]
+                        )
                 x_pass(scratch, window, scratch, rows, r1 - r0, n_x, x, scratch, columns)
                 for r in range(r0, r1):
                     store_row(dst, do + i * da + r * db, dx, scratch, window + (r - r0) * m_x, m_x, bounds, rounding)

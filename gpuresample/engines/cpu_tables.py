@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -18,25 +19,27 @@ from gpuresample.taps import TapTable
 TILE_BYTES = 1 << 20
 # Work below this many destination voxels is not worth waking a thread for.
 SMALL = 1 << 15
+# Tables that are kept in the form the kernels take.
+PACKED = 256
 
 _scratch = threading.local()
 
 
 def scratch(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
-    """This thread's buffer of at least `n` elements; kept from call to call, since new pages are dear."""
-    buffers = _scratch.__dict__
+    """The calling thread's buffer of at least `n` elements; kept from call to call, since new pages are dear."""
+    buffers: dict[str, npt.NDArray[Any]] = _scratch.__dict__
     key = np.dtype(dtype).name
     if key not in buffers or buffers[key].size < n:
         buffers[key] = np.empty(n, dtype)
     return buffers[key]
 
 
-def accumulator(precision: str) -> npt.DTypeLike:
+def accumulator(precision: str) -> np.dtype[Any]:
     """The type sums are made in."""
-    return np.float32 if precision == "single" else np.float64
+    return np.dtype(np.float32 if precision == "single" else np.float64)
 
 
-def _packed_weight(table: TapTable, acc: npt.DTypeLike) -> npt.NDArray[Any]:
+def _packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
     """Weights in the accumulator's type, each row's rounding error laid on its heaviest tap."""
     weight = table.weight.astype(acc)
     if acc == np.float32:
@@ -47,12 +50,14 @@ def _packed_weight(table: TapTable, acc: npt.DTypeLike) -> npt.NDArray[Any]:
     return weight
 
 
-def pack(table: TapTable, acc: npt.DTypeLike) -> tuple[Any, ...]:
+@lru_cache(maxsize=PACKED)
+def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """A table along a tile's first or second axis: first, count, weight, and whether it copies."""
     return table.first, table.count, _packed_weight(table, acc).ravel(), table.is_index
 
 
-def pack_x(table: TapTable, acc: npt.DTypeLike) -> tuple[Any, ...]:
+@lru_cache(maxsize=PACKED)
+def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """A table along x: first, count, weight, index, slots, short, few, identity, samples read, first sample read.
 
     For tables of up to `FEW_TAPS` taps, `slots[k, j]` weighs sample `index[j] + k`, every row as wide as the table
@@ -76,7 +81,7 @@ def pack_x(table: TapTable, acc: npt.DTypeLike) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-def bounds_of(dtype: np.dtype[Any], acc: npt.DTypeLike) -> npt.NDArray[Any]:
+def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any]) -> npt.NDArray[Any]:
     """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024)."""
     if dtype.kind not in "iu":
         return np.array([-np.inf, np.inf], acc)
@@ -89,12 +94,12 @@ def bounds_of(dtype: np.dtype[Any], acc: npt.DTypeLike) -> npt.NDArray[Any]:
 
 def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
     """The default value into whatever lies outside the source."""
-    whole = [slice(None)] * 3
+    whole: list[slice] = [slice(None)] * 3
     for axis, (lo, hi) in enumerate(work.inside):
         for part in (slice(0, lo), slice(hi, None)):
             region = list(whole)
             region[axis] = part
-            dst[(..., *region)] = default
+            dst[..., region[0], region[1], region[2]] = default
         whole[axis] = slice(lo, hi)
 
 
@@ -113,7 +118,7 @@ def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tup
 
 def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
     """Tap tables, fused per tile: only the result leaves the cache."""
-    acc = np.dtype(accumulator(work.precision))
+    acc = accumulator(work.precision)
     axis_a, axis_b, x_early = tile_axes(work.order)
     n = src.ndim - 3
     swap = (*range(n), n + axis_a, n + axis_b, n + 2)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import ArrayContainer, Container, check_memory, spatial, unwrap
-from gpuresample.engines.contract import Range, Store, Work
+from gpuresample.engines.contract import Engine, Range, Store, Work
 from gpuresample.filters import Filter, get_filter
 from gpuresample.grid import Grid
 
@@ -112,12 +112,12 @@ class Plan:
                 f"image must have the planned spatial shape {self.input_shape} (array order), "
                 f"got {container.grid.size[::-1]}"
             )
-        if container.dtype != self.input_dtype:
-            if precision_of(container.dtype, self.dtype, self.store, get_filter(self.interpolation)) != self.precision:
-                raise TypeError(
-                    f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
-                    f"{self.input_dtype}; got {container.dtype}"
-                )
+        needed = precision_of(container.dtype, self.dtype, self.store, get_filter(self.interpolation))
+        if needed != self.precision:
+            raise TypeError(
+                f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
+                f"{self.input_dtype}; got {container.dtype}"
+            )
         if not isinstance(container, ArrayContainer) or container.kind != "array":
             close = all(
                 np.allclose(getattr(container.grid, name), getattr(self.source, name), rtol=1e-6, atol=1e-6)
@@ -126,25 +126,20 @@ class Plan:
             if not close:
                 raise ValueError(f"image must lie on the planned grid {self.source}, got {container.grid}")
 
-    def _run(self, engine: engines.Engine, src: Array, dst: Array) -> None:
-        bit_copies = self.interpolation == "nearest" or self.interpolation.startswith("label")
-        if src.dtype == np.bool_:
-            src = src.view(np.uint8)
-        if dst.dtype == np.bool_:
-            dst = dst.view(np.uint8)
-        if src.dtype == np.float16 and not (bit_copies and dst.dtype == src.dtype):
+    def _run(self, engine: Engine, src: Array, dst: Array) -> None:
+        src, dst = _as_numbers(src), _as_numbers(dst)
+        if get_filter(self.interpolation).method != "linear":
+            # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
+            engine.run(self.work, src if src.dtype == dst.dtype else convert(src, dst.dtype), dst, self.store)
+            return
+        if src.dtype == np.float16:
             src = src.astype(np.float32)
-        elif not src.dtype.isnative:
-            src = src.astype(src.dtype.newbyteorder("="))
-        wanted = src.dtype if bit_copies else np.dtype(np.float32) if dst.dtype == np.float16 else dst.dtype
-        if dst.dtype == wanted:
+        if dst.dtype != np.float16:
             engine.run(self.work, src, dst, self.store)
             return
-        # Labels are chosen in their own type and converted afterwards: no label passes through a float.
-        temporary = np.empty(dst.shape, wanted)
-        default = self.store.default if not bit_copies else convert(np.array(self.store.default), wanted, True)[()]
-        engine.run(self.work, src, temporary, replace(self.store, default=default))
-        dst[...] = convert(temporary, dst.dtype, self.store.truncate)
+        temporary = np.empty(dst.shape, np.float32)
+        engine.run(self.work, src, temporary, self.store)
+        dst[...] = temporary
 
     def input_region(self, dst_slices: Sequence[slice]) -> tuple[slice, ...]:
         """What a block of the output needs.
@@ -175,9 +170,7 @@ class Plan:
         block = self._block(dst_slices)
         work = works.crop(self.work, block)
         region = works.input_region(self.work, block)
-        return replace(
-            self, source=_part(self.source, region), target=_part(self.target, block), work=work
-        )
+        return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
@@ -190,7 +183,9 @@ class Plan:
             start, stop, step = s.indices(n)
             inside = (s.start is None or 0 <= s.start < n) and (s.stop is None or 0 < s.stop <= n)
             if step != 1 or stop <= start or not inside:
-                raise ValueError(f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, got {dst_slices!r}")
+                raise ValueError(
+                    f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, got {dst_slices!r}"
+                )
             block.append((start, stop))
         return block[0], block[1], block[2]
 
@@ -200,11 +195,20 @@ def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:
     d = grid.dimension
     ranges = block[::-1][:d]
     first = np.asarray([[lo for lo, _ in ranges]], dtype=np.float64)
-    return Grid(tuple(hi - lo for lo, hi in ranges), grid.spacing, tuple(grid.points(first)[0].tolist()), grid.direction)
+    return Grid(
+        tuple(hi - lo for lo, hi in ranges), grid.spacing, tuple(grid.points(first)[0].tolist()), grid.direction
+    )
 
 
-def convert(array: Array, dtype: npt.DTypeLike, truncate: bool) -> Array:
-    """Values in another type: integers saturate, floats are rounded (or truncated) to integers, NaN becomes 0."""
+def _as_numbers(array: Array) -> Array:
+    """Booleans as bytes, foreign byte orders as ours."""
+    if array.dtype == np.bool_:
+        return array.view(np.uint8)
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+
+
+def convert(array: Array, dtype: npt.DTypeLike) -> Array:
+    """Values in another type: integers saturate, floats are rounded to integers, NaN becomes 0."""
     target = np.dtype(dtype)
     if target.kind not in "iu":
         return array.astype(target)
@@ -212,8 +216,8 @@ def convert(array: Array, dtype: npt.DTypeLike, truncate: bool) -> Array:
     if array.dtype.kind in "iu":
         source = np.iinfo(array.dtype)
         return np.clip(array, max(info.min, source.min), min(info.max, source.max)).astype(target)
-    whole = np.nan_to_num(np.trunc(array) if truncate else np.rint(array), nan=0.0, posinf=np.inf, neginf=-np.inf)
-    out = np.where(whole >= info.max, 0, np.where(whole <= info.min, 0, whole)).astype(target)
-    out[whole >= info.max] = info.max
-    out[whole <= info.min] = info.min
+    whole = np.rint(array)
+    high, low = whole >= info.max, whole <= info.min
+    out = np.where(high | low | np.isnan(whole), 0, whole).astype(target)
+    out[high], out[low] = info.max, info.min
     return out

@@ -1,0 +1,194 @@
+"""How far from SimpleITK: every interpolation, voxel type and geometry, against the bounds we promise.
+
+    python -m benchmarks.parity [--quick] [--all] [--json FILE]
+
+Per row: the largest error in units of the input's intensity range, and the share of integer voxels that differ.
+Float results are held against SimpleITK's float64 result; integer results, truncated as SimpleITK truncates, against
+its own integer result. Exit code 1 if a row breaks its bound.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+import gpuresample as gr
+from benchmarks import cases, measure, report
+from benchmarks.cases import Array, Geometry
+from benchmarks.peers import ENUMERATORS
+
+LABEL_MODES = ("label_gaussian", "label_linear")
+SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
+# SimpleITK spends about 10 microseconds on a voxel of a windowed sinc; a corner of the target will do.
+SINC_SIZE = 20
+
+SINGLE, DOUBLE, DOUBLE_GAUSSIAN = 2e-6, 1e-9, 1e-7
+MOST_DIFFERING = 0.005
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison.
+
+    Attributes
+    ----------
+    interpolation, volume, geometry : str
+    error : float
+        Largest error of the float result over the input's range; for copied voxels and labels 0 or 1.
+    bound : float
+        What `error` must not exceed.
+    step : int
+        Largest difference of the integer result.
+    differ : float
+        Share of integer voxels that differ.
+    ok : bool
+        Whether all bounds hold.
+    """
+
+    interpolation: str
+    volume: str
+    geometry: str
+    error: float
+    bound: float
+    step: int
+    differ: float
+    ok: bool
+
+
+def _reference(source: sitk.Image, geometry: Geometry, interpolation: str, default: float, kind: int) -> Array:
+    t = geometry.target
+    transform = geometry.transform or sitk.Transform()
+    out = sitk.Resample(
+        source, t.size, transform, ENUMERATORS[interpolation], t.origin, t.spacing, t.direction, default, kind
+    )
+    return sitk.GetArrayFromImage(out)
+
+
+def compare(name: str, array: Array, geometry: Geometry, interpolation: str) -> Row:
+    """Resample with both and compare."""
+    source, mine = cases.image(array, geometry.source), cases.volume(array, geometry.source)
+    default = 7 if array.dtype.kind == "u" else -1024
+    options: dict[str, Any] = {
+        "like": geometry.target, "transform": geometry.transform, "interpolation": interpolation,
+        "default_value": default, "rounding": "truncate",
+    }  # fmt: skip
+    same = source.GetPixelID()
+    if interpolation == "nearest" or interpolation in LABEL_MODES:
+        ours = gr.resample(mine, **options).array
+        theirs = _reference(source, geometry, interpolation, default, same)
+        differ = float((ours != theirs).mean())
+        return Row(interpolation, name, geometry.name, float(differ > 0), 0.0, 0, differ, differ == 0)
+
+    wide = array.dtype.itemsize == 8 or (array.dtype.kind in "iu" and array.dtype.itemsize > 2)
+    bound = SINGLE if not wide else DOUBLE_GAUSSIAN if interpolation == "gaussian" else DOUBLE
+    ours = gr.resample(mine, dtype=np.float64 if wide else np.float32, **options).array
+    theirs = _reference(source, geometry, interpolation, default, sitk.sitkFloat64)
+    span = float(array.max()) - float(array.min())
+    error = float(np.abs(ours - theirs).max()) / span
+    step, differ = 0, 0.0
+    if array.dtype.kind in "iu":
+        ours = gr.resample(mine, **options).array.astype(np.int64)
+        gap = np.abs(ours - _reference(source, geometry, interpolation, default, same).astype(np.int64))
+        step, differ = int(gap.max()), float((gap > 0).mean())
+    ok = error <= bound and step <= 1 and differ <= MOST_DIFFERING
+    return Row(interpolation, name, geometry.name, error, bound, step, differ, ok)
+
+
+def copies_survive(geometry: Geometry) -> Row:
+    """uint64 labels above 2**53, which SimpleITK loses, against an index map made from small labels."""
+    labels = cases.label_map(cases.SMALL_SHAPE, np.uint64)
+    options: dict[str, Any] = {
+        "like": geometry.target, "transform": geometry.transform, "interpolation": "nearest",
+    }  # fmt: skip
+    index = gr.resample(cases.volume(labels.astype(np.uint8) + 1, geometry.source), **options).array
+    wide = gr.resample(cases.volume(cases.wide_labels(cases.SMALL_SHAPE), geometry.source), **options).array
+    values = np.array([0, *[3 * k + 2**53 + 1 for k in range(cases.LABELS)]], np.uint64)
+    differ = float((values[index] != wide).mean())
+    return Row("nearest", "labels above 2^53", geometry.name, float(differ > 0), 0.0, 0, differ, differ == 0)
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    """All comparisons, in the table's order."""
+    geometries = [make(cases.small_grid()) for make in cases.GEOMETRIES.values()]
+    types: Sequence[Any] = (np.uint8, np.int16, np.int32, np.float32, np.float64)
+    interpolations = [name for name in ENUMERATORS if name != "bspline3"]
+    if quick:
+        kept = ("coarser", "partly outside", "flipped, permuted", "oblique direction")
+        geometries = [g for g in geometries if g.name in kept]
+        types = (np.int16, np.float32, np.float64)
+        interpolations = ["nearest", "linear", "bspline", "bspline5", "gaussian", "lanczos", "label_linear"]
+    volumes = [(np.dtype(t).name, cases.ct_like(cases.SMALL_SHAPE, t)) for t in types]
+    labels = [(f"labels, {np.dtype(t).name}", cases.label_map(cases.SMALL_SHAPE, t)) for t in (np.uint8, np.int16)]
+    for interpolation in interpolations:
+        for name, array in labels if interpolation in LABEL_MODES else volumes:
+            for geometry in geometries:
+                g = cases.part(geometry, SINC_SIZE) if interpolation in SINCS else geometry
+                yield compare(name, array, g, interpolation)
+    for geometry in geometries:
+        yield copies_survive(geometry)
+    makers = [cases.coarser, cases.finer, cases.permuted, cases.turned_target]
+    for name, array, grid in cases.real_crops():
+        for interpolation in LABEL_MODES if name.startswith("labels") else ("nearest", "linear", "bspline"):
+            for make in makers[:1] if quick else makers:
+                yield compare(name + ", real", array, make(grid), interpolation)
+
+
+def _line(group: Sequence[Row], title: str) -> list[str]:
+    worst = max(group, key=lambda r: (not r.ok, r.error / r.bound if r.bound else r.differ, r.differ))
+    exact = worst.bound == 0
+    integers = "int" in worst.volume
+    return [
+        title,
+        worst.volume,
+        ("exact" if worst.differ == 0 else "differs") if exact else f"{worst.error:.1e}",
+        "exact" if exact else f"{worst.bound:.0e}",
+        f"{100 * max(r.differ for r in group):.3f} %" if integers or exact else "",
+        worst.geometry,
+        "ok" if all(r.ok for r in group) else "FAILS",
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compare, print, and say whether all bounds hold."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.parity", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="fewer interpolations, types and geometries")
+    parser.add_argument("--all", action="store_true", help="one line per geometry, not the worst of them")
+    parser.add_argument("--json", metavar="FILE", help="write all rows to FILE")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    options = parser.parse_args(given)
+    start = time.perf_counter()
+    found = list(rows(options.quick))
+    seconds = time.perf_counter() - start
+    key = (lambda r: (r.interpolation, r.volume, r.geometry)) if options.all else (lambda r: (r.interpolation, r.volume))
+    lines = [_line(list(group), names[0]) for names, group in groupby(found, key)]
+    header = ("interpolation", "voxels", "error / range", "bound", "voxels differ", "worst on", "verdict")
+    broken = [r for r in found if not r.ok]
+    note = (
+        f"{len(found)} comparisons with SimpleITK {sitk.Version().VersionString()} in {seconds:.0f} s, "
+        f"{len(broken)} out of bounds. Each line is the worst of its geometries.\n"
+        f"Integer voxels: truncated as SimpleITK does; off by at most 1, in at most {100 * MOST_DIFFERING} % of voxels."
+    )
+    report.table("Parity with SimpleITK", header, lines, note)
+    if cases.data_folder() is None:
+        print("No real volumes were compared: set GPURESAMPLE_DATA to a folder that has them.")
+    for r in broken:
+        print(
+            f"out of bounds: {r.interpolation}, {r.volume}, {r.geometry}: error {r.error:.2e} (bound {r.bound:.0e}), "
+            f"{100 * r.differ:.3f} % of voxels differ, by up to {r.step}"
+        )
+    info = measure.machine(gr.get_num_threads())
+    content = {"machine": info, "seconds": seconds, "rows": [asdict(r) for r in found], "ok": not broken}
+    measure.save(options.json, "parity", given, content)
+    return 1 if broken else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

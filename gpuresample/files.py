@@ -1,0 +1,547 @@
+"""Volumes in and out through SimpleITK: whole or not at all.
+
+What SimpleITK reads is read: NIfTI, NRRD, MetaImage, DICOM and more; a folder is a DICOM series. What is
+written keeps the geometry, appears under its name only when it is complete, and is read back as far as its
+header goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import math
+import os
+import re
+import secrets
+import struct
+import threading
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+# Formats of one file that keep voxel type, spacing, origin and direction; each is held to that by the tests.
+WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".h5", ".hdf5")
+
+_HINTS = {
+    ".mhd": "it is a pair of files that cannot be replaced in one step; use .mha",
+    ".nhdr": "it is a pair of files that cannot be replaced in one step; use .nrrd",
+    ".hdr": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".img": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
+}
+
+_FORMATS = {
+    "NiftiImageIO": "NIfTI",
+    "NrrdImageIO": "NRRD",
+    "MetaImageIO": "MetaImage",
+    "GDCMImageIO": "DICOM",
+    "HDF5ImageIO": "HDF5",
+    "MRCImageIO": "MRC",
+    "MINCImageIO": "MINC",
+    "GiplImageIO": "GIPL",
+}
+
+# How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
+# its header in float32.
+_HEADER_TOLERANCE = 0.05
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its volume, voxels aside.
+
+    Attributes
+    ----------
+    format : str
+        Name of the file format.
+    pixel_type : str
+        SimpleITK's name of the voxel type.
+    dtype : numpy.dtype
+        Type of one component.
+    components : int
+        Components of a vector voxel; 0 for scalars.
+    size, spacing, origin, direction : tuple
+        Geometry in x, y, z order, as SimpleITK gives it.
+    """
+
+    format: str
+    pixel_type: str
+    dtype: np.dtype[Any]
+    components: int
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Number of axes."""
+        return len(self.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels in memory."""
+        return math.prod(self.size) * max(self.components, 1) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, source: SimpleITK.Image | SimpleITK.ImageFileReader, file_format: str = "") -> Header:
+        """The header of an image, or of a reader that has read the information of its file."""
+        import SimpleITK as sitk
+
+        is_image = isinstance(source, sitk.Image)
+        pixel_id = source.GetPixelID()
+        pixel_type = sitk.GetPixelIDValueAsString(pixel_id)
+        count = source.GetNumberOfComponentsPerPixel() if is_image else source.GetNumberOfComponents()
+        components = count if "vector" in pixel_type else 0
+        probe = sitk.Image([1, 1], pixel_id, components)
+        return cls(
+            file_format or ("" if is_image else _FORMATS.get(source.GetImageIO(), source.GetImageIO()[:-7])),
+            pixel_type,
+            sitk.GetArrayViewFromImage(probe).dtype,
+            components,
+            tuple(source.GetSize()),
+            tuple(source.GetSpacing()),
+            tuple(source.GetOrigin()),
+            tuple(source.GetDirection()),
+        )
+
+
+def header(path: PathLike) -> Header:
+    """Read the header of one file, not its voxels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If SimpleITK cannot read it.
+    """
+    path = Path(path)
+    _check_input(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        return Header.of(_opened(path))
+
+
+def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
+    """Read a volume.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of any format SimpleITK reads, or a folder with a DICOM series.
+    series : str, optional
+        Series instance UID, for a folder with several series.
+
+    Returns
+    -------
+    SimpleITK.Image
+        With the file's own dimension and voxel type.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    OSError
+        If it cannot be read, is damaged, or ends early.
+    ValueError
+        If the folder holds several series and `series` names none of them, or `series` is given for a file.
+
+    Warns
+    -----
+    UserWarning
+        If the slices of a DICOM series are not evenly spaced, or files of the folder could not be used.
+    """
+    path = Path(path)
+    _check_input(path)
+    if path.is_dir():
+        return _read_series(path, series)
+    if series is not None:
+        raise ValueError(f"series is for folders of DICOM files, and {path} is a file; got {series!r}")
+    # ITK fills what a short NIfTI, MRC or GIPL file lacks with whatever is in memory, without a word.
+    with _quiet(), ThreadPoolExecutor(1) as pool:
+        with _failure(path, "cannot be read"):
+            reader = _opened(path)
+        check = pool.submit(_check_complete, path, reader)
+        with _failure(path, "cannot be read"):
+            image = _executed(reader, check.result)
+        return image
+
+
+def check_output(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a volume could be written to `path`; nothing is written.
+
+    Parameters
+    ----------
+    path : path-like
+        Where a volume is to go.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    Path
+        The file itself, symbolic links resolved.
+
+    Raises
+    ------
+    ValueError
+        If the extension is not one of `WRITABLE`.
+    FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+        If the folder is missing, is none, `path` is a folder, or the folder is not writable.
+    FileExistsError
+        If the file exists and `overwrite` is False.
+    """
+    extension_of(path)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
+    if not target.parent.exists():
+        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"{path}: {target.parent} is not a folder")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"{path}: the folder {target.parent} is not writable")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists already; it is only replaced with overwrite")
+    return target
+
+
+def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> None:
+    """Write a volume, whole or not at all.
+
+    The file is written beside its place under another name, checked, brought to disk, and renamed. Whatever
+    goes wrong, `path` holds what it held before.
+
+    Parameters
+    ----------
+    image : SimpleITK.Image
+        What to write.
+    path : path-like
+        Where to; the extension, one of `WRITABLE`, says the format.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `check_output`; OSError also if writing fails or the format cannot hold the image's geometry.
+    TypeError
+        If `image` is not a SimpleITK image.
+    """
+    import SimpleITK as sitk
+
+    if not isinstance(image, sitk.Image):
+        raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
+    target = check_output(path, overwrite)
+    with replacing(target, overwrite) as partial, _quiet(), _failure(Path(path), "cannot be written"):
+        sitk.WriteImage(image, str(partial))
+        _check_written(partial, image)
+
+
+@contextlib.contextmanager
+def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
+    """A name beside `target` to write to; what is there at the end takes `target`'s place in one step.
+
+    After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
+    """
+    name = target.name.lower()
+    suffix = next((e for e in sorted(WRITABLE, key=len, reverse=True) if name.endswith(e)), target.suffix)
+    ending = target.name[len(target.name) - len(suffix) :]
+    partial = target.with_name(f".{target.name[:60].removesuffix(ending)}.{secrets.token_hex(4)}.partial{ending}")
+    try:
+        yield partial
+        _to_disk(partial)
+        if not overwrite and target.exists():
+            raise FileExistsError(f"{target}: has come into being meanwhile; it is only replaced with overwrite")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    _folder_to_disk(target.parent)
+
+
+def extension_of(path: PathLike) -> str:
+    """The extension of `path` if volumes can be written with it.
+
+    Raises
+    ------
+    ValueError
+        For any other, with the list.
+    """
+    name = Path(path).name.lower()
+    for extension in sorted(WRITABLE, key=len, reverse=True):
+        if name.endswith(extension) and name != extension:
+            return extension
+    suffix = Path(name).suffix
+    hint = _HINTS.get(suffix)
+    if hint is None and suffix in (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk"):
+        hint = "it does not keep spacing, origin and direction"
+    raise ValueError(
+        f"{path}: volumes are written as {', '.join(WRITABLE)}; got {suffix or 'no extension'}"
+        + (f" ({hint})" if hint else "")
+    )
+
+
+def _check_input(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.is_file() and not os.access(path, os.R_OK):
+        raise PermissionError(f"{path}: may not be read")
+
+
+def _opened(path: Path) -> Any:
+    import SimpleITK as sitk
+
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader
+
+
+def _executed(reader: Any, check: Any) -> SimpleITK.Image:
+    """The image; where the check of its file fails too, that says why, and is raised."""
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        check()
+        raise
+    check()
+    return image
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_before = True
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process."""
+    global _quiet_depth, _quiet_before
+    from SimpleITK import ProcessObject
+
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_before = ProcessObject.GetGlobalWarningDisplay()
+            ProcessObject.SetGlobalWarningDisplay(False)
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                ProcessObject.SetGlobalWarningDisplay(_quiet_before)
+
+
+@contextlib.contextmanager
+def _failure(path: Path, what: str) -> Iterator[None]:
+    """SimpleITK's errors as one line with the path."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path}: {what}: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a SimpleITK message says, without source lines, addresses and guesses of errno."""
+    text = str(error)
+    if "Unable to determine ImageIO reader" in text:
+        return "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
+    text = re.split(r"ERROR:\s*", text)[-1]
+    text = re.sub(r"\w+\(0x[0-9a-fA-F]+\):\s*", "", text)
+    text = re.sub(r"Reason:.*", "", text)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())[:300]
+
+
+def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
+    import SimpleITK as sitk
+
+    with _quiet(), _failure(folder, "cannot be read as a DICOM series"):
+        found = {
+            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        }
+        if not found:
+            raise OSError(f"{folder}: no DICOM images in this folder")
+        if series is None and len(found) > 1 or series is not None and series not in found:
+            listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
+            raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
+        names = found[series] if series is not None else next(iter(found.values()))
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(names)
+        reader.MetaDataDictionaryArrayUpdateOn()
+        image = reader.Execute()
+    _warn_of_unused(folder, found)
+    _warn_of_uneven_slices(folder, reader, len(names))
+    return image
+
+
+def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
+    used = {Path(name).name for names in found.values() for name in names}
+    unused = sorted(p.name for p in folder.iterdir() if p.suffix.lower() == ".dcm" and p.name not in used)
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
+
+
+def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
+    """Warn where the slices of a series are no regular grid: the image says they were."""
+    tags = "0020|0032", "0020|0037"
+    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count) for tag in tags):
+        return
+    position, orientation = (
+        np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)]) for tag in tags
+    )
+    normal = np.cross(orientation[0, :3], orientation[0, 3:])
+    depth = position @ normal
+    steps = np.abs(np.diff(depth))
+    if steps.max() - steps.min() > 0.01 * steps.mean():
+        warnings.warn(
+            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart (some missing?); "
+            f"the image takes {np.ptp(depth) / (count - 1):.4g} mm for all",
+            stacklevel=4,
+        )
+    aside = position - position[0] - np.outer(depth - depth[0], normal)
+    if np.abs(aside).max() > 0.05 * steps.mean():
+        warnings.warn(f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4)
+
+
+def _check_complete(path: Path, reader: Any) -> None:
+    """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
+
+    Raises
+    ------
+    OSError
+        With what is missing.
+    """
+    with open(path, "rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if zipped:
+        head, length = _unzipped(path)
+    else:
+        with open(path, "rb") as file:
+            head, length = file.read(1024), os.path.getsize(path)
+            if reader.GetImageIO() == "TIFFImageIO" and not _tiff_pages_complete(file, length):
+                raise OSError(f"{path}: the file ends early: pages are missing")
+    needed = _needed_length(reader, head)
+    if length < needed:
+        raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
+
+
+def _unzipped(path: Path) -> tuple[bytes, int]:
+    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
+    try:
+        with gzip.open(path) as file:
+            head = file.read(1024)
+            length = len(head)
+            while block := file.read(1 << 20):
+                length += len(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
+    return head, length
+
+
+def _needed_length(reader: Any, head: bytes) -> int:
+    """Bytes a file must have; 0 where the format's own reader refuses short files."""
+    voxels = Header.of(reader).nbytes
+    match reader.GetImageIO():
+        case "NiftiImageIO":
+            return _nifti_length(head)
+        case "MRCImageIO":
+            return 1024 + voxels
+        case "GiplImageIO":
+            return 256 + voxels
+        case "VTKImageIO" if b"\nBINARY" in head:
+            return voxels
+    return 0
+
+
+def _nifti_length(head: bytes) -> int:
+    """Bytes of a NIfTI file of one part, from its header; 0 for others."""
+    if len(head) < 348:
+        return 348
+    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
+    if head[344:348] == b"n+1\0":
+        dim = struct.unpack_from(order + "8h", head, 40)
+        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
+    elif head[4:8] == b"n+2\0" and len(head) >= 540:
+        dim = struct.unpack_from(order + "8q", head, 16)
+        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
+    else:
+        return 0
+    return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
+
+
+def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:
+    """Whether the chain of pages of a TIFF file stays inside it; its reader would stop at the break."""
+
+    def number(offset: int, code: str) -> int | None:
+        file.seek(offset)
+        data = file.read(struct.calcsize(code))
+        return int(struct.unpack(order + code, data)[0]) if len(data) == struct.calcsize(code) else None
+
+    file.seek(0)
+    order = "<" if file.read(2) == b"II" else ">"
+    big = number(2, "H") == 43
+    start, count_code, entry, link = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
+    seen: set[int] = set()
+    page = number(start, link)
+    while page and page not in seen:
+        seen.add(page)
+        count = number(page, count_code)
+        if page >= length or count is None:
+            return False
+        page = number(page + struct.calcsize(count_code) + count * entry, link)
+    return page is not None
+
+
+def _check_written(partial: Path, image: SimpleITK.Image) -> None:
+    """Read back the header of a file just written, and whether all of it is there.
+
+    Raises
+    ------
+    OSError
+        If the file is short or has another geometry than the image.
+    """
+    reader = _opened(partial)
+    _check_complete(partial, reader)
+    wanted, got = Header.of(image), Header.of(reader)
+    same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
+    if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
+        raise OSError(
+            f"{partial.suffix} cannot hold this image's geometry (spacing {wanted.spacing}, "
+            f"direction {wanted.direction}); use .nrrd or .mha"
+        )
+
+
+def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Physical points of the first voxel and of the ends of the axes."""
+    step = np.reshape(h.direction, (h.dimension,) * 2) * np.asarray(h.spacing)
+    ends = step.T * (np.asarray(h.size) - 1)[:, None]
+    return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])
+
+
+def _to_disk(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _folder_to_disk(folder: Path) -> None:
+    """Bring a renaming to disk, on systems and file systems where folders can be: elsewhere it is their business."""
+    with contextlib.suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
