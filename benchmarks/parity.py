@@ -28,7 +28,7 @@ from benchmarks.peers import ENUMERATORS
 LABEL_MODES = ("label_gaussian", "label_linear")
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 # SimpleITK spends about 10 microseconds on a voxel of a windowed sinc; a corner of the target will do.
-SINC_SIZE = 20
+SINC_SIZE = 24
 
 SINGLE, DOUBLE, DOUBLE_GAUSSIAN = 2e-6, 1e-9, 1e-7
 MOST_DIFFERING = 0.005

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 Array = npt.NDArray[Any]
 
+# Outputs up to this many bytes are made without asking the system what it has left.
+ALWAYS_FITS = 1 << 26
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -344,7 +347,10 @@ def check_memory(shape: Sequence[int], dtype: np.dtype[Any], what: str) -> None:
     ValueError
         With what it would need and what there is.
     """
-    needed, free = math.prod(shape) * dtype.itemsize, available_memory()
+    needed = math.prod(shape) * dtype.itemsize
+    if needed <= ALWAYS_FITS:
+        return
+    free = available_memory()
     if needed > free:
         raise ValueError(
             f"{what} asks for an output of shape {tuple(shape)}, {dtype}: {needed / 2**30:,.1f} GiB, "

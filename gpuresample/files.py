@@ -374,7 +374,7 @@ def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
         }
         if not found:
             raise OSError(f"{folder}: no DICOM images in this folder")
-        if series is None and len(found) > 1 or series is not None and series not in found:
+        if series not in found and (series is not None or len(found) > 1):
             listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
             raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
         names = found[series] if series is not None else next(iter(found.values()))
@@ -414,7 +414,9 @@ def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
         )
     aside = position - position[0] - np.outer(depth - depth[0], normal)
     if np.abs(aside).max() > 0.05 * steps.mean():
-        warnings.warn(f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4)
+        warnings.warn(
+            f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4
+        )
 
 
 def _check_complete(path: Path, reader: Any) -> None:

@@ -235,6 +235,12 @@ def assert_same_coordinates(source, target, bound, transform=None):
     assert (inside[..., 0] == np.all((got >= -0.5) & (got < np.array(source.size) - 0.5), axis=-1)).all()
 
 
+def scale_about(centre, factors):
+    transform = sitk.ScaleTransform(3, factors)
+    transform.SetCenter(centre)
+    return transform
+
+
 SOURCE = grid((11, 9, 10), (0.7, 0.9, 1.3), (-120.7, 33.3, 17.17))
 
 
@@ -256,7 +262,7 @@ def test_coordinates_along_the_axes_are_simpleitks_to_the_bit(target):
     "transform",
     [
         sitk.TranslationTransform(3, (0.31, -0.77, 1.13)),
-        sitk.ScaleTransform(3, (1.1, 0.93, 1.07)),
+        scale_about((-117.0, 36.0, 22.0), (1.1, 0.93, 1.07)),
         sitk.CompositeTransform(
             [sitk.TranslationTransform(3, (0.1, 0.2, 0.3)), sitk.TranslationTransform(3, (0.21, -0.4, 0.05))]
         ),

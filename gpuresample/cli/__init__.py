@@ -1,0 +1,85 @@
+"""The command line: `gpuresample resample`, `info`, `demo`.
+
+Exit codes, of all commands:
+
+- 0: done.
+- 1: failed: a file that is missing, unreadable, damaged or in the way, no usable device, no memory, or a result
+  outside the numeric contract (`demo`).
+- 2: bad arguments: the command as it was typed cannot work. Nothing was read beyond headers, nothing computed.
+- 130: interrupted by Ctrl-C.
+
+Whatever the code, an output file is there whole or not at all. Errors are one line on stderr; `--debug`, anywhere
+on the line, adds the traceback.
+"""
+
+from __future__ import annotations
+
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+_INSTALL = 'pip install "gpuresample[cli]"'
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of this process unless given.
+
+    Returns
+    -------
+    int
+        The exit code.
+    """
+    args = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in args
+    # With nothing to do, say what could be done.
+    args = [a for a in args if a != "--debug"] or ["--help"]
+    try:
+        from gpuresample.cli.app import app
+
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            code = app(args, prog_name="gpuresample", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except KeyboardInterrupt:
+        return _stopped(130, "interrupted")
+    except Exception as error:
+        if debug:
+            traceback.print_exc()
+        return _stopped(*_explained(error))
+
+
+def _explained(error: Exception) -> tuple[int, str]:
+    """Exit code and message of an exception."""
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in _EXTRA:
+        return 2, f"the command line needs {error.name.split('.')[0]}: {_INSTALL}"
+    if type(error).__name__ == "Abort":
+        return 130, "interrupted"
+    # Usage errors are click's in older releases of typer and typer's own in newer ones; both can do this.
+    if hasattr(error, "format_message"):
+        return 2, str(error.format_message())
+    if isinstance(error, (ValueError, TypeError)):
+        return 2, str(error)
+    if isinstance(error, MemoryError):
+        return 1, f"not enough memory: {error}" if str(error) else "not enough memory"
+    if isinstance(error, (OSError, RuntimeError)):
+        return 1, str(error)
+    return 1, f"unexpected {type(error).__name__}: {error} (please report it, with what --debug adds)"
+
+
+_EXTRA = ("typer", "click", "rich", "matplotlib")
+
+
+def _stopped(code: int, message: str) -> int:
+    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - rich may be what is missing
+    return code
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr)  # noqa: T201

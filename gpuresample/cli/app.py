@@ -1,0 +1,42 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from gpuresample import __version__
+from gpuresample.cli.demo import demo
+from gpuresample.cli.info import info
+from gpuresample.cli.options import SeveralNumbers
+from gpuresample.cli.resample import resample
+
+app = typer.Typer(
+    name="gpuresample",
+    help="Resample volumes with SimpleITK's numbers, many times faster.",
+    epilog="Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted.",
+    add_completion=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(cls=SeveralNumbers)(resample)
+app.command()(info)
+app.command(cls=SeveralNumbers)(demo)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"gpuresample {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+    # Taken off the line before it gets here; this is for the help.
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    """Resample volumes with SimpleITK's numbers, many times faster."""
