@@ -39,13 +39,22 @@ def locate(coordinates, row, i, lines, x0, n0, axis):
 
 
 @njit(**OPTIONS)
-def locate_row(coordinates, row, lines, x0, n0, axis, x):
+def positions(n_x, x0, n0):
+    """Where the voxels of a row lie between its ends, from 0 to 1: the same for all rows, so divided once."""
+    along = np.empty(n_x)
+    for i in range(n_x):
+        along[i] = (x0 + i) / n0
+    return along
+
+
+@njit(**OPTIONS)
+def locate_row(coordinates, row, lines, along, axis, x):
     """Continuous source indices of a row's voxels along x, y, z `axis`, in ITK's order of operations."""
     if lines:
         a, b = coordinates[row, 0, axis], coordinates[row, 1, axis]
-        slope, start, whole = b - a, np.float64(x0), np.float64(n0)
+        slope = b - a
         for i in range(uint64(x.size)):
-            x[i] = a + (start + np.float64(i)) / whole * slope
+            x[i] = a + along[i] * slope
     else:
         for i in range(uint64(x.size)):
             x[i] = coordinates[row, i, axis]
@@ -246,14 +255,14 @@ def gather_rows(
     first, place, jump = np.empty((3, n_x), np.int64), np.empty(n_x, np.int64), np.empty((3, n_x), np.int64)
     state, x = np.empty(n_x, np.uint8), np.empty(n_x)
     part, piece, values = np.empty(n_x, acc), np.empty(n_x, np.int32), np.empty(n_x, acc)
-    step = uint64(dst_strides[2])
+    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
     for row in range(coordinates.shape[0]):
         z, y = (row0 + row) // n_y, (row0 + row) % n_y
         out = do + z * dst_strides[0] + y * dst_strides[1]
         state[:], place[:] = 2, so
         for axis in range(3):
             weight = wz if axis == 0 else (wy if axis == 1 else wx)
-            locate_row(coordinates, row, lines, x0, n0, 2 - axis, x)
+            locate_row(coordinates, row, lines, along, 2 - axis, x)
             if width == 2:
                 weigh_pair_row(
                     x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], rule, spline,
@@ -285,7 +294,9 @@ def gather_rows(
         if border > 0:
             for i in range(uint64(n_x)):
                 if state[i] == 1:
-                    value, whole = sum_border(src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x))
+                    value, whole = sum_border(
+                        src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x)
+                    )
                     values[i] = value / whole if normalise else value
         if plain + border > 0:
             store_row(dst, out, dst_strides[2], values, 0, n_x, bounds, rounding)
@@ -318,13 +329,13 @@ def copy_rows(
 ):  # fmt: skip
     """Copy the nearest voxel, bit by bit."""
     place, state, x = np.empty(n_x, np.int64), np.empty(n_x, np.uint8), np.empty(n_x)
-    step = uint64(dst_strides[2])
+    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
     for row in range(coordinates.shape[0]):
         z, y = (row0 + row) // n_y, (row0 + row) % n_y
         out = uint64(do + z * dst_strides[0] + y * dst_strides[1])
         place[:], state[:] = so, 1
         for axis in range(3):
-            locate_row(coordinates, row, lines, x0, n0, 2 - axis, x)
+            locate_row(coordinates, row, lines, along, 2 - axis, x)
             nearest_row(x, n_src[axis], box[axis, 0], box[axis, 1], rule, base[axis], src_strides[axis], place, state)
         for i in range(uint64(n_x)):
             dst[out + i * step] = src[uint64(place[i])] if state[i] != 0 else default

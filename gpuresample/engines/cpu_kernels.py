@@ -264,48 +264,24 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
 
     # Along a. A copy followed by few taps needs no tile: b reads the source itself.
     direct = a_copy and sx == 1 and b_taps <= FEW_TAPS and not x_early
-    if direct:
-        pass
-    elif a_copy:
-        for i in range(a0, a1):
-            for s in range(s0, s1):
-                load_row(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, src, so + a_first[i] * sa + s * sb, sx, n_x)
-    elif sx == 1 and a_taps <= FEW_TAPS:
-        for i in range(a0, a1):
-            for s in range(s0, s1):
-                here = so + a_first[i] * sa + s * sb
-                combine(
-                    scratch,
-                    tile + ((i - a0) * n_b + s - s0) * n_x,
-                    src,
-                    here,
-                    sa,
-                    n_x,
-                    a_weight,
-                    i * a_taps,
-                    a_count[i],
-                )
-    else:
-        w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
-        for i in range(a0, a1):
-            w0 = min(w0, a_first[i])
-            w1 = max(w1, a_first[i] + a_count[i])
-        for s in range(s0, s1):
+    w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
+    for i in range(a0, a1):
+        w0 = min(w0, a_first[i])
+        w1 = max(w1, a_first[i] + a_count[i])
+    for s in range(s0, s1 if not direct else s0):
+        if sx != 1 and not a_copy:
+            # Rows with gaps are gathered once, not once per tap.
             for w in range(w0, w1):
                 load_row(scratch, window + (w - w0) * n_x, src, so + w * sa + s * sb, sx, n_x)
-            for i in range(a0, a1):
+        for i in range(a0, a1):
+            row, here = tile + ((i - a0) * n_b + s - s0) * n_x, so + a_first[i] * sa + s * sb
+            if a_copy:
+                load_row(scratch, row, src, here, sx, n_x)
+            elif sx == 1:
+                combine(scratch, row, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
+            else:
                 here = window + (a_first[i] - w0) * n_x
-                combine(
-                    scratch,
-                    tile + ((i - a0) * n_b + s - s0) * n_x,
-                    scratch,
-                    here,
-                    n_x,
-                    n_x,
-                    a_weight,
-                    i * a_taps,
-                    a_count[i],
-                )
+                combine(scratch, row, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
 
     if x_early:
         for i in range(a0, a1):
