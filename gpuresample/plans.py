@@ -90,7 +90,7 @@ class Plan:
             If `image` or `out` does not fit the plan.
         """
         engine = engines.select(self.device)
-        container = unwrap(image, None if not isinstance(image, np.ndarray) else self._array_spacing())
+        container = unwrap(image)
         self._check(container)
         if out is None:
             check_memory(container.output_shape(self.target), self.dtype, f"size {self.target.size}")
@@ -100,10 +100,10 @@ class Plan:
         assert container.array is not None
         d = self.source.dimension
         self._run(engine, spatial(container.array, d), spatial(target, d))
+        if target.dtype == np.bool_:
+            # Summed as bytes; a spline may overshoot 1.
+            np.minimum(target.view(np.uint8), 1, out=target.view(np.uint8))
         return result
-
-    def _array_spacing(self) -> tuple[float, ...]:
-        return self.source.spacing[::-1]
 
     def _check(self, container: Container) -> None:
         d = self.source.dimension
@@ -130,7 +130,12 @@ class Plan:
         src, dst = _as_numbers(src), _as_numbers(dst)
         if get_filter(self.interpolation).method != "linear":
             # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
-            engine.run(self.work, src if src.dtype == dst.dtype else convert(src, dst.dtype), dst, self.store)
+            engine.run(
+                self.work,
+                src if src.dtype == dst.dtype else convert(src, dst.dtype, self.store.truncate),
+                dst,
+                self.store,
+            )
             return
         if src.dtype == np.float16:
             src = src.astype(np.float32)
@@ -165,7 +170,19 @@ class Plan:
         """The plan of a block of the output, to be run on `image[..., *input_region(dst_slices)]`.
 
         It applies the same tables in the same order, so its result equals the whole result's block to the bit.
-        Parameters and errors are those of `input_region`.
+
+        Parameters
+        ----------
+        dst_slices : slices of the output's spatial axes, in array order (z, y, x), step 1
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        ValueError, TypeError
+            For slices that leave the output or are empty.
         """
         block = self._block(dst_slices)
         work = works.crop(self.work, block)
@@ -184,7 +201,8 @@ class Plan:
             inside = (s.start is None or 0 <= s.start < n) and (s.stop is None or 0 < s.stop <= n)
             if step != 1 or stop <= start or not inside:
                 raise ValueError(
-                    f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, got {dst_slices!r}"
+                    f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, "
+                    f"got {dst_slices!r}"
                 )
             block.append((start, stop))
         return block[0], block[1], block[2]
@@ -207,8 +225,8 @@ def _as_numbers(array: Array) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def convert(array: Array, dtype: npt.DTypeLike) -> Array:
-    """Values in another type: integers saturate, floats are rounded to integers, NaN becomes 0."""
+def convert(array: Array, dtype: npt.DTypeLike, truncate: bool) -> Array:
+    """Values in another type: integers saturate, floats become integers rounded or truncated, NaN becomes 0."""
     target = np.dtype(dtype)
     if target.kind not in "iu":
         return array.astype(target)
@@ -216,7 +234,7 @@ def convert(array: Array, dtype: npt.DTypeLike) -> Array:
     if array.dtype.kind in "iu":
         source = np.iinfo(array.dtype)
         return np.clip(array, max(info.min, source.min), min(info.max, source.max)).astype(target)
-    whole = np.rint(array)
+    whole = np.trunc(array) if truncate else np.rint(array)
     high, low = whole >= info.max, whole <= info.min
     out = np.where(high | low | np.isnan(whole), 0, whole).astype(target)
     out[high], out[low] = info.max, info.min

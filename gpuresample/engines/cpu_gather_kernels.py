@@ -115,7 +115,7 @@ def weigh_row(
 
 
 @njit(**OPTIONS)
-def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, weight, jump, state):
+def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, place, weight, jump, state):
     """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
 
     Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel and
@@ -126,7 +126,7 @@ def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, we
     for i in range(size):
         t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
         cell = np.float64(np.floor(np.float32(t))) if spline else np.floor(t)
-        k0 = np.int64(cell)
+        k0 = np.int64(cell) + offset
         d = t - cell
         within = k0 >= 0 and k0 < last
         lone = (d == 0.0 and k0 >= 0 and k0 <= last) or (rule == 0 and not within)
@@ -265,7 +265,7 @@ def gather_rows(
             locate_row(coordinates, row, lines, along, 2 - axis, x)
             if width == 2:
                 weigh_pair_row(
-                    x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], rule, spline,
+                    x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], offset, rule, spline,
                     first[axis], place, weight, jump[axis], state,
                 )  # fmt: skip
                 continue
