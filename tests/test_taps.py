@@ -87,9 +87,7 @@ def test_ramps_stay_away_from_the_edges(name):
 def test_dense_is_the_table(name):
     t = build(name, samples(7), 7)
     line = np.random.default_rng(1).standard_normal(7)
-    by_hand = [
-        sum(t.weight[i, k] * line[t.first[i] + k] for k in range(t.count[i])) for i in range(t.n_dst)
-    ]
+    by_hand = [sum(t.weight[i, k] * line[t.first[i] + k] for k in range(t.count[i])) for i in range(t.n_dst)]
     np.testing.assert_allclose(t.dense() @ line, by_hand, atol=1e-12)
 
 
