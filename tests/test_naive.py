@@ -185,7 +185,7 @@ def test_gathering_an_aligned_grid_gives_what_its_tables_give(name, boundary, an
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
-        # SITK_PARITY's probe at x = -0.25, 0.25, 3.5, 7.25 of an axis with value 10 x, 8 voxels.
+        # SimpleITK's answers at x = -0.25, 0.25, 3.5, 7.25 of an axis with value 10 x, 8 voxels.
         ("nearest", [0, 0, 40, 70]),
         ("linear", [0, 2.5, 35, 70]),
         ("bspline1", [2.5, 2.5, 35, 67.5]),
