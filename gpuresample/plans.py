@@ -13,21 +13,13 @@ from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import ArrayContainer, Container, check_memory, spatial, unwrap
 from gpuresample.engines.contract import Engine, Range, Store, Work
-from gpuresample.filters import Filter, get_filter
 from gpuresample.grid import Grid
 
 Array = npt.NDArray[Any]
 
 
-def precision_of(source: np.dtype[Any], target: np.dtype[Any], store: Store, f: Filter) -> str:
-    """What tables are cut for and sums are made in.
-
-    "double" for whatever float32 cannot hold: 64-bit floats and integers above 16 bits; else "single". "exact"
-    where two-tap filters are truncated to integers: they often land on a voxel but for the last bit, and truncation
-    makes a whole unit of that bit.
-    """
-    if store.truncate and target.kind in "iu" and f.name in ("linear", "bspline1"):
-        return "exact"
+def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
+    """Tell "double" for whatever float32 cannot hold: 64-bit floats and integers above 16 bits; else "single"."""
     wide = any(t.itemsize == 8 or (t.kind in "iu" and t.itemsize > 2) for t in (source, target))
     return "double" if wide else "single"
 
@@ -46,6 +38,14 @@ class Plan:
         Voxel types of input and output.
     device : str
         Where it runs.
+    work : Separable or Gather
+        What the engine is asked for.
+    store : Store
+        Default value and rounding.
+    precision : {"single", "double", "exact"}
+        What tables were cut for and sums are made in.
+    copies : bool
+        Whether voxels are chosen (nearest, labels), not summed.
     """
 
     source: Grid
@@ -56,8 +56,7 @@ class Plan:
     work: Work
     store: Store
     precision: str
-    interpolation: str
-    reversed_tuples: bool
+    copies: bool
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,8 +111,7 @@ class Plan:
                 f"image must have the planned spatial shape {self.input_shape} (array order), "
                 f"got {container.grid.size[::-1]}"
             )
-        needed = precision_of(container.dtype, self.dtype, self.store, get_filter(self.interpolation))
-        if needed != self.precision:
+        if precision_of(container.dtype, self.dtype) == "double" and self.precision == "single":
             raise TypeError(
                 f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
                 f"{self.input_dtype}; got {container.dtype}"
@@ -128,7 +126,7 @@ class Plan:
 
     def _run(self, engine: Engine, src: Array, dst: Array) -> None:
         src, dst = _as_numbers(src), _as_numbers(dst)
-        if get_filter(self.interpolation).method != "linear":
+        if self.copies:
             # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
             engine.run(
                 self.work,

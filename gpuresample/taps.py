@@ -22,6 +22,9 @@ from gpuresample.filters import (
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
 
+# Voxels by which a sample may miss the centre of a corner voxel and still count as on it.
+CENTRE_SLACK = 1e-9
+
 # A row may lose outer taps whose magnitudes add up to this much. Three axes of it stay below a third of the
 # numeric contract (2e-6 of the range in float32, 1e-9 in float64): an input swings by half its range at most
 # once the row sum is kept, and a cardinal spline amplifies that by 1.6 per later axis.
@@ -250,5 +253,6 @@ def inside_box(n_src: int, boundary: str | None) -> tuple[float, float]:
     if boundary is None:
         return -0.5, n_src - 0.5
     if boundary == "constant":
-        return 0.0, float(np.nextafter(n_src - 1.0, np.inf))
+        # Where corners are aligned the last sample is the last voxel's centre, give or take a rounding.
+        return -CENTRE_SLACK, n_src - 1.0 + CENTRE_SLACK
     return -np.inf, np.inf

@@ -19,7 +19,7 @@ from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_
 from gpuresample.taps import TapTable
 
 # Relative cost of one tap and of touching one sample, per destination sample of a pass: fitted to the timings
-# that `python -m benchmarks.speed --orders` prints.
+# that `python -m benchmarks.orders` prints.
 TAP_COST = 1.0
 TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back

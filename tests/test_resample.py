@@ -713,3 +713,10 @@ def test_doubling_a_ramp_golden():
     assert gr.resample(row, size=(1, 7), interpolation="linear", anchor="center").tolist() == [
         [0, 5, 10, 15, 20, 25, 30]
     ]
+
+
+def test_aligned_corners_keep_their_last_plane():
+    # (m - 1) * ((n - 1) / (m - 1)) may round past n - 1; the plane is the volume's own, not outside.
+    ones = np.ones((31, 40, 37))
+    got = gr.resample(ones, size=(16, 50, 29), anchor="center", interpolation="linear", boundary="constant")
+    assert (got == 1).all()

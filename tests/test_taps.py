@@ -224,7 +224,7 @@ def test_blur_widens_and_keeps_the_gain(name, boundary):
     ("boundary", "x", "expected"),
     [
         (None, [-0.5, np.nextafter(-0.5, -1), 4.5, np.nextafter(4.5, 0)], [True, False, False, True]),
-        ("constant", [0.0, np.nextafter(0, -1), 4.0, np.nextafter(4.0, 5)], [True, False, True, False]),
+        ("constant", [0.0, np.nextafter(0, -1), -1e-8, 4.0, np.nextafter(4.0, 5), 4.0 + 1e-8], [True, True, False] * 2),
         ("nearest", [-1e9, 1e9, 0.0, 4.5], [True, True, True, True]),
     ],
 )

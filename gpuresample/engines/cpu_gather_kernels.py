@@ -118,8 +118,9 @@ def weigh_row(
 def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, place, weight, jump, state):
     """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
 
-    Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel and
-    weigh a half each, so that a neighbour's NaN or infinity stays where it is.
+    Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel, so that
+    a neighbour's NaN or infinity stays where it is; on a line that repeats its ends they weigh a half each, so that
+    an infinite voxel stays one too.
     """
     acc = weight.dtype.type
     size, last = uint64(x.size), n - 1
@@ -133,8 +134,10 @@ def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, p
         k = min(max(k0, 0), last) if rule == 0 else k0
         first[i] = k0
         place[i] += (k - base) * stride
-        weight[size + i] = acc(0.5) if lone else acc(d)
-        weight[i] = acc(0.5) if lone else acc(1.0 - d)
+        # Mirrored lines keep 1 and 0: past their border the taps are looked up again by `sum_border`.
+        upper = 0.5 if lone and rule == 0 else d
+        weight[size + i] = acc(upper)
+        weight[i] = acc(1.0 - upper)
         jump[i] = 0 if lone else stride
         now = np.uint8(2) if within or lone else np.uint8(1)
         state[i] = min(state[i], now if x[i] >= low and x[i] < high else np.uint8(0))
