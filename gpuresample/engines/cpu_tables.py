@@ -15,8 +15,8 @@ from gpuresample.engines.flat import Flat, flatten
 from gpuresample.engines.pool import get_num_threads, run_items
 from gpuresample.taps import TapTable
 
-# A tile of this many bytes stays in a core's own cache while it is read again.
-TILE_BYTES = 1 << 20
+# Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
+TILE_BYTES = 1 << 22
 # Work below this many destination voxels is not worth waking a thread for.
 SMALL = 1 << 15
 # Tables that are kept in the form the kernels take.
