@@ -250,7 +250,7 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu.pack_x`. Wide tables work on transposed
+    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu_tables.pack_x`. Wide tables work on transposed
     rows, so that neighbouring rows, not neighbouring taps, fill a vector.
     """
     first, count, weight, index, slots, short, few, identity = x
@@ -280,13 +280,13 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     ----------
     src, dst : flat arrays; so, do : their offsets of the volume's first voxel
     strides : int64 [6]: of src along a, b, x, then of dst
-    a, b : (first, count, weight, identity)
-    x : see `x_pass`; its `first` counts from the row's first sample read
+    a, b : see `cpu_tables.pack`
+    x : see `cpu_tables.pack_x`; its `first` counts from the row's first sample read
     room : int64 [4]: offsets in `scratch` of the tile, the window, the rows, the columns
     """
     sa, sb, sx, da, db, dx = strides
-    a_first, a_count, a_weight, a_copy = a
-    b_first, b_count, b_weight, b_copy = b
+    a_first, a_count, a_weight, a_copy, a_pairs = a
+    b_first, b_count, b_weight, b_copy, b_pairs = b
     a_taps, b_taps = a_weight.size // a_first.size, b_weight.size // b_first.size
     n_x, x_lo, m_x = x[8], x[9], x[0].size
     x = x[:8]
@@ -300,7 +300,7 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     tile, window, rows, columns = room[0], room[1], room[2], room[3]
 
     # Along a. A copy followed by few taps needs no tile, nor do two taps followed by two: b reads the source itself.
-    pairs = a_taps <= 2 and b_taps <= 2
+    pairs = a_pairs and b_pairs
     direct = sx == 1 and not x_early and (pairs or (a_copy and b_taps <= FEW_TAPS))
     w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
     for i in range(a0, a1):

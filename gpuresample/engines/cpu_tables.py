@@ -52,8 +52,12 @@ def _packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=PACKED)
 def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
-    """A table along a tile's first or second axis: first, count, weight, and whether it copies."""
-    return table.first, table.count, _packed_weight(table, acc).ravel(), table.is_index
+    """A table along a tile's first or second axis: first, count, weight, copies, pairs.
+
+    `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
+    """
+    pairs = table.n_taps <= 2 and bool((table.weight[table.count == 1, 0] == 1.0).all())
+    return table.first, table.count, _packed_weight(table, acc).ravel(), table.is_index, pairs
 
 
 @lru_cache(maxsize=PACKED)
