@@ -34,6 +34,7 @@ LAYERS = [
     "work",
     "plans",
     "resampling",
+    "smoothing",
     "phantom",
     "files",
     "demo",

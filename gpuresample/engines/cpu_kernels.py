@@ -250,8 +250,8 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu_tables.pack_x`. Wide tables work on transposed
-    rows, so that neighbouring rows, not neighbouring taps, fill a vector.
+    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu_tables.pack_x`. Wide tables work on
+    transposed rows, so that neighbouring rows, not neighbouring taps, fill a vector.
     """
     first, count, weight, index, slots, short, few, identity = x
     n_dst = first.size
@@ -299,7 +299,7 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     n_b = s1 - s0
     tile, window, rows, columns = room[0], room[1], room[2], room[3]
 
-    # Along a. A copy followed by few taps needs no tile, nor do two taps followed by two: b reads the source itself.
+    # Along a. A copy followed by few taps needs no tile, nor do two taps and two: b reads the source itself.
     pairs = a_pairs and b_pairs
     direct = sx == 1 and not x_early and (pairs or (a_copy and b_taps <= FEW_TAPS))
     w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
