@@ -201,7 +201,7 @@ def test_orders_without_prefilter(order):
 def test_blur_is_scipys(sigma):
     impulse = np.zeros(61)
     impulse[30] = 1.0
-    response = filters.gaussian_blur_response(sigma)
+    response = filters.gaussian_response(sigma)
     radius = response.size // 2
     expected = ndimage.gaussian_filter1d(impulse, sigma, truncate=4.0)
     np.testing.assert_allclose(response, expected[30 - radius : 31 + radius], atol=1e-15)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from gpuresample import taps
 from gpuresample.engines.contract import RULES
-from gpuresample.filters import FILTERS
+from gpuresample.filters import FILTERS, gaussian_response
 
 SUMMING = [n for n, f in FILTERS.items() if f.method != "vote"]
 NORMALISED = [n for n in SUMMING if n in ("nearest", "linear", "gaussian") or n.startswith("bspline")]
@@ -22,8 +22,9 @@ def samples(n, seed=0):
     return np.sort(np.concatenate([[-0.5, -0.2, 0.0, n - 1.0, n - 0.6], rng.uniform(-0.5, n - 0.5, 17)]))
 
 
-def build(name, x, n, **options):
-    return taps.build(FILTERS[name], np.asarray(x, dtype=float), n, **options)
+def build(name, x, n, *, blur=0.0, **options):
+    weights = gaussian_response(blur)
+    return taps.build(FILTERS[name], np.asarray(x, dtype=float), n, blur=weights, **options)
 
 
 @pytest.mark.parametrize("boundary", BOUNDARIES, ids=str)
