@@ -109,11 +109,11 @@ def weigh_row(
 
 
 @njit(**OPTIONS)
-def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, weight, jump, state):
+def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, weight, jump, alone, state):
     """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
 
     Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel and
-    weigh a half each, so that a neighbour's NaN or infinity stays where it is.
+    weigh a half each, so that a neighbour's NaN or infinity stays where it is; `alone` says so.
     """
     acc = weight.dtype.type
     size, last = uint64(x.size), n - 1
@@ -130,6 +130,7 @@ def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, we
         weight[size + i] = acc(0.5) if lone else acc(d)
         weight[i] = acc(0.5) if lone else acc(1.0 - d)
         jump[i] = 0 if lone else stride
+        alone[i] = lone
         now = np.uint8(2) if within or lone else np.uint8(1)
         state[i] = min(state[i], now if x[i] >= low and x[i] < high else np.uint8(0))
 
@@ -248,6 +249,7 @@ def gather_rows(
     wz, wy, wx = np.empty(width * n_x, acc), np.empty(width * n_x, acc), np.empty(width * n_x, acc)
     first, place, jump = np.empty((3, n_x), np.int64), np.empty(n_x, np.int64), np.empty((3, n_x), np.int64)
     state, x = np.empty(n_x, np.uint8), np.empty(n_x)
+    alone = np.zeros((3, n_x), np.bool_)
     part, piece, values = np.empty(n_x, acc), np.empty(n_x, np.int32), np.empty(n_x, acc)
     step = uint64(dst_strides[2])
     for row in range(coordinates.shape[0]):
@@ -260,7 +262,7 @@ def gather_rows(
             if width == 2:
                 weigh_pair_row(
                     x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], rule, spline,
-                    first[axis], place, weight, jump[axis], state,
+                    first[axis], place, weight, jump[axis], alone[axis], state,
                 )  # fmt: skip
                 continue
             weigh_row(
@@ -288,6 +290,11 @@ def gather_rows(
         if border > 0:
             for i in range(uint64(n_x)):
                 if state[i] == 1:
+                    for axis in range(3):
+                        if alone[axis, i]:
+                            # Two halves of one voxel; but here the upper tap would be its neighbour.
+                            weight = wz if axis == 0 else (wy if axis == 1 else wx)
+                            weight[i], weight[i + uint64(n_x)] = acc(1), acc(0)
                     value, whole = sum_border(src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x))
                     values[i] = value / whole if normalise else value
         if plain + border > 0:
