@@ -62,6 +62,9 @@ extern "C" __global__ void resample_axis(
 
 // A tile's weights say NaN where a row does not tap a sample. Only the ends of a tile's window have such; in between
 // nothing needs asking.
+// Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
+#define NOTHING (-(acc_t)0)
+
 template <bool ASK>
 static __device__ __forceinline__ void add(acc_t &total, const acc_t weight, const acc_t sample)
 {
@@ -129,7 +132,12 @@ extern "C" __global__ void resample_axis_tile(
     const int start = tile[t * 4], core = tile[t * 4 + 1], edge = tile[t * 4 + 2], end = tile[t * 4 + 3];
     const src_t *p = src + b * s_batch + o * s_outer + start * s_axis + j * s_inner;
     const acc4_t *w = weight + (idx_t)t * window;
-    acc_t total[TILE_I][TILE_J] = {};
+    acc_t total[TILE_I][TILE_J];
+#pragma unroll
+    for (int r = 0; r < TILE_I; r++) {
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+    }
     add_samples<true>(total, p, w, 0, core, s_axis, apart * s_inner, columns, wide);
     add_samples<false>(total, p, w, core, edge, s_axis, apart * s_inner, columns, wide);
     add_samples<true>(total, p, w, edge, end, s_axis, apart * s_inner, columns, wide);
@@ -226,7 +234,9 @@ extern "C" __global__ void resample_axis_lines(
         if (t >= n_tiles) break;
         const acc_t *p = staged + l * pitch + tile[t * 4] - begin;
         const acc4_t *w = weight + (idx_t)t * window;
-        acc_t total[TILE_I] = {};
+        acc_t total[TILE_I];
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) total[r] = NOTHING;
         add_staged<true>(total, p, w, 0, tile[t * 4 + 1]);
         add_staged<false>(total, p, w, tile[t * 4 + 1], tile[t * 4 + 2]);
         add_staged<true>(total, p, w, tile[t * 4 + 2], tile[t * 4 + 3]);

@@ -121,7 +121,7 @@ class HostRuntime:
 
     def contiguous(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Runtime`."""
-        return np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("="))
+        return np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True)
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
         """See `Runtime`."""

@@ -179,8 +179,8 @@ static inline unsigned short float_to_half(const float value)
     if (value != value) return sign | 0x7e00;
     const float size = fabsf(value);
     if (size >= 65520.0f) return sign | 0x7c00;  // half of the last step above the largest half, 65504
-    int exponent = 0;
-    frexpf(size, &exponent);
+    int exponent = -24;
+    if (size > 0) frexpf(size, &exponent);
     // Steps of a half are 2^-10 of its leading power of two, but never below 2^-24.
     const int step = exponent - 11 > -24 ? exponent - 11 : -24;
     const int steps = (int)rintf(ldexpf(size, -step));
