@@ -113,21 +113,30 @@ def small(geometry: Geometry, factor: int) -> Geometry:
 
 
 def finer(source: Grid) -> Geometry:
-    """More voxels on every axis, by no round factor; the last ones lie outside."""
-    spacing = tuple(s * f for s, f in zip(source.spacing, (0.83, 0.77, 0.71), strict=True))
+    """More voxels on every axis; the last ones lie outside.
+
+    Factors here have four odd digits, so that no sample lands halfway between voxels: there the last bit of a
+    coordinate decides, and on oblique headers that bit is SimpleITK's own (see `halves` for ties that are not).
+    """
+    spacing = tuple(s * f for s, f in zip(source.spacing, (0.8317, 0.7731, 0.7109), strict=True))
     return Geometry("finer", source, resized(source, spacing))
 
 
 def coarser(source: Grid) -> Geometry:
-    """Fewer voxels on every axis, by no round factor."""
-    spacing = tuple(s * f for s, f in zip(source.spacing, (1.28, 1.28, 1.37), strict=True))
+    """Fewer voxels on every axis."""
+    spacing = tuple(s * f for s, f in zip(source.spacing, (1.2843, 1.2843, 1.3719), strict=True))
     return Geometry("coarser", source, resized(source, spacing))
+
+
+def halves(source: Grid) -> Geometry:
+    """Half the spacing: every second sample lies exactly between two voxels. For modes that must choose one."""
+    return Geometry("ties", source, resized(source, tuple(0.5 * s for s in source.spacing)))
 
 
 def partly_outside(source: Grid) -> Geometry:
     """A grid moved along all axes, so that a part of it leaves the volume on both sides."""
-    grid = resized(source, tuple(1.13 * s for s in source.spacing))
-    shift = np.reshape(grid.direction, (3, 3)) @ (np.asarray(source.spacing) * (-9.3, 7.7, -5.1))
+    grid = resized(source, tuple(1.1307 * s for s in source.spacing))
+    shift = np.reshape(grid.direction, (3, 3)) @ (np.asarray(source.spacing) * (-9.3171, 7.7093, -5.1067))
     origin = tuple((np.asarray(grid.origin) + shift).tolist())
     return Geometry("partly outside", source, Grid(grid.size, grid.spacing, origin, grid.direction))
 
@@ -137,9 +146,9 @@ def permuted(source: Grid) -> Geometry:
     order, sign = (2, 0, 1), (-1.0, 1.0, -1.0)
     axes = np.reshape(source.direction, (3, 3))
     direction = np.stack([s * axes[:, a] for a, s in zip(order, sign, strict=True)], axis=1)
-    spacing = np.array([source.spacing[a] for a in order]) * (0.91, 1.17, 1.09)
+    spacing = np.array([source.spacing[a] for a in order]) * (0.9103, 1.1711, 1.0907)
     size = tuple(round(source.size[a] * source.spacing[a] / s) for a, s in zip(order, spacing, strict=True))
-    first = [0.3 if s > 0 else source.size[a] - 1.3 for a, s in zip(order, sign, strict=True)]
+    first = [0.3017 if s > 0 else source.size[a] - 1.3029 for a, s in zip(order, sign, strict=True)]
     index = np.zeros((1, 3))
     index[0, list(order)] = first
     origin = tuple(source.points(index)[0].tolist())
@@ -206,7 +215,7 @@ def small_grid() -> Grid:
     return Grid(SMALL_SHAPE[::-1], (0.78125, 0.9, 1.5), (-120.7, 33.3, 17.17), tuple(np.eye(3).ravel().tolist()))
 
 
-def ct_like(shape: tuple[int, int, int], dtype: npt.DTypeLike, seed: int = 0) -> Array:
+def ct_like(shape: tuple[int, ...], dtype: npt.DTypeLike, seed: int = 0) -> Array:
     """Air, soft tissue, bone and noise: -1024 to about 1,900 in signed types, scaled into 0 to 250 in uint8.
 
     Made plane by plane, so that nothing but the result needs memory.

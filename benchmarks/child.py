@@ -1,12 +1,14 @@
 """What can only be measured in a process of its own: start-up and peak memory. Prints one line of JSON.
 
-    python -m benchmarks.child import
-    python -m benchmarks.child first-call
-    python -m benchmarks.child memory PEER INTERPOLATION FACTOR
+python -m benchmarks.child import
+python -m benchmarks.child first-call
+python -m benchmarks.child memory PEER INTERPOLATION FACTOR
 """
 
 from __future__ import annotations
 
+import ctypes
+import ctypes.util
 import json
 import sys
 import time
@@ -70,6 +72,8 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     call = PEERS[peer].prepare(cases.Job(array, geometry, interpolation))
     n_input = array.nbytes
     del array
+    if (libc := ctypes.util.find_library("c")) is not None:
+        ctypes.CDLL(libc).malloc_trim(0)  # freed memory goes back, or the job would use it and look cheaper
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # the high-water mark falls back to what is held now
     before = memory_now("VmRSS")

@@ -86,8 +86,8 @@ def volresample(job: Job) -> Call:
     """`volresample.resample`, NumPy in and out; `nearest` in the voxels' type, else float32."""
     import volresample as vr
 
-    mode = {"nearest": "nearest", "linear": "linear", "bspline": "cubic"}[job.interpolation]
-    shape = job.geometry.target.size[::-1]
+    mode: Any = {"nearest": "nearest", "linear": "linear", "bspline": "cubic"}[job.interpolation]
+    shape: Any = job.geometry.target.size[::-1]
     return lambda: vr.resample(job.volume, shape, mode=mode)
 
 

@@ -31,7 +31,11 @@ def _plain(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], not
     width = [max(len(cell) for cell in column) for column in zip(header, *rows, strict=True)]
     print(f"\n{title}")
     for row in [header, ["-" * w for w in width], *rows]:
-        print("  ".join(f"{cell:<{w}}" if k == 0 else f"{cell:>{w}}" for k, (cell, w) in enumerate(zip(row, width, strict=True))))
+        print(
+            "  ".join(
+                f"{cell:<{w}}" if k == 0 else f"{cell:>{w}}" for k, (cell, w) in enumerate(zip(row, width, strict=True))
+            )
+        )
     if note:
         print(note)
 

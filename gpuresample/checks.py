@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
+from numbers import Real
 from typing import Any
 
 
@@ -31,10 +32,9 @@ def numbers(name: str, value: object, count: int) -> tuple[float, ...]:
     """`count` finite numbers as floats."""
     out = []
     for v in _sequence(name, value, count, "finite numbers"):
-        try:
-            number = float(v)
-        except (TypeError, ValueError):
-            raise TypeError(f"{name} must be {count} finite numbers, got {value!r}") from None
+        if not isinstance(v, Real):
+            raise TypeError(f"{name} must be {count} finite numbers, got {value!r}")
+        number = float(v)
         if not math.isfinite(number):
             raise ValueError(f"{name} must be {count} finite numbers, got {value!r}")
         out.append(number)
@@ -43,7 +43,7 @@ def numbers(name: str, value: object, count: int) -> tuple[float, ...]:
 
 def positive_numbers(name: str, value: object, count: int) -> tuple[float, ...]:
     """`count` finite numbers above zero; one number stands for all axes."""
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
+    if isinstance(value, Real) and not isinstance(value, bool):
         value = (value,) * count
     out = numbers(name, value, count)
     if min(out) <= 0:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.checks import positive_numbers
+from gpuresample.checks import numbers, positive_numbers
 from gpuresample.engines.flat import writable_alias
 from gpuresample.grid import Grid
 
@@ -63,7 +63,7 @@ class Volume:
         d = min(self.array.ndim, 3)
         check_voxels(self.array.dtype, self.array.shape)
         spacing = positive_numbers("spacing", self.spacing, d)
-        origin = tuple(self.origin) if self.origin is not None else (0.0,) * d
+        origin = numbers("origin", self.origin, d) if self.origin is not None else (0.0,) * d
         direction = (
             tuple(np.ravel(self.direction).tolist())
             if self.direction is not None
@@ -174,7 +174,7 @@ class ImageContainer:
         import SimpleITK as sitk
 
         pixel = image.GetPixelIDTypeAsString()
-        if "complex" in pixel or "label map" in pixel:
+        if "complex" in pixel or pixel.startswith("label of"):
             hint = "sitk.ComplexToReal and ComplexToImaginary" if "complex" in pixel else "sitk.LabelMapToLabel"
             raise TypeError(f"image must have integer or float voxels, scalar or vector, got {pixel}; use {hint} first")
         d = image.GetDimension()
@@ -270,6 +270,8 @@ def unwrap(image: object, input_spacing: object = None) -> Container:
         For `input_spacing` with an image that has its own spacing.
     """
     container: Container
+    if isinstance(image, np.ma.MaskedArray):
+        raise TypeError("image must not be a masked array, whose mask would be lost; fill it first (image.filled())")
     if isinstance(image, np.ndarray):
         return ArrayContainer(image, input_spacing)
     sitk = sys.modules.get("SimpleITK")
@@ -319,6 +321,8 @@ def checked_out(out: object, shape: tuple[int, ...], dtype: np.dtype[Any], sourc
         raise TypeError(f"out must have dtype {dtype}, got {out.dtype}")
     if not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
+    if not out.dtype.isnative or not out.flags.aligned or any(s % out.itemsize for s in out.strides):
+        raise ValueError("out must be in native byte order, aligned and strided by whole voxels")
     if source is not None and np.may_share_memory(out, source):
         raise ValueError("out must not share memory with the input")
     return out

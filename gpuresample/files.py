@@ -38,6 +38,7 @@ _HINTS = {
     ".img": "it is a pair of files that cannot be replaced in one step; use .nii",
     ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
 }
+_LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")
 
 _FORMATS = {
     "NiftiImageIO": "NIfTI",
@@ -106,7 +107,7 @@ class Header:
         components = count if "vector" in pixel_type else 0
         probe = sitk.Image([1, 1], pixel_id, components)
         return cls(
-            file_format or ("" if is_image else _FORMATS.get(source.GetImageIO(), source.GetImageIO()[:-7])),
+            file_format or ("" if is_image else _FORMATS.get(_image_io(source), _image_io(source)[: -len("ImageIO")])),
             pixel_type,
             sitk.GetArrayViewFromImage(probe).dtype,
             components,
@@ -161,6 +162,10 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
     -----
     UserWarning
         If the slices of a DICOM series are not evenly spaced, or files of the folder could not be used.
+
+    Notes
+    -----
+    ITK's NIfTI reader turns NaN and infinity into 0; NRRD and MetaImage keep them.
     """
     path = Path(path)
     _check_input(path)
@@ -172,7 +177,9 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
     with _quiet(), ThreadPoolExecutor(1) as pool:
         with _failure(path, "cannot be read"):
             reader = _opened(path)
-        check = pool.submit(_check_complete, path, reader)
+            # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
+            expected = _image_io(reader), Header.of(reader).nbytes
+        check = pool.submit(_check_complete, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
         return image
@@ -202,7 +209,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     FileExistsError
         If the file exists and `overwrite` is False.
     """
-    extension_of(path)
+    _check_extension(path)
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
@@ -213,7 +220,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     if not os.access(target.parent, os.W_OK):
         raise PermissionError(f"{path}: the folder {target.parent} is not writable")
     if target.exists() and not overwrite:
-        raise FileExistsError(f"{path}: exists already; it is only replaced with overwrite")
+        raise FileExistsError(f"{path}: exists already; to replace it, say so (overwrite=True, --overwrite)")
     return target
 
 
@@ -255,37 +262,30 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
 
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
     """
-    name = target.name.lower()
-    suffix = next((e for e in sorted(WRITABLE, key=len, reverse=True) if name.endswith(e)), target.suffix)
-    ending = target.name[len(target.name) - len(suffix) :]
-    partial = target.with_name(f".{target.name[:60].removesuffix(ending)}.{secrets.token_hex(4)}.partial{ending}")
+    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
+    partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
         _to_disk(partial)
         if not overwrite and target.exists():
-            raise FileExistsError(f"{target}: has come into being meanwhile; it is only replaced with overwrite")
+            raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     _folder_to_disk(target.parent)
 
 
-def extension_of(path: PathLike) -> str:
-    """The extension of `path` if volumes can be written with it.
-
-    Raises
-    ------
-    ValueError
-        For any other, with the list.
-    """
-    name = Path(path).name.lower()
-    for extension in sorted(WRITABLE, key=len, reverse=True):
-        if name.endswith(extension) and name != extension:
-            return extension
+def _check_extension(path: PathLike) -> None:
+    """Refuse extensions that volumes are not written with."""
+    name = Path(path).name
+    if name.endswith(WRITABLE) and name not in WRITABLE:
+        return
     suffix = Path(name).suffix
-    hint = _HINTS.get(suffix)
-    if hint is None and suffix in (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk"):
+    hint = _HINTS.get(suffix.lower())
+    if suffix.lower() in _LOSSY:
         hint = "it does not keep spacing, origin and direction"
+    elif suffix != suffix.lower():
+        hint = "small letters are asked for, as some readers know no others"
     raise ValueError(
         f"{path}: volumes are written as {', '.join(WRITABLE)}; got {suffix or 'no extension'}"
         + (f" ({hint})" if hint else "")
@@ -300,12 +300,23 @@ def _check_input(path: Path) -> None:
 
 
 def _opened(path: Path) -> Any:
+    """A reader that knows the file's header."""
     import SimpleITK as sitk
 
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    reader.ReadImageInformation()
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        if _is_gzip(path):
+            _unzipped(path)  # says so where that is the reason
+        raise
     return reader
+
+
+def _image_io(reader: Any) -> str:
+    """Name of the ITK class that reads the file."""
+    return str(reader.GetImageIOFromFileName(reader.GetFileName()))
 
 
 def _executed(reader: Any, check: Any) -> SimpleITK.Image:
@@ -419,26 +430,31 @@ def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
         )
 
 
-def _check_complete(path: Path, reader: Any) -> None:
+def _check_complete(path: Path, image_io: str, voxel_bytes: int) -> None:
     """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
+
+    Uses nothing of ITK, so that it can run while ITK reads.
 
     Raises
     ------
     OSError
         With what is missing.
     """
-    with open(path, "rb") as file:
-        zipped = file.read(2) == b"\x1f\x8b"
-    if zipped:
+    if _is_gzip(path):
         head, length = _unzipped(path)
     else:
         with open(path, "rb") as file:
             head, length = file.read(1024), os.path.getsize(path)
-            if reader.GetImageIO() == "TIFFImageIO" and not _tiff_pages_complete(file, length):
+            if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
                 raise OSError(f"{path}: the file ends early: pages are missing")
-    needed = _needed_length(reader, head)
+    needed = _needed_length(image_io, voxel_bytes, head)
     if length < needed:
         raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
+
+
+def _is_gzip(path: Path) -> bool:
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
 
 
 def _unzipped(path: Path) -> tuple[bytes, int]:
@@ -454,18 +470,18 @@ def _unzipped(path: Path) -> tuple[bytes, int]:
     return head, length
 
 
-def _needed_length(reader: Any, head: bytes) -> int:
+def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
     """Bytes a file must have; 0 where the format's own reader refuses short files."""
-    voxels = Header.of(reader).nbytes
-    match reader.GetImageIO():
+    match image_io:
         case "NiftiImageIO":
             return _nifti_length(head)
         case "MRCImageIO":
-            return 1024 + voxels
+            return 1024 + voxel_bytes
         case "GiplImageIO":
-            return 256 + voxels
+            return 256 + voxel_bytes
         case "VTKImageIO" if b"\nBINARY" in head:
-            return voxels
+            start = re.search(rb"\n(SCALARS.*\nLOOKUP_TABLE|VECTORS|TENSORS).*\n", head)
+            return voxel_bytes + (start.end() if start else 0)
     return 0
 
 
@@ -517,8 +533,8 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
         If the file is short or has another geometry than the image.
     """
     reader = _opened(partial)
-    _check_complete(partial, reader)
     wanted, got = Header.of(image), Header.of(reader)
+    _check_complete(partial, _image_io(reader), got.nbytes)
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(

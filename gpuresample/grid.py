@@ -20,6 +20,9 @@ import numpy as np
 from gpuresample.checks import numbers, one_of, positive_numbers, sizes
 from gpuresample.filters import FloatArray
 
+# Far above any volume, far below where sizes stop being exact.
+MOST_VOXELS = 2**40
+
 ANCHORS = ("first", "edge", "center")
 
 # Two grids count as aligned when no voxel strays further than this off the axis, in voxels. Oblique headers
@@ -161,12 +164,16 @@ def resized(
         )
     if size is None:
         assert spacing is not None
-        size = tuple(max(1, round(k)) for k in (n * old / np.asarray(spacing)).tolist())
+        with np.errstate(over="ignore"):
+            wanted = (n * old / np.asarray(spacing)).tolist()
+        if max(wanted) > MOST_VOXELS:
+            raise ValueError(f"spacing must not ask for more than {MOST_VOXELS} voxels on an axis, got {spacing!r}")
+        size = tuple(max(1, round(k)) for k in wanted)
     m = np.asarray(size)
     if anchor == "center":
         new = np.where(m > 1, old * np.maximum(n - 1, 1) / np.maximum(m - 1, 1), old * n)
-        # One voxel across an axis that had none to spare (n == 1) keeps every sample on it.
-        new = np.where((n == 1) & (m > 1), old / m, new)
+        # The corner voxels of an axis of one voxel coincide: samples are kept within half of it.
+        new = np.where((n == 1) & (m > 1), old / (2 * m), new)
         shift = np.zeros(d)
     else:
         new = old * n / m if spacing is None else np.asarray(spacing)

@@ -49,11 +49,23 @@ class Bar(NamedTuple):
 
 
 _ALONG = math.inf
+# Vessels of the lungs: thin along z, in pairs left and right.
+_VESSELS = tuple(
+    Ellipsoid(side * (x + 2 * side), y, z, r, 1.2 * r, length, 35)
+    for side in (1, -1)
+    for x, y, z, r, length in (
+        (50, -6, 140, 4.0, 34), (54, 16, 128, 3.0, 40), (66, -2, 136, 3.2, 22), (62, 30, 118, 2.4, 30),
+        (70, 22, 132, 2.0, 26), (78, -12, 116, 2.2, 24), (74, 44, 112, 1.8, 22), (86, 10, 126, 1.6, 26),
+        (92, -24, 140, 1.4, 20), (98, 2, 110, 1.4, 18), (90, 34, 128, 1.3, 18), (80, -36, 122, 1.3, 16),
+        (106, -8, 128, 1.1, 14), (84, 0, 176, 1.8, 22), (70, -4, 196, 2.4, 26), (64, 20, 186, 1.8, 24),
+    )
+)  # fmt: skip
 _BODY = (
     Ellipsoid(0, 4, 0, 172, 116, _ALONG, -100),  # skin and fat
     Ellipsoid(0, 6, 0, 155, 99, _ALONG, 55),  # muscle
     Ellipsoid(70, 0, 165, 57, 76, 135, -850),  # lungs
     Ellipsoid(-70, 0, 165, 57, 76, 135, -860),
+    *_VESSELS,
     Ellipsoid(-62, 2, 22, 84, 80, 72, 95),  # liver
     Ellipsoid(78, 22, 20, 46, 50, 52, 110),  # spleen
     Ellipsoid(22, -22, 120, 56, 48, 66, 48),  # heart, its left ventricle, the aorta
@@ -74,17 +86,6 @@ _NODULES = tuple(
         (-88, -20, 124, 7.0, 60), (-62, -44, 123, 4.0, 60), (-100, 20, 124, 2.5, 60), (-64, 34, 123, 1.5, 1100),
         (98, 14, 123, 5.0, 60), (104, -22, 124, 3.0, 900), (-84, 0, 168, 6.0, 60), (86, 0, 176, 3.5, 60),
         (-70, 0, 206, 2.0, 1100), (92, 0, 216, 4.5, 60),
-    )
-)  # fmt: skip
-
-_VESSELS = tuple(
-    Ellipsoid(side * x, y, z, rx, ry, rz, 35)
-    for side in (1, -1)
-    for x, y, z, rx, ry, rz in (
-        (48, -6, 140, 4.0, 4.0, 34), (52, 14, 128, 3.0, 3.0, 40), (70, -4, 142, 26, 2.6, 2.6),
-        (66, 16, 124, 22, 2.2, 2.2), (74, -30, 122, 1.8, 16, 1.8), (86, 30, 122, 1.5, 14, 1.5),
-        (60, 4, 186, 2.4, 2.4, 30), (76, 2, 196, 14, 1.6, 1.6),
-        (88, -6, 118, 1.4, 1.4, 22), (100, 6, 134, 1.2, 1.2, 20),
     )
 )  # fmt: skip
 
@@ -141,8 +142,8 @@ def phantom(
         ribs.paint(plane, height)
         for tissue in _SPINE:
             _paint(plane, _as_disc(tissue, height), x, y, height)
-        for small in (*_VESSELS, *_NODULES):
-            _paint(plane, small, x, y, height)
+        for nodule in _NODULES:
+            _paint(plane, nodule, x, y, height)
         for bar in _BARS:
             _paint_bar(plane, bar, (x, y, np.array([height], np.float32)), spacing)
         plane += rng.standard_normal(plane.shape, np.float32) * np.float32(10)

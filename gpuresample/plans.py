@@ -13,21 +13,13 @@ from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import ArrayContainer, Container, check_memory, spatial, unwrap
 from gpuresample.engines.contract import Engine, Range, Store, Work
-from gpuresample.filters import Filter, get_filter
 from gpuresample.grid import Grid
 
 Array = npt.NDArray[Any]
 
 
-def precision_of(source: np.dtype[Any], target: np.dtype[Any], store: Store, f: Filter) -> str:
-    """What tables are cut for and sums are made in.
-
-    "double" for whatever float32 cannot hold: 64-bit floats and integers above 16 bits; else "single". "exact"
-    where two-tap filters are truncated to integers: they often land on a voxel but for the last bit, and truncation
-    makes a whole unit of that bit.
-    """
-    if store.truncate and target.kind in "iu" and f.name in ("linear", "bspline1"):
-        return "exact"
+def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
+    """Tell "double" for whatever float32 cannot hold: 64-bit floats and integers above 16 bits; else "single"."""
     wide = any(t.itemsize == 8 or (t.kind in "iu" and t.itemsize > 2) for t in (source, target))
     return "double" if wide else "single"
 
@@ -46,6 +38,14 @@ class Plan:
         Voxel types of input and output.
     device : str
         Where it runs.
+    work : Separable or Gather
+        What the engine is asked for.
+    store : Store
+        Default value and rounding.
+    precision : {"single", "double", "exact"}
+        What tables were cut for and sums are made in.
+    copies : bool
+        Whether voxels are chosen (nearest, labels), not summed.
     """
 
     source: Grid
@@ -56,8 +56,7 @@ class Plan:
     work: Work
     store: Store
     precision: str
-    interpolation: str
-    reversed_tuples: bool
+    copies: bool
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -90,7 +89,7 @@ class Plan:
             If `image` or `out` does not fit the plan.
         """
         engine = engines.select(self.device)
-        container = unwrap(image, None if not isinstance(image, np.ndarray) else self._array_spacing())
+        container = unwrap(image)
         self._check(container)
         if out is None:
             check_memory(container.output_shape(self.target), self.dtype, f"size {self.target.size}")
@@ -100,10 +99,10 @@ class Plan:
         assert container.array is not None
         d = self.source.dimension
         self._run(engine, spatial(container.array, d), spatial(target, d))
+        if target.dtype == np.bool_:
+            # Summed as bytes; a spline may overshoot 1.
+            np.minimum(target.view(np.uint8), 1, out=target.view(np.uint8))
         return result
-
-    def _array_spacing(self) -> tuple[float, ...]:
-        return self.source.spacing[::-1]
 
     def _check(self, container: Container) -> None:
         d = self.source.dimension
@@ -112,8 +111,7 @@ class Plan:
                 f"image must have the planned spatial shape {self.input_shape} (array order), "
                 f"got {container.grid.size[::-1]}"
             )
-        needed = precision_of(container.dtype, self.dtype, self.store, get_filter(self.interpolation))
-        if needed != self.precision:
+        if precision_of(container.dtype, self.dtype) == "double" and self.precision == "single":
             raise TypeError(
                 f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
                 f"{self.input_dtype}; got {container.dtype}"
@@ -128,9 +126,14 @@ class Plan:
 
     def _run(self, engine: Engine, src: Array, dst: Array) -> None:
         src, dst = _as_numbers(src), _as_numbers(dst)
-        if get_filter(self.interpolation).method != "linear":
+        if self.copies:
             # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
-            engine.run(self.work, src if src.dtype == dst.dtype else convert(src, dst.dtype), dst, self.store)
+            engine.run(
+                self.work,
+                src if src.dtype == dst.dtype else convert(src, dst.dtype, self.store.truncate),
+                dst,
+                self.store,
+            )
             return
         if src.dtype == np.float16:
             src = src.astype(np.float32)
@@ -165,7 +168,19 @@ class Plan:
         """The plan of a block of the output, to be run on `image[..., *input_region(dst_slices)]`.
 
         It applies the same tables in the same order, so its result equals the whole result's block to the bit.
-        Parameters and errors are those of `input_region`.
+
+        Parameters
+        ----------
+        dst_slices : slices of the output's spatial axes, in array order (z, y, x), step 1
+
+        Returns
+        -------
+        Plan
+
+        Raises
+        ------
+        ValueError, TypeError
+            For slices that leave the output or are empty.
         """
         block = self._block(dst_slices)
         work = works.crop(self.work, block)
@@ -184,7 +199,8 @@ class Plan:
             inside = (s.start is None or 0 <= s.start < n) and (s.stop is None or 0 < s.stop <= n)
             if step != 1 or stop <= start or not inside:
                 raise ValueError(
-                    f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, got {dst_slices!r}"
+                    f"dst_slices must be non-empty, of step 1 and within the output {self.output_shape}, "
+                    f"got {dst_slices!r}"
                 )
             block.append((start, stop))
         return block[0], block[1], block[2]
@@ -207,8 +223,8 @@ def _as_numbers(array: Array) -> Array:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
-def convert(array: Array, dtype: npt.DTypeLike) -> Array:
-    """Values in another type: integers saturate, floats are rounded to integers, NaN becomes 0."""
+def convert(array: Array, dtype: npt.DTypeLike, truncate: bool) -> Array:
+    """Values in another type: integers saturate, floats become integers rounded or truncated, NaN becomes 0."""
     target = np.dtype(dtype)
     if target.kind not in "iu":
         return array.astype(target)
@@ -216,7 +232,7 @@ def convert(array: Array, dtype: npt.DTypeLike) -> Array:
     if array.dtype.kind in "iu":
         source = np.iinfo(array.dtype)
         return np.clip(array, max(info.min, source.min), min(info.max, source.max)).astype(target)
-    whole = np.rint(array)
+    whole = np.trunc(array) if truncate else np.rint(array)
     high, low = whole >= info.max, whole <= info.min
     out = np.where(high | low | np.isnan(whole), 0, whole).astype(target)
     out[high], out[low] = info.max, info.min

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -160,7 +161,8 @@ def plan(
     container: Container
     if isinstance(image_or_shape, (tuple, list)):
         shape = sizes("image_or_shape", image_or_shape, len(image_or_shape))
-        container = ArrayContainer.of_shape(shape, input_spacing, np.dtype(np.float32 if dtype is None else dtype))
+        voxels = _output_dtype(np.dtype(np.float32), dtype)
+        container = ArrayContainer.of_shape(shape, input_spacing, voxels)
     else:
         container = unwrap(image_or_shape, input_spacing)
     return _plan(
@@ -197,18 +199,23 @@ def _plan(
     store = Store(_default(default_value, output), rounding == "truncate")
     check_memory(container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device)
-    precision = precision_of(container.dtype, output, store, f)
+    precision = precision_of(container.dtype, output)
+    if store.truncate and output.kind in "iu" and f.name in ("linear", "bspline1"):
+        # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
+        precision = "exact"
     work = works.make_work(source, target, moved, f.name, boundary, blur, precision)
-    return Plan(
-        source, target, container.dtype, output, device, work, store, precision, f.name, container.kind == "array"
-    )
+    return Plan(source, target, container.dtype, output, device, work, store, precision, f.method != "linear")
 
 
 def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:
     source, d = container.grid, container.grid.dimension
     if like is not None:
-        for name, value, unset in (("spacing", spacing, None), ("size", size, None), ("anchor", anchor, "first")):
-            if value != unset:
+        for name, value, given in (
+            ("spacing", spacing, spacing is not None),
+            ("size", size, size is not None),
+            ("anchor", anchor, anchor != "first"),
+        ):
+            if given:
                 raise ValueError(f"like gives the whole grid; it cannot be combined with {name}={value!r}")
         grid = grid_of(like, d)
         if grid is not None:
@@ -249,7 +256,7 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
         )
     if value is True:
         return True
-    if isinstance(value, (int, float)):
+    if isinstance(value, Real):
         value = (value,) * d
     sigma = numbers("antialias", value, d)
     if min(sigma) < 0:

@@ -22,6 +22,9 @@ from gpuresample.filters import (
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
 
+# Voxels by which a sample may miss the centre of a corner voxel and still count as on it.
+CENTRE_SLACK = 1e-9
+
 # A row may lose outer taps whose magnitudes add up to this much. Three axes of it stay below a third of the
 # numeric contract (2e-6 of the range in float32, 1e-9 in float64): an input swings by half its range at most
 # once the row sum is kept, and a cardinal spline amplifies that by 1.6 per later axis.
@@ -131,12 +134,7 @@ def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -
     first, weight = first.copy(), weight.copy()
     position = first[outside, None] + np.arange(width)
     rows = weight[outside]
-    if boundary == "crop":
-        rows = np.where((position >= 0) & (position < n_src), rows, 0.0)
-        rows /= rows.sum(axis=1, keepdims=True)
-        position = np.clip(position, 0, n_src - 1)
-    else:
-        position = fold(position, n_src, boundary)
+    position = fold(position, n_src, boundary)
     start = position.min(axis=1)
     folded = np.zeros_like(rows)
     np.add.at(folded, (np.arange(outside.size)[:, None], position - start[:, None]), rows)
@@ -194,15 +192,17 @@ def build(
         The accuracy that the taps are cut for.
     """
     tolerance = TOLERANCE[precision]
+    rule = border_rule(f, boundary)
     first, weight = f.window(x)
+    if rule == "crop":
+        position = first[:, None] + np.arange(weight.shape[1])
+        weight = np.where((position >= 0) & (position < n_src), weight, 0.0)
+    if f.border == "crop":
+        weight = weight / weight.sum(axis=1, keepdims=True)
     first, weight = _convolve_rows(first, weight, prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision]))
     if blur > 0.0:
         first, weight = _convolve_rows(first, weight, gaussian_blur_response(blur))
-    if f.border == "crop" and boundary is None:
-        weight = weight / weight.sum(axis=1, keepdims=True)
-    first, weight = _fold_rows(first, weight, n_src, border_rule(f, boundary))
-    if f.border == "crop" and boundary is not None:
-        weight = weight / weight.sum(axis=1, keepdims=True)
+    first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
     return trim(n_src, first, weight, tolerance if f.method == "linear" else 0.0)
 
 
@@ -213,9 +213,15 @@ def border_rule(f: Filter, boundary: str | None) -> str:
     return "mirror" if boundary == "constant" else boundary
 
 
-def response_radius(order: int, precision: str) -> int:
-    """How far, in samples, the B-spline prefilter reaches."""
-    return prefilter_response(order, PREFILTER_TOLERANCE[precision]).size // 2
+def blur_rule(rule: str) -> str:
+    """How the line goes on for a blur or prefilter; where the filter's own window is cropped, as its last voxel."""
+    return "nearest" if rule == "crop" else rule
+
+
+def response_radius(order: int, precision: str, blur: float = 0.0) -> int:
+    """How far, in samples, the B-spline prefilter and a blur of sigma `blur` reach."""
+    radius = prefilter_response(order, PREFILTER_TOLERANCE[precision]).size // 2
+    return radius + (gaussian_blur_response(blur).size // 2 if blur > 0.0 else 0)
 
 
 def prefilter_table(order: int, n_src: int, boundary: str, precision: str, blur: float = 0.0, pad: int = 0) -> TapTable:
@@ -247,5 +253,6 @@ def inside_box(n_src: int, boundary: str | None) -> tuple[float, float]:
     if boundary is None:
         return -0.5, n_src - 0.5
     if boundary == "constant":
-        return 0.0, float(np.nextafter(n_src - 1.0, np.inf))
+        # Where corners are aligned the last sample is the last voxel's centre, give or take a rounding.
+        return -CENTRE_SLACK, n_src - 1.0 + CENTRE_SLACK
     return -np.inf, np.inf

@@ -19,12 +19,14 @@ from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_
 from gpuresample.taps import TapTable
 
 # Relative cost of one tap and of touching one sample, per destination sample of a pass: fitted to the timings
-# that `python -m benchmarks.speed --orders` prints.
+# that `python -m benchmarks.orders` prints.
 TAP_COST = 1.0
 TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
 
 CACHED_PLANS = 64
+# Rows of a box that a deforming transform is evaluated on at once.
+FIELD_ROWS = 16
 
 
 def make_work(
@@ -176,14 +178,12 @@ def _gather(
     coefficients, offset = polynomials(f.name)
     # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
     # are computed until they settle.
-    pad = taps.response_radius(f.spline_order, precision) if rule == "nearest" else 0
+    pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" else 0
     box = tuple(taps.inside_box(n, boundary) for n in n_src)
     prefilter = None
     if f.spline_order > 1 or any(s > 0 for s in blur):
-        # "crop" concerns the filter's own window; what the blur meets past the border is the last voxel.
-        edge = "nearest" if rule == "crop" else rule
         tables = [
-            taps.prefilter_table(f.spline_order, n, edge, precision, blur=s, pad=pad)
+            taps.prefilter_table(f.spline_order, n, taps.blur_rule(rule), precision, blur=s, pad=pad)
             for n, s in zip(n_src, (*([0.0] * (3 - d)), *blur[::-1]), strict=True)
         ]
         prefilter = (tables[0], tables[1], tables[2])
@@ -242,14 +242,19 @@ class RowCoordinates:
             for j in range(d):
                 out[:, :, self.where.source_axis[j]] = self.where.x[j][index[j]]
             return out
-        # A deforming transform answers for boxes: whole planes' worth of rows, cut to the rows asked.
+        # A deforming transform is asked in boxes of whole rows that depend on the whole output alone: a tile must
+        # meet the same last bits as its neighbours.
+        width, height = self.target.size[0], (*self.target.size, 1)[1]
         at = 0
-        for plane in np.unique(z):
+        for plane in np.unique(z).tolist():
             ys = y[z == plane]
-            box_start = (x0, int(ys[0]), int(plane))[:d]
-            box_size = (n_x, ys.size, 1)[:d]
-            out[at : at + ys.size, :, :d] = self.where.coordinates(box_start, box_size).reshape(ys.size, n_x, d)
-            at += ys.size
+            for box in range(int(ys[0]) // FIELD_ROWS, int(ys[-1]) // FIELD_ROWS + 1):
+                y_lo, y_hi = box * FIELD_ROWS, min((box + 1) * FIELD_ROWS, height)
+                there = self.where.coordinates((0, y_lo, plane)[:d], (width, y_hi - y_lo, 1)[:d])
+                there = there.reshape(y_hi - y_lo, width, d)[:, x0 : x0 + n_x]
+                there = there[max(int(ys[0]) - y_lo, 0) : int(ys[-1]) + 1 - y_lo]
+                out[at : at + len(there), :, :d] = there
+                at += len(there)
         return out
 
 

@@ -101,7 +101,8 @@ def is_inside(x, size, boundary=None):
     if boundary is None:
         return all(-0.5 <= c < n - 0.5 for c, n in zip(x, size, strict=True))
     if boundary == "constant":
-        return all(0 <= c <= n - 1 for c, n in zip(x, size, strict=True))
+        # A rounding past a corner voxel's centre is still on it.
+        return all(-1e-9 <= c <= n - 1 + 1e-9 for c, n in zip(x, size, strict=True))
     return True
 
 

@@ -1,10 +1,10 @@
 """What several test files share: the numeric contract's tolerances, images, and SimpleITK's answer."""
 
+import naive
 import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-import naive
 
 # The numeric contract, as fractions of the image's intensity range.
 SINGLE = 2e-6
@@ -41,14 +41,16 @@ def tolerance(image_range, dtype, interpolation="linear"):
     return fraction * image_range
 
 
-def noise(shape, dtype="float32", seed=0):
-    """White noise, the hardest image there is; integers over most of their range up to 20 bits."""
+def noise(shape, dtype="float32", seed=0, bits=12):
+    """White noise, the hardest image there is; integers of `bits` bits, 12 as in CT and MR, where they have them."""
     rng = np.random.default_rng(seed)
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
         return (1000 * rng.standard_normal(shape)).astype(dtype)
     info = np.iinfo(dtype)
-    low, high = max(info.min, -(2**20)), min(info.max, 2**20)
+    half = 2 ** (bits - 1)
+    low, high = (0, 2 * half - 1) if info.min == 0 else (-half, half - 1)
+    low, high = max(info.min, low), min(info.max, high)
     return rng.integers(low, high, shape, endpoint=True).astype(dtype)
 
 

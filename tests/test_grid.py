@@ -2,18 +2,18 @@
 
 import itertools
 
+import naive
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage
+from support import flat, of_grid, rotation, to_image
 
 import gpuresample as gr
-import naive
 from gpuresample import grid as grids
 from gpuresample import taps
-from support import flat, of_grid, rotation, to_image
 
 EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 OBLIQUE = rotation(11, -7, 23)

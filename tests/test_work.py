@@ -5,13 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support import flat, rotation
 
 import gpuresample as gr
 from gpuresample import work as works
 from gpuresample.engines.contract import Gather, Separable
 from gpuresample.filters import FILTERS
 from gpuresample.grid import Transform
-from support import flat, rotation
 
 SOURCE = gr.Grid((20, 18, 16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), flat(rotation(0, 0, 0)))
 COARSE = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (0.0, 0.0, 0.0), SOURCE.direction)
@@ -98,7 +98,9 @@ def test_gathers_prefilter_for_a_blur():
     assert make(TURNED, "linear", antialias=True).prefilter is not None
 
 
-@pytest.mark.parametrize(("name", "precision"), [("bspline3", "single"), ("bspline4", "double"), ("bspline5", "double")])
+@pytest.mark.parametrize(
+    ("name", "precision"), [("bspline3", "single"), ("bspline4", "double"), ("bspline5", "double")]
+)
 def test_high_orders_gather_in_double(name, precision):
     # Their coefficients swing 20 to 60 times as far as the voxels.
     assert make(TURNED, name).precision == precision

@@ -18,8 +18,8 @@ import sys
 import traceback
 import warnings
 from collections.abc import Sequence
-from typing import Any
 
+_EXTRA = ("typer", "click", "rich", "matplotlib")
 _INSTALL = 'pip install "gpuresample[cli]"'
 
 
@@ -41,18 +41,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With nothing to do, say what could be done.
     args = [a for a in args if a != "--debug"] or ["--help"]
     try:
-        from gpuresample.cli.app import app
-
-        with warnings.catch_warnings():
-            warnings.showwarning = _show_warning
-            code = app(args, prog_name="gpuresample", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _run(args)
     except KeyboardInterrupt:
         return _stopped(130, "interrupted")
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _stopped(*_explained(error))
+
+
+def _run(args: list[str]) -> int:
+    """The exit code of a command; warnings are shown after it, as stderr may be put aside while it reads."""
+    from gpuresample.cli.app import app
+
+    with warnings.catch_warnings(record=True) as caught:
+        try:
+            code = app(args, prog_name="gpuresample", standalone_mode=False)
+        finally:
+            for warning in caught:
+                _say(f"warning: {warning.message}")
+    return code if isinstance(code, int) else 0
 
 
 def _explained(error: Exception) -> tuple[int, str]:
@@ -73,13 +81,11 @@ def _explained(error: Exception) -> tuple[int, str]:
     return 1, f"unexpected {type(error).__name__}: {error} (please report it, with what --debug adds)"
 
 
-_EXTRA = ("typer", "click", "rich", "matplotlib")
-
-
 def _stopped(code: int, message: str) -> int:
-    print(f"error: {' '.join(message.split())}", file=sys.stderr)  # noqa: T201 - rich may be what is missing
+    _say(f"error: {message}")
     return code
 
 
-def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    print(f"warning: {message}", file=sys.stderr)  # noqa: T201
+def _say(message: str) -> None:
+    """One line on stderr, without rich: that may be what is missing."""
+    print(" ".join(message.split()), file=sys.stderr)  # noqa: T201

@@ -39,6 +39,7 @@ class Phases:
         self.seconds: dict[str, float] = {}
         self._patience = patience
         self._text = ""
+        self._start = time.monotonic()
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
         self._progress: Progress | None = None
@@ -91,8 +92,10 @@ class Phases:
                 TimeElapsedColumn(),
                 console=Console(file=self._stream, force_terminal=True),
                 transient=True,
+                get_time=time.monotonic,
             )
-            self._progress.add_task(self._text, total=None)
+            task = self._progress.add_task(self._text, total=None)
+            self._progress.tasks[task].start_time = self._start  # of the work, not of its display
             self._progress.start()
 
 

@@ -119,7 +119,7 @@ def _rows(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("size", console.times(size, "voxels")),
         ("spacing", console.times(facts["spacing"], "mm")),
         ("origin", ", ".join(f"{v:.6g}" for v in facts["origin"])),
-        ("direction", "\n".join("  ".join(f"{v + 0.0:8.5f}" for v in row) for row in cosines.tolist())),
+        ("direction", "\n".join("  ".join(f"{round(v, 5) + 0.0:8.5f}" for v in row) for row in cosines.tolist())),
         ("axes", axes + (f"oblique by up to {tilt:.2f} degrees" if tilt else "axis-aligned")),
         ("extent", console.times(facts["extent"], "mm")),
         ("in memory", console.megabytes(facts["bytes"])),

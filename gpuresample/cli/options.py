@@ -8,6 +8,7 @@ from typing import Any, TypeVar
 from typer.core import TyperCommand
 
 SEVERAL = ("--spacing", "--size", "--antialias")
+ALONE = ("--antialias",)  # says something without numbers, too
 MOST = 4  # numbers after an option: no image has more axes
 
 Number = TypeVar("Number", int, float)
@@ -41,6 +42,9 @@ def joined(args: Sequence[str]) -> list[str]:
             continue
         values: list[str] = []
         while rest and len(values) < MOST and _is_numbers(rest[0]):
+            values.append(rest.pop(0))
+        if not values and arg not in ALONE and rest and not rest[0].startswith("-"):
+            # No number: taken all the same, so that the complaint names the option.
             values.append(rest.pop(0))
         out.append(f"{arg}={' '.join(values)}")
     return out

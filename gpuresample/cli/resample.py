@@ -105,7 +105,9 @@ def resample(
             # A folder has no header of its own. Of a file, arguments are refused before its voxels are read.
             image = files.read(source, series) if source.is_dir() else None
             header = files.header(source) if image is None else files.Header.of(image)
-            gr.plan(_stand_in(source, header), **keywords)
+            plan = gr.plan(_stand_in(source, header), **keywords)
+            if plan.dtype == np.float16:
+                raise ValueError("--dtype float16: files have no such voxels; take float32")
             if image is None:
                 image = files.read(source, series)
         if threads is not None:

@@ -41,14 +41,23 @@ def locate(coordinates, row, i, lines, x0, n0, axis):
     return coordinates[row, i, axis]
 
 
+@njit(**OPTIONS)
+def positions(n_x, x0, n0):
+    """Where the voxels of a row lie between its ends, from 0 to 1: the same for all rows, so divided once."""
+    along = np.empty(n_x)
+    for i in range(n_x):
+        along[i] = (x0 + i) / n0
+    return along
+
+
 @njit(**EXACT)
-def locate_row(coordinates, row, lines, x0, n0, axis, x):
+def locate_row(coordinates, row, lines, along, axis, x):
     """Continuous source indices of a row's voxels along x, y, z `axis`, in ITK's order of operations."""
     if lines:
         a, b = coordinates[row, 0, axis], coordinates[row, 1, axis]
-        slope, start, whole = b - a, np.float64(x0), np.float64(n0)
+        slope = b - a
         for i in range(uint64(x.size)):
-            x[i] = a + (start + np.float64(i)) / whole * slope
+            x[i] = a + along[i] * slope
     else:
         for i in range(uint64(x.size)):
             x[i] = coordinates[row, i, axis]
@@ -109,28 +118,30 @@ def weigh_row(
 
 
 @njit(**OPTIONS)
-def weigh_pair_row(x, n, base, stride, low, high, rule, spline, first, place, weight, jump, alone, state):
+def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, place, weight, jump, state):
     """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
 
-    Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel and
-    weigh a half each, so that a neighbour's NaN or infinity stays where it is; `alone` says so.
+    Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel, so that
+    a neighbour's NaN or infinity stays where it is; on a line that repeats its ends they weigh a half each, so that
+    an infinite voxel stays one too.
     """
     acc = weight.dtype.type
     size, last = uint64(x.size), n - 1
     for i in range(size):
         t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
         cell = np.float64(np.floor(np.float32(t))) if spline else np.floor(t)
-        k0 = np.int64(cell)
+        k0 = np.int64(cell) + offset
         d = t - cell
         within = k0 >= 0 and k0 < last
         lone = (d == 0.0 and k0 >= 0 and k0 <= last) or (rule == 0 and not within)
         k = min(max(k0, 0), last) if rule == 0 else k0
         first[i] = k0
         place[i] += (k - base) * stride
-        weight[size + i] = acc(0.5) if lone else acc(d)
-        weight[i] = acc(0.5) if lone else acc(1.0 - d)
+        # Mirrored lines keep 1 and 0: past their border the taps are looked up again by `sum_border`.
+        upper = 0.5 if lone and rule == 0 else d
+        weight[size + i] = acc(upper)
+        weight[i] = acc(1.0 - upper)
         jump[i] = 0 if lone else stride
-        alone[i] = lone
         now = np.uint8(2) if within or lone else np.uint8(1)
         state[i] = min(state[i], now if x[i] >= low and x[i] < high else np.uint8(0))
 
@@ -249,20 +260,19 @@ def gather_rows(
     wz, wy, wx = np.empty(width * n_x, acc), np.empty(width * n_x, acc), np.empty(width * n_x, acc)
     first, place, jump = np.empty((3, n_x), np.int64), np.empty(n_x, np.int64), np.empty((3, n_x), np.int64)
     state, x = np.empty(n_x, np.uint8), np.empty(n_x)
-    alone = np.zeros((3, n_x), np.bool_)
     part, piece, values = np.empty(n_x, acc), np.empty(n_x, np.int32), np.empty(n_x, acc)
-    step = uint64(dst_strides[2])
+    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
     for row in range(coordinates.shape[0]):
         z, y = (row0 + row) // n_y, (row0 + row) % n_y
         out = do + z * dst_strides[0] + y * dst_strides[1]
         state[:], place[:] = 2, so
         for axis in range(3):
             weight = wz if axis == 0 else (wy if axis == 1 else wx)
-            locate_row(coordinates, row, lines, x0, n0, 2 - axis, x)
+            locate_row(coordinates, row, lines, along, 2 - axis, x)
             if width == 2:
                 weigh_pair_row(
-                    x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], rule, spline,
-                    first[axis], place, weight, jump[axis], alone[axis], state,
+                    x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], offset, rule, spline,
+                    first[axis], place, weight, jump[axis], state,
                 )  # fmt: skip
                 continue
             weigh_row(
@@ -290,12 +300,9 @@ def gather_rows(
         if border > 0:
             for i in range(uint64(n_x)):
                 if state[i] == 1:
-                    for axis in range(3):
-                        if alone[axis, i]:
-                            # Two halves of one voxel; but here the upper tap would be its neighbour.
-                            weight = wz if axis == 0 else (wy if axis == 1 else wx)
-                            weight[i], weight[i + uint64(n_x)] = acc(1), acc(0)
-                    value, whole = sum_border(src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x))
+                    value, whole = sum_border(
+                        src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x)
+                    )
                     values[i] = value / whole if normalise else value
         if plain + border > 0:
             store_row(dst, out, dst_strides[2], values, 0, n_x, bounds, rounding)
@@ -328,13 +335,13 @@ def copy_rows(
 ):  # fmt: skip
     """Copy the nearest voxel, bit by bit."""
     place, state, x = np.empty(n_x, np.int64), np.empty(n_x, np.uint8), np.empty(n_x)
-    step = uint64(dst_strides[2])
+    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
     for row in range(coordinates.shape[0]):
         z, y = (row0 + row) // n_y, (row0 + row) % n_y
         out = uint64(do + z * dst_strides[0] + y * dst_strides[1])
         place[:], state[:] = so, 1
         for axis in range(3):
-            locate_row(coordinates, row, lines, x0, n0, 2 - axis, x)
+            locate_row(coordinates, row, lines, along, 2 - axis, x)
             nearest_row(x, n_src[axis], box[axis, 0], box[axis, 1], rule, base[axis], src_strides[axis], place, state)
         for i in range(uint64(n_x)):
             dst[out + i * step] = src[uint64(place[i])] if state[i] != 0 else default

@@ -11,6 +11,8 @@ row, `k` tap, `r` row.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numba import njit, uint64
 
@@ -22,6 +24,16 @@ ROWS = 64
 FEW_TAPS = 4
 
 
+@njit(inline="always")
+def nothing(like, count):
+    """Minus zero, in a way the compiler cannot see: what every sum starts from.
+
+    Then a first product is never free to fuse with either of two neighbours, and a sum has the same bits whichever
+    of these loops makes it.
+    """
+    return like.dtype.type(math.copysign(0.0, -np.float64(np.int64(count))))
+
+
 @njit(**OPTIONS)
 def combine(out, oo, src, so, stride, n, weight, wo, count):
     """`out[oo + j] = sum over k of weight[wo + k] * src[so + k * stride + j]` for j < n.
@@ -31,7 +43,7 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
     acc = out.dtype.type
     oo, so, stride, n, wo, count = uint64(oo), uint64(so), uint64(stride), uint64(n), uint64(wo), uint64(count)
     one, two, four, eight = uint64(1), uint64(2), uint64(4), uint64(8)
-    k = uint64(0)
+    k, none = uint64(0), nothing(out, count)
     if count >= eight:
         s0 = so
         s1 = s0 + stride
@@ -45,7 +57,7 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
         w4, w5 = weight[wo + four], weight[wo + uint64(5)]
         w6, w7 = weight[wo + uint64(6)], weight[wo + uint64(7)]
         for j in range(n):
-            t = w0 * acc(src[s0 + j])
+            t = none + w0 * acc(src[s0 + j])
             t = t + w1 * acc(src[s1 + j])
             t = t + w2 * acc(src[s2 + j])
             t = t + w3 * acc(src[s3 + j])
@@ -82,13 +94,13 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
         s1 = s0 + stride
         w0, w1 = weight[wo], weight[wo + one]
         for j in range(n):
-            t = w0 * acc(src[s0 + j])
+            t = none + w0 * acc(src[s0 + j])
             out[oo + j] = t + w1 * acc(src[s1 + j])
         k = two
     else:
         w0 = weight[wo]
         for j in range(n):
-            out[oo + j] = w0 * acc(src[so + j])
+            out[oo + j] = none + w0 * acc(src[so + j])
         k = one
     while k + two <= count:
         s0 = so + k * stride
@@ -176,19 +188,20 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
     oo, so, n = uint64(oo), uint64(so), uint64(index.size)
     taps = weight.size // index.size
     one, two, three = uint64(1), uint64(2), uint64(3)
+    none = nothing(out, taps)
     if taps == 1:
         for j in range(n):
-            out[oo + j] = weight[j] * src[so + index[j]]
+            out[oo + j] = none + weight[j] * src[so + index[j]]
     elif taps == 2:
         for j in range(n):
             p = so + index[j]
-            t = weight[j] * src[p]
+            t = none + weight[j] * src[p]
             out[oo + j] = t + weight[j + n] * src[p + one]
     elif taps == 3:
         m = n + n
         for j in range(n):
             p = so + index[j]
-            t = weight[j] * src[p]
+            t = none + weight[j] * src[p]
             t = t + weight[j + n] * src[p + one]
             out[oo + j] = t + weight[j + m] * src[p + two]
     else:
@@ -196,14 +209,14 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
         q = m + n
         for j in range(n):
             p = so + index[j]
-            t = weight[j] * src[p]
+            t = none + weight[j] * src[p]
             t = t + weight[j + n] * src[p + one]
             t = t + weight[j + m] * src[p + two]
             out[oo + j] = t + weight[j + q] * src[p + three]
     for j in short:
         p = so + uint64(first[j])
         shift = uint64(first[j]) - uint64(index[j])
-        t = weight[j + shift * n] * src[p]
+        t = none + weight[j + shift * n] * src[p]
         for k in range(one, uint64(count[j])):
             t = t + weight[j + (shift + k) * n] * src[p + k]
         out[oo + j] = t
@@ -264,48 +277,24 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
 
     # Along a. A copy followed by few taps needs no tile: b reads the source itself.
     direct = a_copy and sx == 1 and b_taps <= FEW_TAPS and not x_early
-    if direct:
-        pass
-    elif a_copy:
-        for i in range(a0, a1):
-            for s in range(s0, s1):
-                load_row(scratch, tile + ((i - a0) * n_b + s - s0) * n_x, src, so + a_first[i] * sa + s * sb, sx, n_x)
-    elif sx == 1 and a_taps <= FEW_TAPS:
-        for i in range(a0, a1):
-            for s in range(s0, s1):
-                here = so + a_first[i] * sa + s * sb
-                combine(
-                    scratch,
-                    tile + ((i - a0) * n_b + s - s0) * n_x,
-                    src,
-                    here,
-                    sa,
-                    n_x,
-                    a_weight,
-                    i * a_taps,
-                    a_count[i],
-                )
-    else:
-        w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
-        for i in range(a0, a1):
-            w0 = min(w0, a_first[i])
-            w1 = max(w1, a_first[i] + a_count[i])
-        for s in range(s0, s1):
+    w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
+    for i in range(a0, a1):
+        w0 = min(w0, a_first[i])
+        w1 = max(w1, a_first[i] + a_count[i])
+    for s in range(s0, s1 if not direct else s0):
+        if sx != 1 and not a_copy:
+            # Rows with gaps are gathered once, not once per tap.
             for w in range(w0, w1):
                 load_row(scratch, window + (w - w0) * n_x, src, so + w * sa + s * sb, sx, n_x)
-            for i in range(a0, a1):
+        for i in range(a0, a1):
+            row, here = tile + ((i - a0) * n_b + s - s0) * n_x, so + a_first[i] * sa + s * sb
+            if a_copy:
+                load_row(scratch, row, src, here, sx, n_x)
+            elif sx == 1:
+                combine(scratch, row, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
+            else:
                 here = window + (a_first[i] - w0) * n_x
-                combine(
-                    scratch,
-                    tile + ((i - a0) * n_b + s - s0) * n_x,
-                    scratch,
-                    here,
-                    n_x,
-                    n_x,
-                    a_weight,
-                    i * a_taps,
-                    a_count[i],
-                )
+                combine(scratch, row, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
 
     if x_early:
         for i in range(a0, a1):

@@ -71,4 +71,4 @@ def flatten(array: npt.NDArray[Any]) -> Flat:
     try:
         return Flat(array)
     except ValueError:
-        return Flat(np.array(array, dtype=array.dtype.newbyteorder("="), order="C", copy=True))
+        return Flat(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))

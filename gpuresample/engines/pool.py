@@ -40,14 +40,27 @@ def _default_threads() -> int:
 def get_num_threads() -> int:
     """Threads the CPU engine works with in this process.
 
-    The number given to `set_num_threads`, else the environment variable `GPURESAMPLE_NUM_THREADS`, else the
-    cores this process may run on.
+    Returns
+    -------
+    int
+        The number given to `set_num_threads`, else the environment variable `GPURESAMPLE_NUM_THREADS`, else the
+        cores this process may run on.
+
+    Raises
+    ------
+    ValueError
+        If the environment variable is not a whole number of at least 1.
     """
     return _chosen if _chosen is not None else _default_threads()
 
 
 def set_num_threads(n: int | None) -> None:
-    """Set the number of threads of the CPU engine in this process; None returns to the default.
+    """Set the number of threads of the CPU engine in this process.
+
+    Parameters
+    ----------
+    n : int or None
+        At least 1; None returns to the default.
 
     Raises
     ------
@@ -55,12 +68,12 @@ def set_num_threads(n: int | None) -> None:
         If `n` is not a whole number of at least 1.
     """
     global _pool, _chosen
-    if n is not None and (isinstance(n, bool) or not isinstance(n, int)):
+    if n is not None and (isinstance(n, bool) or not hasattr(n, "__index__")):
         raise TypeError(f"n must be a whole number of at least 1 or None, got {n!r}")
     if n is not None and n < 1:
         raise ValueError(f"n must be a whole number of at least 1 or None, got {n!r}")
     with _lock:
-        _chosen = n
+        _chosen = None if n is None else int(n)
         old, _pool = _pool, None
     if old is not None:
         old.shutdown(wait=False)

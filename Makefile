@@ -1,0 +1,60 @@
+# Needs only python3 (3.11 or newer), make and gcc. Every target makes what it needs in .venv, quietly, and only once;
+# again when pyproject.toml changes. ARGS goes through: make test ARGS="-k grid", make speed ARGS=--quick.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+# The first Python that is new enough; another one by: make PYTHON=python3.12 test
+PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: help demo test lint types parity speed orders ci clean
+.DEFAULT_GOAL := help
+# A stamp is the sign of a finished installation: not to be removed as an intermediate file.
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+demo: $(VENV)/.cli ## resample a synthetic chest CT, compare with SimpleITK, draw a picture
+	$(BIN)/gpuresample demo $(ARGS)
+
+test: $(VENV)/.test ## the tests
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.lint ## ruff: rules and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
+	$(BIN)/mypy
+
+parity: $(VENV)/.cli ## distance from SimpleITK: all interpolations, voxel types, geometries
+	$(BIN)/python -m benchmarks.parity $(ARGS)
+
+speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
+	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+orders: $(VENV)/.bench ## the cost rule that orders the passes, against the clock
+	$(BIN)/python -m benchmarks.orders $(ARGS)
+
+ci: ## everything that a change must pass
+	.ci/run
+
+clean: ## remove .venv, caches, builds and what the demo wrote
+	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "no Python 3.11 or newer found; name one by: make PYTHON=/path/to/python3 ..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "no virtual environment could be made (on Debian and Ubuntu: apt install python3-venv)" >&2; exit 1; }
+
+# One stamp per extra of pyproject.toml: the demo need not wait for the test tools.
+$(VENV)/.%: pyproject.toml | $(BIN)/python
+	@echo "installing gpuresample[$*] into $(VENV)"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$*]"
+	@touch $@

@@ -1,0 +1,212 @@
+"""House rules: which way imports point, what an import loads, what is documented."""
+
+import ast
+import importlib
+import inspect
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import gpuresample as gr
+
+PACKAGE = Path(gr.__file__).parent
+
+# From the bottom to the top: a module imports only what stands before it.
+LAYERS = [
+    "checks",
+    "filters",
+    "taps",
+    "grid",
+    "engines.contract",
+    "engines.flat",
+    "engines.pool",
+    "engines.cpu_kernels",
+    "engines.cpu_gather_kernels",
+    "engines.cpu_tables",
+    "engines.cpu_gather",
+    "engines.cpu",
+    "engines",
+    "containers",
+    "work",
+    "plans",
+    "resampling",
+    "phantom",
+    "files",
+    "demo",
+    "cli",
+]
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+           for path in SOURCES}  # fmt: skip
+
+
+def layer(module):
+    """Position of a module in the table; modules of `cli` share one."""
+    name = "cli" if module.split(".")[0] == "cli" else module
+    assert name in LAYERS, f"{module} has no place in LAYERS"
+    return LAYERS.index(name)
+
+
+def imports(path):
+    """Modules of the package that a file imports, at the top or within functions."""
+    known = set(MODULES.values())
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                if alias.name.split(".")[0] == "gpuresample":
+                    yield alias.name.removeprefix("gpuresample").lstrip("."), node.lineno
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path.name}:{node.lineno}: imports are absolute"
+            if (node.module or "").split(".")[0] != "gpuresample":
+                continue
+            base = node.module.removeprefix("gpuresample").lstrip(".")
+            for alias in node.names:
+                inner = f"{base}.{alias.name}".lstrip(".")
+                yield inner if inner in known else base, node.lineno
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if MODULES[p]], ids=lambda p: MODULES[p])
+def test_imports_point_one_way(path):
+    module = MODULES[path]
+    here = layer(module)
+    for target, line in imports(path):
+        inside_cli = module.split(".")[0] == target.split(".")[0] == "cli"
+        # The command line is the one place that goes through the front door.
+        front_door = target == "" and module.split(".")[0] == "cli"
+        assert inside_cli or front_door or layer(target) < here, (
+            f"{module}, line {line}, imports {target or 'gpuresample'}"
+        )
+
+
+def test_the_layers_exist():
+    missing = [name for name in LAYERS if name not in MODULES.values()]
+    assert missing == []
+
+
+def loaded_by(code):
+    """Names of the modules that a fresh interpreter has loaded after `code`."""
+    show = "import json, sys; print(json.dumps(sorted({m.split('.')[0] for m in sys.modules})))"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}\n{show}"], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+HEAVY = {"numba", "llvmlite", "SimpleITK", "cupy", "torch", "scipy", "matplotlib", "typer", "rich"}
+
+
+def test_import_loads_nothing_heavy():
+    loaded = loaded_by("import gpuresample")
+    assert "gpuresample" in loaded
+    assert loaded & (HEAVY | {"numpy"}) == set()
+
+
+@pytest.mark.parametrize("name", ["Volume", "Grid", "plan", "resample", "set_num_threads"])
+def test_naming_a_thing_loads_no_engine(name):
+    assert loaded_by(f"import gpuresample; gpuresample.{name}") & HEAVY == set()
+
+
+def test_planning_an_array_loads_no_engine_but_the_work_does():
+    plan = "import gpuresample as gr; p = gr.plan((4, 5, 6), spacing=2)"
+    run = f"{plan}; import numpy as np; p.run(np.zeros((4, 5, 6), np.float32))"
+    assert "SimpleITK" not in loaded_by(plan)
+    loaded = loaded_by(run)
+    assert "numba" in loaded
+    # SciPy is Numba's doing: it takes it where it finds it.
+    assert loaded & {"SimpleITK", "torch", "cupy", "matplotlib"} == set()
+
+
+@pytest.mark.parametrize("name", gr.__all__)
+def test_public_names_resolve(name):
+    assert getattr(gr, name) is not None
+    assert name in dir(gr)
+
+
+def test_unknown_names_are_refused():
+    with pytest.raises(AttributeError, match=r"module 'gpuresample' has no attribute 'resampel'"):
+        gr.resampel  # noqa: B018
+
+
+def test_the_version_is_a_version():
+    assert re.fullmatch(r"\d+\.\d+\.\d+([a-z]+\d+)?", gr.__version__)
+
+
+def public_functions():
+    for name in gr.__all__:
+        thing = getattr(gr, name)
+        if inspect.isfunction(thing):
+            yield name, thing
+        elif inspect.isclass(thing):
+            for attribute, value in vars(thing).items():
+                if inspect.isfunction(value) and not attribute.startswith("_") and name == "Plan":
+                    yield f"{name}.{attribute}", value
+
+
+@pytest.mark.parametrize(("name", "function"), list(public_functions()), ids=lambda v: v if isinstance(v, str) else "")
+def test_public_functions_are_documented(name, function):
+    doc = inspect.getdoc(function) or ""
+    assert len(doc.splitlines()[0]) > 10
+    signature = inspect.signature(function)
+    sections = []
+    if [p for p in signature.parameters if p != "self"]:
+        sections += ["Parameters", "Raises"]
+    if signature.return_annotation not in (None, "None"):
+        sections += ["Returns"]
+    if re.search(r"Parameters and errors are those of `\w+`", doc):
+        sections = [s for s in sections if s == "Returns"]
+    for section in sections:
+        assert f"\n{section}\n{'-' * len(section)}\n" in f"\n{doc}\n", f"{name} has no section {section}"
+
+
+def test_every_keyword_of_resample_is_documented():
+    doc = inspect.getdoc(gr.resample)
+    parameters = doc.split("Parameters\n")[1].split("Returns\n")[0]
+    for name in inspect.signature(gr.resample).parameters:
+        assert re.search(rf"^{name} : ", parameters, re.MULTILINE), name
+
+
+def test_plan_takes_what_resample_takes():
+    of_resample = {n: p.default for n, p in inspect.signature(gr.resample).parameters.items()}
+    of_plan = {n: p.default for n, p in inspect.signature(gr.plan).parameters.items()}
+    del of_resample["image"], of_resample["out"], of_plan["image_or_shape"]
+    assert of_plan == of_resample
+
+
+def test_every_keyword_goes_by_name():
+    for function in (gr.resample, gr.plan):
+        kinds = [p.kind for p in inspect.signature(function).parameters.values()]
+        assert set(kinds[1:]) == {inspect.Parameter.KEYWORD_ONLY}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=lambda p: MODULES[p] or "__init__")
+def test_no_file_names_a_home(path):
+    assert not re.search(r"(?<![\w.])(/home/|/root/|/Users/|[A-Z]:\\\\?Users)", path.read_text())
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.stat().st_size], ids=lambda p: MODULES[p] or "__init__")
+def test_every_module_says_what_it_is(path):
+    assert ast.get_docstring(ast.parse(path.read_text()))
+
+
+def test_types_are_shipped():
+    assert (PACKAGE / "py.typed").is_file()
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name.endswith("kernels.py")], ids=lambda p: MODULES[p])
+def test_kernels_release_the_lock_and_are_cached(path):
+    """No `parallel=True`: its layers end processes that fork or that call from two threads."""
+    module = importlib.import_module(f"gpuresample.{MODULES[path]}")
+    options = importlib.import_module("gpuresample.engines.cpu_kernels").OPTIONS
+    assert options["nogil"] is True
+    assert options["cache"] is True
+    assert not options.get("parallel")
+    assert options["fastmath"] == {"contract"}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.keyword):
+            assert node.arg != "parallel"
+    assert [n for n in dir(module) if not n.startswith("_")]

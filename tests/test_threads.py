@@ -1,0 +1,338 @@
+"""Threads, forks, and the same bits whatever their number."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from support import flat, labels, noise, rotation, same_bits
+
+import gpuresample as gr
+from gpuresample.engines import pool
+
+# Large enough to be spread over threads: the engine keeps small work to itself.
+SHAPE = (30, 44, 48)
+TURNED = gr.Grid((46, 42, 33), (1.0, 1.0, 1.0), (1.0, 2.0, -1.0), flat(rotation(9, 13, -17)))
+JOBS = {
+    "linear": {"spacing": 0.9, "interpolation": "linear"},
+    "bspline": {"spacing": (1.1, 0.8, 0.9)},
+    "nearest": {"spacing": 0.9, "interpolation": "nearest"},
+    "gaussian": {"spacing": 1.2, "interpolation": "gaussian"},
+    "turned linear": {"like": TURNED, "interpolation": "linear"},
+    "turned bspline": {"like": TURNED},
+    "turned labels": {"like": TURNED, "interpolation": "label_linear"},
+}
+
+
+def run(name, image):
+    options = JOBS[name]
+    if "like" in options:
+        return gr.resample(gr.Volume(image, (1, 1, 1)), **options).array
+    return gr.resample(image, **options)
+
+
+@pytest.fixture(scope="module")
+def image():
+    return noise(SHAPE)
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_any_number_of_threads_gives_the_same_bits(name, image, threads):
+    picture = labels(SHAPE, "float32") if "labels" in name else image
+    threads(1)
+    expected = run(name, picture)
+    for n in (2, 5):
+        threads(n)
+        assert gr.get_num_threads() == n
+        assert same_bits(run(name, picture), expected), f"{n} threads"
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+def test_eight_threads_at_once_get_what_one_gets(n, image, threads):
+    threads(1)
+    names = ["linear", "bspline", "nearest", "turned bspline"]
+    expected = {name: run(name, image) for name in names}
+    threads(n)
+    gate = threading.Barrier(8)
+    wrong, errors = [], []
+
+    def call(i):
+        try:
+            gate.wait(timeout=60)
+            for k in range(4):
+                name = names[(i + k) % len(names)]
+                if not same_bits(run(name, image), expected[name]):
+                    wrong.append(name)
+        except BaseException as error:
+            errors.append(error)
+
+    callers = [threading.Thread(target=call, args=(i,)) for i in range(8)]
+    for t in callers:
+        t.start()
+    for t in callers:
+        t.join(timeout=120)
+    assert not any(t.is_alive() for t in callers)
+    assert errors == []
+    assert wrong == []
+
+
+def test_changing_the_number_of_threads_while_others_work(image, threads):
+    threads(1)
+    expected = run("bspline", image)
+    errors = []
+
+    def call():
+        try:
+            for _ in range(6):
+                assert same_bits(run("bspline", image), expected)
+        except BaseException as error:
+            errors.append(error)
+
+    callers = [threading.Thread(target=call) for _ in range(3)]
+    for t in callers:
+        t.start()
+    for n in (2, 3, 1, 4, 2, 5) * 4:
+        threads(n)
+    for t in callers:
+        t.join(timeout=120)
+    assert not any(t.is_alive() for t in callers)
+    assert errors == []
+
+
+# --- the pool ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("items", [0, 1, 2, 7, 100])
+def test_every_item_is_done_once(n, items, threads):
+    threads(n)
+    done = []
+    pool.run_items(done.append, items)
+    assert sorted(done) == list(range(items))
+
+
+@pytest.mark.parametrize("n", [1, 2, 5])
+@pytest.mark.parametrize("bad", [0, 13, 49])
+def test_an_exception_in_a_worker_is_raised(n, bad, threads):
+    threads(n)
+
+    def job(item):
+        if item == bad:
+            raise ArithmeticError(f"item {item}")
+
+    with pytest.raises(ArithmeticError, match=f"item {bad}"):
+        pool.run_items(job, 50)
+    # The pool lives on.
+    done = []
+    pool.run_items(done.append, 50)
+    assert sorted(done) == list(range(50))
+
+
+@pytest.mark.parametrize("n", [2, 5])
+def test_an_interrupt_in_a_worker_is_raised(n, threads):
+    threads(n)
+    reached = threading.Event()
+
+    def job(item):
+        if threading.current_thread() is threading.main_thread():
+            reached.set()
+            raise KeyboardInterrupt
+        # The others must not do it all before the main thread has its turn.
+        reached.wait(timeout=60)
+
+    with pytest.raises(KeyboardInterrupt):
+        pool.run_items(job, 50)
+
+
+def test_after_an_exception_no_new_item_begins(threads):
+    threads(2)
+    begun = []
+
+    def job(item):
+        begun.append(item)
+        raise ValueError("stop")
+
+    with pytest.raises(ValueError, match="stop"):
+        pool.run_items(job, 1000)
+    assert len(begun) <= 2
+
+
+def test_items_may_call_items(threads):
+    # A job that resamples: threads that wait for threads must not wait for ever.
+    threads(2)
+    done = []
+
+    def inner(item):
+        done.append(item)
+
+    pool.run_items(lambda _: pool.run_items(inner, 5), 20)
+    assert len(done) == 100
+
+
+# --- the number --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("n", [0, -1, -5])
+def test_the_number_must_be_at_least_one(n):
+    with pytest.raises(ValueError, match=f"n must be a whole number of at least 1 or None, got {n}"):
+        gr.set_num_threads(n)
+
+
+@pytest.mark.parametrize("n", [2.0, "2", True, (2,), 1j], ids=repr)
+def test_the_number_must_be_whole(n):
+    with pytest.raises(TypeError, match="n must be a whole number of at least 1 or None"):
+        gr.set_num_threads(n)
+
+
+def test_a_refused_number_changes_nothing(threads):
+    threads(3)
+    with pytest.raises(ValueError, match="n must"):
+        gr.set_num_threads(0)
+    assert gr.get_num_threads() == 3
+
+
+def test_numpy_integers_are_whole(threads):
+    threads(np.int64(3))
+    assert gr.get_num_threads() == 3
+
+
+def test_none_returns_to_the_default(threads):
+    before = gr.get_num_threads()
+    threads(before + 3)
+    threads(None)
+    assert gr.get_num_threads() == before
+
+
+def python(code, timeout=120, **environment):
+    """What a fresh interpreter prints."""
+    env = {k: v for k, v in os.environ.items() if k != pool.ENVIRONMENT} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=timeout, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+SHOW = "import gpuresample as gr; print(gr.get_num_threads())"
+
+
+@pytest.mark.parametrize("n", ["1", "3", "17"])
+def test_the_environment_sets_the_number(n):
+    assert python(SHOW, GPURESAMPLE_NUM_THREADS=n) == n
+
+
+def test_an_empty_environment_is_the_default():
+    assert python(SHOW, GPURESAMPLE_NUM_THREADS="") == python(SHOW)
+
+
+def test_a_call_outranks_the_environment():
+    code = "import gpuresample as gr; gr.set_num_threads(2); print(gr.get_num_threads())"
+    assert python(code, GPURESAMPLE_NUM_THREADS="5") == "2"
+
+
+@pytest.mark.parametrize("n", ["0", "-1", "two", "1.5"])
+def test_a_bad_environment_is_refused_by_name(n):
+    code = """
+import numpy as np, gpuresample as gr
+try:
+    gr.resample(np.zeros((4, 4, 4), np.float32), spacing=2)
+except ValueError as error:
+    print(error)
+"""
+    message = python(code, GPURESAMPLE_NUM_THREADS=n)
+    assert "GPURESAMPLE_NUM_THREADS must be a whole number of at least 1" in message
+    assert repr(n) in message
+
+
+# --- processes ---------------------------------------------------------------------------------------------------
+
+# A parent that has used its threads, a child that uses its own. A hang ends by the alarm, with a status.
+FORK = """
+import os, signal, sys, warnings
+import numpy as np
+import gpuresample as gr
+
+warnings.simplefilter("ignore")  # Python warns of forks beside threads: that is what this is about
+gr.set_num_threads(3)
+image = np.random.default_rng(0).standard_normal((30, 44, 48)).astype(np.float32)
+expected = gr.resample(image, spacing=0.9).tobytes()
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    same = gr.resample(image, spacing=0.9).tobytes() == expected
+    os._exit(0 if same and gr.get_num_threads() == 3 else 3)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), gr.resample(image, spacing=0.9).tobytes() == expected)
+"""
+
+WORKERS = """
+import multiprocessing, sys
+import numpy as np
+import gpuresample as gr
+
+image = np.random.default_rng(0).standard_normal((30, 44, 48)).astype(np.float32)
+
+def work(seed):
+    gr.set_num_threads(2)
+    return gr.resample(image + np.float32(seed), spacing=0.9).tobytes()
+
+if __name__ == "__main__":
+    import warnings
+    warnings.simplefilter("ignore")
+    gr.set_num_threads(2)
+    expected = [work(seed) for seed in range(4)]
+    with multiprocessing.get_context(sys.argv[1]).Pool(2) as workers:
+        got = workers.map_async(work, range(4)).get(timeout=90)
+    print(got == expected)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_resamples_after_its_parent_did():
+    assert python(FORK) == "0 True"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_child_forked_in_the_midst_of_work_resamples():
+    """The lock and the threads of a parent that was working must not bind its child."""
+    code = FORK.replace(
+        "child = os.fork()",
+        """
+import threading
+stop = threading.Event()
+def busy():
+    while not stop.is_set():
+        gr.resample(image, spacing=0.9)
+others = [threading.Thread(target=busy) for _ in range(3)]
+[t.start() for t in others]
+child = os.fork()
+""",
+    ).replace(
+        "_, status = os.waitpid(child, 0)", "_, status = os.waitpid(child, 0); stop.set(); [t.join() for t in others]"
+    )
+    assert python(code) == "0 True"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_worker_processes(method, tmp_path):
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    script = tmp_path / "workers.py"
+    script.write_text(WORKERS)
+    done = subprocess.run(
+        [sys.executable, str(script), method], capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "True"
+
+
+def test_the_program_ends_with_its_threads():
+    code = """
+import numpy as np, gpuresample as gr
+gr.set_num_threads(4)
+gr.resample(np.zeros((40, 50, 60), np.float32), spacing=0.9)
+print("done")
+"""
+    assert python(code, timeout=60) == "done"
