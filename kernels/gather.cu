@@ -69,7 +69,8 @@ extern "C" __global__ void gather_linear(
     const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_z, const idx_t d_y, const idx_t d_x,
     const int rule, const dst_t fill,
     const acc_t low, const acc_t high, const int rounding,
-    const int spline)  // find the cell from p in float32, as ITK's splines do
+    const int spline,  // find the cell from p in float32, as ITK's splines do
+    const int offset)  // from the cell to the lower tap
 {
     const int n_strips = (n_x + blockDim.x - 1) / blockDim.x;
     const int i = (int)(blockIdx.x % n_strips) * blockDim.x + threadIdx.x;
@@ -90,7 +91,7 @@ extern "C" __global__ void gather_linear(
         const double t = clip(p);
         const double cell = spline ? (double)floorf((float)t) : floor(t);
         const double d = t - cell;
-        const int n = extent[axis], k = (int)cell;
+        const int n = extent[axis], k = (int)cell + offset;
         const int lower = fold(k, n, rule);
         const bool lone = d == 0.0 || (rule == RULE_NEAREST && (k < 0 || k >= n - 1));
         const int upper = lone ? lower : fold(k + 1, n, rule);

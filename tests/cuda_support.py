@@ -1,5 +1,7 @@
 """What the kernels' tests share: buffers between guard bands, layouts, works, and the engine on the host."""
 
+import math
+
 import numpy as np
 
 from gpuresample.engines import cuda_runtime
@@ -175,7 +177,7 @@ def settled(values, dtype, truncate=False):
         top = np.nextafter(top, np.zeros((), values.dtype))
     out = []
     for v in values.ravel().tolist():
-        if v != v:
+        if math.isnan(v):
             out.append(0)
         elif v >= info.max:
             out.append(int(top))

@@ -6,9 +6,9 @@ With the argument "broken", a kernel that reads one sample too far.
 import sys
 
 import numpy as np
+from cuda_support import identity, picks, random_table, separable, view
 
 import gpuresample as gr
-from cuda_support import identity, picks, random_table, separable, view
 from gpuresample import work as works
 from gpuresample.engines import cuda_runtime
 from gpuresample.engines.contract import Store

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.contract import Separable, Store
-from gpuresample.engines.cuda_runtime import Launch, Pointer, Runtime, Types, Uploads
+from gpuresample.engines.cuda_runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
 from gpuresample.engines.views import NONE, Axis, View, contiguous, merge
 from gpuresample.taps import TapTable
@@ -214,10 +214,10 @@ class Axes:
         tables = self._uploads.get(table, ("plain", acc.name), make)
         contiguous_axis = abs(it.axis.d) == 1
         blocks = -(-it.lines * it.n_dst // BLOCK)
-        arguments = (
+        arguments: list[Argument] = [
             pointer(src), *tables, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store), np.int32(table.n_taps),
             np.int32(contiguous_axis),
-        )  # fmt: skip
+        ]  # fmt: skip
         self._runtime.launch(Launch("resample_axis", "resample_axis", it.types(acc), blocks, (BLOCK, 1), arguments))
 
     def tile(self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store) -> None:
@@ -233,10 +233,10 @@ class Axes:
         )
         strips = -(-it.inner.n // (LANES * TILE_J))
         blocks = -(-n_tiles // GROUP) * strips * it.outer.n * it.batch.n
-        arguments = (
+        arguments: list[Argument] = [
             pointer(src), tile, weight, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store), np.int32(window),
             np.int32(wide),
-        )  # fmt: skip
+        ]  # fmt: skip
         self._runtime.launch(
             Launch("resample_axis", "resample_axis_tile", it.types(acc), blocks, (LANES, GROUP), arguments)
         )
@@ -255,21 +255,16 @@ class Axes:
         if room is None:
             raise ValueError(f"a tile of the table reads more samples than shared memory holds: {window}")
         tiles, pitch, out_pitch = room
-        reach = self._uploads.get(
-            table, ("reach", tiles), lambda: self.upload(make_tiles(table, acc).reach(tiles))
-        )
+        reach = self._uploads.get(table, ("reach", tiles), lambda: self.upload(make_tiles(table, acc).reach(tiles)))
         wide = _in_fours(src, [a.s for a in (it.batch, it.outer, it.inner)])
         blocks = -(-n_tiles // tiles) * -(-it.lines // LANES)
-        arguments = (
+        arguments: list[Argument] = [
             pointer(src), tile, weight, reach, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store),
             np.int32(window), np.int32(tiles), np.int32(pitch), np.int32(out_pitch), np.int32(wide),
-        )  # fmt: skip
-        self._runtime.launch(
-            Launch(
-                "resample_axis", "resample_axis_lines", it.types(acc), blocks, (LANES, GROUP), arguments,
-                LANES * (pitch + out_pitch) * acc.itemsize,
-            )  # fmt: skip
-        )
+        ]  # fmt: skip
+        shared = LANES * (pitch + out_pitch) * acc.itemsize
+        types, block = it.types(acc), (LANES, GROUP)
+        self._runtime.launch(Launch("resample_axis", "resample_axis_lines", types, blocks, block, arguments, shared))
 
     def _tiles(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, int, int]:
         """Tiles and weights on the device, the window, the number of tiles."""
@@ -306,7 +301,7 @@ class Axes:
 
     def copy(self, work: Separable, src: View, dst: View, store: Store) -> None:
         """Copy by index, bit by bit, and the default outside."""
-        fill = np.array(store.default, dst.dtype).view(f"u{dst.dtype.itemsize}")[()]
+        fill = fill_of(store, dst.dtype, dst.bits().dtype)
         src, dst = src.bits(), dst.bits()
         dst = dst.transpose([0, *[1 + axis for axis in work.dst_axis]])
 
@@ -327,10 +322,10 @@ class Axes:
         fours = n_x % 4 == 0 and dst.strides[3] == 1 and _in_fours(dst, dst.strides[:3])
         idx = narrowest(src.reach, dst.reach, voxels)
         types = Types(src.dtype.name, dst.dtype.name, idx=idx.__name__)
-        arguments = (
+        arguments: list[Argument] = [
             pointer(src), *[index[axis - 1] for axis in order], pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y),
             np.int32(n_x), *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], fill,
-        )  # fmt: skip
+        ]  # fmt: skip
         blocks = -(-(voxels // 4 if fours else voxels) // BLOCK)
         self._runtime.launch(Launch("take", "take_four" if fours else "take", types, blocks, (BLOCK, 1), arguments))
 
@@ -346,16 +341,21 @@ class Axes:
         voxels = math.prod(dst.shape)
         if voxels == 0:
             return
-        fill = np.array(store.default, dst.dtype).view(f"u{dst.dtype.itemsize}")[()]
+        fill = fill_of(store, dst.dtype, dst.bits().dtype)
         order = sorted((1, 2, 3), key=lambda axis: -abs(dst.strides[axis]))
         dst = dst.bits().transpose([0, *order])
         n_b, n_z, n_y, n_x = dst.shape
         idx = narrowest(dst.reach, voxels)
         types = Types(dst.dtype.name, dst.dtype.name, idx=idx.__name__)
-        arguments = (
+        arguments: list[Argument] = [
             pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x), *[idx(s) for s in dst.strides], fill,
-        )  # fmt: skip
+        ]  # fmt: skip
         self._runtime.launch(Launch("take", "fill_box", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))
+
+
+def fill_of(store: Store, dtype: np.dtype[Any], seen_as: np.dtype[Any]) -> np.generic:
+    """The default of a destination type as an argument, its bits seen as another type."""
+    return cast("np.generic", np.array(store.default, dtype).view(seen_as)[()])
 
 
 def _storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import RULES, Gather, Separable, Store
-from gpuresample.engines.cuda_axis import Axes, narrowest, pointer
-from gpuresample.engines.cuda_runtime import Launch, Pointer, Runtime, Types, Uploads
+from gpuresample.engines.cuda_axis import Axes, fill_of, narrowest, pointer
+from gpuresample.engines.cuda_runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.views import View
 from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
@@ -52,10 +52,10 @@ class Gathers:
         acc = accumulator(work.precision)
         n_z, n_y, n_x = work.n_dst
         file, function, extra = self._kernel(work, dst.dtype, acc, store)
-        fill = np.array(store.default, dst.dtype)
+        dtype = dst.dtype
         if function == "gather_copy":
             src, dst = src.bits(), dst.bits()
-            fill = fill.view(dst.dtype)
+        fill = fill_of(store, dtype, dst.dtype)
         row_bytes = 8 * 3 * (2 if work.lines else n_x)
         rows = max(1, PIECE_BYTES // row_bytes)
         # A piece of explicit coordinates is itself indexed by idx_t.
@@ -67,16 +67,16 @@ class Gathers:
             stop = min(start + rows, n_z * n_y)
             coordinates = self._coordinates(work, start, stop, whole=rows >= n_z * n_y)
             blocks = -(-n_x // BLOCK[0]) * -(-(stop - start) // BLOCK[1])
-            arguments = (
+            arguments: list[Argument] = [
                 pointer(src), coordinates, pointer(dst), box, extent, np.int32(work.lines), np.int32(work.x0),
                 np.int32(work.n0), np.int32(start), np.int32(stop - start), np.int32(n_y), np.int32(n_x),
-                *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(work.rule), fill[()], *extra,
-            )  # fmt: skip
+                *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(work.rule), fill, *extra,
+            ]  # fmt: skip
             self._runtime.launch(Launch(file, function, types, blocks, BLOCK, arguments))
 
     def _kernel(
         self, work: Gather, dtype: np.dtype[Any], acc: np.dtype[Any], store: Store
-    ) -> tuple[str, str, tuple[np.generic | Pointer, ...]]:
+    ) -> tuple[str, str, tuple[Argument, ...]]:
         """File, function and the arguments that only that kernel takes."""
         if work.method == "index":
             return "gather", "gather_copy", ()
@@ -90,7 +90,7 @@ class Gathers:
         common = (low, high, np.int32(rounding_of(dtype, store.truncate)), np.int32(work.spline))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
-            return "gather", "gather_linear", common
+            return "gather", "gather_linear", (*common, np.int32(work.offset))
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
         coefficients = self._uploads.get(

@@ -28,7 +28,10 @@ from gpuresample.engines.cuda_runtime import Launch, Pointer, Types, assemble, f
 SHIM = "host/cuda_on_host.h"
 # No fused multiply-add: `__dmul_rn` and its kin are plain operators there.
 OPTIONS = ("-x", "c++", "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-shared", "-w")
-ERRORS = {1: "some threads of a block ended while others waited at a barrier", 2: "a block wrote past its shared memory"}
+ERRORS = {
+    1: "some threads of a block ended while others waited at a barrier",
+    2: "a block wrote past its shared memory",
+}
 
 
 def cache_folder() -> Path:

@@ -1,7 +1,7 @@
 """Kernel sources, and the runtime that compiles and launches them.
 
-The launch code (`cuda_axis`, `cuda_gather`) is written against `Runtime`. `CupyRuntime` is the GPU; `cuda_host` runs the
-same text on the CPU, so that the launch code and the kernels can be proven where there is no GPU.
+The launch code (`cuda_axis`, `cuda_gather`) is written against `Runtime`. `CupyRuntime` is the GPU; `cuda_host` runs
+the same text on the CPU, so that the launch code and the kernels can be proven where there is no GPU.
 """
 
 from __future__ import annotations
@@ -55,6 +55,9 @@ class Pointer:
     keep: Any = field(repr=False, compare=False)
 
 
+Argument = Pointer | np.generic
+
+
 @dataclass(frozen=True)
 class Launch:
     """One kernel launch.
@@ -79,7 +82,7 @@ class Launch:
     types: Types
     blocks: int
     block: tuple[int, int]
-    arguments: Sequence[Pointer | np.generic]
+    arguments: Sequence[Argument]
     shared: int = 0
 
 
