@@ -114,6 +114,10 @@ class HostRuntime:
         """See `Runtime`."""
         return nullcontext()
 
+    def use(self, device: int | None) -> AbstractContextManager[Any]:
+        """See `Runtime`."""
+        return nullcontext()
+
     def device(self) -> Hashable:
         """See `Runtime`."""
         return "host"
@@ -133,6 +137,10 @@ class HostRuntime:
     def upload(self, array: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """See `Runtime`."""
         return array.copy()
+
+    def download(self, array: npt.NDArray[Any], out: npt.NDArray[Any]) -> None:
+        """See `Runtime`."""
+        out[...] = array
 
     def mark(self) -> None:
         """See `Runtime`."""

@@ -10,7 +10,7 @@ import re
 import threading
 from collections import Counter
 from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -99,6 +99,9 @@ class Runtime(Protocol):
     def on(self, array: Any) -> AbstractContextManager[Any]:
         """A block in which the device of `array` is the current one."""
 
+    def use(self, device: int | None) -> AbstractContextManager[Any]:
+        """A block in which a device, by its number, is the current one; None leaves it as it is."""
+
     def device(self) -> Hashable:
         """The current device."""
 
@@ -113,6 +116,9 @@ class Runtime(Protocol):
 
     def upload(self, array: npt.NDArray[Any]) -> Any:
         """A copy on the device, made in the order of the current stream."""
+
+    def download(self, array: Any, out: npt.NDArray[Any]) -> None:
+        """Copy to host memory; returns when it is there."""
 
     def mark(self) -> Any:
         """A point in the current stream, for `wait`."""
@@ -216,7 +222,11 @@ class CupyRuntime:
 
     def on(self, array: Any) -> AbstractContextManager[Any]:
         """See `Runtime`."""
-        return self._cupy.cuda.Device(array.device.id)
+        return self.use(int(array.device.id))
+
+    def use(self, device: int | None) -> AbstractContextManager[Any]:
+        """See `Runtime`."""
+        return nullcontext() if device is None else self._cupy.cuda.Device(device)
 
     def device(self) -> Hashable:
         """See `Runtime`."""
@@ -237,6 +247,13 @@ class CupyRuntime:
     def upload(self, array: npt.NDArray[Any]) -> Any:
         """See `Runtime`."""
         return self._cupy.asarray(array)
+
+    def download(self, array: Any, out: npt.NDArray[Any]) -> None:
+        """See `Runtime`."""
+        if out.flags.c_contiguous:
+            array.get(out=out)
+        else:
+            out[...] = array.get()
 
     def mark(self) -> Any:
         """See `Runtime`."""
