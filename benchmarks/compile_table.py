@@ -30,6 +30,7 @@ CASES: dict[str, list[Types]] = {
         Types("int16", "float32"), SINGLE, Types("float32", "int16"), Types("uint8", "uint8"),
         Types("float16", "float16"), DOUBLE, Types("int32", "int64", "float64", "int64"),
     ],
+    "resample_volume": [Types("int16", "int16"), SINGLE, DOUBLE, Types("uint8", "uint8", "float32", "int64")],
     "take": [Types(f"uint{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)],
     "gather": [Types("int16", "float32"), SINGLE, DOUBLE, Types("float32", "int16", "float32", "int64")],
     "vote": [Types("uint8", "uint8"), Types("int64", "int64"), Types("float16", "float16")],

@@ -80,6 +80,9 @@ static __device__ __forceinline__ half_t convert(const acc_t value, const half_t
     return voxel;
 }
 
+// Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
+#define NOTHING (-(acc_t)0)
+
 // The only place where a sum becomes a voxel.
 //
 // rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero. Integers saturate at [low, high], the

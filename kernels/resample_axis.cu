@@ -62,9 +62,6 @@ extern "C" __global__ void resample_axis(
 
 // A tile's weights say NaN where a row does not tap a sample. Only the ends of a tile's window have such; in between
 // nothing needs asking.
-// Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
-#define NOTHING (-(acc_t)0)
-
 template <bool ASK>
 static __device__ __forceinline__ void add(acc_t &total, const acc_t weight, const acc_t sample)
 {

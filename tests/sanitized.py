@@ -18,8 +18,8 @@ from gpuresample.engines.cuda_host import HostRuntime
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
-    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box", "gather_copy",
-    "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
+    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box",
+    "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
 }  # fmt: skip
 
 

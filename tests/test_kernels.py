@@ -48,7 +48,7 @@ except RuntimeError as error:
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
-FILES = ("resample_axis", "take", "gather", "vote")
+FILES = ("resample_axis", "resample_volume", "take", "gather", "vote")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
 TURNED = flat(rotation(13, -7, 24))
@@ -254,7 +254,42 @@ def test_orders_and_transposes(dst_axis, order):
     src = noise((2, *n_src), "int16")
     out, runtimes = run_twice(run(work, Store(-7)), src, target_shape(work, (2,)), "float32")
     assert_close(out, summed(work, src, -7), 1000 * bound(src))
-    assert sum(runtimes[0].launches[v] for v in VERSIONS.values()) == max(1, len(order))
+    passes = sum(runtimes[0].launches[v] for v in VERSIONS.values())
+    taps = np.prod([t.n_taps for t in tables])
+    assert passes == (len(order) if taps > 8 else 0)
+    assert runtimes[0].launches["resample_volume"] == (0 if taps > 8 else 1)
+
+
+@pytest.mark.parametrize(
+    "layouts", [("c", "c"), ("flipped", "offset"), ("vectors", "turned"), ("transposed", "sliced")]
+)
+@pytest.mark.parametrize("taps", [(2, 2, 2), (8, 1, 1), (1, 2, 4), (1, 1, 1)])
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float16", "float64"])
+def test_few_taps_go_all_at_once(layouts, taps, dtype):
+    rng = np.random.default_rng(12)
+    tables = [random_table(rng, n, m, k) for n, m, k in zip((9, 7, 33), (8, 11, 37), taps, strict=True)]
+    work = separable(tables, dst_axis=(1, 0, 2), precision="double" if dtype == "float64" else "single")
+    src = noise((2, 9, 7, 33), "float64" if dtype == "float64" else "int16")
+    if dtype != "float64":
+        src = (src % 100).astype(dtype)
+    out_type = "float64" if dtype == "float64" else "float32"
+    out, runtimes = run_twice(run(work), src, (2, 11, 8, 37), out_type, *layouts)
+    assert runtimes[0].launches == {"resample_volume": 1}
+    assert_close(out, summed(work, src), 100 * bound(src, work.precision))
+
+
+def test_all_at_once_an_untapped_sample_does_not_matter():
+    rng = np.random.default_rng(13)
+    tables = [random_table(rng, n, m, 2) for n, m in ((9, 8), (7, 11), (33, 37))]
+    work = separable(tables)
+    src = noise((9, 7, 33), "float32")
+    src[4, 3, 11:14] = np.nan
+    out, _ = run_twice(run(work), src, (8, 11, 37), "float32")
+    expected = summed(work, src)
+    assert (np.isnan(out) == np.isnan(expected)).all()
+    assert np.isnan(out).any()
+    number = ~np.isnan(out)
+    assert_close(out[number], expected[number], 100 * ENGINES * np.nanmax(np.abs(src)))
 
 
 @pytest.mark.parametrize("layouts", [("c", "c"), ("flipped", "offset"), ("vectors", "vectors"), ("turned", "sliced")])
@@ -701,6 +736,14 @@ def check_many_columns(read):
         assert_close(out, weighted(table, src, 2), 30 * bound(src))
 
 
+def check_at_once(read):
+    tables = [random_table(np.random.default_rng(12), n, m, 2) for n, m in ((9, 8), (7, 11), (33, 37))]
+    work = separable(tables)
+    src = noise((2, 9, 7, 33), "int16")
+    out, _ = run_twice(run(work), src, (2, 8, 11, 37), "float32", read=read)
+    assert_close(out, summed(work, src), 100 * bound(src))
+
+
 def check_untapped(read):
     table = random_table(np.random.default_rng(3), 40, 57, 7, 0.7)
     src = noise((1, 2, 34, 40), "float32")
@@ -760,6 +803,8 @@ MUTATIONS = [
     ("resample_axis.cu", "columns * apart < n_inner", "columns * apart <= n_inner", check_many_columns),
     ("resample_axis.cu", "q[s - begin] = load(p[s])", "q[s - begin + 1] = load(p[s])", check_axis("staged")),
     ("resample_axis.cu", "(wide ? 4 : 1) * threadIdx.x", "4 * threadIdx.x", check_axis("staged")),
+    ("resample_volume.cu", "k < nx", "k <= nx", check_at_once),
+    ("resample_volume.cu", "c * s_y", "c * s_z", check_at_once),
     # a dropped barrier
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads();", ""), check_axis("staged")),
     ("resample_axis.cu", SECOND, SECOND.replace("__syncthreads();", ""), check_axis("staged")),
@@ -842,7 +887,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
 
     done = sanitized()
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "12 kernels ran" in done.stdout
+    assert "13 kernels ran" in done.stdout
     broken = sanitized("broken")
     assert broken.returncode != 0
     assert "AddressSanitizer" in broken.stderr

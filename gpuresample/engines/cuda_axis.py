@@ -24,6 +24,9 @@ BLOCK = 256
 MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
 # Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
 SHARING = 1.5
+# Taps per voxel, all axes together, up to which one kernel takes all axes: the two volumes between three passes cost
+# more than taps that are made anew for every voxel. Linear interpolation has 8.
+FEW_TAPS = 8
 # Offsets below this fit a 32-bit int, with room for the threads past the end of a grid.
 NARROW = 2**31 - 2**16
 
@@ -170,8 +173,10 @@ class Axes:
                 return
             src = src.narrow(1 + axis, *work.tables[axis].source_range())
         acc = accumulator(work.precision)
-        # Where every axis stays as it is, voxels still change their type: a pass that copies.
-        order = work.order or (2,)
+        if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
+            self.at_once(work, src, dst, acc, store)
+            return
+        order = work.order
         for axis in order:
             table = work.tables[axis]
             last = axis == order[-1]
@@ -179,6 +184,21 @@ class Axes:
             target = dst if last else self.scratch(shape, acc)
             self.along(table, src, target, 1 + axis, acc, store if last else Store())
             src = target
+
+    def at_once(self, work: Separable, src: View, dst: View, acc: np.dtype[Any], store: Store) -> None:
+        """All axes in one kernel; views are (batch, z, y, x), `src` from the first samples that the tables read."""
+        tables = [pointer for table in work.tables for pointer in self._plain(table, acc)]
+        n_b, n_z, n_y, n_x = dst.shape
+        voxels = math.prod(dst.shape)
+        idx = narrowest(src.reach, dst.reach, voxels)
+        arguments: list[Argument] = [
+            pointer(src), *tables, pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
+            *[np.int32(table.n_taps) for table in work.tables], *[idx(s) for s in src.strides],
+            *[idx(s) for s in dst.strides], *_storing(dst.dtype, acc, store),
+        ]  # fmt: skip
+        types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
+        blocks = -(-voxels // BLOCK)
+        self._runtime.launch(Launch("resample_volume", "resample_volume", types, blocks, (BLOCK, 1), arguments))
 
     # --- passes ------------------------------------------------------------------------------------------------
 
@@ -204,14 +224,7 @@ class Axes:
         """v1: one thread per output."""
         it = Pass.of(src, dst, axis, "s")
 
-        def make() -> tuple[Pointer, Pointer, Pointer]:
-            first = table.first - table.source_range()[0]
-            return (
-                self.upload(first.astype(np.int32)), self.upload(table.count.astype(np.int32)),
-                self.upload(packed_weight(table, acc)),
-            )  # fmt: skip
-
-        tables = self._uploads.get(table, ("plain", acc.name), make)
+        tables = self._plain(table, acc)
         contiguous_axis = abs(it.axis.d) == 1
         blocks = -(-it.lines * it.n_dst // BLOCK)
         arguments: list[Argument] = [
@@ -265,6 +278,16 @@ class Axes:
         shared = LANES * (pitch + out_pitch) * acc.itemsize
         types, block = it.types(acc), (LANES, GROUP)
         self._runtime.launch(Launch("resample_axis", "resample_axis_lines", types, blocks, block, arguments, shared))
+
+    def _plain(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, Pointer]:
+        """First, count and weight on the device; samples count from the first that the table reads."""
+
+        def make() -> tuple[Pointer, Pointer, Pointer]:
+            first = (table.first - table.source_range()[0]).astype(np.int32)
+            weight = packed_weight(table, acc)
+            return self.upload(first), self.upload(table.count.astype(np.int32)), self.upload(weight)
+
+        return self._uploads.get(table, ("plain", acc.name), make)
 
     def _tiles(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, int, int]:
         """Tiles and weights on the device, the window, the number of tiles."""
