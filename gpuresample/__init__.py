@@ -17,6 +17,12 @@ _HOMES = {
     "resample": "resampling",
     "plan": "resampling",
     "Plan": "plans",
+    "gaussian": "smoothing",
+    "shrink": "smoothing",
+    "bin_shrink": "smoothing",
+    "expand": "smoothing",
+    "downsample": "smoothing",
+    "pyramid": "smoothing",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -28,10 +34,16 @@ __all__ = [
     "Plan",
     "Volume",
     "__version__",
+    "bin_shrink",
+    "downsample",
+    "expand",
+    "gaussian",
     "get_num_threads",
     "plan",
+    "pyramid",
     "resample",
     "set_num_threads",
+    "shrink",
 ]
 
 if TYPE_CHECKING:
@@ -42,6 +54,12 @@ if TYPE_CHECKING:
     from gpuresample.plans import Plan as Plan
     from gpuresample.resampling import plan as plan
     from gpuresample.resampling import resample as resample
+    from gpuresample.smoothing import bin_shrink as bin_shrink
+    from gpuresample.smoothing import downsample as downsample
+    from gpuresample.smoothing import expand as expand
+    from gpuresample.smoothing import gaussian as gaussian
+    from gpuresample.smoothing import pyramid as pyramid
+    from gpuresample.smoothing import shrink as shrink
 
 
 def __getattr__(name: str) -> Any:

@@ -46,6 +46,8 @@ class Plan:
         What tables were cut for and sums are made in.
     copies : bool
         Whether voxels are chosen (nearest, labels), not summed.
+    divisor : int
+        What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
     """
 
     source: Grid
@@ -57,6 +59,7 @@ class Plan:
     store: Store
     precision: str
     copies: bool
+    divisor: int = 1
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -137,6 +140,13 @@ class Plan:
             return
         if src.dtype == np.float16:
             src = src.astype(np.float32)
+        if self.divisor != 1:
+            sums = np.empty(dst.shape, np.float64)
+            engine.run(self.work, src, sums, self.store)
+            # Multiplied, as ITK does; rounded half up, as of all its filters BinShrink alone does.
+            sums *= 1.0 / self.divisor
+            dst[...] = convert(np.floor(sums + 0.5), dst.dtype, truncate=True) if dst.dtype.kind in "iu" else sums
+            return
         if dst.dtype != np.float16:
             engine.run(self.work, src, dst, self.store)
             return

@@ -161,7 +161,7 @@ def plan(
     container: Container
     if isinstance(image_or_shape, (tuple, list)):
         shape = sizes("image_or_shape", image_or_shape, len(image_or_shape))
-        voxels = _output_dtype(np.dtype(np.float32), dtype)
+        voxels = output_dtype(np.dtype(np.float32), dtype)
         container = ArrayContainer.of_shape(shape, input_spacing, voxels)
     else:
         container = unwrap(image_or_shape, input_spacing)
@@ -194,7 +194,7 @@ def _plan(
     engines.check_device(device)
     moved = None if transform is None else Transform.of(transform, d)
     target = _target(container, spacing, size, like, anchor, transform is not None)
-    output = _output_dtype(container.dtype, dtype)
+    output = output_dtype(container.dtype, dtype)
     blur = _antialias(container, antialias, f.method, d)
     store = Store(_default(default_value, output), rounding == "truncate")
     check_memory(container.output_shape(target), output, f"size {container.order(target.size)}")
@@ -234,7 +234,8 @@ def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: st
     return resized(source, spacing, size, anchor)
 
 
-def _output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+def output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+    """The output's voxel type: `dtype` if given and possible, else the input's."""
     if dtype is None:
         return source
     try:

@@ -16,7 +16,6 @@ from gpuresample.filters import (
     Filter,
     FloatArray,
     IntArray,
-    gaussian_blur_response,
     prefilter_response,
 )
 
@@ -114,9 +113,9 @@ def fold(position: IntArray, n: int, boundary: str) -> IntArray:
     return np.minimum(folded, 2 * n - 1 - folded)
 
 
-def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray) -> tuple[IntArray, FloatArray]:
-    """Every row convolved with a symmetric response centred at 0."""
-    if response.size == 1:
+def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray | None) -> tuple[IntArray, FloatArray]:
+    """Every row, seen as weights of neighbours, convolved with such weights centred at 0."""
+    if response is None or (response.size == 1 and response[0] == 1.0):
         return first, weight
     width = weight.shape[1]
     out = np.zeros((weight.shape[0], width + response.size - 1))
@@ -156,7 +155,8 @@ def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float) -> T
     kept = np.take_along_axis(weight, np.minimum(lead[:, None] + k, width - 1), axis=1)
     kept[k >= count[:, None]] = 0.0
     before, after = weight.sum(axis=1), kept.sum(axis=1)
-    changed = (before != after) & (after != 0.0)
+    # Only where something was dropped: a derivative's weights sum to nothing but rounding.
+    changed = (before != after) & (after != 0.0) & (tolerance > 0.0)
     kept[changed] *= (before[changed] / after[changed])[:, None]
     # A lone tap of 1 +- rounding is a copy: grids that coincide give back the same bits.
     kept[(count == 1) & (np.abs(kept[:, 0] - 1.0) < 1e-12), 0] = 1.0
@@ -169,7 +169,7 @@ def build(
     n_src: int,
     *,
     boundary: str | None = None,
-    blur: float = 0.0,
+    blur: FloatArray | None = None,
     precision: str = "single",
 ) -> TapTable:
     """The table that samples an axis of `n_src` voxels at continuous indices `x` with filter `f`.
@@ -186,8 +186,8 @@ def build(
     boundary : str or None
         How the line goes on past its ends: None is SimpleITK's rule for the filter, else one of `BOUNDARIES`.
         "constant" concerns samples outside only: inside, taps mirror, as `scipy.ndimage` has it.
-    blur : float
-        Sigma, in source voxels, of a Gaussian applied before sampling; 0 for none.
+    blur : ndarray, float64, optional
+        Weights of neighbours, of odd number and centred at 0, of a smoothing that is applied before sampling.
     precision : {"single", "double", "exact"}
         The accuracy that the taps are cut for.
     """
@@ -200,8 +200,7 @@ def build(
     if f.border == "crop":
         weight = weight / weight.sum(axis=1, keepdims=True)
     first, weight = _convolve_rows(first, weight, prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision]))
-    if blur > 0.0:
-        first, weight = _convolve_rows(first, weight, gaussian_blur_response(blur))
+    first, weight = _convolve_rows(first, weight, blur)
     first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
     return trim(n_src, first, weight, tolerance if f.method == "linear" else 0.0)
 
@@ -218,24 +217,43 @@ def blur_rule(rule: str) -> str:
     return "nearest" if rule == "crop" else rule
 
 
-def response_radius(order: int, precision: str, blur: float = 0.0) -> int:
-    """How far, in samples, the B-spline prefilter and a blur of sigma `blur` reach."""
+def response_radius(order: int, precision: str, blur: FloatArray | None) -> int:
+    """How far, in samples, the B-spline prefilter and a blur reach."""
     radius = prefilter_response(order, PREFILTER_TOLERANCE[precision]).size // 2
-    return radius + (gaussian_blur_response(blur).size // 2 if blur > 0.0 else 0)
+    return radius + (0 if blur is None else blur.size // 2)
 
 
-def prefilter_table(order: int, n_src: int, boundary: str, precision: str, blur: float = 0.0, pad: int = 0) -> TapTable:
+def prefilter_table(
+    order: int, n_src: int, boundary: str, precision: str, blur: FloatArray | None = None, pad: int = 0
+) -> TapTable:
     """The table that turns an axis of samples into B-spline coefficients of the given order.
 
-    A Gaussian of `blur` voxels is applied first if asked; `pad` coefficients are added before and after.
+    A `blur` (see `build`) is applied first if asked; `pad` coefficients are added before and after.
     """
     first = np.arange(-pad, n_src + pad)
     weight = np.ones((first.size, 1))
     first, weight = _convolve_rows(first, weight, prefilter_response(order, PREFILTER_TOLERANCE[precision]))
-    if blur > 0.0:
-        first, weight = _convolve_rows(first, weight, gaussian_blur_response(blur))
+    first, weight = _convolve_rows(first, weight, blur)
     first, weight = _fold_rows(first, weight, n_src, boundary)
     return trim(n_src, first, weight, TOLERANCE[precision])
+
+
+def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> TapTable:
+    """The table that applies weights of neighbours (see `build`), as they are, at every sample of an axis."""
+    first, weight = _convolve_rows(np.arange(n_src), np.ones((n_src, 1)), response)
+    first, weight = _fold_rows(first, weight, n_src, boundary)
+    return trim(n_src, first, weight, 0.0)
+
+
+def index_table(n_src: int, index: IntArray) -> TapTable:
+    """The table that copies the samples at `index`."""
+    return TapTable(n_src, index, np.ones(index.size, np.int64), np.ones((index.size, 1)))
+
+
+def block_sum_table(n_src: int, factor: int) -> TapTable:
+    """The table that sums blocks of `factor` samples from the first on; a remainder is dropped."""
+    n_dst = n_src // factor
+    return TapTable(n_src, factor * np.arange(n_dst), np.full(n_dst, factor), np.ones((n_dst, factor)))
 
 
 def inside(x: FloatArray, n_src: int, boundary: str | None) -> npt.NDArray[np.bool_]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from gpuresample import taps
 from gpuresample.engines.contract import RULES, FloatArray, Gather, Range, Separable, Work
-from gpuresample.filters import FILTERS, Filter, polynomials
+from gpuresample.filters import FILTERS, Filter, gaussian_response, polynomials
 from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_indices
 from gpuresample.taps import TapTable
 
@@ -73,7 +73,7 @@ def _make_work(
     where = map_indices(target, source, transform)
     blur = _blur(where, target, antialias)
     if isinstance(where, AxisMap) and f.method != "vote":
-        return _separable(where, source, f, boundary, blur, precision)
+        return sampled(where, source, f, boundary, blur, precision)
     return _gather(where, source, target, f, boundary, blur, precision)
 
 
@@ -82,13 +82,13 @@ _cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
 
 def _blur(
     where: AxisMap | AffineMap | FieldMap, target: Grid, antialias: bool | tuple[float, ...]
-) -> tuple[float, ...]:
-    """Sigma of the antialiasing Gaussian along source axes x, y, z, in source voxels."""
+) -> tuple[FloatArray | None, ...]:
+    """Weights of the antialiasing Gaussian along source axes x, y, z."""
     d = target.dimension
     if antialias is False:
-        return (0.0,) * d
+        return (None,) * d
     if antialias is not True:
-        return antialias
+        return tuple(gaussian_response(s) for s in antialias)
     step = np.ones(d)
     if isinstance(where, AxisMap):
         for axis, x in zip(where.source_axis, where.x, strict=True):
@@ -98,12 +98,13 @@ def _blur(
         step = np.sqrt(((where.inverse @ where.matrix @ where.step) ** 2).sum(axis=1))
     else:
         raise ValueError("antialias=True has no one sigma for a deforming transform; give a sigma per axis instead")
-    return tuple(max(0.0, (s - 1.0) / 2.0) for s in step.tolist())
+    return tuple(gaussian_response(max(0.0, (s - 1.0) / 2.0)) for s in step.tolist())
 
 
-def _separable(
-    where: AxisMap, source: Grid, f: Filter, boundary: str | None, blur: tuple[float, ...], precision: str
+def sampled(
+    where: AxisMap, source: Grid, f: Filter, boundary: str | None, blur: tuple[FloatArray | None, ...], precision: str
 ) -> Separable:
+    """Sampling `source` at `where` with filter `f`, after a blur (see `taps.build`) along its axes x, y, z."""
     d = source.dimension
     tables: list[TapTable] = []
     dst_axis: list[int] = []
@@ -127,6 +128,13 @@ def _separable(
     return Separable(t, pass_order(t), _three(dst_axis), _three(n_dst), _three(start), precision)
 
 
+def along_axes(tables: list[TapTable], precision: str) -> Separable:
+    """One table for each of the axes (z,) y, x, nothing transposed and nothing outside."""
+    whole = [identity_table(1)] * (3 - len(tables)) + tables
+    t = (whole[0], whole[1], whole[2])
+    return Separable(t, pass_order(t), (0, 1, 2), _three([k.n_dst for k in t]), (0, 0, 0), precision)
+
+
 def _three(values: list[int]) -> tuple[int, int, int]:
     a, b, c = values
     return a, b, c
@@ -134,7 +142,7 @@ def _three(values: list[int]) -> tuple[int, int, int]:
 
 def identity_table(n: int) -> TapTable:
     """The table that changes nothing."""
-    return TapTable(n, np.arange(n), np.ones(n, np.int64), np.ones((n, 1)))
+    return taps.index_table(n, np.arange(n))
 
 
 def pass_order(tables: tuple[TapTable, TapTable, TapTable]) -> tuple[int, ...]:
@@ -165,7 +173,7 @@ def _gather(
     target: Grid,
     f: Filter,
     boundary: str | None,
-    blur: tuple[float, ...],
+    blur: tuple[FloatArray | None, ...],
     precision: str,
 ) -> Gather:
     d = source.dimension
@@ -181,10 +189,10 @@ def _gather(
     pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" else 0
     box = tuple(taps.inside_box(n, boundary) for n in n_src)
     prefilter = None
-    if f.spline_order > 1 or any(s > 0 for s in blur):
+    if f.spline_order > 1 or any(s is not None for s in blur):
         tables = [
             taps.prefilter_table(f.spline_order, n, taps.blur_rule(rule), precision, blur=s, pad=pad)
-            for n, s in zip(n_src, (*([0.0] * (3 - d)), *blur[::-1]), strict=True)
+            for n, s in zip(n_src, (*([None] * (3 - d)), *blur[::-1]), strict=True)
         ]
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)

@@ -41,6 +41,7 @@ LAYERS = [
     "work",
     "plans",
     "resampling",
+    "smoothing",
     "phantom",
     "files",
     "demo",

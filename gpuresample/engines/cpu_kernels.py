@@ -19,7 +19,7 @@ from numba import njit, uint64
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
 
 # Rows that are transposed together for the pass along x.
-ROWS = 64
+ROWS = 128
 # Rows of up to this many taps along x are gathered tap by tap; wider ones are transposed first.
 FEW_TAPS = 4
 
@@ -115,6 +115,30 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
         w0 = weight[wo + k]
         for j in range(n):
             out[oo + j] += w0 * acc(src[s0 + j])
+
+
+@njit(**OPTIONS)
+def combine_pairs(out, oo, src, so, sa, sb, n, a_weight, ao, a_count, b_weight, bo, b_count):
+    """Up to two taps along a second axis of up to two taps along a first, in one sweep.
+
+    A lone tap of these tables weighs 1, so the sums have the bits of two sweeps wherever either axis copies.
+    """
+    if a_count == 1:
+        combine(out, oo, src, so, sb, n, b_weight, bo, b_count)
+    elif b_count == 1:
+        combine(out, oo, src, so, sa, n, a_weight, ao, a_count)
+    else:
+        acc = out.dtype.type
+        none = nothing(out, a_count)
+        w0, w1 = a_weight[ao] * b_weight[bo], a_weight[ao + 1] * b_weight[bo]
+        w2, w3 = a_weight[ao] * b_weight[bo + 1], a_weight[ao + 1] * b_weight[bo + 1]
+        oo, s0, s1 = uint64(oo), uint64(so), uint64(so + sa)
+        s2, s3 = uint64(so + sb), uint64(so + sa + sb)
+        for j in range(uint64(n)):
+            t = none + w0 * acc(src[s0 + j])
+            t = t + w1 * acc(src[s1 + j])
+            t = t + w2 * acc(src[s2 + j])
+            out[oo + j] = t + w3 * acc(src[s3 + j])
 
 
 @njit(**OPTIONS)
@@ -226,8 +250,8 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu.pack_x`. Wide tables work on transposed
-    rows, so that neighbouring rows, not neighbouring taps, fill a vector.
+    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu_tables.pack_x`. Wide tables work on
+    transposed rows, so that neighbouring rows, not neighbouring taps, fill a vector.
     """
     first, count, weight, index, slots, short, few, identity = x
     n_dst = first.size
@@ -256,13 +280,13 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     ----------
     src, dst : flat arrays; so, do : their offsets of the volume's first voxel
     strides : int64 [6]: of src along a, b, x, then of dst
-    a, b : (first, count, weight, identity)
-    x : see `x_pass`; its `first` counts from the row's first sample read
+    a, b : see `cpu_tables.pack`
+    x : see `cpu_tables.pack_x`; its `first` counts from the row's first sample read
     room : int64 [4]: offsets in `scratch` of the tile, the window, the rows, the columns
     """
     sa, sb, sx, da, db, dx = strides
-    a_first, a_count, a_weight, a_copy = a
-    b_first, b_count, b_weight, b_copy = b
+    a_first, a_count, a_weight, a_copy, a_pairs = a
+    b_first, b_count, b_weight, b_copy, b_pairs = b
     a_taps, b_taps = a_weight.size // a_first.size, b_weight.size // b_first.size
     n_x, x_lo, m_x = x[8], x[9], x[0].size
     x = x[:8]
@@ -275,8 +299,9 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     n_b = s1 - s0
     tile, window, rows, columns = room[0], room[1], room[2], room[3]
 
-    # Along a. A copy followed by few taps needs no tile: b reads the source itself.
-    direct = a_copy and sx == 1 and b_taps <= FEW_TAPS and not x_early
+    # Along a. A copy followed by few taps needs no tile, nor do two taps and two: b reads the source itself.
+    pairs = a_pairs and b_pairs
+    direct = sx == 1 and not x_early and (pairs or (a_copy and b_taps <= FEW_TAPS))
     w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
     for i in range(a0, a1):
         w0 = min(w0, a_first[i])
@@ -327,7 +352,14 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
                 for r in range(r0, r1):
                     if direct:
                         here = so + a_first[i] * sa + b_first[r] * sb
-                        combine(scratch, rows + (r - r0) * n_x, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
+                        row = rows + (r - r0) * n_x
+                        if pairs:
+                            combine_pairs(
+                                scratch, row, src, here, sa, sb, n_x, a_weight, i * a_taps, a_count[i], b_weight,
+                                r * b_taps, b_count[r],
+                            )  # fmt: skip
+                        else:
+                            combine(scratch, row, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
                     else:
                         here = plane + (b_first[r] - s0) * n_x
                         combine(

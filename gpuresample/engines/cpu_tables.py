@@ -16,8 +16,8 @@ from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, r
 from gpuresample.engines.pool import get_num_threads, run_items
 from gpuresample.taps import TapTable
 
-# A tile of this many bytes stays in a core's own cache while it is read again.
-TILE_BYTES = 1 << 20
+# Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
+TILE_BYTES = 1 << 22
 # Work below this many destination voxels is not worth waking a thread for.
 SMALL = 1 << 15
 # Tables that are kept in the form the kernels take.
@@ -37,8 +37,12 @@ def scratch(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
 
 @lru_cache(maxsize=PACKED)
 def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
-    """A table along a tile's first or second axis: first, count, weight, and whether it copies."""
-    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index
+    """A table along a tile's first or second axis: first, count, weight, copies, pairs.
+
+    `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
+    """
+    pairs = table.n_taps <= 2 and bool((table.weight[table.count == 1, 0] == 1.0).all())
+    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, pairs
 
 
 @lru_cache(maxsize=PACKED)
