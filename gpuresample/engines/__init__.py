@@ -31,14 +31,18 @@ def select(device: str) -> Engine:
     Raises
     ------
     RuntimeError
-        If a CUDA device is asked for: this version has no CUDA engine.
+        If a CUDA device is asked for that cannot be used: the reason, and what to install.
     """
     check_device(device)
     if device.startswith("cuda"):
-        raise RuntimeError(
-            f"device={device!r}: this version of gpuresample has no CUDA engine yet, only the CPU engine. "
-            f'Use device="cpu" or "auto" until a release brings it; it will install by {INSTALL_CUDA}'
-        )
+        from gpuresample.engines import cuda
+
+        try:
+            return cuda.find(device)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f'device={device!r}: {error}. Use device="cpu" or "auto"; the CUDA engine installs by {INSTALL_CUDA}'
+            ) from None
     from gpuresample.engines import cpu
 
     return cpu

@@ -11,6 +11,7 @@ from gpuresample.engines import cpu_gather_kernels as kernels
 from gpuresample.engines import cpu_tables
 from gpuresample.engines.contract import Gather, Separable, Store
 from gpuresample.engines.flat import Flat, flatten
+from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.pool import run_items
 from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
 
@@ -27,7 +28,7 @@ def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store
 
 
 def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    acc = cpu_tables.accumulator(work.precision)
+    acc = accumulator(work.precision)
     if work.prefilter is not None:
         src = _prefiltered(work.prefilter, src, acc, work.precision)
     source, target = flatten(src), Flat(dst)
@@ -38,8 +39,8 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
     box = np.array(work.box)
     default = dst.dtype.type(store.default)
     coefficients = work.coefficients.astype(acc)
-    bounds = cpu_tables.bounds_of(dst.dtype, acc)
-    rounding = 0 if dst.dtype.kind == "f" else 2 if store.truncate else 1
+    bounds = bounds_of(dst.dtype, acc)
+    rounding = rounding_of(dst.dtype, store.truncate)
 
     def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:
         place = (

@@ -13,6 +13,9 @@ from numba import njit, uint64
 
 from gpuresample.engines.cpu_kernels import OPTIONS, store_row
 
+# Where a last bit decides, between inside and outside or in a tie, nothing may fuse: ITK's builds do not.
+EXACT = {**OPTIONS, "fastmath": False}
+
 
 @njit(inline="always")
 def fold(k, n, rule):
@@ -47,7 +50,7 @@ def positions(n_x, x0, n0):
     return along
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def locate_row(coordinates, row, lines, along, axis, x):
     """Continuous source indices of a row's voxels along x, y, z `axis`, in ITK's order of operations."""
     if lines:
@@ -344,7 +347,7 @@ def copy_rows(
             dst[out + i * step] = src[uint64(place[i])] if state[i] != 0 else default
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def linear_taps(x, n, base, stride, rule, weight, place):
     """Two clamped neighbours and the weight of the upper one in `weight[0]`; one neighbour where it is not needed."""
     b = math.floor(x)
@@ -356,7 +359,7 @@ def linear_taps(x, n, base, stride, rule, weight, place):
     return 2 if weight[0] > 0.0 else 1
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
     """ITK's label Gaussian along one axis: differences of erf over the voxels within `cut`."""
     first, last = math.floor(x + 0.5 - cut), math.ceil(x + 0.5 + cut) - 1
@@ -374,7 +377,7 @@ def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
     return count
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def lerp_share(values, label, nx, ny, nz, dx, dy, dz):
     """Share of `label` among up to 2 x 2 x 2 neighbours, interpolated along x, then y, then z as ITK does."""
     plane = np.empty(2)
@@ -390,7 +393,7 @@ def lerp_share(values, label, nx, ny, nz, dx, dy, dz):
     return plane[0] + (plane[1] - plane[0]) * dz if nz == 2 else plane[0]
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def vote_rows(
     src, so, src_strides, coordinates, lines, x0, n0, dst, do, dst_strides, row0, n_y, n_x, n_src, base, box, rule,
     gaussian, sigma, cut, default,

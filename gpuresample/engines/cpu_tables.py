@@ -12,6 +12,7 @@ import numpy.typing as npt
 from gpuresample.engines import cpu_kernels as kernels
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.flat import Flat, flatten
+from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
 from gpuresample.engines.pool import get_num_threads, run_items
 from gpuresample.taps import TapTable
 
@@ -34,22 +35,6 @@ def scratch(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
     return buffers[key]
 
 
-def accumulator(precision: str) -> np.dtype[Any]:
-    """The type sums are made in."""
-    return np.dtype(np.float32 if precision == "single" else np.float64)
-
-
-def _packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Weights in the accumulator's type, each row's rounding error laid on its heaviest tap."""
-    weight = table.weight.astype(acc)
-    if acc == np.float32:
-        rows = np.arange(table.n_dst)
-        heaviest = np.abs(table.weight).argmax(axis=1)
-        error = table.weight.sum(axis=1) - weight.sum(axis=1, dtype=np.float64)
-        weight[rows, heaviest] = (weight[rows, heaviest].astype(np.float64) + error).astype(acc)
-    return weight
-
-
 @lru_cache(maxsize=PACKED)
 def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """A table along a tile's first or second axis: first, count, weight, copies, pairs.
@@ -57,7 +42,7 @@ def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
     """
     pairs = table.n_taps <= 2 and bool((table.weight[table.count == 1, 0] == 1.0).all())
-    return table.first, table.count, _packed_weight(table, acc).ravel(), table.is_index, pairs
+    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, pairs
 
 
 @lru_cache(maxsize=PACKED)
@@ -69,7 +54,7 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """
     lo, hi = table.source_range()
     first = table.first - lo
-    weight = _packed_weight(table, acc)
+    weight = packed_weight(table, acc)
     n_taps = table.n_taps
     few = n_taps <= kernels.FEW_TAPS
     index = np.minimum(first, hi - lo - n_taps)
@@ -83,17 +68,6 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     return (
         first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity, hi - lo, lo,
     )  # fmt: skip
-
-
-def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024)."""
-    if dtype.kind not in "iu":
-        return np.array([-np.inf, np.inf], acc)
-    info = np.iinfo(dtype)
-    bounds = np.array([info.min, info.max], acc)
-    if int(bounds[1]) > info.max:
-        bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
-    return bounds
 
 
 def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
@@ -146,7 +120,7 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     columns = rows * (n_x + m_x) if not x[6] else 0
     room = np.array([0, tile, tile + window, tile + window + row], np.int64)
     bounds = bounds_of(target.memory.dtype, acc)
-    rounding = 0 if dst.dtype.kind == "f" else 2 if store.truncate else 1
+    rounding = rounding_of(dst.dtype, store.truncate)
     n_items_a, n_items_b = len(a_starts), len(b_starts)
 
     def job(item: int) -> None:

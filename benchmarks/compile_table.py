@@ -1,0 +1,149 @@
+"""Compiles every kernel for every GPU generation, without a GPU: registers, shared memory, stack, spills.
+
+    python -m benchmarks.compile_table
+
+nvcc on the PATH does it, else NVRTC from `pip install nvidia-cuda-nvrtc`. Exit code 1 if a kernel spills registers
+or does not compile.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import report
+from gpuresample.engines.cuda_runtime import Types, assemble
+
+ARCHITECTURES = (75, 80, 86, 90, 100, 120)
+SINGLE, DOUBLE = Types("float32", "float32"), Types("float64", "float64", "float64")
+CASES: dict[str, list[Types]] = {
+    "resample_axis": [
+        Types("int16", "float32"), SINGLE, Types("float32", "int16"), Types("uint8", "uint8"),
+        Types("float16", "float16"), DOUBLE, Types("int32", "int64", "float64", "int64"),
+    ],
+    "resample_volume": [Types("int16", "int16"), SINGLE, DOUBLE, Types("uint8", "uint8", "float32", "int64")],
+    "take": [Types(f"uint{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)],
+    "gather": [Types("int16", "float32"), SINGLE, DOUBLE, Types("float32", "int16", "float32", "int64")],
+    "vote": [Types("uint8", "uint8"), Types("int64", "int64"), Types("float16", "float16")],
+}  # fmt: skip
+
+
+class Usage(NamedTuple):
+    """What one kernel takes on one architecture."""
+
+    kernel: str
+    architecture: int
+    registers: int
+    shared: int
+    stack: int
+    spills: int
+
+
+def usages(log: str) -> Iterator[Usage]:
+    """The kernels in what ptxas says with -v."""
+    pattern = (
+        r"Compiling entry function '(\w+)' for 'sm_(\d+)a?f?'.*?(\d+) bytes stack frame, (\d+) bytes spill stores, "
+        r"(\d+) bytes spill loads.*?Used (\d+) registers([^\n]*)"
+    )
+    for kernel, architecture, stack, stores, loads, registers, rest in re.findall(pattern, log, re.DOTALL):
+        shared = re.search(r"(\d+) bytes smem", rest)
+        spills = int(stores) + int(loads)
+        yield Usage(kernel, int(architecture), int(registers), int(shared[1]) if shared else 0, int(stack), spills)
+
+
+def by_nvcc(text: str) -> str:
+    """What ptxas says of a text, compiled by nvcc for all architectures at once."""
+    targets = [f"-gencode=arch=compute_{a},code=sm_{a}" for a in ARCHITECTURES]
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "kernel.cu")
+        source.write_text(text, encoding="utf-8")
+        command = [
+            "nvcc",
+            "-std=c++17",
+            "-fatbin",
+            *targets,
+            "-Xptxas",
+            "-v",
+            "-o",
+            str(source) + ".fatbin",
+            str(source),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(done.stderr)
+    return done.stderr
+
+
+def by_nvrtc(text: str) -> str:
+    """What ptxas says of a text, compiled by NVRTC for one architecture after the other."""
+    nvrtc = _nvrtc()
+    log = ""
+    for architecture in ARCHITECTURES:
+        program = ctypes.c_void_p()
+        words = [f"--gpu-architecture=sm_{architecture}", "-std=c++17", "--ptxas-options=-v"]
+        options = (ctypes.c_char_p * len(words))(*[word.encode() for word in words])
+        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
+        error = nvrtc.nvrtcCompileProgram(program, len(words), options)
+        size = ctypes.c_size_t()
+        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        said = ctypes.create_string_buffer(size.value)
+        nvrtc.nvrtcGetProgramLog(program, said)
+        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        if error:
+            raise RuntimeError(said.value.decode())
+        log += said.value.decode()
+    return log
+
+
+def _nvrtc() -> ctypes.CDLL:
+    spec = importlib.util.find_spec("nvidia")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        for library in sorted(Path(folder).glob("**/libnvrtc.so.*")):
+            return ctypes.CDLL(str(library))
+    raise RuntimeError("neither nvcc is on the PATH nor NVRTC installed: pip install nvidia-cuda-nvrtc")
+
+
+def main() -> int:
+    """Print the table; 1 if anything spills."""
+    compile_, name = (by_nvcc, "nvcc") if shutil.which("nvcc") else (by_nvrtc, "NVRTC")
+    rows, spilling, missing = [], [], []
+    for file, cases in CASES.items():
+        for types in cases:
+            found: dict[str, dict[int, Usage]] = defaultdict(dict)
+            for usage in usages(compile_(assemble(file, types))):
+                found[usage.kernel][usage.architecture] = usage
+            words = f"{types.src} > {types.dst}, {types.acc}, {types.idx}"
+            for kernel, each in sorted(found.items()):
+                missing += [f"{kernel} {words} sm_{a}" for a in ARCHITECTURES if a not in each]
+                spilling += [f"{kernel} {words} sm_{a}: {u.spills} bytes" for a, u in each.items() if u.spills]
+                rows.append([
+                    kernel, words, *[str(each[a].registers) if a in each else "-" for a in ARCHITECTURES],
+                    str(max(u.shared for u in each.values())), str(max(u.stack for u in each.values())),
+                    str(max(u.spills for u in each.values())),
+                ])  # fmt: skip
+    header = (
+        "kernel",
+        "voxels in > out, sums, offsets",
+        *[f"sm_{a}" for a in ARCHITECTURES],
+        "shared",
+        "stack",
+        "spills",
+    )
+    note = "Shared memory is static; resample_axis_lines takes up to 48 KB more, which the launch decides."
+    report.table(f"Registers per thread, as compiled by {name}", header, rows, note)
+    for line in [*(f"not compiled: {m}" for m in missing), *(f"spills: {s}" for s in spilling)]:
+        print(line)
+    return 1 if missing or spilling else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

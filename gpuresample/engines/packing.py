@@ -1,0 +1,42 @@
+"""Tables and bounds as engines hold them: in the type that sums are made in."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.taps import TapTable
+
+
+def accumulator(precision: str) -> np.dtype[Any]:
+    """The type sums are made in."""
+    return np.dtype(np.float32 if precision == "single" else np.float64)
+
+
+def packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Weights in the accumulator's type, each row's rounding error laid on its heaviest tap."""
+    weight = table.weight.astype(acc)
+    if acc == np.float32:
+        rows = np.arange(table.n_dst)
+        heaviest = np.abs(table.weight).argmax(axis=1)
+        error = table.weight.sum(axis=1) - weight.sum(axis=1, dtype=np.float64)
+        weight[rows, heaviest] = (weight[rows, heaviest].astype(np.float64) + error).astype(acc)
+    return weight
+
+
+def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any]) -> npt.NDArray[Any]:
+    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024)."""
+    if dtype.kind not in "iu":
+        return np.array([-np.inf, np.inf], acc)
+    info = np.iinfo(dtype)
+    bounds = np.array([info.min, info.max], acc)
+    if int(bounds[1]) > info.max:
+        bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
+    return bounds
+
+
+def rounding_of(dtype: np.dtype[Any], truncate: bool) -> int:
+    """How kernels store the type: 0 as it is, 1 to nearest, 2 toward zero."""
+    return 0 if dtype.kind == "f" else 2 if truncate else 1

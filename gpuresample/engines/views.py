@@ -1,0 +1,116 @@
+"""Strided memory as a CUDA launch wants it: an address, sizes and strides; no array library."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """Part of an array on some device.
+
+    Attributes
+    ----------
+    address : int
+        Of the first element.
+    dtype : numpy.dtype
+    shape : tuple of int
+    strides : tuple of int
+        In elements; may be negative.
+    keep : object
+        Owner of the memory.
+    """
+
+    address: int
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    keep: Any = field(repr=False)
+
+    @classmethod
+    def of(cls, array: Any, address: int) -> View:
+        """A whole array.
+
+        Raises
+        ------
+        ValueError
+            Where its memory cannot be addressed by whole native elements.
+        """
+        dtype = np.dtype(array.dtype)
+        if not dtype.isnative or address % dtype.itemsize or any(s % dtype.itemsize for s in array.strides):
+            raise ValueError("array must be native, aligned and strided by whole elements")
+        return cls(address, dtype, tuple(array.shape), tuple(s // dtype.itemsize for s in array.strides), array)
+
+    @property
+    def reach(self) -> int:
+        """Largest offset from the first element to any other, in elements."""
+        return sum(abs(s) * (n - 1) for n, s in zip(self.shape, self.strides, strict=True))
+
+    def transpose(self, order: Sequence[int]) -> View:
+        """Axes in another order."""
+        return replace(self, shape=tuple(self.shape[a] for a in order), strides=tuple(self.strides[a] for a in order))
+
+    def narrow(self, axis: int, start: int, stop: int) -> View:
+        """Positions `start` to `stop` along an axis; `axis` counts from the end if negative."""
+        axis %= len(self.shape)
+        shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
+        return replace(self, address=self.address + start * self.strides[axis] * self.dtype.itemsize, shape=shape)
+
+    def at(self, position: int) -> View:
+        """Without the first axis, at a position along it."""
+        part = self.narrow(0, position, position + 1)
+        return replace(part, shape=self.shape[1:], strides=self.strides[1:])
+
+    def bits(self) -> View:
+        """The same voxels as unsigned integers of their size."""
+        return replace(self, dtype=np.dtype(f"u{self.dtype.itemsize}"))
+
+
+class Axis(NamedTuple):
+    """An axis that two views have in common: its size, and its stride in each, in elements."""
+
+    n: int
+    s: int
+    d: int
+
+
+NONE = Axis(1, 0, 0)
+
+
+def merge(axes: Sequence[Axis]) -> list[Axis]:
+    """The same elements by as few axes as possible, in the same order."""
+    out: list[Axis] = []
+    for axis in axes:
+        if axis.n == 1:
+            continue
+        if out and out[-1].s == axis.n * axis.s and out[-1].d == axis.n * axis.d:
+            out[-1] = Axis(out[-1].n * axis.n, axis.s, axis.d)
+        else:
+            out.append(axis)
+    return out
+
+
+def volumes(src: View, dst: View) -> Iterator[tuple[View, View]]:
+    """Both views as (batch, z, y, x): once if their leading axes make one batch, else one by one along the first."""
+    pairs = zip(dst.shape[:-3], src.strides[:-3], dst.strides[:-3], strict=True)
+    batch = merge([Axis(*pair) for pair in pairs])
+    if len(batch) <= 1:
+        n, s, d = batch[0] if batch else NONE
+        yield (
+            replace(src, shape=(n, *src.shape[-3:]), strides=(s, *src.strides[-3:])),
+            replace(dst, shape=(n, *dst.shape[-3:]), strides=(d, *dst.strides[-3:])),
+        )
+        return
+    for position in range(dst.shape[0]):
+        yield from volumes(src.at(position), dst.at(position))
+
+
+def contiguous(address: int, dtype: np.dtype[Any], shape: Sequence[int], keep: Any) -> View:
+    """Memory in C order."""
+    strides = tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+    return View(address, dtype, tuple(shape), strides, keep)

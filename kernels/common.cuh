@@ -1,0 +1,99 @@
+// common.cuh - the types, how a voxel is read, and the one place where a sum becomes a voxel.
+//
+// A kernel is specialised by types and by nothing else. The loader puts the real typedefs in front of the text;
+// where nobody did, these defaults let every file compile alone: nvcc -cubin -arch=sm_90 kernels/FILE.cu
+#pragma once
+
+#ifndef GPURESAMPLE_TYPES
+#define GPURESAMPLE_TYPES
+struct half_t;
+typedef short src_t;  // voxels read
+typedef float dst_t;  // voxels written
+typedef float acc_t;  // sums and weights
+typedef int idx_t;    // offsets: 64 bits only where a volume needs them
+#endif
+
+// A 16-bit float as bits: the conversions are one instruction each, so no header of the toolkit is needed.
+struct half_t {
+    unsigned short bits;
+};
+
+#ifdef __CUDACC__
+static __device__ __forceinline__ float half_to_float(const unsigned short bits)
+{
+    float value;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(value) : "h"(bits));
+    return value;
+}
+
+static __device__ __forceinline__ unsigned short float_to_half(const float value)
+{
+    unsigned short bits;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(bits) : "f"(value));
+    return bits;
+}
+
+// Shared memory whose size the launch decides.
+#define DYNAMIC_SHARED(type, name)                                 \
+    extern __shared__ __align__(16) unsigned char shared_memory[]; \
+    type *name = (type *)shared_memory
+#endif
+
+// Four neighbours that one instruction moves (two, for 8-byte types).
+template <class T> struct __align__(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) four_t {
+    T at[4];
+};
+typedef four_t<src_t> src4_t;
+typedef four_t<dst_t> dst4_t;
+typedef four_t<acc_t> acc4_t;
+
+template <class T> static __device__ __forceinline__ acc_t load(const T voxel)
+{
+    return (acc_t)voxel;
+}
+
+static __device__ __forceinline__ acc_t load(const half_t voxel)
+{
+    return (acc_t)half_to_float(voxel.bits);
+}
+
+// A voxel as it is compared: labels never become another type.
+template <class T> static __device__ __forceinline__ T key(const T voxel)
+{
+    return voxel;
+}
+
+static __device__ __forceinline__ float key(const half_t voxel)
+{
+    return half_to_float(voxel.bits);
+}
+
+template <class T> static __device__ __forceinline__ T convert(const acc_t value, const T *)
+{
+    return (T)value;
+}
+
+static __device__ __forceinline__ half_t convert(const acc_t value, const half_t *)
+{
+    half_t voxel;
+    voxel.bits = float_to_half((float)value);
+    return voxel;
+}
+
+// Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
+#define NOTHING (-(acc_t)0)
+
+// The only place where a sum becomes a voxel.
+//
+// rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero. Integers saturate at [low, high], the
+// smallest and largest acc_t that fit dst_t; NaN becomes 0.
+static __device__ __forceinline__ dst_t store(acc_t value, const acc_t low, const acc_t high, const int rounding)
+{
+    if (rounding != 0) {
+        value = value == value ? value : (acc_t)0;
+        value = value > low ? value : low;
+        value = value < high ? value : high;
+        value = rounding == 2 ? trunc(value) : rint(value);
+    }
+    return convert(value, (const dst_t *)0);
+}

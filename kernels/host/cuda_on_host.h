@@ -1,0 +1,217 @@
+// cuda_on_host.h - runs a .cu file on the CPU, so that kernels can be proven where there is no GPU.
+//
+// g++ compiles this header, then the kernel's own text, as one C++ file. Blocks run one after the other. The threads of
+// a block run one after the other on one fibre until one of them meets a barrier; that fibre then waits, and the next
+// threads go on on another. So a kernel without barriers is a plain loop, and one with barriers sees the order that hides
+// least: all of thread 0 up to the barrier, then all of thread 1. A dropped barrier is a wrong result, not a race.
+//
+// Dynamic shared memory is filled with a pattern that is NaN as a float before every block.
+//
+// What a launch answers: 0; BARRIER_MISSED where some threads of a block ended while others waited at a barrier;
+// SHARED_OVERRUN where a block wrote past its shared memory.
+#pragma once
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <ucontext.h>
+
+#include <string>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#define __global__
+#define __device__
+#define __restrict__
+#define __forceinline__ inline
+#define __align__(n) alignas(n)
+
+struct dim3 {
+    unsigned x, y, z;
+};
+
+namespace host {
+
+const int BARRIER_MISSED = 1, SHARED_OVERRUN = 2;
+const size_t STACK_BYTES = 1 << 17, FENCE_BYTES = 256;
+const unsigned char FRESH = 0xff, FENCE = 0xa5;
+
+// One stack on which threads of a block run, in turn.
+struct Fibre {
+    ucontext_t context;
+    char *stack = (char *)malloc(STACK_BYTES);
+    dim3 thread = {0, 0, 0};
+    bool waiting = false;
+};
+
+static dim3 block_index, block_size, grid_size;
+static std::vector<Fibre *> fibres;      // made once, used for every block
+static Fibre *running;
+static ucontext_t scheduler;
+static unsigned next_thread, n_threads;  // of the block at hand
+static void (*body)(void **);
+static void **arguments;
+static std::vector<unsigned char> shared;  // fence, shared memory, fence
+static unsigned char *shared_memory;
+
+// Runs threads until none is left.
+static void run_threads()
+{
+    while (next_thread < n_threads) {
+        const unsigned t = next_thread++;
+        running->thread = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
+        body(arguments);
+    }
+    swapcontext(&running->context, &scheduler);
+}
+
+static void barrier()
+{
+    running->waiting = true;
+    swapcontext(&running->context, &scheduler);
+}
+
+static void resume(Fibre *fibre)
+{
+    running = fibre;
+    swapcontext(&scheduler, &fibre->context);
+}
+
+static int run_block()
+{
+    next_thread = 0;
+    size_t used = 0;
+    // Every thread up to its first barrier, or its end.
+    while (next_thread < n_threads) {
+        if (used == fibres.size()) fibres.push_back(new Fibre);
+        Fibre *fibre = fibres[used++];
+        fibre->waiting = false;
+        getcontext(&fibre->context);
+        fibre->context.uc_stack.ss_sp = fibre->stack;
+        fibre->context.uc_stack.ss_size = STACK_BYTES;
+        fibre->context.uc_link = &scheduler;
+        makecontext(&fibre->context, run_threads, 0);
+        resume(fibre);
+    }
+    // Fibre 0 stops at the first barrier that a thread meets. If there is one, every thread must wait, on its own fibre.
+    bool any = fibres[0]->waiting;
+    if (any && (used != n_threads || !fibres[used - 1]->waiting)) return BARRIER_MISSED;
+    while (any) {
+        size_t ended = 0;
+        for (size_t f = 0; f < used; f++) {
+            fibres[f]->waiting = false;
+            resume(fibres[f]);
+            ended += !fibres[f]->waiting;
+        }
+        if (ended != 0 && ended != used) return BARRIER_MISSED;
+        any = ended == 0;
+    }
+    return 0;
+}
+
+static bool fence_stands(const size_t bytes)
+{
+    for (size_t k = 0; k < FENCE_BYTES; k++)
+        if (shared[k] != FENCE || shared[FENCE_BYTES + bytes + k] != FENCE) return false;
+    return true;
+}
+
+static int run_grid(const unsigned blocks, const unsigned x, const unsigned y, const size_t shared_bytes)
+{
+    grid_size = {blocks, 1, 1};
+    block_size = {x, y, 1};
+    n_threads = x * y;
+    shared.assign(shared_bytes + 2 * FENCE_BYTES, FENCE);
+    shared_memory = shared.data() + FENCE_BYTES;
+    for (unsigned b = 0; b < blocks; b++) {
+        block_index = {b, 0, 0};
+        memset(shared_memory, FRESH, shared_bytes);
+        const int error = run_block();
+        if (error) return error;
+        if (!fence_stands(shared_bytes)) return SHARED_OVERRUN;
+    }
+    return 0;
+}
+
+// A kernel's parameters as words: p and the pointee's size, or i, f, s (a struct) and the size.
+template <class T> static std::string parameter()
+{
+    if (std::is_pointer<T>::value) return "p" + std::to_string(sizeof(typename std::remove_pointer<T>::type));
+    return (std::is_floating_point<T>::value ? "f" : std::is_integral<T>::value ? "i" : "s") + std::to_string(sizeof(T));
+}
+
+template <class... T> static const char *parameters(void (*)(T...))
+{
+    static std::string words;
+    words.clear();
+    for (const std::string &word : {parameter<typename std::remove_cv<T>::type>()...}) words += word + " ";
+    return words.c_str();
+}
+
+template <class... T, size_t... K> static void call(void (*kernel)(T...), void **values, std::index_sequence<K...>)
+{
+    kernel(*(T *)values[K]...);
+}
+
+template <class... T> static void call(void (*kernel)(T...), void **values)
+{
+    call(kernel, values, std::index_sequence_for<T...>());
+}
+
+// Conversions that a GPU does in one instruction, rounding half to even.
+static inline float half_to_float(const unsigned short bits)
+{
+    const int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    float value;
+    if (exponent == 31)
+        value = fraction ? NAN : INFINITY;
+    else if (exponent == 0)
+        value = ldexpf((float)fraction, -24);
+    else
+        value = ldexpf((float)(1024 + fraction), exponent - 25);
+    return bits >> 15 ? -value : value;
+}
+
+static inline unsigned short float_to_half(const float value)
+{
+    const unsigned short sign = signbit(value) ? 0x8000 : 0;
+    if (value != value) return sign | 0x7e00;
+    const float size = fabsf(value);
+    if (size >= 65520.0f) return sign | 0x7c00;  // half of the last step above the largest half, 65504
+    int exponent = -24;
+    if (size > 0) frexpf(size, &exponent);
+    // Steps of a half are 2^-10 of its leading power of two, but never below 2^-24.
+    const int step = exponent - 11 > -24 ? exponent - 11 : -24;
+    const int steps = (int)rintf(ldexpf(size, -step));
+    if (step == -24) return sign | (unsigned short)steps;
+    return sign | (unsigned short)(((step + 24) << 10) + steps);
+}
+
+}  // namespace host
+
+using host::float_to_half;
+using host::half_to_float;
+
+#define threadIdx (host::running->thread)
+#define blockIdx (host::block_index)
+#define blockDim (host::block_size)
+#define gridDim (host::grid_size)
+#define __syncthreads() host::barrier()
+#define DYNAMIC_SHARED(type, name) type *name = (type *)host::shared_memory
+
+// Operations that must not fuse: this file is compiled with -ffp-contract=off.
+static inline double __dadd_rn(const double a, const double b) { return a + b; }
+static inline double __dsub_rn(const double a, const double b) { return a - b; }
+static inline double __dmul_rn(const double a, const double b) { return a * b; }
+static inline double __ddiv_rn(const double a, const double b) { return a / b; }
+
+// The loader adds one such line per kernel of the file.
+#define HOST_LAUNCHER(kernel)                                                                                       \
+    extern "C" int launch_##kernel(unsigned blocks, unsigned x, unsigned y, size_t shared_bytes, void **values)     \
+    {                                                                                                               \
+        host::body = [](void **v) { host::call(kernel, v); };                                                       \
+        host::arguments = values;                                                                                   \
+        return host::run_grid(blocks, x, y, shared_bytes);                                                          \
+    }                                                                                                               \
+    extern "C" const char *parameters_##kernel() { return host::parameters(kernel); }

@@ -1,0 +1,188 @@
+"""What the kernels' tests share: buffers between guard bands, layouts, works, and the engine on the host."""
+
+import math
+
+import numpy as np
+
+from gpuresample.engines import cuda_runtime
+from gpuresample.engines.contract import Separable
+from gpuresample.engines.cuda import CudaEngine
+from gpuresample.engines.cuda_host import HostRuntime
+from gpuresample.engines.views import View
+from gpuresample.taps import TapTable
+
+BAND = 256  # bytes on either side of every buffer
+FILLS = (0x5A, 0xFF)  # two patterns: what depends on memory that is not its own, differs between them
+
+
+class Guarded(HostRuntime):
+    """The host runtime with every buffer between guard bands, checked after every launch; new memory is poisoned."""
+
+    def __init__(self, fill=FILLS[0], read=cuda_runtime.read):
+        super().__init__(read)
+        self.fill = fill
+        self.raw = []
+
+    def empty(self, shape, dtype):
+        n = int(np.prod(shape)) * np.dtype(dtype).itemsize
+        raw = np.full(n + 2 * BAND, self.fill, np.uint8)
+        self.raw.append(raw)
+        return raw[BAND : BAND + n].view(dtype).reshape(shape)
+
+    def upload(self, array):
+        out = self.empty(array.shape, array.dtype)
+        out[...] = array
+        return out
+
+    def launch(self, launch):
+        super().launch(launch)
+        self.check()
+
+    def check(self):
+        for raw in self.raw:
+            bands = np.concatenate([raw[:BAND], raw[-BAND:]])
+            assert (bands == self.fill).all(), "a kernel wrote outside its buffer"
+
+    def laid_out(self, shape, dtype, layout):
+        """A poisoned array of this shape, laid out as the word says, and the memory that it is part of."""
+        *batch, z, y, x = shape
+        if layout == "c":
+            base = self.empty(shape, dtype)
+            return base, base
+        if layout == "transposed":
+            base = self.empty((*batch, x, y, z), dtype)
+            return np.swapaxes(base, -1, -3), base
+        if layout == "turned":
+            base = self.empty((*batch, y, x, z), dtype)
+            return np.moveaxis(base, -1, -3), base
+        if layout == "flipped":
+            base = self.empty(shape, dtype)
+            return base[..., ::-1, ::-1, ::-1], base
+        if layout == "sliced":
+            base = self.empty((*batch, 2 * z + 1, y + 2, 3 * x + 2), dtype)
+            return base[..., 1::2, 1:-1, 1:-1:3], base
+        if layout == "vectors":
+            base = self.empty((*batch, z, y, x, 3), dtype)
+            return base[..., 1], base
+        assert layout == "offset"
+        base = self.empty((*batch, z, y, x + 3), dtype)
+        return base[..., 1 : x + 1], base
+
+
+LAYOUTS = ("c", "transposed", "turned", "flipped", "sliced", "vectors", "offset")
+
+
+def untouched(view, base, fill):
+    """Whether memory around a view is as it was."""
+    inside = np.zeros(base.shape, bool)
+    offset = view.__array_interface__["data"][0] - base.__array_interface__["data"][0]
+    assert base.flags.c_contiguous
+    flat = inside.reshape(-1)
+    index = np.full(view.shape, offset // base.itemsize)
+    for axis, (n, stride) in enumerate(zip(view.shape, view.strides, strict=True)):
+        shape = [1] * view.ndim
+        shape[axis] = n
+        index += (np.arange(n) * (stride // base.itemsize)).reshape(shape)
+    flat[index.ravel()] = True
+    bytes_ = base.reshape(-1).view(np.uint8).reshape(flat.size, base.itemsize)
+    return bool((bytes_[~flat] == fill).all())
+
+
+def run_twice(act, src, shape, dtype, src_layout="c", dst_layout="c", read=cuda_runtime.read):
+    """`act(engine, src, dst)` in memory of either pattern: the result, which must be the same.
+
+    Also returns the runtimes. Everything that the result must not depend on differs between the two runs: guard bands,
+    gaps between voxels, new memory, what was in the destination.
+    """
+    results, runtimes = [], []
+    for fill in FILLS:
+        runtime = Guarded(fill, read)
+        engine = CudaEngine(runtime)
+        source, _ = runtime.laid_out(src.shape, src.dtype, src_layout)
+        source[...] = src
+        target, base = runtime.laid_out(shape, dtype, dst_layout)
+        act(engine, source, target)
+        runtime.check()
+        assert untouched(target, base, fill), "a kernel wrote between the voxels of the destination"
+        assert source.tobytes() == src.tobytes(), "a kernel changed its source"
+        results.append(target.copy())
+        runtimes.append(runtime)
+    assert results[0].tobytes() == results[1].tobytes(), "the result depends on memory that is not the kernel's"
+    return results[0], runtimes
+
+
+def view(runtime, array):
+    return View.of(array, runtime.address(array))
+
+
+def random_table(rng, n_src, n_dst, n_taps, step=None):
+    """Rows of 1 to `n_taps` taps, anywhere or, with a step, one after the other."""
+    count = rng.integers(1, min(n_taps, n_src) + 1, n_dst)
+    first = rng.integers(0, n_src - count + 1)
+    if step is not None:
+        first = np.clip((np.arange(n_dst) * abs(step)).astype(int), 0, n_src - count)
+        if step < 0:
+            first, count = first[::-1].copy(), count[::-1].copy()
+    weight = rng.standard_normal((n_dst, int(count.max())))
+    weight[np.arange(weight.shape[1]) >= count[:, None]] = 0
+    return TapTable(n_src, first, count, weight)
+
+
+def identity(n):
+    return TapTable(n, np.arange(n), np.ones(n, np.int64), np.ones((n, 1)))
+
+
+def picks(n_src, index):
+    index = np.asarray(index, np.int64)
+    return TapTable(n_src, index, np.ones(index.size, np.int64), np.ones((index.size, 1)))
+
+
+def separable(tables, order=(0, 1, 2), dst_axis=(0, 1, 2), start=(0, 0, 0), n_dst=None, precision="single"):
+    n_dst = tuple(n_dst or (s + t.n_dst for s, t in zip(start, tables, strict=True)))
+    return Separable(tuple(tables), tuple(order), tuple(dst_axis), n_dst, tuple(start), precision)
+
+
+def weighted(table, src, axis):
+    """The oracle of a pass: row by row, in float64, only the samples that a row taps."""
+    moved = np.moveaxis(src.astype(np.float64), axis, 0)
+    rows = []
+    for i in range(table.n_dst):
+        k, n = table.first[i], table.count[i]
+        rows.append(np.tensordot(table.weight[i, :n], moved[k : k + n], axes=1))
+    return np.moveaxis(np.array(rows).reshape(table.n_dst, *moved.shape[1:]), 0, axis)
+
+
+def summed(work, src, default=0.0):
+    """The oracle of separable work, in float64."""
+    out = src.astype(np.float64)
+    for axis in work.order:
+        out = weighted(work.tables[axis], out, axis - 3)
+    whole = np.full((*src.shape[:-3], *work.n_dst), float(default))
+    (z0, z1), (y0, y1), (x0, x1) = work.inside
+    whole[..., z0:z1, y0:y1, x0:x1] = out
+    n = src.ndim - 3
+    inverse = np.argsort(work.dst_axis)
+    return whole.transpose(*range(n), *[n + a for a in inverse])
+
+
+def settled(values, dtype, truncate=False):
+    """The oracle of the store: sums, exactly as they are, as voxels of a type; integers saturate, NaN becomes 0."""
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    info = np.iinfo(dtype)
+    # The largest sum that fits: 2**63 - 1 has no float.
+    top = np.array(info.max, values.dtype)
+    if int(top) > info.max:
+        top = np.nextafter(top, np.zeros((), values.dtype))
+    out = []
+    for v in values.ravel().tolist():
+        if math.isnan(v):
+            out.append(0)
+        elif v >= info.max:
+            out.append(int(top))
+        elif v <= info.min:
+            out.append(info.min)
+        else:
+            out.append(int(v) if truncate else round(v))
+    return np.array(out, dtype).reshape(values.shape)

@@ -1,0 +1,67 @@
+"""Run by `test_kernels`, under the AddressSanitizer: every kernel once, on memory that it watches.
+
+With the argument "broken", a kernel that reads one sample too far.
+"""
+
+import sys
+
+import numpy as np
+from cuda_support import identity, picks, random_table, separable, view
+
+import gpuresample as gr
+from gpuresample import work as works
+from gpuresample.engines import cuda_runtime
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda import CudaEngine
+from gpuresample.engines.cuda_host import HostRuntime
+
+STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
+KERNELS = {
+    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box",
+    "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
+}  # fmt: skip
+
+
+def broken(name):
+    text = cuda_runtime.read(name)
+    return text.replace("for (int k = 1; k < taps; k++)", "for (int k = 1; k <= taps; k++)")
+
+
+def main():
+    read = broken if sys.argv[1:] == ["broken"] else cuda_runtime.read
+    options = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=float-cast-overflow")
+    runtime = HostRuntime(read, options)
+    engine = CudaEngine(runtime)
+    rng = np.random.default_rng(0)
+    for n_src, n_dst, n_taps, step in ((37, 41, 9, 0.9), (36, 40, 5, -0.9), (64, 33, 8, 2.0), (5, 6, 5, None)):
+        table = random_table(rng, n_src, n_dst, n_taps, step)
+        for version in ("plain", "tile", "staged"):
+            for columns in (36, 33):
+                src = rng.integers(-9, 9, (1, 2, columns, n_src)).astype(np.int16)
+                dst = np.empty((1, 2, columns, n_dst), np.float32)
+                read_part = view(runtime, src).narrow(3, *table.source_range())
+                run = getattr(engine.axes, version)
+                run(table, read_part, view(runtime, dst), 3, np.dtype(np.float32), Store())
+                if version != "staged":
+                    src, dst = np.ascontiguousarray(src.swapaxes(2, 3)), np.ascontiguousarray(dst.swapaxes(2, 3))
+                    read_part = view(runtime, src).narrow(2, *table.source_range())
+                    run(table, read_part, view(runtime, dst), 2, np.dtype(np.float32), Store())
+    for n_x in (8, 7):
+        src = rng.integers(0, 9, (3, 4, 5)).astype(np.uint8)
+        work = separable([picks(3, [2, 0]), identity(4), picks(5, rng.integers(0, 5, n_x))], n_dst=(4, 4, n_x))
+        engine.run(work, src, np.empty((4, 4, n_x), np.uint8), Store(3))
+    source = gr.Grid((19, 14, 11), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), STRAIGHT)
+    target = gr.Grid((21, 15, 12), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED)
+    for name in ("nearest", "linear", "bspline3", "bspline5", "gaussian", "hamming", "label_linear", "label_gaussian"):
+        for boundary in (None, "mirror", "reflect"):
+            work = works.make_work(source, target, None, name, boundary, False, "single")
+            src = rng.integers(0, 4, (11, 14, 19)).astype(np.int16)
+            engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
+    part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
+    engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
+    assert set(runtime.launches) == KERNELS, set(runtime.launches) ^ KERNELS
+    print(f"{len(KERNELS)} kernels ran")
+
+
+main()
