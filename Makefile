@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test lint types parity speed orders kernels ci clean
+.PHONY: help demo test lint types parity speed orders kernels compile ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -36,10 +36,12 @@ parity: $(VENV)/.cli ## distance from SimpleITK: all interpolations, voxel types
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
-kernels: $(VENV)/.test ## the CUDA kernels without a GPU: run on the CPU, compiled for every GPU generation
+kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)
-	command -v nvcc >/dev/null || $(BIN)/pip install --quiet nvidia-cuda-nvrtc
-	$(BIN)/python -m benchmarks.compile_table
+
+compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
+	@command -v nvcc >/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
+	$(BIN)/python -m benchmarks.compile_table $(ARGS)
 
 orders: $(VENV)/.bench ## the cost rule that orders the passes, against the clock
 	$(BIN)/python -m benchmarks.orders $(ARGS)

@@ -77,7 +77,7 @@ def by_nvcc(text: str) -> str:
             str(source) + ".fatbin",
             str(source),
         ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace", check=False)
     if done.returncode != 0:
         raise RuntimeError(done.stderr)
     return done.stderr

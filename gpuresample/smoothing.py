@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gpuresample import engines, taps
 from gpuresample import work as works
 from gpuresample.checks import numbers, one_of
-from gpuresample.containers import Container, check_memory, unwrap
+from gpuresample.containers import Container, Volume, check_memory, unwrap
 from gpuresample.engines.contract import Store, Work
 from gpuresample.filters import (
     FILTERS,
@@ -35,6 +35,8 @@ PYRAMIDS = ("gaussian", "itk", "itk_recursive")
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}
 _RECURSIVE_TAIL = {"single": 1e-7, "double": 1e-11}
 _RECURSIVE_LEAST = 4
+# Below, in voxels, the weights of derivatives underflow.
+_DERIVATIVE_LEAST = 0.01
 
 
 def gaussian(
@@ -105,6 +107,8 @@ def gaussian(
     rule = _KIND_BOUNDARY[kind] if boundary is None else one_of("boundary", boundary, ("nearest", "reflect", "mirror"))
     _above_zero("truncate", truncate)
     _above_zero("max_error", max_error)
+    if max_radius is not None:
+        max_radius = _count("max_radius", max_radius)
     output = output_dtype(container.dtype, dtype)
     precision = precision_of(container.dtype, output)
     tables = []
@@ -114,6 +118,10 @@ def gaussian(
             raise ValueError(
                 f'kind="recursive" needs at least {_RECURSIVE_LEAST} voxels on every axis that it filters, '
                 f"got {n} on axis {'xyz'[axis]}"
+            )
+        if orders[axis] and 0 < s < _DERIVATIVE_LEAST:
+            raise ValueError(
+                f"sigma must be at least {_DERIVATIVE_LEAST} voxels on axes of order 1 or 2 (or 0), got {sigma!r}"
             )
         if kind == "discrete":
             response = discrete_gaussian_response(s, max_error, max_radius)
@@ -160,7 +168,8 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
         first = max(0, math.floor(start[axis] + 0.5))
         index = np.minimum(first + f[axis] * np.arange(size[axis]), source.size[axis] - 1)
         tables.append(taps.index_table(source.size[axis], index))
-    made = _plan(container, target, tables, container.dtype, "nearest", device, "single", copies=True)
+    precision = precision_of(container.dtype, container.dtype)
+    made = _plan(container, target, tables, container.dtype, "nearest", device, precision, copies=True)
     return made.run(image, out)
 
 
@@ -350,6 +359,13 @@ def pyramid(
     """
     container = unwrap(image)
     steps = _steps(container, levels, factors, schedule)
+    # Checked here too, for levels that need them not.
+    one_of("rounding", rounding, ROUNDINGS)
+    engines.select(device)
+    if isinstance(sigma, str):
+        one_of("sigma", sigma, SIGMA_RULES)
+    else:
+        _voxel_sigmas(container, sigma)
     floats = np.dtype(np.float64 if precision_of(container.dtype, container.dtype) == "double" else np.float32)
     now, grid = image, container.grid
     result = []
@@ -391,7 +407,14 @@ def _rounded(level: Any, grid: Grid, container: Container, rounding: str, device
         return level
     like = level if not isinstance(level, np.ndarray) else None
     target = {"like": like} if like is not None else {"size": level.shape[-grid.dimension :]}
-    return resample(level, **target, interpolation="linear", rounding=rounding, dtype=container.dtype, device=device)
+    dtype = np.dtype(np.uint8) if container.dtype == np.bool_ else container.dtype
+    out = resample(level, **target, interpolation="linear", rounding=rounding, dtype=dtype, device=device)
+    if container.dtype != np.bool_:
+        return out
+    # Floats become booleans by way of bytes, 0 or 1; SimpleITK has no booleans.
+    if isinstance(out, np.ndarray):
+        return out.view(np.bool_)
+    return Volume(out.array.view(np.bool_), out.spacing, out.origin, out.direction)
 
 
 def _steps(container: Container, levels: int | None, factors: Any, schedule: Any) -> list[tuple[int, ...] | None]:
@@ -400,6 +423,8 @@ def _steps(container: Container, levels: int | None, factors: Any, schedule: Any
     if schedule is not None:
         if levels is not None:
             raise ValueError(f"schedule says how many levels there are; it cannot be combined with levels={levels!r}")
+        if isinstance(schedule, np.ndarray):
+            schedule = schedule.tolist()
         if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence) or not schedule:
             raise ValueError(f"schedule must be a non-empty sequence of factors, got {schedule!r}")
         steps: list[tuple[int, ...] | None] = []
@@ -411,15 +436,11 @@ def _steps(container: Container, levels: int | None, factors: Any, schedule: Any
             steps.append(tuple(a // b for a, b in zip(f, before, strict=True)))
             before = f
         return steps
-    n = 4 if levels is None else levels
-    if isinstance(n, bool) or not hasattr(n, "__index__"):
-        raise TypeError(f"levels must be a whole number of at least 1, got {levels!r}")
-    if n < 1:
-        raise ValueError(f"levels must be a whole number of at least 1, got {levels!r}")
+    n = 4 if levels is None else _count("levels", levels)
     step = None if isinstance(factors, str) else _factors(container, factors)
     if isinstance(factors, str):
         one_of("factors", factors, ("isotropic",))
-    return [(1,) * d, *[step] * (int(n) - 1)]
+    return [(1,) * d, *[step] * (n - 1)]
 
 
 def _isotropic(grid: Grid) -> tuple[int, ...]:
@@ -477,6 +498,14 @@ def _orders(container: Container, order: Any, kind: str) -> tuple[int, ...]:
             f'order must be 0 for kind="discrete", got {order!r}; "sampled" and "recursive" take derivatives'
         )
     return tuple(int(v) for v in values)
+
+
+def _count(name: str, value: Any) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be a whole number of at least 1, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
 
 
 def _above_zero(name: str, value: Any) -> None:

@@ -54,7 +54,9 @@ def compiler() -> tuple[str, str]:
     """
     name = os.environ.get("CXX", "g++")
     try:
-        version = subprocess.run([name, "--version"], check=True, capture_output=True, text=True).stdout
+        version = subprocess.run(
+            [name, "--version"], check=True, capture_output=True, encoding="utf-8", errors="replace"
+        ).stdout
     except (OSError, subprocess.CalledProcessError) as error:
         raise RuntimeError(f"running kernels on the CPU needs a C++ compiler; {name!r} (CXX) fails: {error}") from None
     return name, version
@@ -79,7 +81,12 @@ def build(text: str, options: Sequence[str]) -> Path:
     os.close(handle)
     try:
         done = subprocess.run(
-            [name, *options, "-o", temporary, "-"], input=text, capture_output=True, text=True, check=False
+            [name, *options, "-o", temporary, "-"],
+            input=text,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",
+            check=False,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{name} cannot compile a kernel:\n{done.stderr}")
