@@ -89,6 +89,18 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
                 t = t + w6 * acc(src[s6 + j])
                 out[oo + j] = t + w7 * acc(src[s7 + j])
             k += eight
+    elif count >= four:
+        s0 = so
+        s1 = s0 + stride
+        s2 = s1 + stride
+        s3 = s2 + stride
+        w0, w1, w2, w3 = weight[wo], weight[wo + one], weight[wo + two], weight[wo + uint64(3)]
+        for j in range(n):
+            t = none + w0 * acc(src[s0 + j])
+            t = t + w1 * acc(src[s1 + j])
+            t = t + w2 * acc(src[s2 + j])
+            out[oo + j] = t + w3 * acc(src[s3 + j])
+        k = four
     elif count >= two:
         s0 = so
         s1 = s0 + stride
@@ -102,7 +114,20 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
         for j in range(n):
             out[oo + j] = none + w0 * acc(src[so + j])
         k = one
-    while k + two <= count:
+    if k + four <= count:
+        s0 = so + k * stride
+        s1 = s0 + stride
+        s2 = s1 + stride
+        s3 = s2 + stride
+        v = wo + k
+        w0, w1, w2, w3 = weight[v], weight[v + one], weight[v + two], weight[v + uint64(3)]
+        for j in range(n):
+            t = out[oo + j] + w0 * acc(src[s0 + j])
+            t = t + w1 * acc(src[s1 + j])
+            t = t + w2 * acc(src[s2 + j])
+            out[oo + j] = t + w3 * acc(src[s3 + j])
+        k += four
+    if k + two <= count:
         s0 = so + k * stride
         s1 = s0 + stride
         w0, w1 = weight[wo + k], weight[wo + k + one]
