@@ -395,10 +395,16 @@ def shrunk(grid: Grid, factors: tuple[int, ...]) -> Grid:
 def _centred(grid: Grid, size: tuple[int, ...], spacing: tuple[float, ...]) -> Grid:
     """A grid of this size and spacing whose centre is `grid`'s, in the order of operations of ITK's Shrink."""
     bare = Grid(size, spacing, grid.origin, grid.direction)
-    middle_in = grid.points((np.asarray([grid.size]) - 1) / 2.0)[0]
-    middle_out = bare.points((np.asarray([size]) - 1) / 2.0)[0]
-    origin = np.asarray(grid.origin) + (middle_in - middle_out)
+    origin = np.asarray(grid.origin) + (_middle(grid) - _middle(bare))
     return Grid(size, spacing, tuple(origin.tolist()), grid.direction)
+
+
+def _middle(grid: Grid) -> FloatArray:
+    """The grid's centre. ITK adds the origin last here, unlike to whole indices (`Grid.points`)."""
+    p = np.zeros(grid.dimension)
+    for j in range(grid.dimension):
+        p += grid.index_to_point[:, j] * ((grid.size[j] - 1) / 2.0)
+    return p + np.asarray(grid.origin)
 
 
 def _rounded(level: Any, grid: Grid, container: Container, rounding: str, device: str) -> Any:
@@ -423,6 +429,8 @@ def _steps(container: Container, levels: int | None, factors: Any, schedule: Any
     if schedule is not None:
         if levels is not None:
             raise ValueError(f"schedule says how many levels there are; it cannot be combined with levels={levels!r}")
+        if isinstance(factors, str) or np.any(np.asarray(factors) != 2):
+            raise ValueError(f"schedule says every factor; it cannot be combined with factors={factors!r}")
         if isinstance(schedule, np.ndarray):
             schedule = schedule.tolist()
         if isinstance(schedule, (str, bytes)) or not isinstance(schedule, Sequence) or not schedule:
@@ -461,7 +469,7 @@ def _rule_sigma(rule: str, factor: int) -> float:
 def _factors(container: Container, value: Any, name: str = "factors") -> tuple[int, ...]:
     """Whole numbers of at least 1 for axes x, y, z."""
     d = container.grid.dimension
-    if isinstance(value, Real):
+    if isinstance(value, Real) and not isinstance(value, bool):
         value = (value,) * d
     values = container.order(numbers(name, value, d))
     if any(v < 1 or v != int(v) for v in values):
@@ -488,7 +496,7 @@ def _sigmas(container: Container, value: Any) -> tuple[float, ...]:
 
 def _orders(container: Container, order: Any, kind: str) -> tuple[int, ...]:
     d = container.grid.dimension
-    if isinstance(order, Real):
+    if isinstance(order, Real) and not isinstance(order, bool):
         order = (order,) * d
     values = container.order(numbers("order", order, d))
     if any(v not in (0, 1, 2) for v in values):

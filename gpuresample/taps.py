@@ -148,7 +148,8 @@ def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float) -> T
     # Half of the allowance on either side; exact zeros always go.
     lead = (np.cumsum(magnitude, axis=1) <= tolerance / 2).sum(axis=1)
     tail = (np.cumsum(magnitude[:, ::-1], axis=1) <= tolerance / 2).sum(axis=1)
-    lead = np.minimum(lead, width - 1)
+    # A row without weights, as of a derivative on a mirror, keeps its first tap: its last may lie outside.
+    lead[lead == width] = 0
     count = np.maximum(width - lead - tail, 1)
     n_taps = int(count.max(initial=1))
     k = np.arange(n_taps)

@@ -7,9 +7,12 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
+from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
+from gpuresample.cli.downsample import downsample
 from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
+from gpuresample.cli.pyramid import pyramid
 from gpuresample.cli.resample import resample
 
 app = typer.Typer(
@@ -21,6 +24,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=SeveralNumbers)(resample)
+app.command(cls=SeveralNumbers)(blur)
+app.command(cls=SeveralNumbers)(downsample)
+app.command(cls=SeveralNumbers)(pyramid)
 app.command()(info)
 app.command(cls=SeveralNumbers)(demo)
 

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from typer.core import TyperCommand
 
-SEVERAL = ("--spacing", "--size", "--antialias")
+SEVERAL = ("--spacing", "--size", "--antialias", "--sigma", "--factors", "--order")
 ALONE = ("--antialias",)  # says something without numbers, too
 MOST = 4  # numbers after an option: no image has more axes
 
@@ -85,6 +85,21 @@ def one_or_all(name: str, text: str | None) -> float | list[float] | None:
     """Numbers of which a single one serves all axes."""
     values = numbers(name, text, float)
     return values[0] if values is not None and len(values) == 1 else values
+
+
+def rule_or_numbers(name: str, text: str) -> str | float | list[float]:
+    """Numbers as `one_or_all` has them, or the name of a rule.
+
+    Raises
+    ------
+    ValueError
+        If it is nothing.
+    """
+    if text.strip() and not _is_numbers(text):
+        return text
+    values = one_or_all(name, text)
+    assert values is not None
+    return values
 
 
 def number(name: str, text: str) -> int | float:

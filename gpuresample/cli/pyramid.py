@@ -1,0 +1,186 @@
+"""`gpuresample pyramid IN OUTDIR`: a Gaussian pyramid, a file a level, and a picture of them."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import numpy as np
+import numpy.typing as npt
+import typer
+
+import gpuresample as gr
+from gpuresample import files
+from gpuresample.cli import console, filtering, options
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+_VALUES, _RUN = "Values", "Running"
+_ABREAST = 5  # levels in one row of the picture
+_ELSE = ".nii.gz"  # the extension where the input's own is not written
+
+
+def pyramid(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder with a DICOM series.")],
+    folder: Annotated[Path, typer.Argument(metavar="OUTDIR", help="Folder of the levels; made where missing.")],
+    levels: Annotated[int, typer.Option(help="Number of levels, the volume itself included.")] = 4,
+    factors: Annotated[
+        str,
+        typer.Option(
+            metavar="isotropic | X Y Z",
+            help="From one level to the next: whole numbers, one for all axes, or isotropic: "
+            "thick slices wait until the other axes have caught up.",
+        ),
+    ] = "2",
+    sigma: Annotated[
+        str,
+        typer.Option(
+            metavar="RULE | X Y Z",
+            help="Of each step's blur: auto, itk, skimage, cardoso, or numbers in voxels of the level before.",
+            rich_help_panel=_VALUES,
+        ),
+    ] = "auto",
+    rounding: Annotated[
+        str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=_VALUES)
+    ] = "nearest",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
+    series: Annotated[
+        str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=_RUN)
+    ] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace levels that exist.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Write a Gaussian pyramid: `NAME_level0` is the volume itself, `NAME_levels.png` shows them all.
+
+    gpuresample pyramid ct.nii.gz levels --levels 4
+
+    gpuresample pyramid ct.nii.gz levels --factors isotropic
+    """
+    import matplotlib  # noqa: F401  # missing is better known now than after the work
+
+    stem, ending = _name(source)
+    names = [folder / f"{stem}_level{k}{ending}" for k in range(max(levels, 1))]
+    picture = folder / f"{stem}_levels.png"
+    _check_folder(folder, [*names, picture], overwrite)
+    keywords: dict[str, Any] = {
+        "factors": options.rule_or_numbers("--factors", factors),
+        "sigma": options.rule_or_numbers("--sigma", sigma),
+        "rounding": rounding,
+        "device": device,
+    }
+    with console.Phases() as phases:
+        image, _ = filtering.read(phases, source, series, lambda probe: _quietly(probe, levels, keywords))
+        if threads is not None:
+            gr.set_num_threads(threads)
+        with phases.phase("levels", f"making {levels} levels"):
+            made = gr.pyramid(image, levels, **keywords)
+        folder.mkdir(parents=True, exist_ok=True)
+        for k, (level, path) in enumerate(zip(made, names, strict=False)):
+            with phases.phase("write", f"writing {path.name}, {k + 1} of {len(made)}"), console.native_stderr_hidden():
+                files.write(level, path, overwrite)
+        with phases.phase("draw", f"drawing {picture.name}"):
+            draw(made, picture)
+    for level, path in zip(made, names, strict=False):
+        typer.echo(f"{path}: {filtering.geometry(files.Header.of(level))}")
+    typer.echo(f"{picture}: {len(made)} levels; {filtering.spent(phases)}")
+
+
+def _quietly(probe: Any, levels: int, keywords: dict[str, Any]) -> None:
+    """Try the arguments; that the small stand-in is soon used up says nothing of the file."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        gr.pyramid(probe, levels, **keywords)
+
+
+def _name(source: Path) -> tuple[str, str]:
+    """Stem and extension of the levels' files."""
+    name = source.resolve().name
+    ending = next((e for e in files.WRITABLE if name.endswith(e) and name != e), None)
+    if ending is not None:
+        return name[: -len(ending)], ending
+    return (name if source.is_dir() else source.stem), _ELSE
+
+
+def _check_folder(folder: Path, paths: list[Path], overwrite: bool) -> None:
+    """Whether the files could be written, before anything is."""
+    if folder.exists():
+        if not folder.is_dir():
+            raise NotADirectoryError(f"{folder}: is not a folder")
+        for path in paths[:-1]:
+            files.check_output(path, overwrite)
+        if paths[-1].exists() and not overwrite:
+            raise FileExistsError(f"{paths[-1]}: exists already; to replace it, say so (--overwrite)")
+        return
+    above = next(p for p in folder.absolute().parents if p.exists())
+    if not above.is_dir():
+        raise NotADirectoryError(f"{folder}: {above} is not a folder")
+    if not os.access(above, os.W_OK):
+        raise PermissionError(f"{folder}: the folder {above} is not writable")
+
+
+def draw(levels: list[SimpleITK.Image], path: Path) -> None:
+    """Draw the middle axial slice of every level side by side, all to one physical scale, as a PNG.
+
+    Parameters
+    ----------
+    levels : list of SimpleITK.Image
+        Finest first; of vectors the first component, of time series the first volume.
+    path : Path
+        Where the picture goes; an older one is replaced.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+    slices = [_middle(level) for level in levels]
+    finite = slices[0][0][np.isfinite(slices[0][0])]
+    low, high = np.percentile(finite, (0.5, 99.5)).tolist() if finite.size else (0.0, 1.0)
+    if low == high:
+        low, high = float(finite.min(initial=low)), float(finite.max(initial=high))
+    # Every panel covers the first level's box, so that a millimetre is as long in all of them.
+    wide = max(pixels.shape[1] * sx for pixels, sx, _ in slices)
+    tall = max(pixels.shape[0] * sy for pixels, _, sy in slices)
+    columns = len(slices) if len(slices) <= _ABREAST else min(-(-len(slices) // 2), _ABREAST)
+    rows = -(-len(slices) // columns)
+    # Inches of a panel; narrower ones would not hold their titles.
+    width, height = 3.0, min(max(3.0 * tall / wide, 0.8), 6.0)
+    figure = Figure(
+        figsize=(width * columns + 0.2, (height + 0.6) * rows + 0.1),
+        dpi=120,
+        facecolor="white",
+        layout=ConstrainedLayoutEngine(w_pad=0.04, h_pad=0.08),
+    )
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[len(slices) :]:
+        ax.axis("off")
+    for k, (ax, level, (pixels, sx, sy)) in enumerate(zip(axes, levels, slices, strict=False)):
+        half_x, half_y = pixels.shape[1] * sx / 2, pixels.shape[0] * sy / 2
+        box = (-half_x, half_x, half_y, -half_y)
+        ax.imshow(pixels, cmap="gray", vmin=low, vmax=high, extent=box, interpolation="nearest")
+        ax.set(xticks=[], yticks=[], xlim=(-wide / 2, wide / 2), ylim=(tall / 2, -tall / 2), aspect="equal")
+        size, spacing = level.GetSize()[:3], level.GetSpacing()[:3]
+        # No frame: what a level lacks at its rim shows as such.
+        ax.spines[:].set_visible(False)
+        ax.set_title(f"level {k}: {console.times(size)}\n{console.times(spacing, 'mm')}", fontsize=11, linespacing=1.3)
+    with files.replacing(path) as partial:
+        FigureCanvasAgg(figure).print_png(str(partial))
+
+
+def _middle(image: SimpleITK.Image) -> tuple[npt.NDArray[np.float64], float, float]:
+    """Pixels of the middle axial slice, and their spacing along x and y."""
+    import SimpleITK as sitk
+
+    if image.GetDimension() == 4:
+        image = image[..., 0]
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        image = sitk.VectorIndexSelectionCast(image, 0)
+    if image.GetDimension() == 3:
+        image = sitk.DICOMOrient(image, "LPS")
+        image = image[:, :, image.GetSize()[2] // 2]
+    sx, sy = image.GetSpacing()
+    return sitk.GetArrayFromImage(image).astype(np.float64), sx, sy
