@@ -37,6 +37,10 @@ class Times:
         return f"{100 * low:+.0f} / {100 * high:+.0f} %"
 
 
+# Seconds of quiet before every run.
+SETTLE = 0.05
+
+
 def interleaved(
     calls: Mapping[str, Callable[[], Any]], runs: int, budget: float, at_least: int = 3
 ) -> dict[str, Times]:
@@ -51,6 +55,8 @@ def interleaved(
             taken = times[name].seconds
             if len(taken) >= at_least and sum(taken) > budget:
                 continue
+            # OpenMP's threads go on spinning for milliseconds after a peer's call; they are not to slow the next one.
+            time.sleep(SETTLE)
             start = time.perf_counter()
             result = call()
             taken.append(time.perf_counter() - start)
