@@ -46,3 +46,16 @@ def threads():
 
     yield gr.set_num_threads
     gr.set_num_threads(None)
+
+
+@pytest.fixture
+def run(capsys):
+    """`run(*arguments)`: exit code, standard output, standard error of the command line."""
+    from gpuresample.cli import main
+
+    def run(*arguments):
+        code = main([str(a) for a in arguments])
+        said = capsys.readouterr()
+        return code, said.out, said.err
+
+    return run

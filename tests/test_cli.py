@@ -11,6 +11,7 @@ import textwrap
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cli_support import refused, volume
 
 import gpuresample as gr
 
@@ -21,41 +22,12 @@ from gpuresample import demo, files, phantom
 from gpuresample.cli import console, main, options
 
 
-def volume(pixel=sitk.sitkInt16, size=(24, 20, 12), seed=0):
-    shape = size[::-1]
-    values = np.random.default_rng(seed).integers(0, 200, shape)
-    image = sitk.Cast(sitk.GetImageFromArray(values.astype(np.int16)), pixel)
-    image.SetSpacing((0.8, 0.8, 1.5)[: len(size)])
-    image.SetOrigin((-10.0, 20.0, 30.0)[: len(size)])
-    return image
-
-
 @pytest.fixture
 def ct(tmp_path):
     """A small volume in a file."""
     path = tmp_path / "ct.nii.gz"
     files.write(volume(), path)
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """`run(*arguments)`: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        code = main([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-def refused(answer, code, pattern):
-    """An error is its exit code and one line."""
-    got, out, err = answer
-    assert got == code, err
-    assert out == ""
-    assert re.fullmatch(rf"error: [^\n]*{pattern}[^\n]*\n", err), err
 
 
 def assert_equal(a, b):

@@ -7,6 +7,7 @@ import sys
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from cli_support import refused, volume
 
 import gpuresample as gr
 
@@ -14,18 +15,10 @@ pytest.importorskip("typer", reason="the command line is the extra gpuresample[c
 pytest.importorskip("rich", reason="the command line is the extra gpuresample[cli]")
 
 from gpuresample import files
-from gpuresample.cli import main, options
+from gpuresample.cli import options
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ONE_TO_ONE = [("blur", ("--sigma", 1)), ("downsample", ("--factors", 2))]
-
-
-def volume(pixel=sitk.sitkInt16, size=(24, 20, 12)):
-    values = np.random.default_rng(0).integers(0, 200, size[::-1])
-    image = sitk.Cast(sitk.GetImageFromArray(values.astype(np.int16)), pixel)
-    image.SetSpacing((0.8, 0.8, 1.5)[: len(size)])
-    image.SetOrigin((-10.0, 20.0, 30.0)[: len(size)])
-    return image
 
 
 @pytest.fixture
@@ -34,26 +27,6 @@ def ct(tmp_path):
     path = tmp_path / "ct.nrrd"
     files.write(volume(), path)
     return path
-
-
-@pytest.fixture
-def run(capsys):
-    """`run(*arguments)`: exit code, standard output, standard error."""
-
-    def run(*arguments):
-        code = main([str(a) for a in arguments])
-        said = capsys.readouterr()
-        return code, said.out, said.err
-
-    return run
-
-
-def refused(answer, code, pattern):
-    """An error is its exit code and one line."""
-    got, out, err = answer
-    assert got == code, err
-    assert out == ""
-    assert re.fullmatch(rf"error: [^\n]*{pattern}[^\n]*\n", err), err
 
 
 def assert_equal(path, wanted):
