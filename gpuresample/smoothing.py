@@ -29,7 +29,6 @@ from gpuresample.resampling import ROUNDINGS, output_dtype, resample
 
 KINDS = ("discrete", "sampled", "recursive")
 SIGMA_RULES = ("auto", "skimage", "itk", "cardoso")
-PYRAMIDS = ("gaussian", "itk", "itk_recursive")
 
 # How a line goes on past its ends, unless `boundary` says otherwise: as in the filter that the kind is taken from.
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}

@@ -32,15 +32,6 @@ def fold(k, n, rule):
     return k if k < n else last - k
 
 
-@njit(inline="always")
-def locate(coordinates, row, i, lines, x0, n0, axis):
-    """Continuous source index of voxel `i` of a row along x, y, z `axis`, in ITK's order of operations."""
-    if lines:
-        a, b = coordinates[row, 0, axis], coordinates[row, 1, axis]
-        return a + (x0 + i) / n0 * (b - a)
-    return coordinates[row, i, axis]
-
-
 @njit(**OPTIONS)
 def positions(n_x, x0, n0):
     """Where the voxels of a row lie between its ends, from 0 to 1: the same for all rows, so divided once."""
@@ -409,13 +400,16 @@ def vote_rows(
     oz, oy, ox = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
     values = np.empty(512, src.dtype)
     sums = np.empty(512)
+    xs, ys, zs = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    along = positions(n_x, x0, n0)
     for row in range(coordinates.shape[0]):
         z, y = (row0 + row) // n_y, (row0 + row) % n_y
         out = do + z * dst_strides[0] + y * dst_strides[1]
+        locate_row(coordinates, row, lines, along, 0, xs)
+        locate_row(coordinates, row, lines, along, 1, ys)
+        locate_row(coordinates, row, lines, along, 2, zs)
         for i in range(n_x):
-            px = locate(coordinates, row, i, lines, x0, n0, 0)
-            py = locate(coordinates, row, i, lines, x0, n0, 1)
-            pz = locate(coordinates, row, i, lines, x0, n0, 2)
+            px, py, pz = xs[i], ys[i], zs[i]
             at = uint64(out + i * dst_strides[2])
             if not (box[0, 0] <= pz < box[0, 1] and box[1, 0] <= py < box[1, 1] and box[2, 0] <= px < box[2, 1]):
                 dst[at] = default

@@ -415,14 +415,3 @@ def copy_block(src, so, dst, do, strides, a_index, b_index, x_index, a0, a1, b0,
                 step_s, step_d = uint64(sx), uint64(dx)
                 for j in range(n):
                     dst[d + j * step_d] = src[s + uint64(x_index[j]) * step_s]
-
-
-@njit(**OPTIONS)
-def fill_block(dst, do, da, db, dx, n_a, n_b, n_x, value):
-    """One value into a block."""
-    for i in range(n_a):
-        for r in range(n_b):
-            d = uint64(do + i * da + r * db)
-            step = uint64(dx)
-            for j in range(uint64(n_x)):
-                dst[d + j * step] = value
