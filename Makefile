@@ -8,20 +8,28 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test lint types parity speed orders kernels compile ci clean
+.PHONY: help demo test test-integrations lint types parity speed orders kernels compile ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
 .DELETE_ON_ERROR:
 
 help: ## this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26
 
 demo: $(VENV)/.cli ## resample a synthetic chest CT, compare with SimpleITK, draw a picture
 	$(BIN)/gpuresample demo $(ARGS)
 
 test: $(VENV)/.test ## the tests
 	$(BIN)/python -m pytest $(ARGS)
+
+# torch and what builds on it: large, slow to install, and nothing that `make test` may lean on.
+test-integrations: ## the tests against torch, MONAI, TorchIO, nnU-Net, in an environment of their own
+	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" integrations-here
+
+.PHONY: integrations-here
+integrations-here: $(VENV)/.integrations
+	$(BIN)/python -m pytest tests/integrations $(ARGS)
 
 lint: $(VENV)/.lint ## ruff: rules and formatting
 	$(BIN)/ruff check .
@@ -50,7 +58,7 @@ ci: ## everything that a change must pass
 	.ci/run
 
 clean: ## remove .venv, caches, builds and what the demo wrote
-	rm -rf $(VENV) build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-integrations build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
