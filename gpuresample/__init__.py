@@ -23,6 +23,7 @@ _HOMES = {
     "expand": "smoothing",
     "downsample": "smoothing",
     "pyramid": "smoothing",
+    "ensemble": "ensembling",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -36,6 +37,7 @@ __all__ = [
     "__version__",
     "bin_shrink",
     "downsample",
+    "ensemble",
     "expand",
     "gaussian",
     "get_num_threads",
@@ -50,6 +52,7 @@ if TYPE_CHECKING:
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.pool import get_num_threads as get_num_threads
     from gpuresample.engines.pool import set_num_threads as set_num_threads
+    from gpuresample.ensembling import ensemble as ensemble
     from gpuresample.grid import Grid as Grid
     from gpuresample.plans import Plan as Plan
     from gpuresample.resampling import plan as plan

@@ -373,3 +373,18 @@ def _pixel_id(dtype: np.dtype[Any], vector: bool) -> int:
         raise TypeError(f"dtype must be a type that SimpleITK images have ({', '.join(names)}), got {dtype}")
     pixel: int = getattr(sitk, f"sitk{'Vector' if vector else ''}{names[dtype.name]}")
     return pixel
+
+
+def blank(kind: str, grid: Grid, dtype: np.dtype[Any], channels: int = 0) -> tuple[Any, Array]:
+    """A new image of a kind on a grid, and its voxels to write to, (channels,) (z,) y, x, their values undefined."""
+    if kind == "image":
+        import SimpleITK as sitk
+
+        image = sitk.Image(grid.size, _pixel_id(dtype, channels > 0), channels)
+        image.SetSpacing(grid.spacing)
+        image.SetOrigin(grid.origin)
+        image.SetDirection(grid.direction)
+        voxels = writable_alias(sitk.GetArrayViewFromImage(image), keep=image)
+        return image, np.moveaxis(voxels, -1, 0) if channels else voxels
+    array = np.empty(((channels,) if channels else ()) + grid.size[::-1], dtype)
+    return array if kind == "array" else Volume(array, grid.spacing, grid.origin, grid.direction), array

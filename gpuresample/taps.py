@@ -257,21 +257,22 @@ def block_sum_table(n_src: int, factor: int) -> TapTable:
     return TapTable(n_src, factor * np.arange(n_dst), np.full(n_dst, factor), np.ones((n_dst, factor)))
 
 
-def inside(x: FloatArray, n_src: int, boundary: str | None) -> npt.NDArray[np.bool_]:
+def inside(x: FloatArray, n_src: int, boundary: str | None, margin: float = 0.0) -> npt.NDArray[np.bool_]:
     """Which samples are interpolated; the rest take the default value.
 
     SimpleITK's rule (`boundary=None`): the voxels' whole boxes, lower face in, upper face out, no tolerance.
-    "constant" is SciPy's: from the first voxel's centre to the last's. The other boundaries have no outside.
+    "constant" is SciPy's: from the first voxel's centre to the last's. The other boundaries have no outside. The inside
+    grows by `margin` voxels on either side.
     """
-    lo, hi = inside_box(n_src, boundary)
+    lo, hi = inside_box(n_src, boundary, margin)
     return (x >= lo) & (x < hi)
 
 
-def inside_box(n_src: int, boundary: str | None) -> tuple[float, float]:
+def inside_box(n_src: int, boundary: str | None, margin: float = 0.0) -> tuple[float, float]:
     """Lower (included) and upper (excluded) bound of the continuous indices that are interpolated."""
     if boundary is None:
-        return -0.5, n_src - 0.5
+        return -0.5 - margin, n_src - 0.5 + margin
     if boundary == "constant":
         # Where corners are aligned the last sample is the last voxel's centre, give or take a rounding.
-        return -CENTRE_SLACK, n_src - 1.0 + CENTRE_SLACK
+        return -CENTRE_SLACK - margin, n_src - 1.0 + CENTRE_SLACK + margin
     return -np.inf, np.inf

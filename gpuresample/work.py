@@ -37,6 +37,7 @@ def make_work(
     boundary: str | None,
     antialias: bool | tuple[float, ...],
     precision: str,
+    margin: float = 0.0,
 ) -> Work:
     """The work that resamples `source` onto `target`.
 
@@ -54,10 +55,11 @@ def make_work(
         every source axis x, y, z, in source voxels.
     precision : {"single", "double"}
         What tables are cut for and sums are made in.
+    margin : float
+        Voxels of the source by which its inside is taken to be larger on every side.
     """
-    if transform is None or transform.is_linear:
-        return _cached_work(source, target, transform, interpolation, boundary, antialias, precision)
-    return _make_work(source, target, transform, interpolation, boundary, antialias, precision)
+    make = _cached_work if transform is None or transform.is_linear else _make_work
+    return make(source, target, transform, interpolation, boundary, antialias, precision, margin)
 
 
 def _make_work(
@@ -68,13 +70,14 @@ def _make_work(
     boundary: str | None,
     antialias: bool | tuple[float, ...],
     precision: str,
+    margin: float = 0.0,
 ) -> Work:
     f = FILTERS[interpolation]
     where = map_indices(target, source, transform)
     blur = _blur(where, target, antialias)
     if isinstance(where, AxisMap) and f.method != "vote":
-        return sampled(where, source, f, boundary, blur, precision)
-    return _gather(where, source, target, f, boundary, blur, precision)
+        return sampled(where, source, f, boundary, blur, precision, margin)
+    return _gather(where, source, target, f, boundary, blur, precision, margin)
 
 
 _cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
@@ -102,9 +105,18 @@ def _blur(
 
 
 def sampled(
-    where: AxisMap, source: Grid, f: Filter, boundary: str | None, blur: tuple[FloatArray | None, ...], precision: str
+    where: AxisMap,
+    source: Grid,
+    f: Filter,
+    boundary: str | None,
+    blur: tuple[FloatArray | None, ...],
+    precision: str,
+    margin: float = 0.0,
 ) -> Separable:
-    """Sampling `source` at `where` with filter `f`, after a blur (see `taps.build`) along its axes x, y, z."""
+    """Sampling `source` at `where` with filter `f`, after a blur (see `taps.build`) along its axes x, y, z.
+
+    `margin`: see `make_work`.
+    """
     d = source.dimension
     tables: list[TapTable] = []
     dst_axis: list[int] = []
@@ -113,7 +125,7 @@ def sampled(
     for axis in reversed(range(d)):  # source axes as arrays have them: z, y, x
         out = where.source_axis.index(axis)
         x, n = where.x[out], source.size[axis]
-        rows = np.flatnonzero(taps.inside(x, n, boundary))
+        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
         lo, hi = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
         tables.append(taps.build(f, x[lo:hi], n, boundary=boundary, blur=blur[axis], precision=precision))
         dst_axis.append(2 - out)
@@ -175,6 +187,7 @@ def _gather(
     boundary: str | None,
     blur: tuple[FloatArray | None, ...],
     precision: str,
+    margin: float,
 ) -> Gather:
     d = source.dimension
     n_src = (1,) * (3 - d) + source.size[::-1]
@@ -187,7 +200,7 @@ def _gather(
     # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
     # are computed until they settle.
     pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" else 0
-    box = tuple(taps.inside_box(n, boundary) for n in n_src)
+    box = tuple(taps.inside_box(n, boundary, margin) for n in n_src)
     prefilter = None
     if f.spline_order > 1 or any(s is not None for s in blur):
         tables = [
@@ -321,6 +334,12 @@ def _coordinate_range(work: Gather, block: tuple[Range, Range, Range]) -> list[t
     return [
         (max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo.tolist()[::-1], hi.tolist()[::-1], work.box, strict=True)
     ]
+
+
+def reaches(work: Gather) -> bool:
+    """Whether the target's bounding box, seen from the source, meets the source."""
+    n_z, n_y, n_x = work.n_dst
+    return all(lo <= hi for lo, hi in _coordinate_range(work, ((0, n_z), (0, n_y), (0, n_x))))
 
 
 def _tap_region(work: Gather, block: tuple[Range, Range, Range]) -> list[Range]:

@@ -6,7 +6,7 @@ batch of independent volumes. 2-D work has z of size 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -140,11 +140,98 @@ class Gather:
 
 Work = Separable | Gather
 
+# What makes probabilities of scores, and how classes become a label, as kernels see them.
+ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
+CHOICES = {"largest": 0, "bits": 1, "regions": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of an ensemble.
+
+    Attributes
+    ----------
+    work : Separable or Gather
+        From its scores' grid to the target, in sums of float32.
+    weight : float
+        Its share of the average.
+    """
+
+    work: Work
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Class scores of several models, resampled, averaged and decided, voxel by voxel.
+
+    Outside a model's grid its answer is class 0 for certain (for sigmoids: no class). A voxel where a model has no
+    usable score (NaN, or no finite one) counts as class 0, or as no class where classes overlap; its floats are NaN.
+
+    Attributes
+    ----------
+    members : tuple of Member
+    classes : int
+    n_dst : three int
+        Target size z, y, x.
+    activation : {"none", "softmax", "sigmoid"}
+    before : bool
+        Whether the activation comes before the resampling, on the models' own grids.
+    choose : {"largest", "bits", "regions"}
+        "largest": the class with the largest average, of equals the lowest. "bits": the bits of all classes above their
+        thresholds. "regions": of these the last.
+    thresholds : ndarray, float32, shape (classes,)
+        In units of probability; for "bits" and "regions".
+    values : ndarray, uint64, shape (classes + 1,)
+        What a class is called, and at the end what a voxel of no class is called.
+    """
+
+    members: tuple[Member, ...]
+    classes: int
+    n_dst: tuple[int, int, int]
+    activation: str
+    before: bool
+    choose: str
+    thresholds: npt.NDArray[np.float32]
+    values: npt.NDArray[np.uint64]
+
+
+@dataclass(frozen=True, eq=False)
+class Outputs:
+    """Where the answers of an ensemble go; None for what is not asked for.
+
+    Attributes
+    ----------
+    labels : array, unsigned integers, [z, y, x]
+    probabilities : array, float32, [class, z, y, x]
+    confidence : array, float32, [z, y, x]
+        The largest average probability.
+    entropy : array, float32, [z, y, x]
+        -sum p ln p of the average; of sigmoids each class against its absence.
+    """
+
+    labels: Any = None
+    probabilities: Any = None
+    confidence: Any = None
+    entropy: Any = None
+
+    @property
+    def only_labels(self) -> bool:
+        """Whether nothing but labels is asked for."""
+        return self.probabilities is None and self.confidence is None and self.entropy is None
+
 
 class Engine(Protocol):
     """The contract both engines meet."""
 
     name: str
+    score_types: tuple[str, ...]
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""
+
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs) -> list[int]:
+        """Fill `outputs` from the scores [class, z, y, x] of every member, float32 (or what `score_types` has).
+
+        Answers the number of voxels without usable scores, for every member.
+        """

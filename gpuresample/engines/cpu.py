@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines import cpu_ensemble
+from gpuresample.engines.contract import Ensemble, Gather, Outputs, Store, Work
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
 
 name = "cpu"
+score_types = ("float32",)
 
 
 def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
@@ -32,3 +35,8 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
         run_copy(work, src, dst)
     else:
         run_separable(work, src, dst, store)
+
+
+def combine(work: Ensemble, scores: Sequence[npt.NDArray[Any]], outputs: Outputs) -> list[int]:
+    """Fill `outputs` from the scores [class, z, y, x] of every member. See `contract.Engine`."""
+    return cpu_ensemble.combine(run, work, scores, outputs)

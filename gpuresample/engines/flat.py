@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -72,3 +73,15 @@ def flatten(array: npt.NDArray[Any]) -> Flat:
         return Flat(array)
     except ValueError:
         return Flat(array.astype(array.dtype.newbyteorder("="), order="C", copy=True))
+
+
+def span(flats: Sequence[Flat]) -> tuple[npt.NDArray[Any], list[int]]:
+    """Arrays of one type as offsets into one flat memory, from the lowest address of all to the highest.
+
+    So a kernel takes any number of arrays. What lies between them belongs to somebody else and is not to be touched.
+    """
+    addresses = [flat.memory.__array_interface__["data"][0] for flat in flats]
+    low, item = min(addresses), flats[0].memory.itemsize
+    high = max(at + flat.memory.nbytes for at, flat in zip(addresses, flats, strict=True))
+    memory = _alias(low, ((high - low) // item,), flats[0].memory.dtype, keep=list(flats))
+    return memory, [(at - low) // item + flat.offsets[0] for at, flat in zip(addresses, flats, strict=True)]
