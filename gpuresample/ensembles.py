@@ -80,7 +80,7 @@ class EnsemblePlan:
         """
         engine = engines.select(self.device)
         d = self.target.dimension
-        counts = np.zeros(len(scores), np.int64)
+        counts = engine.new_counts(len(scores))
         done = 0
         for block in self._blocks(scores, engine.score_types, outputs):
             members, parts = [], []
@@ -91,11 +91,10 @@ class EnsemblePlan:
             n_dst = z1 - z0, y1 - y0, x1 - x0
             here = (..., slice(z0, z1), slice(y0, y1), slice(x0, x1))
             part = Outputs(**{name: None if array is None else array[here] for name, array in vars(outputs).items()})
-            counts += engine.combine(replace(self.work, members=tuple(members), n_dst=n_dst), parts, part)
+            engine.combine(replace(self.work, members=tuple(members), n_dst=n_dst), parts, part, counts)
             done += math.prod(n_dst)
             progress(done / math.prod(self.work.n_dst))
-        result: list[int] = counts.tolist()
-        return result
+        return engine.read_counts(counts)
 
     def _blocks(self, scores: Sequence[Any], types: Sequence[str], outputs: Outputs) -> Iterator[Block]:
         """The target in blocks of whole rows along x, whose copies of scores stay within bounds."""

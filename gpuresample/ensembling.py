@@ -367,7 +367,7 @@ def _thresholds(value: Any, classes: int, activation: str | None) -> npt.NDArray
     for v in values:
         if isinstance(v, bool) or not isinstance(v, Real):
             raise TypeError(f"threshold must be numbers between 0 and 1, got {value!r}")
-        if not 0 < v < 1:
+        if not 0 < float(v) < 1:
             raise ValueError(f"threshold must lie between 0 and 1, got {value!r}")
     return np.array(values, np.float32)
 

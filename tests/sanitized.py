@@ -9,9 +9,10 @@ import numpy as np
 from cuda_support import identity, picks, random_table, separable, view
 
 import gpuresample as gr
+from gpuresample import ensembles
 from gpuresample import work as works
 from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Store
+from gpuresample.engines.contract import Ensemble, Outputs, Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime
 
@@ -20,12 +21,25 @@ TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
     "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box",
     "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
+    "ensemble_normalise", "ensemble_decide", "ensemble_activate",
 }  # fmt: skip
 
 
 def broken(name):
     text = cuda_runtime.read(name)
     return text.replace("for (int k = 1; k < taps; k++)", "for (int k = 1; k <= taps; k++)")
+
+
+def ensembles_once(engine, *grids):
+    """Models on both grids, onto the first."""
+    models = [np.random.default_rng(1).standard_normal((3, *g.size[::-1])).astype(np.float32) for g in grids]
+    shape = grids[0].size[::-1]
+    for interpolation, before in (("linear", False), ("bspline3", True)):
+        members = tuple(ensembles.member(g, grids[0], interpolation, 0.5) for g in grids)
+        thresholds, values = np.full(3, 0.5, np.float32), np.arange(4, dtype=np.uint64)
+        work = Ensemble(members, 3, shape, "softmax", before, "largest", thresholds, values)
+        floats = [np.empty((3, *shape), np.float32), *[np.empty(shape, np.float32) for _ in range(2)]]
+        engine.combine(work, models, Outputs(np.empty(shape, np.uint8), *floats), engine.new_counts(2))
 
 
 def main():
@@ -60,6 +74,7 @@ def main():
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
     engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
+    ensembles_once(engine, source, target)
     assert set(runtime.launches) == KERNELS, set(runtime.launches) ^ KERNELS
     print(f"{len(KERNELS)} kernels ran")
 

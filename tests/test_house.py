@@ -38,6 +38,7 @@ LAYERS = [
     "engines.cuda_host",
     "engines.cuda_axis",
     "engines.cuda_gather",
+    "engines.cuda_ensemble",
     "engines.cuda",
     "engines",
     "containers",

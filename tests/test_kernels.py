@@ -17,6 +17,7 @@ from cuda_support import (
     LAYOUTS,
     Guarded,
     identity,
+    patched,
     picks,
     random_table,
     run_twice,
@@ -48,7 +49,7 @@ except RuntimeError as error:
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
-FILES = ("resample_axis", "resample_volume", "take", "gather", "vote")
+FILES = ("resample_axis", "resample_volume", "take", "gather", "vote", "ensemble")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
 TURNED = flat(rotation(13, -7, 24))
@@ -649,19 +650,6 @@ def test_empty_batches_launch_nothing():
 # --- the host itself -------------------------------------------------------------------------------------------------
 
 
-def patched(file, old, new):
-    """`cuda_runtime.read` with a change in one file, which must be there to be changed."""
-
-    def read(name):
-        text = cuda_runtime.read(name)
-        if name != file:
-            return text
-        assert old in text, f"{old!r} is not in {name}"
-        return text.replace(old, new, 1)
-
-    return read
-
-
 BARRIERS = """
 #include "common.cuh"
 // Neighbours swap through shared memory, `rounds` times.
@@ -887,7 +875,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
 
     done = sanitized()
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "13 kernels ran" in done.stdout
+    assert "16 kernels ran" in done.stdout
     broken = sanitized("broken")
     assert broken.returncode != 0
     assert "AddressSanitizer" in broken.stderr

@@ -225,13 +225,22 @@ class Engine(Protocol):
     """The contract both engines meet."""
 
     name: str
-    score_types: tuple[str, ...]
+
+    @property
+    def score_types(self) -> tuple[str, ...]:
+        """Types of scores that `combine` takes."""
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""
 
-    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs) -> list[int]:
-        """Fill `outputs` from the scores [class, z, y, x] of every member, float32 (or what `score_types` has).
+    def new_counts(self, n: int) -> Any:
+        """Counters for `combine`, at zero."""
 
-        Answers the number of voxels without usable scores, for every member.
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs, counts: Any) -> None:
+        """Fill `outputs` from the scores [class, z, y, x] of every member, of a type in `score_types`.
+
+        Each member's counter in `counts` grows by the voxels where it has no usable score.
         """
+
+    def read_counts(self, counts: Any) -> list[int]:
+        """The counters; waits for what has been asked for."""

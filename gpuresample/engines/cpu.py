@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import cpu_ensemble
@@ -37,6 +38,19 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
         run_separable(work, src, dst, store)
 
 
-def combine(work: Ensemble, scores: Sequence[npt.NDArray[Any]], outputs: Outputs) -> list[int]:
+def new_counts(n: int) -> npt.NDArray[np.int64]:
+    """Counters for `combine`, at zero."""
+    return np.zeros(n, np.int64)
+
+
+def combine(
+    work: Ensemble, scores: Sequence[npt.NDArray[Any]], outputs: Outputs, counts: npt.NDArray[np.int64]
+) -> None:
     """Fill `outputs` from the scores [class, z, y, x] of every member. See `contract.Engine`."""
-    return cpu_ensemble.combine(run, work, scores, outputs)
+    counts += cpu_ensemble.combine(run, work, scores, outputs)
+
+
+def read_counts(counts: npt.NDArray[np.int64]) -> list[int]:
+    """The counters."""
+    result: list[int] = counts.tolist()
+    return result

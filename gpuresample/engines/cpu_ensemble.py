@@ -31,7 +31,10 @@ ROWS = 16
 
 
 def combine(run: Run, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> list[int]:
-    """Fill `outputs` from `scores`, see `contract.Engine`; `run` is the engine's."""
+    """Fill `outputs` from `scores`, see `contract.Engine`; `run` is the engine's.
+
+    Answers the number of voxels without usable scores, for every member.
+    """
     alone = rules.is_alone(work, outputs.only_labels)
     if work.before and work.activation != "none":
         scores = [_activated(part, work.activation) for part in scores]

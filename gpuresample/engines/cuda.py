@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.contract import Ensemble, Gather, Outputs, Store, Work
 from gpuresample.engines.cuda_axis import Axes
+from gpuresample.engines.cuda_ensemble import Ensembles
 from gpuresample.engines.cuda_gather import Gathers
 from gpuresample.engines.cuda_runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.views import View, volumes
+
+# What scores may come as, without a copy.
+SCORE_TYPES = ("float16", "float32")
 
 
 class CudaEngine:
@@ -26,12 +31,14 @@ class CudaEngine:
     """
 
     name = "cuda"
+    score_types = SCORE_TYPES
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
         uploads = Uploads(runtime)
         self.axes = Axes(runtime, uploads)
         self.gathers = Gathers(runtime, uploads, self.axes)
+        self.ensembles = Ensembles(runtime, self.axes, self._resample)
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, in the order of the current stream.
@@ -44,17 +51,43 @@ class CudaEngine:
         if dst.size == 0:
             return
         with self.runtime.on(dst):
-            target = View.of(dst, self.runtime.address(dst))
-            try:
-                source = View.of(src, self.runtime.address(src))
-            except ValueError:
-                src = self.runtime.contiguous(src)
-                source = View.of(src, self.runtime.address(src))
+            source, target = self._view(src), View.of(dst, self.runtime.address(dst))
             for s, d in volumes(source, target):
-                if isinstance(work, Gather):
-                    self.gathers.run(work, s, d, store)
-                else:
-                    self.axes.run(work, s, d, store)
+                self._resample(work, s, d, store)
+
+    def _resample(self, work: Work, src: View, dst: View, store: Store) -> None:
+        """`run` on views (batch, z, y, x)."""
+        if isinstance(work, Gather):
+            self.gathers.run(work, src, dst, store)
+        else:
+            self.axes.run(work, src, dst, store)
+
+    def _view(self, array: Any) -> View:
+        """An array as the launches take it, copied first where its memory cannot be addressed by elements."""
+        try:
+            return View.of(array, self.runtime.address(array))
+        except ValueError:
+            array = self.runtime.contiguous(array)
+            return View.of(array, self.runtime.address(array))
+
+    def new_counts(self, n: int) -> Any:
+        """Counters for `combine`, at zero."""
+        return self.runtime.upload(np.zeros(n, np.uint64))
+
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs, counts: Any) -> None:
+        """Fill `outputs`, arrays in C order, from scores [class, z, y, x], in the order of the current stream.
+
+        See `contract.Engine`.
+        """
+        with self.runtime.on(counts):
+            views = Outputs(**{name: None if a is None else self._view(a) for name, a in vars(outputs).items()})
+            self.ensembles.run(work, [self._view(part) for part in scores], views, self._view(counts))
+
+    def read_counts(self, counts: Any) -> list[int]:
+        """The counters; waits for what has been asked for."""
+        out = np.empty(counts.shape, np.uint64)
+        self.runtime.download(counts, out)
+        return [int(n) for n in out]
 
 
 class Staged:
@@ -68,6 +101,7 @@ class Staged:
     """
 
     name = "cuda"
+    score_types = SCORE_TYPES
 
     def __init__(self, engine: CudaEngine, device: int | None) -> None:
         self.engine = engine
@@ -83,6 +117,26 @@ class Staged:
             target = runtime.empty(dst.shape, dst.dtype)
             self.engine.run(work, source, target, store)
             runtime.download(target, dst)
+
+    def new_counts(self, n: int) -> Any:
+        """Counters for `combine`, at zero."""
+        with self.engine.runtime.use(self.device):
+            return self.engine.new_counts(n)
+
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs, counts: Any) -> None:
+        """Fill `outputs` from `scores`, all in host memory; returns when it is there. See `contract.Engine`."""
+        runtime = self.engine.runtime
+        with runtime.use(self.device):
+            sources = [runtime.upload(np.ascontiguousarray(part)) for part in scores]
+            made = {n: runtime.empty(a.shape, a.dtype) for n, a in vars(outputs).items() if a is not None}
+            self.engine.combine(work, sources, Outputs(**made), counts)
+            for name, array in made.items():
+                runtime.download(array, getattr(outputs, name))
+
+    def read_counts(self, counts: Any) -> list[int]:
+        """The counters."""
+        with self.engine.runtime.use(self.device):
+            return self.engine.read_counts(counts)
 
 
 @lru_cache(maxsize=1)

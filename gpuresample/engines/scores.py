@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gpuresample.engines.contract import ACTIVATIONS, CHOICES, Ensemble, Member, Separable
 from gpuresample.engines.packing import packed_weight
-from gpuresample.taps import TapTable
+from gpuresample.taps import TapTable, index_table
 
 
 def is_alone(work: Ensemble, only_labels: bool) -> bool:
@@ -55,7 +55,13 @@ def upright(work: Separable, scores: Any) -> tuple[Separable, Any]:
         work, tables=turned(work.tables), order=order, dst_axis=(0, 1, 2), n_dst=turned(work.n_dst),
         start=turned(work.start),
     )  # fmt: skip
-    return made, scores.transpose(0, *[1 + axis for axis in source])
+    return made, scores.transpose([0, *[1 + axis for axis in source]])
+
+
+def unchanged(n_dst: tuple[int, int, int]) -> Separable:
+    """Work that changes nothing."""
+    a, b, c = (index_table(n, np.arange(n)) for n in n_dst)
+    return Separable((a, b, c), (), (0, 1, 2), n_dst, (0, 0, 0), "single")
 
 
 def has_pairs(member: Member) -> bool:

@@ -206,6 +206,14 @@ static inline double __dsub_rn(const double a, const double b) { return a - b; }
 static inline double __dmul_rn(const double a, const double b) { return a * b; }
 static inline double __ddiv_rn(const double a, const double b) { return a / b; }
 
+// Threads take turns: nothing comes between.
+static inline unsigned long long atomicAdd(unsigned long long *at, const unsigned long long by)
+{
+    const unsigned long long before = *at;
+    *at += by;
+    return before;
+}
+
 // The loader adds one such line per kernel of the file.
 #define HOST_LAUNCHER(kernel)                                                                                       \
     extern "C" int launch_##kernel(unsigned blocks, unsigned x, unsigned y, size_t shared_bytes, void **values)     \
