@@ -3,6 +3,7 @@
 python -m benchmarks.child import
 python -m benchmarks.child first-call
 python -m benchmarks.child memory PEER INTERPOLATION FACTOR
+python -m benchmarks.child ensemble-memory CASE WHO PLANES
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import ctypes.util
 import json
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 
@@ -72,6 +74,30 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     call = PEERS[peer].prepare(cases.Job(array, geometry, interpolation))
     n_input = array.nbytes
     del array
+    peak = peak_of(call)
+    n_output = int(np.prod(geometry.target.size)) * np.dtype(kind).itemsize
+    return {"peer": peer, "input": n_input, "output": n_output, "extra": peak}
+
+
+def ensemble_memory(name: str, who: str, planes: int) -> dict[str, Any]:
+    """Peak memory of one ensemble (a key of `ensemble.CASES`, or its half where that has as many planes)."""
+    from benchmarks import ensemble, measure
+
+    if who == "torch":
+        __import__("torch")
+    measure.set_threads(measure.affinity())
+    case = ensemble.CASES[name]
+    case = case if case.shape[0] == planes else ensemble.small(case)
+    prepare = ensemble.torch_way if who == "torch" else ensemble.ours
+    tiny = ensemble.Case(case.models, case.classes, (4, 5, 6), (8, 10, 12), case.interpolation)
+    prepare(tiny, [ensemble.scores(tiny, m) for m in range(case.models)])()
+    models = [ensemble.scores(case, m) for m in range(case.models)]
+    call = prepare(case, models)
+    return {"who": who, "input": sum(m.nbytes for m in models), "extra": peak_of(call)}
+
+
+def peak_of(call: Callable[[], Any]) -> int:
+    """Bytes that a call takes at its peak, on top of what the process holds before."""
     if (libc := ctypes.util.find_library("c")) is not None:
         ctypes.CDLL(libc).malloc_trim(0)  # freed memory goes back, or the job would use it and look cheaper
     with open("/proc/self/clear_refs", "w") as file:
@@ -79,9 +105,8 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     before = memory_now("VmRSS")
     result = call()
     peak = memory_now("VmHWM") - before
-    n_output = int(np.prod(geometry.target.size)) * np.dtype(kind).itemsize
     del result
-    return {"peer": peer, "input": n_input, "output": n_output, "extra": peak}
+    return peak
 
 
 def main(arguments: list[str]) -> None:
@@ -89,6 +114,8 @@ def main(arguments: list[str]) -> None:
     what, *rest = arguments
     if what == "memory":
         report = memory(rest[0], rest[1], int(rest[2]))
+    elif what == "ensemble-memory":
+        report = ensemble_memory(rest[0], rest[1], int(rest[2]))
     else:
         report = {"import": import_time, "first-call": first_call}[what]()
     print(json.dumps(report))

@@ -224,6 +224,13 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     return target
 
 
+def png_beside(path: PathLike) -> Path:
+    """The name of a picture that goes with a volume: `ct.nii.gz` and `ct.png`."""
+    name = Path(path).name
+    ending = next((e for e in WRITABLE if name.endswith(e)), Path(name).suffix)
+    return Path(path).with_name(f"{name[: len(name) - len(ending)]}.png")
+
+
 def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> None:
     """Write a volume, whole or not at all.
 

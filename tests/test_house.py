@@ -50,6 +50,7 @@ LAYERS = [
     "ensembling",
     "phantom",
     "files",
+    "score_files",
     "demo",
     "cli",
 ]

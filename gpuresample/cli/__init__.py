@@ -1,4 +1,4 @@
-"""The command line: `gpuresample resample`, `blur`, `downsample`, `pyramid`, `info`, `demo`.
+"""The command line: `gpuresample resample`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `demo`.
 
 Exit codes, of all commands:
 

@@ -10,6 +10,7 @@ from gpuresample import __version__
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
 from gpuresample.cli.downsample import downsample
+from gpuresample.cli.ensemble import ensemble
 from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
 from gpuresample.cli.pyramid import pyramid
@@ -27,6 +28,7 @@ app.command(cls=SeveralNumbers)(resample)
 app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)
+app.command(cls=SeveralNumbers)(ensemble)
 app.command()(info)
 app.command(cls=SeveralNumbers)(demo)
 

@@ -71,13 +71,17 @@ class Phases:
         """Seconds of all phases."""
         return sum(self.seconds.values())
 
-    @contextlib.contextmanager
-    def phase(self, name: str, text: str) -> Iterator[None]:
-        """One phase: `name` for the timing, `text` for the display."""
+    def say(self, text: str) -> None:
+        """What the display says from now on."""
         with self._lock:
             self._text = text
             if self._progress is not None:
                 self._progress.update(self._progress.task_ids[0], description=text)
+
+    @contextlib.contextmanager
+    def phase(self, name: str, text: str) -> Iterator[None]:
+        """One phase: `name` for the timing, `text` for the display."""
+        self.say(text)
         start = time.perf_counter()
         yield
         self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - start

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from typer.core import TyperCommand
 
-SEVERAL = ("--spacing", "--size", "--antialias", "--sigma", "--factors", "--order")
+SEVERAL = ("--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing")
+# Not one for each axis, but any number.
+MANY = ("--weights", "--labels", "--regions", "--threshold")
 ALONE = ("--antialias",)  # says something without numbers, too
 MOST = 4  # numbers after an option: no image has more axes
 
@@ -15,7 +17,7 @@ Number = TypeVar("Number", int, float)
 
 
 class SeveralNumbers(TyperCommand):
-    """A command whose options in `SEVERAL` take as many numbers as follow them.
+    """A command whose options in `SEVERAL` and `MANY` take as many numbers as follow them.
 
     Parsers of command lines want a fixed count. Here the numbers are one argument before they see them.
     """
@@ -37,11 +39,11 @@ def joined(args: Sequence[str]) -> list[str]:
         arg = rest.pop(0)
         if arg == "--":
             return [*out, arg, *rest]
-        if arg not in SEVERAL:
+        if arg not in SEVERAL + MANY:
             out.append(arg)
             continue
         values: list[str] = []
-        while rest and len(values) < MOST and _is_numbers(rest[0]):
+        while rest and (len(values) < MOST or arg in MANY) and _is_numbers(rest[0]):
             values.append(rest.pop(0))
         if not values and arg not in ALONE and rest and not rest[0].startswith("-"):
             # No number: taken all the same, so that the complaint names the option.

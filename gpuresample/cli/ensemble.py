@@ -1,0 +1,158 @@
+"""`gpuresample ensemble SCORES... --like IMAGE -o LABELS`: class scores of several models to one label map."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import gpuresample as gr
+from gpuresample import files, score_files
+from gpuresample.cli import console, filtering, options, overlay
+
+_SCORES, _LABELS, _MORE, _RUN = "Scores", "Labels", "More outputs", "Running"
+
+
+def ensemble(
+    scores: Annotated[
+        list[Path],
+        typer.Argument(metavar="SCORES...", help=f"A file for each model: {', '.join(score_files.READABLE)}."),
+    ],
+    like: Annotated[Path, typer.Option(metavar="IMAGE", help="The image whose grid the labels are to have.")],
+    target: Annotated[
+        Path, typer.Option("--output", "-o", metavar="LABELS", help=f"Where to write: {', '.join(files.WRITABLE)}.")
+    ],
+    activation: Annotated[
+        str,
+        typer.Option(
+            help="softmax, sigmoid, or none for probabilities; auto: none for .npz, softmax otherwise.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = "auto",
+    weights: Annotated[
+        str | None, typer.Option(metavar="A B ...", help="Share of each model; equal.", rich_help_panel=_SCORES)
+    ] = None,
+    interpolation: Annotated[
+        str, typer.Option(help="linear, bspline, nearest, ...", rich_help_panel=_SCORES)
+    ] = "linear",
+    resample_after: Annotated[
+        bool, typer.Option("--resample-after", help="Resample probabilities, not scores.", rich_help_panel=_SCORES)
+    ] = False,
+    anchor: Annotated[
+        str,
+        typer.Option(help="How arrays without geometry lie: first, edge, center.", rich_help_panel=_SCORES),
+    ] = "first",
+    scores_spacing: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X Y Z",
+            help="Spacing of arrays without geometry, in mm; unless given they cover the image.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option("--array", metavar="NAME", help="Of the array in .npz or zarr files.", rich_help_panel=_SCORES),
+    ] = None,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="A B ...", help="What the classes are called; 0 1 2 ...", rich_help_panel=_LABELS),
+    ] = None,
+    threshold: Annotated[
+        str, typer.Option(metavar="P ...", help="For sigmoid: one for all classes, or each.", rich_help_panel=_LABELS)
+    ] = "0.5",
+    regions: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A B ...",
+            help="For sigmoid: the label of each class, later ones on top; bits unless given.",
+            rich_help_panel=_LABELS,
+        ),
+    ] = None,
+    probabilities: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Averages, a component per class.", rich_help_panel=_MORE)
+    ] = None,
+    confidence: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The largest average.", rich_help_panel=_MORE)
+    ] = None,
+    entropy: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Entropy of the averages.", rich_help_panel=_MORE)
+    ] = None,
+    picture: Annotated[
+        bool, typer.Option(help="Draw the labels on the image, beside LABELS.", rich_help_panel=_MORE)
+    ] = True,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_RUN)
+    ] = False,
+) -> None:
+    """Resample the class scores of one or more models to an image's grid, average them, and write the label map.
+
+    gpuresample ensemble fold0.npz fold1.npz --like ct.nii.gz -o labels.nii.gz
+
+    gpuresample ensemble a.npy b.npy --like ct.nii.gz -o labels.nii.gz --scores-spacing 1 1 2 --labels 0 5 7
+    """
+    written = {"labels": target, "probabilities": probabilities, "confidence": confidence, "entropy": entropy}
+    paths = {key: path for key, path in written.items() if path is not None}
+    drawn = files.png_beside(target) if picture else None
+    for path in paths.values():
+        files.check_output(path, overwrite)
+    if drawn is not None and drawn.exists() and not overwrite:
+        raise FileExistsError(f"{drawn}: exists already; to replace it, say so (--overwrite)")
+    for path in scores:
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such file or folder")
+    if activation == "auto":
+        kinds = {score_files.holds_probabilities(path) for path in scores}
+        if len(kinds) > 1:
+            raise ValueError("--activation must be given where .npz files and others are mixed")
+        activation = "none" if kinds.pop() else "softmax"
+    spacing = options.one_or_all("--scores-spacing", scores_spacing)
+    least = options.one_or_all("--threshold", threshold)
+    keywords: dict[str, Any] = {
+        "activation": None if activation == "none" else activation,
+        "weights": options.numbers("--weights", weights, float),
+        "interpolation": interpolation,
+        "resample_after": resample_after,
+        "anchor": anchor,
+        "input_spacing": spacing[::-1] if isinstance(spacing, list) else spacing,
+        "labels": options.numbers("--labels", labels, int),
+        "threshold": least,
+        "regions": options.numbers("--regions", regions, int),
+        "output": list(paths),
+        "device": device,
+    }
+    if weights is not None and len(keywords["weights"]) != len(scores):
+        raise ValueError(f"--weights must be one number for each of the {len(scores)} models, got {weights!r}")
+    if threads is not None:
+        gr.set_num_threads(threads)
+    with console.Phases() as phases:
+        with phases.phase("read", f"reading {like.name}"), console.native_stderr_hidden():
+            image = files.read(like)
+        with phases.phase("combine", f"combining {len(scores)} models"):
+
+            def one_by_one() -> Iterator[Any]:
+                for number, path in enumerate(scores, start=1):
+                    phases.say(f"reading {path.name}, model {number} of {len(scores)}")
+                    yield score_files.read(path, name)
+                phases.say(f"combining {len(scores)} models")
+
+            made = gr.ensemble(
+                one_by_one(), like=image,
+                progress=lambda share: phases.say(f"combining {len(scores)} models: {share:.0%}"), **keywords,
+            )  # fmt: skip
+        results = made if isinstance(made, tuple) else (made,)
+        for result, path in zip(results, paths.values(), strict=True):
+            with phases.phase("write", f"writing {path.name}"), console.native_stderr_hidden():
+                files.write(result, path, overwrite)
+        if drawn is not None:
+            with phases.phase("draw", f"drawing {drawn.name}"):
+                overlay.draw(image, results[0], drawn)
+    for result, path in zip(results, paths.values(), strict=True):
+        typer.echo(f"{path}: {filtering.geometry(files.Header.of(result))}")
+    if drawn is not None:
+        typer.echo(f"{drawn}: the labels on {like.name}")
+    typer.echo(f"{len(scores)} models; {filtering.spent(phases)}")
