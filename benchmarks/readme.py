@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.measure import ROOT
-from benchmarks.report import duration
+from benchmarks.report import duration, megabytes
 
 FAMILIES = {
     "nearest": ("nearest",),
@@ -142,12 +142,35 @@ def parity(report: dict[str, Any]) -> str:
     )
 
 
+def ensemble(report: dict[str, Any]) -> str:
+    """The table of ensembles, as Markdown."""
+    if report["quick"]:
+        raise SystemExit("the README takes a whole run of benchmarks.ensemble, not a --quick one")
+    rows = []
+    for case in report["cases"]:
+        who = {row["who"]: row for row in case["rows"]}
+        if any(row["check"] == "WRONG" for row in case["rows"]):
+            raise SystemExit(f"{case['what']}: an answer is wrong; nothing was written")
+        mine, torch = who["gpuresample"], who.get("torch")
+        rows.append(
+            [
+                case["what"],
+                f"{duration(mine['median'])}, {megabytes(mine['extra'])}",
+                f"{duration(torch['median'])}, {megabytes(torch['extra'])}" if torch else
+                f"not run: {case['torch_bytes'] / 1e9:.1f} GB",
+                f"{torch['median'] / mine['median']:.1f}x" if torch else "",
+            ]
+        )  # fmt: skip
+    header = ("class scores to labels, z x y x x", "gpuresample, peak beyond the scores", "torch", "times as fast")
+    return "\n".join([_table(header, rows), "", f"<sub>{_where(report, ('torch',))}</sub>"])
+
+
 def fill(text: str, name: str, content: str) -> str:
     """`text` with `content` between its markers."""
-    pattern = re.compile(rf"(<!-- {name} -->\n).*?(\n<!-- /{name} -->)", re.DOTALL)
+    pattern = re.compile(rf"(<!-- {name} -->\n).*?\n?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
         raise SystemExit(f"the README has no place between <!-- {name} --> and <!-- /{name} -->")
-    return pattern.sub(lambda match: match[1] + content + match[2], text)
+    return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -159,7 +182,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     text = target.read_text(encoding="utf-8")
     for file in options.reports:
         report = json.loads(Path(file).read_text())
-        text = fill(text, report["kind"], {"speed": speed, "parity": parity}[report["kind"]](report))
+        text = fill(
+            text, report["kind"], {"speed": speed, "parity": parity, "ensemble": ensemble}[report["kind"]](report)
+        )
     target.write_text(text, encoding="utf-8")
     print(f"written: {target.name}")
     return 0

@@ -29,7 +29,7 @@ BLOCK_BYTES = (1 << 25, 1 << 28)
 # Blocks at the least, so that progress shows.
 STEPS = 16
 # Planes of a block at the least where nothing is copied.
-PLANES = 8
+PLANES = 32
 
 
 def member(source: Grid, target: Grid, interpolation: str, weight: float) -> Member:

@@ -58,7 +58,8 @@ def read(path: files.PathLike, name: str | None = None) -> Any:
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: NumPy leaves the file of a damaged archive open.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             wanted = NPZ_ARRAYS if name is None else (name,)
             found = [n for n in wanted if n in archive.files]
             if found:

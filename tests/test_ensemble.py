@@ -403,7 +403,7 @@ def test_no_volume_per_class_is_made(threads):
 
 def test_progress_goes_up_to_one():
     said = []
-    gr.ensemble([scores(2, (40, 9, 8))], size=(80, 9, 8), progress=said.append)
+    gr.ensemble([scores(2, (40, 9, 8))], size=(400, 9, 8), progress=said.append)
     assert len(said) > 5
     assert said == sorted(said)
     assert said[-1] == 1.0

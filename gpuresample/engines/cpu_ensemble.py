@@ -20,12 +20,15 @@ Array = npt.NDArray[Any]
 FloatArray = npt.NDArray[np.float32]
 Run = Callable[[Work, Array, Array, Store], None]
 
-# Bytes of interpolated source rows that a thread holds on to: they and a row of scores stay in its second cache.
-HELD_BYTES = 1 << 18
+# Bytes of interpolated source rows that a thread holds on to. More than its second cache has, on purpose: rows that two
+# blocks share are interpolated twice, which costs more than fetching a row from farther away.
+HELD_BYTES = 1 << 20
 # Voxels of a row handled at once: enough to fill vectors, whatever the number of classes.
 LEAST_RUN = 64
 # Planes of a block of the fused kernel: source planes are interpolated again for every block.
-PLANES = 8
+PLANES = 32
+# Rows of a block at the least.
+FEWEST_ROWS = 4
 # Rows handed to a thread at a time where scores are resampled first.
 ROWS = 16
 
@@ -135,7 +138,12 @@ def _steps(n_dst: tuple[int, int, int], channels: int, along_y: list[TapTable]) 
     # Rows of the source for each of the target's, of the model that has most.
     finest = max((t.source_range()[1] - t.source_range()[0]) / t.n_dst if t.n_dst else 0.0 for t in along_y)
     step_y = n_y if finest == 0 else max(1, min(n_y, int((held - 1) / finest)))
-    step_z = n_z if get_num_threads() == 1 else min(n_z, PLANES)
+    step_z = min(n_z, PLANES)
+    # Enough blocks for all threads to be busy.
+    threads = get_num_threads()
+    wanted = 1 if threads == 1 else 4 * threads
+    while step_y > FEWEST_ROWS and -(-n_z // step_z) * -(-n_y // step_y) * -(-n_x // run) < wanted:
+        step_y = (step_y + 1) // 2
     return step_z, step_y, run
 
 
