@@ -48,7 +48,7 @@ except RuntimeError as error:
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
-FILES = ("resample_axis", "resample_volume", "take", "gather", "vote")
+FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "vote")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
 TURNED = flat(rotation(13, -7, 24))

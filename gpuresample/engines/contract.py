@@ -33,10 +33,19 @@ class Store:
         Value of voxels outside the source, representable in the output's type.
     truncate : bool
         Toward zero, as SimpleITK; else to nearest, half to even. Integers saturate either way; NaN becomes 0.
+    exact : bool
+        Voxels are chosen, not summed: they take the output's type first, so no label passes through a float.
+    divisor : int
+        What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
+    high : int or None
+        Largest integer stored, where that is not the type's (booleans are bytes up to 1).
     """
 
     default: int | float = 0
     truncate: bool = False
+    exact: bool = False
+    divisor: int = 1
+    high: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +151,10 @@ Work = Separable | Gather
 
 
 class Engine(Protocol):
-    """The contract both engines meet."""
+    """The contract both engines meet.
+
+    Voxels are integers of 8 to 64 bits and floats of 16 to 64, in any pair of types.
+    """
 
     name: str
 

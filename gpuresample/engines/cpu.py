@@ -4,18 +4,37 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
+
+Array = npt.NDArray[Any]
 
 name = "cpu"
 
 
-def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `contract.Engine`."""
     if dst.size == 0:
+        return
+    if not src.dtype.isnative:
+        src = src.astype(src.dtype.newbyteorder("="))
+    converted(_run, np.empty, convert, work, src, dst, store)
+
+
+def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
+    # Numba has no 16-bit floats. What is chosen has its type already, and is moved as bits.
+    if not store.exact and src.dtype == np.float16:
+        src = src.astype(np.float32)
+    if not store.exact and dst.dtype == np.float16:
+        wide = np.empty(dst.shape, np.float32)
+        _run(work, src, wide, store)
+        dst[...] = wide
         return
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
@@ -32,3 +51,22 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
         run_copy(work, src, dst)
     else:
         run_separable(work, src, dst, store)
+
+
+def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
+    """Values in another type: integers saturate, floats become integers rounded as asked, NaN becomes 0."""
+    if factor != 1.0:
+        src = src * factor
+    target = dst.dtype
+    if target.kind not in "iu":
+        dst[...] = src
+        return
+    info = np.iinfo(target)
+    if src.dtype.kind in "iu":
+        source = np.iinfo(src.dtype)
+        dst[...] = np.clip(src, max(info.min, source.min), min(info.max, source.max))
+        return
+    whole = np.floor(src + 0.5) if rounding == HALF_UP else np.trunc(src) if rounding == TOWARD_ZERO else np.rint(src)
+    high, low = whole >= info.max, whole <= info.min
+    dst[...] = np.where(high | low | np.isnan(whole), 0, whole)
+    dst[high], dst[low] = info.max, info.min

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
-
+from gpuresample.engines import forks
 from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.conversion import converted
 from gpuresample.engines.cuda_axis import Axes
 from gpuresample.engines.cuda_gather import Gathers
 from gpuresample.engines.cuda_runtime import CupyRuntime, Runtime, Uploads
+from gpuresample.engines.cuda_runtime import scratch_from as scratch_from
+from gpuresample.engines.cuda_staging import Staged
 from gpuresample.engines.views import View, volumes
 
 
@@ -44,51 +46,74 @@ class CudaEngine:
         if dst.size == 0:
             return
         with self.runtime.on(dst):
-            target = View.of(dst, self.runtime.address(dst))
-            try:
-                source = View.of(src, self.runtime.address(src))
-            except ValueError:
-                src = self.runtime.contiguous(src)
-                source = View.of(src, self.runtime.address(src))
-            for s, d in volumes(source, target):
-                if isinstance(work, Gather):
-                    self.gathers.run(work, s, d, store)
-                else:
-                    self.axes.run(work, s, d, store)
+            converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
 
+    def _run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
+        for s, d in self._volumes(src, dst):
+            if isinstance(work, Gather):
+                self.gathers.run(work, s, d, store)
+            else:
+                self.axes.run(work, s, d, store)
 
-class Staged:
-    """The CUDA engine for arrays in host memory: to the device, there, and back.
+    def _convert(self, src: Any, dst: Any, rounding: int, factor: float) -> None:
+        for s, d in self._volumes(src, dst):
+            self.axes.convert(s, d, rounding, factor)
 
-    Parameters
-    ----------
-    engine : CudaEngine
-    device : int or None
-        Number of the GPU; None for CuPy's current one.
-    """
-
-    name = "cuda"
-
-    def __init__(self, engine: CudaEngine, device: int | None) -> None:
-        self.engine = engine
-        self.device = device
-
-    def run(self, work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-        """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; returns when the result is in `dst`."""
-        if dst.size == 0:
-            return
-        runtime = self.engine.runtime
-        with runtime.use(self.device):
-            source = runtime.upload(np.ascontiguousarray(src, dtype=src.dtype.newbyteorder("=")))
-            target = runtime.empty(dst.shape, dst.dtype)
-            self.engine.run(work, source, target, store)
-            runtime.download(target, dst)
+    def _volumes(self, src: Any, dst: Any) -> Iterator[tuple[View, View]]:
+        """Source and destination as views (batch, z, y, x); a source of odd bytes is copied first."""
+        target = View.of(dst, self.runtime.address(dst))
+        try:
+            source = View.of(src, self.runtime.address(src))
+        except ValueError:
+            src = self.runtime.contiguous(src)
+            source = View.of(src, self.runtime.address(src))
+        return volumes(source, target)
 
 
 @lru_cache(maxsize=1)
 def _engine() -> CudaEngine:
     """The process's engine on CuPy: its modules and tables serve all devices."""
     return CudaEngine(CupyRuntime())
+
+
+def usable(number: int = 0) -> Any:
+    """CuPy, if it can use a GPU of that number.
+
+    Raises
+    ------
+    RuntimeError
+        With the reason, if not.
+    """
+    forks.use()
+    try:
+        with warnings.catch_warnings():
+            # CuPy warns of a missing toolkit, which its wheels bring along or not; what counts is whether it works.
+            warnings.simplefilter("ignore")
+            import cupy
+
+            count = cupy.cuda.runtime.getDeviceCount()
+    except ImportError as error:
+        raise RuntimeError(f"CuPy cannot be imported ({error})") from None
+    except RuntimeError as error:
+        if forks.is_child() and "InitializationError" in str(error):
+            # Whoever used CUDA in the parent, it was not this package.
+            raise forks.ForkedError(forks.LOST) from None
+        raise RuntimeError(f"CuPy finds no usable GPU ({error})") from None
+    if count <= number:
+        raise RuntimeError(f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
+    return cupy
+
+
+def engine() -> CudaEngine:
+    """The engine for arrays on a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        With the reason, if there is no usable GPU.
+    """
+    usable()
+    return _engine()
 
 
 def find(device: str) -> Staged:
@@ -100,17 +125,5 @@ def find(device: str) -> Staged:
         With the reason, if there is no usable GPU of that number.
     """
     number = int(device[5:]) if ":" in device else None
-    try:
-        with warnings.catch_warnings():
-            # CuPy warns of a missing toolkit, which its wheels bring along or not; what counts is whether it works.
-            warnings.simplefilter("ignore")
-            import cupy
-
-            count = cupy.cuda.runtime.getDeviceCount()
-    except ImportError as error:
-        raise RuntimeError(f"CuPy cannot be imported ({error})") from None
-    except RuntimeError as error:
-        raise RuntimeError(f"CuPy finds no usable GPU ({error})") from None
-    if count <= (number or 0):
-        raise RuntimeError(f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
+    usable(number or 0)
     return Staged(_engine(), number)
