@@ -31,6 +31,9 @@ class Pointer:
 class Array(np.ndarray):
     """An array "on the GPU"; views stay on its device."""
 
+    def __new__(cls, shape, dtype, memory):
+        return np.asarray(memory).view(dtype).reshape(shape).view(cls)
+
     def __array_finalize__(self, other):
         self.number = getattr(other, "number", FAKE.current)
 
@@ -161,6 +164,14 @@ class Device:
         FAKE.current = self.before
 
 
+class Unowned:
+    """Memory of somebody else's, as an array sees it."""
+
+    def __init__(self, address, size, owner, device):
+        self.owner = owner
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
 class Stream:
     def __init__(self, ptr=None, non_blocking=False):
         FAKE.streams += 1
@@ -202,6 +213,8 @@ class Fake(types.ModuleType):
             Device=Device,
             Event=Event,
             Stream=Stream,
+            UnownedMemory=Unowned,
+            MemoryPointer=lambda memory, offset: memory,
             get_current_stream=lambda: self.stream,
             alloc_pinned_memory=self.pinned,
             runtime=types.SimpleNamespace(
@@ -244,6 +257,7 @@ class Fake(types.ModuleType):
         return array.memory
 
     def empty(self, shape, dtype):
+        self.calls["empty"] += 1
         return self.pool.take(np.full(shape, 99, dtype)).view(Array)
 
     def ascontiguousarray(self, array):

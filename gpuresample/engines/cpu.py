@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.contract import Gather, Separable, Store, Work
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
@@ -28,14 +28,15 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
 
 
 def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
-    # Numba has no 16-bit floats. What is chosen has its type already, and is moved as bits.
-    if not store.exact and src.dtype == np.float16:
-        src = src.astype(np.float32)
-    if not store.exact and dst.dtype == np.float16:
-        wide = np.empty(dst.shape, np.float32)
-        _run(work, src, wide, store)
-        dst[...] = wide
-        return
+    # Numba has no 16-bit floats; only copies by index move them as bits.
+    if np.float16 in (src.dtype, dst.dtype) and not (isinstance(work, Separable) and work.copies and store.exact):
+        if src.dtype == np.float16:
+            src = src.astype(np.float32)
+        if dst.dtype == np.float16:
+            wide = np.empty(dst.shape, np.float32)
+            _run(work, src, wide, store)
+            dst[...] = wide
+            return
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
         return

@@ -16,8 +16,8 @@ from gpuresample.taps import TapTable
 
 # Memory is handed out in whole blocks of this many bytes.
 BLOCK = 512
-# Coefficients, boxes and other small things of a work.
-SMALL = 64 * BLOCK
+# Boxes and other small things of a work.
+SMALL = 4 * BLOCK
 
 
 def blocks(n: int, dtype: np.dtype[Any]) -> int:
@@ -78,7 +78,7 @@ def _gather(work: Gather, n_src: Sequence[int]) -> int:
     """One volume of a batch after the other."""
     rows, row = work.n_dst[0] * work.n_dst[1], 8 * 3 * (2 if work.lines else work.n_dst[2])
     # A piece of coordinates is let go when the next is there.
-    total = min(2 * max(PIECE_BYTES, row), rows * row) + 2 * BLOCK
+    total = min(2 * max(PIECE_BYTES, row), rows * row) + blocks(work.coefficients.size, np.dtype(np.float64)) + BLOCK
     if work.prefilter is None:
         return total
     tables = work.prefilter
