@@ -23,6 +23,7 @@ _HOMES = {
     "expand": "smoothing",
     "downsample": "smoothing",
     "pyramid": "smoothing",
+    "doctor": "checkup",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -35,6 +36,7 @@ __all__ = [
     "Volume",
     "__version__",
     "bin_shrink",
+    "doctor",
     "downsample",
     "expand",
     "gaussian",
@@ -47,6 +49,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from gpuresample.checkup import doctor as doctor
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.pool import get_num_threads as get_num_threads
     from gpuresample.engines.pool import set_num_threads as set_num_threads

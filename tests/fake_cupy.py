@@ -220,6 +220,7 @@ class Fake(types.ModuleType):
             runtime=types.SimpleNamespace(
                 getDevice=lambda: self.current,
                 getDeviceCount=lambda: 2,
+                getDeviceProperties=lambda number: {"name": b"Fake H1", "major": self.major, "minor": 0},
                 memGetInfo=lambda: (self.pool.total - self.pool.used, self.pool.total),
                 pointerGetAttributes=lambda ptr: types.SimpleNamespace(type=int(ptr in self.pinned_memory)),
             ),
@@ -227,7 +228,7 @@ class Fake(types.ModuleType):
 
     def reset(self):
         self.calls, self.log, self.streams, self.stack = Counter(), [], 0, []
-        self.current, self.stream = 0, Stream(0)
+        self.current, self.stream, self.major = 0, Stream(0), 9
         self.pool, self.pinned_memory = Pool(1 << 40), set()
 
     def get_default_memory_pool(self):

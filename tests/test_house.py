@@ -51,6 +51,7 @@ LAYERS = [
     "plans",
     "resampling",
     "smoothing",
+    "checkup",
     "phantom",
     "files",
     "demo",

@@ -311,7 +311,7 @@ def test_an_error_leaves_nothing_under_way(eager):
     assert not any(runtime.queues.values())
 
 
-# --- through the public call, on the stand-in for CuPy -------------------------------------------------------------------
+# --- through the public call, on the stand-in for CuPy ------------------------------------------------------------
 
 
 @pytest.fixture

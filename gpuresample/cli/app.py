@@ -9,6 +9,7 @@ import typer
 from gpuresample import __version__
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
+from gpuresample.cli.doctor import doctor
 from gpuresample.cli.downsample import downsample
 from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
@@ -28,6 +29,7 @@ app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)
 app.command()(info)
+app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
 
 

@@ -13,7 +13,6 @@ from gpuresample.engines.conversion import converted
 from gpuresample.engines.cuda_axis import Axes
 from gpuresample.engines.cuda_gather import Gathers
 from gpuresample.engines.cuda_runtime import CupyRuntime, Runtime, Uploads
-from gpuresample.engines.cuda_runtime import scratch_from as scratch_from
 from gpuresample.engines.cuda_staging import Staged
 from gpuresample.engines.views import View, volumes
 

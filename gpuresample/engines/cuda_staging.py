@@ -6,6 +6,7 @@ Parts take turns in two streams with pinned buffers of their own: while one comp
 
 from __future__ import annotations
 
+import itertools
 import math
 import threading
 from collections.abc import Hashable, Iterator
@@ -232,7 +233,7 @@ class Cut:
         """The output in `n` slabs along z, or as many as it has planes."""
         (_, n_z), y, x = self.whole
         edges = sorted({n_z * k // n for k in range(n + 1)})
-        return [((lo, hi), y, x) for lo, hi in zip(edges, edges[1:], strict=False)]
+        return [((lo, hi), y, x) for lo, hi in itertools.pairwise(edges)]
 
     def _shares_well(self, n: int) -> bool:
         """Whether `n` slabs read little more than the whole does, and that is quickly known."""

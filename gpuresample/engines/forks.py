@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 
 LOST = (
-    "CUDA was in use before this process was forked, and a forked child cannot use it. Three ways out: start workers by "
-    '"spawn" or "forkserver" (multiprocessing_context="spawn" for a DataLoader); resample in the main process; or '
+    "CUDA was in use before this process was forked, and a forked child cannot use it. Three ways out: start workers "
+    'by "spawn" or "forkserver" (multiprocessing_context="spawn" for a DataLoader); resample in the main process; or '
     'device="cpu" in the workers'
 )
 
