@@ -16,7 +16,7 @@ LAUNCHES, REASON = pytest.StashKey[int](), pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Tests of a GPU are skipped where there is none, and slow ones unless GPURESAMPLE_SLOW is set; both are counted."""
+    """Skip the GPU's tests where there is none, and its slow ones unless GPURESAMPLE_SLOW is set; count them."""
     config.stash[LAUNCHES] = 0
     for item in items:
         if item.get_closest_marker("gpu") is None:
