@@ -155,9 +155,8 @@ def peers(device: Device, geometry: Geometry, volume: Array, runs: int) -> dict[
         import torch
 
         if torch.cuda.is_available():
-            # On CuPy's stream, whose events take the time.
-            with torch.cuda.stream(torch.cuda.ExternalStream(device.cupy.cuda.get_current_stream().ptr)):
-                found |= _torch_peers(device, torch, volume, shape, runs)
+            # Its stream and CuPy's are both the default one here, whose events take the time.
+            found |= _torch_peers(device, torch, volume, shape, runs)
     return found
 
 

@@ -207,8 +207,10 @@ def _device() -> Iterator[Finding]:
     yield _nvrtc(major)
     yield _compile_cache()
     try:
-        forks.use()
+        forks.check()
         count = int(cupy.cuda.runtime.getDeviceCount())
+        if count:
+            forks.note_use()
     except RuntimeError as error:
         state = "missing" if driver.state == "missing" else "broken"
         yield Finding("GPUs", state, f"none can be used: {error}", driver.fix or _driver_fix(str(error)))

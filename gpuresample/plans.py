@@ -95,18 +95,8 @@ class Plan:
         engines.check_device(self.device)
         return execute(self, unwrap(image), out)
 
-    def check(self, container: Container) -> None:
-        """Refuse an image that does not fit the plan.
-
-        Parameters
-        ----------
-        container : Container
-
-        Raises
-        ------
-        ValueError, TypeError
-            For another shape, grid, or a voxel type that needs more precision.
-        """
+    def _check(self, container: Container) -> None:
+        """Refuse an image that does not fit the plan."""
         d = self.source.dimension
         if container.grid.dimension != d or container.grid.size != self.source.size:
             raise ValueError(
@@ -190,7 +180,7 @@ class Plan:
 
 def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     """`Plan.run`, for an image that is unwrapped already."""
-    plan.check(container)
+    plan._check(container)
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
     engine = engines.select(plan.device, container.where, voxels, plan.copies)

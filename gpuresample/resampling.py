@@ -51,7 +51,7 @@ def resample(
     image : SimpleITK.Image, Volume, nibabel image or array
         2-D or 3-D, integer, float or bool voxels. SimpleITK images may be vectors or 4-D (then every volume along
         the fourth axis is resampled in space), nibabel images 3-D and more. Arrays are (..., z, y, x), or (y, x);
-        leading axes are channels or a batch. They may be NumPy's, CuPy's, or whatever offers DLPack (torch, JAX) or
+        leading axes are channels or a batch. They may be NumPy's, CuPy's, or whatever offers DLPack (torch's) or
         `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to the voxels whose taps meet
         it (12 voxels for cubic splines, in SimpleITK the whole volume).
     spacing : float or sequence of float, optional

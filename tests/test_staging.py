@@ -220,6 +220,18 @@ def test_a_volume_many_times_the_memory():
     assert runtime.pool.peak <= budget < (src.nbytes + dst.nbytes)
 
 
+def test_no_part_is_larger_than_its_pinned_buffers_may_be(monkeypatch):
+    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(cuda_staging, "PART_BYTES", 200 << 10)
+    src = noise((60, 50, 40), "int16")
+    plan = gr.plan(src, size=(80, 60, 50), device="cpu")
+    dst = np.zeros((80, 60, 50), np.int16)
+    runtime = Small()
+    Staged(CudaEngine(runtime), None).run(plan.work, src, dst, plan.store)
+    assert same_bits(dst, whole(plan.work, src, dst, plan.store))
+    assert runtime.pool.peak <= 2 * (200 << 10)
+
+
 def test_memory_that_others_took_is_done_without():
     work, src, dst, store = job(CASES[0])
     needed = footprint(work, src.shape, src.dtype, dst.shape, dst.dtype, store)

@@ -143,7 +143,10 @@ def shape_of(array: Any) -> tuple[int, ...] | None:
 
 
 def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
-    device, number = (int(n) for n in array.__dlpack_device__())
+    try:
+        device, number = (int(n) for n in array.__dlpack_device__())
+    except (TypeError, ValueError, BufferError) as error:
+        raise TypeError(f"{name} cannot be read by DLPack: {error}") from None
     if device not in HOST and device not in CUDA:
         raise TypeError(
             f"{name} must be in host memory or on a CUDA GPU, got {type(array).__name__} on "

@@ -83,7 +83,7 @@ def usable(number: int = 0) -> Any:
     RuntimeError
         With the reason, if not.
     """
-    forks.use()
+    forks.check()
     try:
         with warnings.catch_warnings():
             # CuPy warns of a missing toolkit, which its wheels bring along or not; what counts is whether it works.
@@ -98,6 +98,8 @@ def usable(number: int = 0) -> Any:
             # Whoever used CUDA in the parent, it was not this package.
             raise forks.ForkedError(forks.LOST) from None
         raise RuntimeError(f"CuPy finds no usable GPU ({error})") from None
+    if count:
+        forks.note_use()
     if count <= number:
         raise RuntimeError(f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
     return cupy

@@ -34,6 +34,8 @@ SHARE = 0.8
 OVERLAP_BYTES = 32 << 20
 PARTS = 8
 READ_AGAIN = 1.25
+# Most bytes that a part may take on the device, however large that is: its pinned buffers are the host's memory.
+PART_BYTES = 1 << 30
 # Streams that parts take turns in.
 SLOTS = 2
 
@@ -112,7 +114,8 @@ class Staged:
         if needed <= budget and src.nbytes + dst.nbytes < OVERLAP_BYTES:
             self._at_once(work, src, dst, store)
             return
-        self._in_turns(parts(work, src, dst, store, budget // SLOTS, budget), store)
+        each = parts(work, src, dst, store, min(budget // SLOTS, PART_BYTES), min(budget, PART_BYTES))
+        self._in_turns(each, store)
 
     def _at_once(self, work: Work, src: Array, dst: Array, store: Store) -> None:
         runtime = self.engine.runtime

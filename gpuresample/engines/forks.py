@@ -21,16 +21,19 @@ class _State:
     lost = False  # from one that had used CUDA
 
 
-def use() -> None:
-    """Note that CUDA is about to be used.
+def check() -> None:
+    """Refuse CUDA where this process cannot use it.
 
     Raises
     ------
     ForkedError
-        If it cannot be any more, in this process.
     """
     if _State.lost:
         raise ForkedError(LOST)
+
+
+def note_use() -> None:
+    """Note that this process uses CUDA from now on."""
     _State.used = True
 
 
