@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations lint types parity speed ensemble orders kernels compile ci clean
+.PHONY: help demo test test-integrations lint types parity speed ensemble orders kernels compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -53,6 +53,11 @@ kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test doe
 compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
 	@command -v nvcc >/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
 	$(BIN)/python -m benchmarks.compile_table $(ARGS)
+
+# An interpreter as it is, with CuPy, pytest, hypothesis, scipy and nibabel in it: nothing is installed.
+PY ?= python3
+gpu: ## all that needs a GPU: tests, sanitizers, kernel timings; make gpu PY=/path/to/python3
+	$(PY) -m benchmarks.gpu $(ARGS)
 
 orders: $(VENV)/.bench ## the cost rule that orders the passes, against the clock
 	$(BIN)/python -m benchmarks.orders $(ARGS)

@@ -32,6 +32,10 @@ CASES: dict[str, list[Types]] = {
     ],
     "resample_volume": [Types("int16", "int16"), SINGLE, DOUBLE, Types("uint8", "uint8", "float32", "int64")],
     "take": [Types(f"uint{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)],
+    "convert": [
+        Types("int16", "uint8"), Types("uint64", "int64"), Types("float64", "int16"), Types("float16", "float32"),
+        Types("float64", "float16"), Types("float64", "float32", idx="int64"),
+    ],
     "gather": [Types("int16", "float32"), SINGLE, DOUBLE, Types("float32", "int16", "float32", "int64")],
     "ensemble": [
         Types("float32", "uint8"), Types("float16", "uint16"), Types("float32", "uint64", "float32", "int64"),

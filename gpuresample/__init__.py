@@ -24,6 +24,7 @@ _HOMES = {
     "downsample": "smoothing",
     "pyramid": "smoothing",
     "ensemble": "ensembling",
+    "doctor": "checkup",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -36,6 +37,7 @@ __all__ = [
     "Volume",
     "__version__",
     "bin_shrink",
+    "doctor",
     "downsample",
     "ensemble",
     "expand",
@@ -49,6 +51,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from gpuresample.checkup import doctor as doctor
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.pool import get_num_threads as get_num_threads
     from gpuresample.engines.pool import set_num_threads as set_num_threads

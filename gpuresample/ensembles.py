@@ -9,16 +9,13 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import spatial
-from gpuresample.engines.contract import Ensemble, Member, Outputs, Range, Separable
+from gpuresample.engines.contract import Combiner, Engine, Ensemble, Member, Outputs, Range, Separable
 from gpuresample.engines.scores import has_pairs
 from gpuresample.grid import Grid
 
-Array = npt.NDArray[Any]
 Block = tuple[Range, Range, Range]
 
 # Scores reach this many voxels of their own past their grid's outer faces. Sizes are rounded when a volume is
@@ -65,49 +62,49 @@ class EnsemblePlan:
     Attributes
     ----------
     target : Grid
-    device : str
     work : Ensemble
     """
 
     target: Grid
-    device: str
     work: Ensemble
 
-    def run(self, scores: Sequence[Any], outputs: Outputs, progress: Callable[[float], None]) -> list[int]:
+    def run(
+        self, engine: Engine, scores: Sequence[Any], outputs: Outputs, progress: Callable[[float], None]
+    ) -> list[int]:
         """Fill `outputs` from scores, of every member an array-like (class, [z,] y, x) that can be sliced.
 
         Answers the number of voxels without usable scores, for every member.
         """
-        engine = engines.select(self.device)
-        d = self.target.dimension
-        counts = engine.new_counts(len(scores))
         done = 0
-        for block in self._blocks(scores, engine.score_types, outputs):
-            members, parts = [], []
-            for one, whole in zip(self.work.members, scores, strict=True):
-                members.append(replace(one, work=works.crop(one.work, block)))
-                parts.append(_fetch(whole, works.input_region(one.work, block), d, engine.score_types))
-            (z0, z1), (y0, y1), (x0, x1) = block
-            n_dst = z1 - z0, y1 - y0, x1 - x0
-            here = (..., slice(z0, z1), slice(y0, y1), slice(x0, x1))
-            part = Outputs(**{name: None if array is None else array[here] for name, array in vars(outputs).items()})
-            engine.combine(replace(self.work, members=tuple(members), n_dst=n_dst), parts, part, counts)
-            done += math.prod(n_dst)
-            progress(done / math.prod(self.work.n_dst))
-        return engine.read_counts(counts)
+        with engine.combining(len(scores)) as combiner:
+            for block in self._blocks(scores, combiner):
+                members, parts = [], []
+                for one, whole in zip(self.work.members, scores, strict=True):
+                    members.append(replace(one, work=works.crop(one.work, block)))
+                    region = works.input_region(one.work, block)
+                    parts.append(_fetch(whole, region, self.target.dimension, combiner.types))
+                (z0, z1), (y0, y1), (x0, x1) = block
+                n_dst = z1 - z0, y1 - y0, x1 - x0
+                here = (..., slice(z0, z1), slice(y0, y1), slice(x0, x1))
+                places = {name: array[here] for name, array in vars(outputs).items() if array is not None}
+                combiner.combine(replace(self.work, members=tuple(members), n_dst=n_dst), parts, Outputs(**places))
+                done += math.prod(n_dst)
+                progress(done / math.prod(self.work.n_dst))
+            return combiner.counts()
 
-    def _blocks(self, scores: Sequence[Any], types: Sequence[str], outputs: Outputs) -> Iterator[Block]:
+    def _blocks(self, scores: Sequence[Any], combiner: Combiner) -> Iterator[Block]:
         """The target in blocks of whole rows along x, whose copies of scores stay within bounds."""
         n_z, n_y, n_x = self.work.n_dst
         classes = self.work.classes
         size = sum(4 * math.prod(one.shape) for one in scores)
-        budget = min(max(size // 10, BLOCK_BYTES[0]), BLOCK_BYTES[1])
+        budget = min(max(size // 10, BLOCK_BYTES[0]), BLOCK_BYTES[1], combiner.room)
         # Bytes for each voxel of the target: scores and averages, where they are made, and copies of the source.
         per_voxel = 0.0
         if not all(has_pairs(one) for one in self.work.members):
-            per_voxel += 8 * classes + 4
+            per_voxel += 4 * classes * (1 + len(scores)) + 4
         for one in scores:
-            if (self.work.before and self.work.activation != "none") or not _as_it_is(one, types):
+            copied = combiner.copies or (self.work.before and self.work.activation != "none")
+            if copied or not _as_it_is(one, combiner.types):
                 per_voxel += 4 * math.prod(one.shape) / math.prod(self.work.n_dst)
         steps = -(-n_z // STEPS)
         step_z, step_y = max(steps, min(PLANES, n_z)), n_y
@@ -121,16 +118,19 @@ class EnsemblePlan:
                 yield (z, min(z + step_z, n_z)), (y, min(y + step_y, n_y)), (0, n_x)
 
 
+def _is_lazy(scores: Any) -> bool:
+    """Whether slices have to be read before they are arrays."""
+    return not hasattr(scores, "__array_interface__") and not hasattr(scores, "__cuda_array_interface__")
+
+
 def _as_it_is(scores: Any, types: Sequence[str]) -> bool:
     """Whether an engine takes the scores without a copy."""
-    return isinstance(scores, np.ndarray) and scores.dtype.isnative and scores.dtype.name in types
+    return not _is_lazy(scores) and scores.dtype.isnative and scores.dtype.name in types
 
 
-def _fetch(scores: Any, region: tuple[Range, Range, Range], dimension: int, types: Sequence[str]) -> Array:
-    """A region z, y, x of scores as an array [class, z, y, x] that an engine takes."""
-    ranges = region[3 - dimension :]
-    part = scores[(slice(None), *[slice(lo, hi) for lo, hi in ranges])]
-    array = np.asarray(part)
-    if not _as_it_is(array, types):
-        array = array.astype(np.float32)
-    return spatial(array, dimension)
+def _fetch(scores: Any, region: Block, dimension: int, types: Sequence[str]) -> Any:
+    """A region z, y, x of scores as an array [class, z, y, x] that an engine takes, where the scores are."""
+    part = scores[(slice(None), *[slice(lo, hi) for lo, hi in region[3 - dimension :]])]
+    if _is_lazy(part) or _is_lazy(scores):
+        part = np.asarray(part)
+    return spatial(part if _as_it_is(part, types) else part.astype(np.float32), dimension)

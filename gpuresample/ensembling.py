@@ -17,7 +17,21 @@ import numpy.typing as npt
 
 from gpuresample import engines, ensembles
 from gpuresample.checks import one_of, positive_numbers, sizes
-from gpuresample.containers import Volume, blank, check_memory, grid_of, unwrap
+from gpuresample.containers import (
+    ARRAYS,
+    IMAGES,
+    ArrayContainer,
+    Container,
+    Held,
+    Volume,
+    VolumeContainer,
+    check_memory,
+    grid_of,
+    has_geometry,
+    hold,
+    spatial,
+    unwrap,
+)
 from gpuresample.engines.contract import Ensemble, Outputs
 from gpuresample.filters import FILTERS, get_filter
 from gpuresample.grid import ANCHORS, Grid, resized
@@ -31,14 +45,20 @@ INTERPOLATIONS = tuple(name for name, f in FILTERS.items() if f.method != "vote"
 
 @dataclass(frozen=True, eq=False)
 class Scores:
-    """One model's scores: an array-like (class, [z,] y, x) that can be sliced, and its grid where it has one.
+    """One model's scores.
 
-    `kind` is that of the image it came as: "array", "volume" or "image".
+    Attributes
+    ----------
+    array : array-like (class, [z,] y, x) that can be sliced
+    grid : Grid or None
+        Where they lie; None for bare arrays.
+    container : Container
+        Of the image or array that they came as; an empty NumPy array's for what is read piece by piece.
     """
 
     array: Any
     grid: Grid | None
-    kind: str
+    container: Container
 
     @property
     def classes(self) -> int:
@@ -49,6 +69,11 @@ class Scores:
     def size(self) -> tuple[int, ...]:
         """Voxels along x, y(, z)."""
         return tuple(int(n) for n in self.array.shape[:0:-1])
+
+    @property
+    def where(self) -> str:
+        """Where they are: "cpu" or "cuda:N"."""
+        return self.container.where
 
 
 def ensemble(
@@ -149,31 +174,28 @@ def ensemble(
     if activation is not None:
         one_of("activation", activation, ACTIVATIONS)
     engines.check_device(device)
-    engines.select(device)
     shares = None if weights is None else _weights(weights)
     if isinstance(logits, (Sequence, np.ndarray)) and shares is not None and len(shares) != len(logits):
         raise ValueError(f"weights must have one number for each of the {len(logits)} models, got {weights!r}")
     with ExitStack() as stack:
         models = _models(logits, stack)
-        target, kind = _target(models[0], like, size, anchor)
-        classes = models[0].classes
-        for number, model in enumerate(models):
-            if model.classes != classes:
-                raise ValueError(
-                    f"logits must have the same number of classes for every model, got {classes} of model 0 and "
-                    f"{model.classes} of model {number}"
-                )
+        target, template = _target(models[0], like, size, anchor)
+        _check_alike(models)
         if shares is None:
             shares = [1.0 / len(models)] * len(models)
         elif len(shares) != len(models):
             raise ValueError(f"weights must have one number for each of the {len(models)} models, got {weights!r}")
+        classes = models[0].classes
         choose, values = _naming(activation, classes, labels, regions)
         thresholds = _thresholds(threshold, classes, activation)
         grids = [_grid(number, model, target, input_spacing, anchor) for number, model in enumerate(models)]
+        voxels = target.voxels + sum(math.prod(model.array.shape) for model in models)
+        engine = engines.select(device, models[0].where, voxels)
+        z, y, x = (*target.size, 1)[2::-1]
         work = Ensemble(
             members=tuple(ensembles.member(g, target, f.name, s) for g, s in zip(grids, shares, strict=True)),
             classes=classes,
-            n_dst=(*target.size, 1)[2::-1],  # type: ignore[arg-type]
+            n_dst=(z, y, x),
             activation=activation or "none",
             before=resample_after,
             choose=choose,
@@ -181,12 +203,13 @@ def ensemble(
             values=values,
         )
         top = sum(values.tolist()) if choose == "bits" else int(values.max())
-        results, outputs = _make(wanted, kind, target, classes, np.min_scalar_type(top))
-        counts = ensembles.EnsemblePlan(target, device, work).run(
-            [model.array for model in models], outputs, progress or (lambda share: None)
+        results = Results(wanted, template, models[0].container, target, classes, np.min_scalar_type(top))
+        counts = ensembles.EnsemblePlan(target, work).run(
+            engine, [model.array for model in models], results.outputs, progress or (lambda share: None)
         )
+        made = results.finished()
     _report(counts)
-    return results[0] if len(results) == 1 else tuple(results)
+    return made[0] if len(made) == 1 else tuple(made)
 
 
 def _outputs(output: Any) -> tuple[str, ...]:
@@ -220,12 +243,13 @@ def _weights(weights: Any) -> list[float]:
 
 def _models(logits: Any, stack: ExitStack) -> list[Scores]:
     """Every model's scores; those of an iterator are laid down in temporary files, which `stack` closes."""
-    if isinstance(logits, np.ndarray) and logits.ndim < 5:
-        raise TypeError(
-            f"logits must be a sequence of models, got one array of shape {logits.shape}; for one model: [logits]"
-        )
-    if isinstance(logits, Volume) or _is_image(logits):
+    if has_geometry(logits):
         logits = [logits]
+    elif hasattr(logits, "ndim") and logits.ndim < 5:
+        raise TypeError(
+            f"logits must be a sequence of models, got one array of shape {tuple(logits.shape)}; for one model: "
+            "[logits]"
+        )
     if isinstance(logits, (str, bytes)) or not isinstance(logits, Iterable):
         raise TypeError(f"logits must be a sequence or an iterator of models, got {type(logits).__name__}")
     waiting = isinstance(logits, Iterator)
@@ -238,29 +262,42 @@ def _models(logits: Any, stack: ExitStack) -> list[Scores]:
     return models
 
 
-def _is_image(thing: Any) -> bool:
-    return type(thing).__module__.split(".")[0] == "SimpleITK" and hasattr(thing, "GetNumberOfComponentsPerPixel")
-
-
 def _scores(number: int, one: Any) -> Scores:
     """A model's scores as we take them."""
     name = f"logits[{number}]"
-    if isinstance(one, Volume) or _is_image(one):
+    if has_geometry(one):
         container = unwrap(one)
-        array, grid, kind = container.array, container.grid, container.kind
-        assert array is not None
-        if array.ndim != grid.dimension + 1:
-            raise ValueError(f"{name} must have one axis of classes before its axes of space, got shape {array.shape}")
-        return Scores(array, grid, kind)
-    if not all(hasattr(one, attribute) for attribute in ("shape", "dtype", "__getitem__")):
-        raise TypeError(f"{name} must be an array, a Volume or a SimpleITK.Image, got {type(one).__name__}")
-    if len(one.shape) not in (3, 4):
-        raise ValueError(f"{name} must be (class, z, y, x) or (class, y, x), got shape {tuple(one.shape)}")
-    if 0 in one.shape:
-        raise ValueError(f"{name} must not be empty, got shape {tuple(one.shape)}")
-    if np.dtype(one.dtype).kind not in "biuf":
-        raise TypeError(f"{name} must have integer or float voxels, got {one.dtype}")
-    return Scores(one, None, "array")
+        if len(container.shape) != container.grid.dimension + 1:
+            raise ValueError(
+                f"{name} must have one axis of classes before its axes of space, got shape {container.shape}"
+            )
+        return Scores(container.array, container.grid, container)
+    held = hold(one, name)
+    array = one if held is None else held.voxels
+    if not all(hasattr(array, attribute) for attribute in ("shape", "dtype", "__getitem__")):
+        raise TypeError(f"{name} must be {IMAGES} or {ARRAYS}, got {type(one).__name__}")
+    if len(array.shape) not in (3, 4):
+        raise ValueError(f"{name} must be (class, z, y, x) or (class, y, x), got shape {tuple(array.shape)}")
+    if 0 in array.shape:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(array.shape)}")
+    if np.dtype(array.dtype).kind not in "biuf":
+        raise TypeError(f"{name} must have integer or float voxels, got {array.dtype}")
+    return Scores(array, None, ArrayContainer(held or Held(None, np.empty((1, 1)), "cpu")))
+
+
+def _check_alike(models: Sequence[Scores]) -> None:
+    """Refuse models that cannot be averaged."""
+    first = models[0]
+    for number, model in enumerate(models):
+        if model.classes != first.classes:
+            raise ValueError(
+                f"logits must have the same number of classes for every model, got {first.classes} of model 0 and "
+                f"{model.classes} of model {number}"
+            )
+        if model.where != first.where:
+            raise ValueError(
+                f"logits must all lie in one place, got model 0 on {first.where} and model {number} on {model.where}"
+            )
 
 
 def _laid_down(model: Scores, stack: ExitStack) -> Scores:
@@ -276,28 +313,28 @@ def _laid_down(model: Scores, stack: ExitStack) -> Scores:
     file = stack.enter_context(tempfile.TemporaryFile(prefix="gpuresample-"))  # noqa: SIM115  # the stack closes it
     array: Array = np.memmap(file, model.array.dtype, "w+", shape=model.array.shape)
     array[...] = model.array
-    return Scores(array, model.grid, model.kind)
+    return Scores(array, model.grid, model.container)
 
 
-def _target(first: Scores, like: Any, size: Any, anchor: str) -> tuple[Grid, str]:
-    """The target, and the kind of the outputs."""
+def _target(first: Scores, like: Any, size: Any, anchor: str) -> tuple[Grid, Container]:
+    """The target, and an image of the kind that outputs are to be."""
     d = len(first.size)
     if like is not None:
         if size is not None:
             raise ValueError(f"like gives the whole grid; it cannot be combined with size={size!r}")
         grid = grid_of(like, d)
-        if grid is None:
-            if like.ndim < d:
-                raise ValueError(f"like must have at least the scores' {d} axes of space, got shape {like.shape}")
-            return Grid.of_size(like.shape[: -d - 1 : -1]), "array"
-        return grid, first.kind if isinstance(like, Grid) else unwrap(like).kind
+        if isinstance(grid, Grid):
+            return grid, unwrap(like) if has_geometry(like) else first.container
+        if len(grid) < d:
+            raise ValueError(f"like must have at least the scores' {d} axes of space, got shape {grid}")
+        return Grid.of_size(grid[: -d - 1 : -1]), first.container
     own = first.grid or Grid.of_size(first.size)
     if size is None:
-        return own, first.kind
+        return own, first.container
     wanted = sizes("size", size, d)
     if first.grid is None:
-        return Grid.of_size(wanted[::-1]), first.kind
-    return resized(own, None, wanted, anchor), first.kind
+        return Grid.of_size(wanted[::-1]), first.container
+    return resized(own, None, wanted, anchor), first.container
 
 
 def _grid(number: int, model: Scores, target: Grid, input_spacing: Any, anchor: str) -> Grid:
@@ -375,20 +412,55 @@ def _thresholds(value: Any, classes: int, activation: str | None) -> npt.NDArray
 # --- outputs ---------------------------------------------------------------------------------------------------------
 
 
-def _make(
-    wanted: Sequence[str], kind: str, target: Grid, classes: int, labels: np.dtype[Any]
-) -> tuple[list[Any], Outputs]:
-    """What will be answered, and its memory as engines take it."""
-    shapes = {name: (classes, *target.size[::-1]) if name == "probabilities" else target.size[::-1] for name in wanted}
-    floats = np.dtype(np.float32)
-    for name, shape in shapes.items():
-        check_memory(shape, labels if name == "labels" else floats, f"output {name!r}")
-    made = {
-        name: blank(kind, target, labels if name == "labels" else floats, classes if name == "probabilities" else 0)
-        for name in shapes
-    }
-    arrays = {name: array[..., None, :, :] if target.dimension == 2 else array for name, (_, array) in made.items()}
-    return [made[name][0] for name in wanted], Outputs(**arrays)
+class Results:
+    """What will be answered, and the memory that engines write to.
+
+    Attributes
+    ----------
+    outputs : Outputs
+        Arrays where the scores are.
+    """
+
+    def __init__(
+        self,
+        wanted: Sequence[str],
+        template: Container,
+        scores: Container,
+        target: Grid,
+        classes: int,
+        labels: np.dtype[Any],
+    ) -> None:
+        # A template elsewhere gives its kind only: a Volume's array is the scores', an image's voxels are fetched.
+        self._away = template.where != scores.where
+        if self._away and isinstance(template, VolumeContainer):
+            template, self._away = _volume_of(scores, target), False
+        self._wanted, self._scores = wanted, scores
+        self._made: dict[str, tuple[Any, Any]] = {}
+        places: dict[str, Any] = {}
+        for name in wanted:
+            dtype = labels if name == "labels" else np.dtype(np.float32)
+            channels = classes if name == "probabilities" else 0
+            shape = ((channels,) if channels else ()) + target.size[::-1]
+            check_memory(template, shape, dtype, f"output {name!r}")
+            self._made[name] = template.blank(target, dtype, channels)
+            places[name] = scores.blank(target, dtype, channels)[1] if self._away else self._made[name][1]
+        self._places = places
+        self.outputs = Outputs(**{name: spatial(array, target.dimension) for name, array in places.items()})
+
+    def finished(self) -> list[Any]:
+        """The answers, once the engine has been asked for everything."""
+        for name, (_, voxels) in self._made.items():
+            if self._away:
+                voxels[...] = self._places[name].get()
+            else:
+                self._scores.written(voxels)
+        return [self._made[name][0] for name in self._wanted]
+
+
+def _volume_of(scores: Container, target: Grid) -> Container:
+    """A container whose blanks are volumes of arrays as the scores'."""
+    array, _ = scores.blank(Grid.of_size((1, 1, 1)[: target.dimension]), np.dtype(np.uint8))
+    return unwrap(Volume(array, (1.0,) * target.dimension))
 
 
 def _report(counts: Sequence[int]) -> None:

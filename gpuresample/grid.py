@@ -81,6 +81,11 @@ class Grid:
         """2 or 3."""
         return len(self.size)
 
+    @property
+    def voxels(self) -> int:
+        """How many there are."""
+        return math.prod(self.size)
+
     @cached_property
     def index_to_point(self) -> FloatArray:
         """Matrix from index to physical offset: direction times spacing."""

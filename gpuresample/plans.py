@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample import work as works
-from gpuresample.containers import ArrayContainer, Container, check_memory, spatial, unwrap
-from gpuresample.engines.contract import Engine, Range, Store, Work
+from gpuresample.containers import Container, check_memory, spatial, unwrap
+from gpuresample.engines.contract import Range, Store, Work
 from gpuresample.grid import Grid
-
-Array = npt.NDArray[Any]
 
 
 def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
@@ -37,7 +35,7 @@ class Plan:
     input_dtype, dtype : numpy.dtype
         Voxel types of input and output.
     device : str
-        Where it runs.
+        Where it runs; "auto" is decided by every image.
     work : Separable or Gather
         What the engine is asked for.
     store : Store
@@ -76,38 +74,29 @@ class Plan:
 
         Parameters
         ----------
-        image : SimpleITK.Image, Volume or ndarray
+        image : SimpleITK.Image, Volume, nibabel image or array
             Of the planned spatial shape and voxel type. An image with geometry must lie on the planned grid.
         out : same kind as `image`, optional
             Where to write the result.
 
         Returns
         -------
-        SimpleITK.Image, Volume or ndarray
-            The same kind as `image`.
+        SimpleITK.Image, Volume, nibabel image or array
+            The same kind as `image`, in the same place. For images on a GPU this returns once all kernels are
+            launched on the current stream.
 
         Raises
         ------
         ValueError, TypeError
-            If `image` or `out` does not fit the plan.
+            If `image` or `out` does not fit the plan, or `image` lies on another device.
+        RuntimeError
+            If a GPU is needed that cannot be used.
         """
-        engine = engines.select(self.device)
-        container = unwrap(image)
-        self._check(container)
-        if out is None:
-            check_memory(container.output_shape(self.target), self.dtype, f"size {self.target.size}")
-            result, target = container.new(self.target, self.dtype)
-        else:
-            result, target = container.adopt(out, self.target, self.dtype)
-        assert container.array is not None
-        d = self.source.dimension
-        self._run(engine, spatial(container.array, d), spatial(target, d))
-        if target.dtype == np.bool_:
-            # Summed as bytes; a spline may overshoot 1.
-            np.minimum(target.view(np.uint8), 1, out=target.view(np.uint8))
-        return result
+        engines.check_device(self.device)
+        return execute(self, unwrap(image), out)
 
     def _check(self, container: Container) -> None:
+        """Refuse an image that does not fit the plan."""
         d = self.source.dimension
         if container.grid.dimension != d or container.grid.size != self.source.size:
             raise ValueError(
@@ -119,40 +108,13 @@ class Plan:
                 f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
                 f"{self.input_dtype}; got {container.dtype}"
             )
-        if not isinstance(container, ArrayContainer) or container.kind != "array":
+        if container.kind != "array":
             close = all(
                 np.allclose(getattr(container.grid, name), getattr(self.source, name), rtol=1e-6, atol=1e-6)
                 for name in ("spacing", "origin", "direction")
             )
             if not close:
                 raise ValueError(f"image must lie on the planned grid {self.source}, got {container.grid}")
-
-    def _run(self, engine: Engine, src: Array, dst: Array) -> None:
-        src, dst = _as_numbers(src), _as_numbers(dst)
-        if self.copies:
-            # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
-            engine.run(
-                self.work,
-                src if src.dtype == dst.dtype else convert(src, dst.dtype, self.store.truncate),
-                dst,
-                self.store,
-            )
-            return
-        if src.dtype == np.float16:
-            src = src.astype(np.float32)
-        if self.divisor != 1:
-            sums = np.empty(dst.shape, np.float64)
-            engine.run(self.work, src, sums, self.store)
-            # Multiplied, as ITK does; rounded half up, as of all its filters BinShrink alone does.
-            sums *= 1.0 / self.divisor
-            dst[...] = convert(np.floor(sums + 0.5), dst.dtype, truncate=True) if dst.dtype.kind in "iu" else sums
-            return
-        if dst.dtype != np.float16:
-            engine.run(self.work, src, dst, self.store)
-            return
-        temporary = np.empty(dst.shape, np.float32)
-        engine.run(self.work, src, temporary, self.store)
-        dst[...] = temporary
 
     def input_region(self, dst_slices: Sequence[slice]) -> tuple[slice, ...]:
         """What a block of the output needs.
@@ -216,6 +178,25 @@ class Plan:
         return block[0], block[1], block[2]
 
 
+def execute(plan: Plan, container: Container, out: Any = None) -> Any:
+    """`Plan.run`, for an image that is unwrapped already."""
+    plan._check(container)
+    d = plan.source.dimension
+    voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
+    engine = engines.select(plan.device, container.where, voxels, plan.copies)
+    if out is None:
+        check_memory(container, container.output_shape(plan.target), plan.dtype, f"size {plan.target.size}")
+        result, target = container.new(plan.target, plan.dtype)
+    else:
+        result, target = container.adopt(out, plan.target, plan.dtype)
+    # Booleans are summed as bytes; a spline may overshoot 1.
+    high = 1 if plan.dtype == np.bool_ else None
+    store = replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
+    engine.run(plan.work, _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d)), store)
+    container.written(target)
+    return result
+
+
 def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:
     """The grid of a block z, y, x of a grid's voxels."""
     d = grid.dimension
@@ -226,24 +207,6 @@ def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:
     )
 
 
-def _as_numbers(array: Array) -> Array:
-    """Booleans as bytes, foreign byte orders as ours."""
-    if array.dtype == np.bool_:
-        return array.view(np.uint8)
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
-
-
-def convert(array: Array, dtype: npt.DTypeLike, truncate: bool) -> Array:
-    """Values in another type: integers saturate, floats become integers rounded or truncated, NaN becomes 0."""
-    target = np.dtype(dtype)
-    if target.kind not in "iu":
-        return array.astype(target)
-    info = np.iinfo(target)
-    if array.dtype.kind in "iu":
-        source = np.iinfo(array.dtype)
-        return np.clip(array, max(info.min, source.min), min(info.max, source.max)).astype(target)
-    whole = np.trunc(array) if truncate else np.rint(array)
-    high, low = whole >= info.max, whole <= info.min
-    out = np.where(high | low | np.isnan(whole), 0, whole).astype(target)
-    out[high], out[low] = info.max, info.min
-    return out
+def _as_numbers(array: Any) -> Any:
+    """Booleans as bytes."""
+    return array.view(np.uint8) if array.dtype == np.bool_ else array

@@ -17,7 +17,7 @@ from gpuresample.containers import ArrayContainer, Container, check_memory, grid
 from gpuresample.engines.contract import Store
 from gpuresample.filters import get_filter
 from gpuresample.grid import Grid, Transform, resized
-from gpuresample.plans import Plan, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.taps import BOUNDARIES
 
 ROUNDINGS = ("nearest", "truncate")
@@ -48,17 +48,18 @@ def resample(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         2-D or 3-D, integer, float or bool voxels. SimpleITK images may be vectors or 4-D (then every volume along
-        the fourth axis is resampled in space). Arrays are (..., z, y, x), or (y, x); leading axes are channels or
-        a batch. NaN is allowed: it spreads to the voxels whose taps meet it (12 voxels for cubic splines, in
-        SimpleITK the whole volume).
+        the fourth axis is resampled in space), nibabel images 3-D and more. Arrays are (..., z, y, x), or (y, x);
+        leading axes are channels or a batch. They may be NumPy's, CuPy's, or whatever offers DLPack (torch's) or
+        `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to the voxels whose taps meet
+        it (12 voxels for cubic splines, in SimpleITK the whole volume).
     spacing : float or sequence of float, optional
         New spacing in physical units, in the container's order (x, y, z for images and volumes, axis order for
         arrays). One number serves all axes. The size is `round(size * spacing / new_spacing)`, half to even.
     size : sequence of int, optional
         New size, same order. Without `spacing` the extent is kept.
-    like : SimpleITK.Image, Volume, Grid or ndarray, optional
+    like : SimpleITK.Image, Volume, nibabel image, Grid or array, optional
         The grid to resample onto (an array gives only its size). Not together with `spacing`, `size`, `anchor`.
     input_spacing : float or sequence of float, optional
         Spacing of a bare array, in axis order; 1 unless given.
@@ -85,21 +86,24 @@ def resample(
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
     device : {"auto", "cpu", "cuda", "cuda:N"}
-        Where to compute.
+        Where to compute. "auto" follows the data: images on a GPU are resampled there; large ones in host memory too,
+        if there is one (`gpuresample.engines` has the rule), else on the CPU. "cuda" takes images in host memory to
+        the GPU and back; images on a GPU are not moved.
     out : same kind as `image`, optional
         Where to write the result; its size and type must be the result's. Must not overlap the input.
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
-        The same kind as `image`, geometry updated.
+    SimpleITK.Image, Volume, nibabel image or array
+        The same kind as `image`, where `image` is, geometry updated. Arrays that offer nothing but
+        `__cuda_array_interface__` come out as CuPy's.
 
     Raises
     ------
     ValueError, TypeError
         For arguments out of range; the message names the argument, its value and what is allowed.
     RuntimeError
-        For `device="cuda"` without a usable GPU.
+        For `device="cuda"` without a usable GPU, or in a child forked after CUDA was used.
 
     Notes
     -----
@@ -120,7 +124,7 @@ def resample(
         container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
         rounding, dtype, device,
     )  # fmt: skip
-    return made.run(image, out)
+    return execute(made, container, out)
 
 
 def plan(
@@ -144,7 +148,7 @@ def plan(
 
     Parameters
     ----------
-    image_or_shape : SimpleITK.Image, Volume, ndarray, or sequence of int
+    image_or_shape : SimpleITK.Image, Volume, nibabel image, array, or sequence of int
         An image of the kind to come, or the shape of a bare array; voxels of a shape are float32, or `dtype` if
         that is given. The other parameters are those of `resample`.
 
@@ -197,8 +201,8 @@ def _plan(
     output = output_dtype(container.dtype, dtype)
     blur = _antialias(container, antialias, f.method, d)
     store = Store(_default(default_value, output), rounding == "truncate")
-    check_memory(container.output_shape(target), output, f"size {container.order(target.size)}")
-    engines.select(device)
+    engines.select(device, container.where)
+    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
     if store.truncate and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
@@ -218,12 +222,11 @@ def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: st
             if given:
                 raise ValueError(f"like gives the whole grid; it cannot be combined with {name}={value!r}")
         grid = grid_of(like, d)
-        if grid is not None:
+        if isinstance(grid, Grid):
             return grid
-        if like.ndim < d:
-            raise ValueError(f"like must have at least the image's {d} spatial axes, got shape {like.shape}")
-        size = like.shape[-d:]
-        return resized(source, None, size[::-1], anchor)
+        if len(grid) < d:
+            raise ValueError(f"like must have at least the image's {d} spatial axes, got shape {grid}")
+        return resized(source, None, grid[: -d - 1 : -1], anchor)
     if spacing is not None:
         spacing = container.order(positive_numbers("spacing", spacing, d))
     if size is not None:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from gpuresample import engines, taps
 from gpuresample import work as works
 from gpuresample.checks import numbers, one_of
-from gpuresample.containers import Container, Volume, check_memory, unwrap
+from gpuresample.containers import Container, check_memory, unwrap
 from gpuresample.engines.contract import Store, Work
 from gpuresample.filters import (
     FILTERS,
@@ -24,7 +24,7 @@ from gpuresample.filters import (
     recursive_gaussian_response,
 )
 from gpuresample.grid import AxisMap, Grid, map_indices
-from gpuresample.plans import Plan, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.resampling import ROUNDINGS, output_dtype, resample
 
 KINDS = ("discrete", "sampled", "recursive")
@@ -58,7 +58,7 @@ def gaussian(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     sigma : float or sequence of float
         Standard deviation in physical units (voxels for bare arrays without `input_spacing`), for all axes or for
@@ -84,7 +84,7 @@ def gaussian(
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
+    SimpleITK.Image, Volume, nibabel image or array
         The same kind as `image`, on the same grid.
 
     Raises
@@ -130,7 +130,7 @@ def gaussian(
             response = recursive_gaussian_response(s, orders[axis], _RECURSIVE_TAIL[precision])
         tables.append(taps.smoothing_table(response, n, rule))
     made = _plan(container, container.grid, tables, output, rounding, device, precision)
-    return made.run(image, out)
+    return execute(made, container, out)
 
 
 def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", out: Any = None) -> Any:
@@ -138,7 +138,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`; any voxels, copied bit by bit.
     factors : int or sequence of int
         At least 1, for all axes or for each in the container's order. An axis keeps at least one voxel.
@@ -147,7 +147,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
+    SimpleITK.Image, Volume, nibabel image or array
         The same kind as `image`. Its origin keeps the two volumes' centres together, as `itk::ShrinkImageFilter`
         has it; where a factor leaves an odd remainder the voxels kept lie half a voxel from where it says.
 
@@ -169,7 +169,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
         tables.append(taps.index_table(source.size[axis], index))
     precision = precision_of(container.dtype, container.dtype)
     made = _plan(container, target, tables, container.dtype, "nearest", device, precision, copies=True)
-    return made.run(image, out)
+    return execute(made, container, out)
 
 
 def bin_shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", out: Any = None) -> Any:
@@ -177,7 +177,7 @@ def bin_shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto"
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
         Block size, at least 1 and at most the image's size, for all axes or for each in the container's order.
@@ -187,7 +187,7 @@ def bin_shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto"
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
+    SimpleITK.Image, Volume, nibabel image or array
         The same kind as `image`; integers are rounded half up (`itk::BinShrinkImageFilter`).
 
     Raises
@@ -207,7 +207,7 @@ def bin_shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto"
     tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(source.dimension))]
     divisor = math.prod(f)
     made = _plan(container, target, tables, container.dtype, "nearest", device, "double", divisor=divisor)
-    return made.run(image, out)
+    return execute(made, container, out)
 
 
 def expand(
@@ -222,7 +222,7 @@ def expand(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
         At least 1, for all axes or for each in the container's order.
@@ -233,7 +233,7 @@ def expand(
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
+    SimpleITK.Image, Volume, nibabel image or array
         The same kind as `image`, covering the same box. Integers are rounded to nearest and saturate;
         `itk::ExpandImageFilter` truncates them and lets them wrap.
 
@@ -265,7 +265,7 @@ def downsample(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
         At least 1, for all axes or for each in the container's order. An axis keeps at least one voxel.
@@ -280,7 +280,7 @@ def downsample(
 
     Returns
     -------
-    SimpleITK.Image, Volume or ndarray
+    SimpleITK.Image, Volume, nibabel image or array
         The same kind as `image`, `max(1, n // f)` voxels along an axis, spacing times f, the centre of the field of
         view kept. Samples that fall between voxels are interpolated linearly.
 
@@ -308,7 +308,7 @@ def downsample(
     )
     work = works.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
     made = _made(container, target, work, output, rounding, device, precision)
-    return made.run(image, out)
+    return execute(made, container, out)
 
 
 def pyramid(
@@ -325,7 +325,7 @@ def pyramid(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume or ndarray
+    image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     levels : int, optional
         Number of levels, the image itself included; 4 unless given by `schedule`.
@@ -360,7 +360,7 @@ def pyramid(
     steps = _steps(container, levels, factors, schedule)
     # Checked here too, for levels that need them not.
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device)
+    engines.select(device, container.where)
     if isinstance(sigma, str):
         one_of("sigma", sigma, SIGMA_RULES)
     else:
@@ -381,7 +381,7 @@ def pyramid(
         if any(k > 1 for k in f):
             now = downsample(now, container.order(f), sigma=sigma, dtype=floats, device=device)
             grid = shrunk(grid, f)
-        result.append(image if now is image else _rounded(now, grid, container, rounding, device))
+        result.append(image if now is image else _rounded(now, container, rounding, device))
     return result
 
 
@@ -406,20 +406,15 @@ def _middle(grid: Grid) -> FloatArray:
     return p + np.asarray(grid.origin)
 
 
-def _rounded(level: Any, grid: Grid, container: Container, rounding: str, device: str) -> Any:
+def _rounded(level: Any, container: Container, rounding: str, device: str) -> Any:
     """A float level in the image's own voxel type."""
-    if unwrap(level).dtype == container.dtype:
+    now = unwrap(level)
+    if now.dtype == container.dtype:
         return level
-    like = level if not isinstance(level, np.ndarray) else None
-    target = {"like": like} if like is not None else {"size": level.shape[-grid.dimension :]}
-    dtype = np.dtype(np.uint8) if container.dtype == np.bool_ else container.dtype
-    out = resample(level, **target, interpolation="linear", rounding=rounding, dtype=dtype, device=device)
-    if container.dtype != np.bool_:
-        return out
-    # Floats become booleans by way of bytes, 0 or 1; SimpleITK has no booleans.
-    if isinstance(out, np.ndarray):
-        return out.view(np.bool_)
-    return Volume(out.array.view(np.bool_), out.spacing, out.origin, out.direction)
+    precision = precision_of(now.dtype, container.dtype)
+    tables = [works.identity_table(n) for n in reversed(now.grid.size)]
+    made = _plan(now, now.grid, tables, container.dtype, rounding, device, precision)
+    return execute(made, now)
 
 
 def _steps(container: Container, levels: int | None, factors: Any, schedule: Any) -> list[tuple[int, ...] | None]:
@@ -551,7 +546,7 @@ def _made(
     divisor: int = 1,
 ) -> Plan:
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device)
-    check_memory(container.output_shape(target), output, f"size {container.order(target.size)}")
+    engines.select(device, container.where)
+    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     store = Store(0, rounding == "truncate")
     return Plan(container.grid, target, container.dtype, output, device, work, store, precision, copies, divisor)

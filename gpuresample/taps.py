@@ -83,11 +83,15 @@ class TapTable:
         return int(self.first[rows].min()), int((self.first[rows] + self.count[rows]).max())
 
     def crop(self, start: int, stop: int) -> TapTable:
-        """Rows `start` to `stop` as a table over `source_range(start, stop)`: the same weights, to the bit."""
+        """Rows `start` to `stop` as a table over `source_range(start, stop)`: the same weights, to the bit.
+
+        It stays as wide as the whole: engines choose their loop by the width, and a block must take the whole's.
+        """
         lo, hi = self.source_range(start, stop)
-        count = self.count[start:stop].copy()
-        weight = self.weight[start:stop, : int(count.max())].copy()
-        return TapTable(hi - lo, self.first[start:stop] - lo, count, weight)
+        if (start, stop) == (0, self.n_dst) and (lo, hi) == (0, self.n_src):
+            return self  # engines keep what they made for a table
+        rows = slice(start, stop)
+        return TapTable(hi - lo, self.first[rows] - lo, self.count[rows].copy(), self.weight[rows].copy())
 
     def dense(self) -> FloatArray:
         """The table as a matrix, shape (n_dst, n_src)."""

@@ -12,6 +12,68 @@ settings.register_profile("gpuresample", deadline=None, derandomize=True, databa
 settings.load_profile("gpuresample")
 
 
+LAUNCHES, REASON = pytest.StashKey[int](), pytest.StashKey[str]()
+
+
+def pytest_collection_modifyitems(config, items):
+    """Skip the GPU's tests where there is none, and its slow ones unless GPURESAMPLE_SLOW is set; count them."""
+    config.stash[LAUNCHES] = 0
+    for item in items:
+        if item.get_closest_marker("gpu") is None:
+            continue
+        if REASON not in config.stash:
+            config.stash[REASON] = why_no_gpu()
+        if config.stash[REASON]:
+            item.add_marker(pytest.mark.skip(reason=config.stash[REASON]))
+        elif item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
+            item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))
+
+
+def why_no_gpu() -> str:
+    """Why no GPU can be used; nothing if one can."""
+    from gpuresample.engines import cuda
+
+    try:
+        cuda.usable()
+    except RuntimeError as error:
+        return str(error)
+    return ""
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    """Say what became of the GPU's tests: they must not pass for run where they were skipped."""
+    if REASON not in config.stash:
+        return
+    reports = [r for kind in ("passed", "failed", "skipped") for r in terminalreporter.stats.get(kind, [])]
+    of_gpu = [r for r in reports if "gpu" in getattr(r, "keywords", {})]
+    skipped = sum(r.skipped for r in of_gpu)
+    ran = sum(r.when == "call" and not r.skipped for r in of_gpu)
+    if config.stash[REASON]:
+        terminalreporter.write_line(f"gpu: {skipped} tests skipped: {config.stash[REASON]}")
+        return
+    import cupy
+
+    name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+    left = f", {skipped} skipped" if skipped else ""
+    terminalreporter.write_line(f"gpu: {ran} ran on {name}, {config.stash[LAUNCHES]} kernel launches{left}")
+
+
+@pytest.fixture
+def gpu(request):
+    """CuPy, for a test that must have run kernels on the GPU by its end."""
+    import cupy
+
+    from gpuresample.engines import cuda
+
+    launches = cuda._engine().runtime.launches
+    before = launches.total()
+    yield cupy
+    cupy.cuda.runtime.deviceSynchronize()
+    after = cuda._engine().runtime.launches.total()
+    assert after > before, "no kernel was launched"
+    request.config.stash[LAUNCHES] += after - before
+
+
 @pytest.fixture(scope="session")
 def data_dir() -> Path:
     """Folder of real volumes; tests that need it are skipped where it is absent."""

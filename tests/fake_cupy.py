@@ -5,6 +5,7 @@ For proving `CupyRuntime` where there is no GPU: what it passes on is checked as
 
 import ctypes
 import types
+import weakref
 from collections import Counter
 
 import numpy as np
@@ -14,16 +15,35 @@ from gpuresample.engines.cuda_host import OPTIONS, SHIM, build
 from gpuresample.engines.cuda_runtime import functions
 
 
+class Pointer:
+    """Where an array's memory is, and the copies that start there."""
+
+    def __init__(self, array):
+        self.ptr, self.nbytes = array.__array_interface__["data"][0], array.nbytes
+
+    def copy_from_host_async(self, source, size, stream):
+        FAKE.copy(self.ptr, source.value, size, source.value, stream)
+
+    def copy_to_host_async(self, target, size, stream):
+        FAKE.copy(target.value, self.ptr, size, target.value, stream)
+
+
 class Array(np.ndarray):
-    """An array "on the GPU"."""
+    """An array "on the GPU"; views stay on its device."""
+
+    def __new__(cls, shape, dtype, memory):
+        return np.asarray(memory).view(dtype).reshape(shape).view(cls)
+
+    def __array_finalize__(self, other):
+        self.number = getattr(other, "number", FAKE.current)
 
     @property
     def device(self):
-        return types.SimpleNamespace(id=FAKE.current)
+        return types.SimpleNamespace(id=self.number)
 
     @property
     def data(self):
-        return types.SimpleNamespace(ptr=self.__array_interface__["data"][0])
+        return Pointer(self)
 
     def get(self, out=None):
         FAKE.calls["get"] += 1
@@ -32,6 +52,78 @@ class Array(np.ndarray):
         assert out.flags.c_contiguous
         out[...] = np.asarray(self)
         return out
+
+    def __dlpack__(self, *, stream=None, **_):
+        raise AssertionError("a GPU's memory is no host's; libraries of these tests take it by `from_dlpack`")
+
+    def __dlpack_device__(self):
+        return 2, self.number
+
+    @property
+    def __cuda_array_interface__(self):
+        return {**self.__array_interface__, "version": 3}
+
+
+class Tensor:
+    """An array of another library, with DLPack and nothing else; see `library`."""
+
+    def __init__(self, memory, device=(2, 0)):
+        self.memory, self.on = memory, device
+
+    def __dlpack_device__(self):
+        return self.on
+
+    def __dlpack__(self, **options):
+        return self.memory.__dlpack__(**options)
+
+
+class Foreign:
+    """An array with `__cuda_array_interface__` and nothing else."""
+
+    def __init__(self, memory):
+        self.memory = memory
+        self.__cuda_array_interface__ = memory.__cuda_array_interface__
+
+
+def library():
+    """A module with a `from_dlpack`, for `Tensor`."""
+    module = types.ModuleType("tensors")
+    Tensor.__module__ = "tensors"
+
+    def from_dlpack(array):
+        FAKE.calls["handed over"] += 1
+        return Tensor(array, array.__dlpack_device__())
+
+    module.from_dlpack = from_dlpack
+    return module
+
+
+class Pool:
+    """Memory of a device, in blocks of 512 bytes; what is let go is free again."""
+
+    def __init__(self, total):
+        self.total, self.used, self.peak = total, 0, 0
+
+    def take(self, array):
+        n = -(-array.nbytes // 512) * 512
+        if self.used + n > self.total:
+            raise MemoryError(f"out of memory allocating {n} bytes")
+        self.used += n
+        self.peak = max(self.peak, self.used)
+        weakref.finalize(array, self.give, n)
+        return array
+
+    def give(self, n):
+        self.used -= n
+
+    def free_bytes(self):
+        return 0
+
+    def used_bytes(self):
+        return self.used
+
+    def get_limit(self):
+        return 0
 
 
 class RawModule:
@@ -72,43 +164,106 @@ class Device:
         FAKE.current = self.before
 
 
+class Unowned:
+    """Memory of somebody else's, as an array sees it."""
+
+    def __init__(self, address, size, owner, device):
+        self.owner = owner
+        self.__array_interface__ = {"data": (address, False), "shape": (size,), "typestr": "|u1", "version": 3}
+
+
 class Stream:
-    def __init__(self, ptr):
-        self.ptr, self.waited = ptr, []
+    def __init__(self, ptr=None, non_blocking=False):
+        FAKE.streams += 1
+        self.ptr, self.waited, self.non_blocking = FAKE.streams if ptr is None else ptr, [], non_blocking
 
     def record(self, event):
+        FAKE.log.append(("record", self.ptr))
         return event
 
     def wait_event(self, event):
         self.waited.append(event)
 
+    def __enter__(self):
+        FAKE.stack.append(FAKE.stream)
+        FAKE.stream = self
+
+    def __exit__(self, *_):
+        FAKE.stream = FAKE.stack.pop()
+
+
+class Event:
+    def __init__(self, disable_timing):
+        pass
+
+    def synchronize(self):
+        FAKE.calls["synchronize"] += 1
+
 
 class Fake(types.ModuleType):
-    """The module; `stream` and `current` are set by tests."""
+    """The module; `stream`, `current` and `pool` are set by tests."""
+
+    __version__ = "14.2.0"
 
     def __init__(self):
         super().__init__("cupy")
-        self.reset()
         self.RawModule = RawModule
+        self.ndarray = Array
         self.cuda = types.SimpleNamespace(
             Device=Device,
-            Event=lambda disable_timing: object(),
+            Event=Event,
+            Stream=Stream,
+            UnownedMemory=Unowned,
+            MemoryPointer=lambda memory, offset: memory,
             get_current_stream=lambda: self.stream,
-            runtime=types.SimpleNamespace(getDevice=lambda: self.current, getDeviceCount=lambda: 2),
+            alloc_pinned_memory=self.pinned,
+            runtime=types.SimpleNamespace(
+                getDevice=lambda: self.current,
+                getDeviceCount=lambda: 2,
+                getDeviceProperties=lambda number: {"name": b"Fake H1", "major": self.major, "minor": 0},
+                memGetInfo=lambda: (self.pool.total - self.pool.used, self.pool.total),
+                pointerGetAttributes=lambda ptr: types.SimpleNamespace(type=int(ptr in self.pinned_memory)),
+            ),
         )
 
     def reset(self):
-        self.calls, self.current, self.stream = Counter(), 0, Stream(0)
+        self.calls, self.log, self.streams, self.stack = Counter(), [], 0, []
+        self.current, self.stream, self.major = 0, Stream(0), 9
+        self.pool, self.pinned_memory = Pool(1 << 40), set()
+
+    def get_default_memory_pool(self):
+        return self.pool
+
+    def pinned(self, n):
+        memory = np.full(n, 77, np.uint8)
+        self.pinned_memory.add(memory.__array_interface__["data"][0])
+        return memory
+
+    def copy(self, target, source, size, host, stream):
+        """As a GPU would refuse to, or silently wait for: the host's side must be pinned."""
+        assert host in self.pinned_memory
+        assert stream is self.stream
+        self.calls["async copies"] += 1
+        self.log.append(("copy", stream.ptr))
+        ctypes.memmove(target, source, size)
 
     def asarray(self, array):
+        if isinstance(array, Foreign):
+            return array.memory
         self.calls["asarray"] += 1
-        return np.array(array).view(Array)
+        return self.pool.take(np.array(array)).view(Array)
+
+    def from_dlpack(self, array):
+        assert array.__dlpack_device__()[0] == 2
+        return array.memory
 
     def empty(self, shape, dtype):
-        return np.full(shape, 99, dtype).view(Array)
+        self.calls["empty"] += 1
+        return self.pool.take(np.full(shape, 99, dtype)).view(Array)
 
     def ascontiguousarray(self, array):
         return np.ascontiguousarray(array).view(Array)
 
 
 FAKE = Fake()
+FAKE.reset()

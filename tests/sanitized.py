@@ -19,7 +19,7 @@ from gpuresample.engines.cuda_host import HostRuntime
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
-    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box",
+    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box", "convert_voxels",
     "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
     "ensemble_normalise", "ensemble_decide", "ensemble_activate",
 }  # fmt: skip
@@ -39,7 +39,8 @@ def ensembles_once(engine, *grids):
         thresholds, values = np.full(3, 0.5, np.float32), np.arange(4, dtype=np.uint64)
         work = Ensemble(members, 3, shape, "softmax", before, "largest", thresholds, values)
         floats = [np.empty((3, *shape), np.float32), *[np.empty(shape, np.float32) for _ in range(2)]]
-        engine.combine(work, models, Outputs(np.empty(shape, np.uint8), *floats), engine.new_counts(2))
+        with engine.combining(2) as combiner:
+            combiner.combine(work, models, Outputs(np.empty(shape, np.uint8), *floats))
 
 
 def main():
@@ -65,6 +66,10 @@ def main():
         src = rng.integers(0, 9, (3, 4, 5)).astype(np.uint8)
         work = separable([picks(3, [2, 0]), identity(4), picks(5, rng.integers(0, 5, n_x))], n_dst=(4, 4, n_x))
         engine.run(work, src, np.empty((4, 4, n_x), np.uint8), Store(3))
+        for pair in (("int16", "uint8"), ("uint8", "float16"), ("float64", "int64")):
+            work = separable([identity(3), identity(4), picks(5, rng.integers(0, 5, n_x))])
+            src = rng.integers(0, 9, (3, 4, 5)).astype(pair[0])
+            engine.run(work, src, np.empty((3, 4, n_x), pair[1]), Store(exact=True))
     source = gr.Grid((19, 14, 11), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), STRAIGHT)
     target = gr.Grid((21, 15, 12), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED)
     for name in ("nearest", "linear", "bspline3", "bspline5", "gaussian", "hamming", "label_linear", "label_gaussian"):

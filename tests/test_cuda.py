@@ -1,7 +1,11 @@
 """The CUDA engine behind the public call: what it says without a GPU, and its dealings with CuPy, on a stand-in."""
 
 import builtins
+import os
+import subprocess
 import sys
+import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,7 +14,7 @@ from support import labels, noise, same_bits
 
 import gpuresample as gr
 from gpuresample import engines
-from gpuresample.engines import cuda
+from gpuresample.engines import cuda, forks
 
 
 @pytest.fixture
@@ -19,8 +23,10 @@ def cupy(monkeypatch):
     FAKE.reset()
     monkeypatch.setitem(sys.modules, "cupy", FAKE)
     cuda._engine.cache_clear()
+    engines._usable.cache_clear()
     yield FAKE
     cuda._engine.cache_clear()
+    engines._usable.cache_clear()
 
 
 def refusal(device):
@@ -43,6 +49,7 @@ def test_without_cupy_the_reason_and_the_install_line(device, monkeypatch):
     message = refusal(device)
     assert message.startswith(f"device='{device}': CuPy cannot be imported (No module named 'cupy').")
     assert 'pip install "gpuresample[cuda13x]"' in message
+    assert "gpuresample.doctor()" in message
 
 
 def test_without_a_gpu_the_reason_and_the_install_line(cupy, monkeypatch):
@@ -106,3 +113,138 @@ def test_tables_made_in_another_stream_are_waited_for(cupy):
     engine.run(plan.work, src, dst, plan.store)
     assert cupy.stream.waited
     assert (cupy.calls["asarray"], cupy.calls["RawModule"]) == (uploaded, compiled)
+
+
+# --- device="auto" ------------------------------------------------------------------------------------------------
+
+IMAGE = noise((9, 34, 41), "int16")
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Any volume is large enough."""
+    monkeypatch.setattr(engines, "AUTO_VOXELS", 1)
+
+
+def ran():
+    return cuda._engine().runtime.launches.total()
+
+
+@pytest.mark.kernels
+def test_auto_takes_large_sums_to_the_gpu(cupy, small):
+    gr.resample(IMAGE, size=(7, 40, 33))
+    assert ran() > 0
+
+
+@pytest.mark.kernels
+def test_auto_leaves_copies_and_small_volumes_on_the_cpu(cupy, monkeypatch):
+    gr.resample(IMAGE, size=(7, 40, 33))
+    monkeypatch.setattr(engines, "AUTO_VOXELS", IMAGE.size + 7 * 40 * 33 + 1)
+    gr.resample(IMAGE, size=(7, 40, 33))
+    monkeypatch.setattr(engines, "AUTO_VOXELS", 1)
+    gr.resample(IMAGE, size=(7, 40, 33), interpolation="nearest")
+    gr.shrink(IMAGE, 2)
+    gr.resample(IMAGE, size=(7, 40, 33), device="cpu")
+    assert ran() == 0
+    monkeypatch.setattr(engines, "AUTO_VOXELS", IMAGE.size + 7 * 40 * 33)
+    gr.resample(IMAGE, size=(7, 40, 33))
+    assert ran() > 0
+
+
+def test_auto_says_once_that_it_falls_back(cupy, small, monkeypatch):
+    def none():
+        raise RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+    monkeypatch.setattr(cupy.cuda.runtime, "getDeviceCount", none)
+    expected = gr.resample(IMAGE, size=(7, 40, 33), device="cpu")
+    with pytest.warns(RuntimeWarning, match=r'device="auto" resamples on the CPU: CuPy finds no usable GPU') as said:
+        out = gr.resample(IMAGE, size=(7, 40, 33))
+    assert said[0].filename == __file__
+    assert same_bits(out, expected)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert same_bits(gr.resample(IMAGE, size=(7, 40, 33)), expected)
+
+
+def test_auto_is_silent_where_cupy_is_not_installed(small, monkeypatch):
+    engines._usable.cache_clear()
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gr.resample(IMAGE, size=(7, 40, 33))
+    assert "cupy" not in sys.modules
+    engines._usable.cache_clear()
+
+
+# --- forks --------------------------------------------------------------------------------------------------------
+
+FORK = """
+import os, sys, warnings
+warnings.simplefilter("ignore")  # Python warns of forks beside threads
+sys.path.insert(0, {tests!r})
+from fake_cupy import FAKE
+sys.modules["cupy"] = FAKE
+import numpy as np
+import gpuresample as gr
+from gpuresample import engines
+engines.AUTO_VOXELS = 1
+image = np.ones((4, 5, 6), np.float32)
+{before}
+child = os.fork()
+if child == 0:
+    code = 1
+    try:
+        gr.resample(image, size=(3, 4, 5), device={device!r})
+        print("done on", gr.resample.__module__, flush=True)
+        code = 0
+    except RuntimeError as error:
+        print(type(error).__name__, error, flush=True)
+        code = 3
+    os._exit(code)
+print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+USE = "gr.resample(image, size=(3, 4, 5), device='cuda')"
+# Asked for in vain: nothing is lost by it.
+FAILED = """
+from gpuresample.engines import cuda
+count, FAKE.cuda.runtime.getDeviceCount = FAKE.cuda.runtime.getDeviceCount, lambda: 0
+try: cuda.usable()
+except RuntimeError: pass
+FAKE.cuda.runtime.getDeviceCount = count
+"""
+OTHERS_USE = """
+def no(): raise RuntimeError("cudaErrorInitializationError: initialization error")
+from gpuresample.engines import cuda
+FAKE.cuda.runtime.getDeviceCount = no
+"""
+
+
+def forked(before, device):
+    code = FORK.format(tests=str(Path(__file__).parent), before=before, device=device)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.kernels
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize("before", [USE, OTHERS_USE], ids=["used by us", "used by others"])
+def test_a_child_forked_after_cuda_was_used_is_told_the_ways_out(before):
+    said = forked(before, "cuda")
+    assert "child: 3" in said
+    assert "ForkedError device='cuda': CUDA was in use before this process was forked" in said
+    for way in ('"spawn" or "forkserver"', "in the main process", 'device="cpu" in the workers'):
+        assert way in said
+    assert "pip install" not in said
+
+
+@pytest.mark.kernels
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+@pytest.mark.parametrize(("before", "device"), [(USE, "auto"), (USE, "cpu"), ("", "cuda"), (FAILED, "cuda")])
+def test_other_children_resample(before, device):
+    assert "child: 0" in forked(before, device)
+
+
+def test_a_fork_error_is_a_runtime_error():
+    assert issubclass(forks.ForkedError, RuntimeError)

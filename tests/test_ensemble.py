@@ -3,6 +3,7 @@
 import itertools
 import tracemalloc
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -315,6 +316,21 @@ def test_images_in_and_out():
     )
 
 
+def test_nibabel_images_in_and_out():
+    array = scores(3, (13, 18, 21))
+    # nibabel counts in RAS, x and y to the other side.
+    source = nibabel.Nifti1Image(array.T, np.diag([-2.0, -1.5, 3.0, 1.0]))
+    like = nibabel.Nifti1Image(np.zeros((42, 18, 26), np.int16), np.diag([-1.0, -1.5, 1.5, 1.0]))
+    labels, probabilities = gr.ensemble(source, like=like, output="both")
+    assert type(labels) is nibabel.Nifti1Image
+    assert (labels.shape, labels.get_data_dtype()) == ((42, 18, 26), np.uint8)
+    assert probabilities.shape == (42, 18, 26, 3)
+    assert np.allclose(labels.affine, like.affine)
+    grid = gr.Grid((42, 18, 26), (1.0, 1.5, 1.5), (0, 0, 0), STRAIGHT)
+    plain = gr.ensemble([volume(array, gr.Grid((21, 18, 13), (2, 1.5, 3), (0, 0, 0), STRAIGHT))], like=grid)
+    assert same_bits(np.asarray(labels.dataobj).T, plain.array)
+
+
 class Lazy:
     """An array that is read piece by piece, as zarr's are."""
 
@@ -487,7 +503,7 @@ REFUSED = [
     ({"logits": A}, TypeError, r"for one model: \[logits\]"),
     ({"logits": 5}, TypeError, "logits must be a sequence or an iterator"),
     ({"logits": "scores"}, TypeError, "logits must be a sequence or an iterator"),
-    ({"logits": [A, "x"]}, TypeError, r"logits\[1\] must be an array"),
+    ({"logits": [A, "x"]}, TypeError, r"logits\[1\] must be a SimpleITK.Image, .* or an array"),
     ({"logits": [A, A[:2]]}, ValueError, "3 of model 0 and 2 of model 1"),
     ({"logits": [A[0, 0]]}, ValueError, r"logits\[0\] must be \(class, z, y, x\)"),
     ({"logits": [A[:, :0]]}, ValueError, r"logits\[0\] must not be empty"),

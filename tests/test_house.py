@@ -22,8 +22,11 @@ LAYERS = [
     "taps",
     "grid",
     "engines.contract",
+    "engines.forks",
+    "work",
     "engines.flat",
     "engines.packing",
+    "engines.conversion",
     "engines.views",
     "engines.pool",
     "engines.cpu_kernels",
@@ -38,16 +41,25 @@ LAYERS = [
     "engines.cuda_host",
     "engines.cuda_axis",
     "engines.cuda_gather",
+    "engines.cuda_streams",
     "engines.cuda_ensemble",
+    "engines.cuda_combining",
+    "engines.cuda_footprint",
+    "engines.cuda_staging",
     "engines.cuda",
     "engines",
+    "containers.voxels",
+    "containers.kinds",
+    "containers.arrays",
+    "containers.images",
+    "containers.spatial_images",
     "containers",
-    "work",
     "plans",
     "resampling",
     "smoothing",
     "ensembles",
     "ensembling",
+    "checkup",
     "phantom",
     "files",
     "score_files",
@@ -112,7 +124,7 @@ def loaded_by(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-HEAVY = {"numba", "llvmlite", "SimpleITK", "cupy", "torch", "scipy", "matplotlib", "typer", "rich"}
+HEAVY = {"numba", "llvmlite", "SimpleITK", "cupy", "torch", "scipy", "matplotlib", "typer", "rich", "nibabel"}
 
 
 def test_import_loads_nothing_heavy():
@@ -133,7 +145,7 @@ def test_planning_an_array_loads_no_engine_but_the_work_does():
     loaded = loaded_by(run)
     assert "numba" in loaded
     # SciPy is Numba's doing: it takes it where it finds it.
-    assert loaded & {"SimpleITK", "torch", "cupy", "matplotlib"} == set()
+    assert loaded & {"SimpleITK", "torch", "cupy", "matplotlib", "nibabel"} == set()
 
 
 @pytest.mark.parametrize("name", gr.__all__)

@@ -49,7 +49,7 @@ except RuntimeError as error:
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
-FILES = ("resample_axis", "resample_volume", "take", "gather", "vote", "ensemble")
+FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "vote", "ensemble")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
 TURNED = flat(rotation(13, -7, 24))
@@ -405,6 +405,58 @@ def test_labels_beyond_2_to_the_53_survive():
     assert (out == src[[2, 0]][:, :, [4, 4, 1]]).all()
 
 
+# --- convert ---------------------------------------------------------------------------------------------------------
+
+EXTREME = {
+    "f": [0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, 127.5, 128.5, 255.5, -128.5, 32767.5, 65504.0, 65520.0, 1e6, -1e6,
+          np.inf, -np.inf, np.nan, 1 / 3, 6e-8, 2049.0, 2051.0],
+    "wide": [2147483647.5, -2147483648.5, 4294967295.5, 9.3e18, -9.3e18, 1.9e19, 1e300, 2049.0000001, 1 + 2.0**-11,
+             1 + 2.0**-11 + 2.0**-40, 65519.999999, 3e-8, 2.98023223876953125e-8 + 1e-20],
+}  # fmt: skip
+
+
+def extreme(dtype):
+    dtype = np.dtype(dtype)
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            values = np.array(EXTREME["f"] + (EXTREME["wide"] if dtype == np.float64 else [])).astype(dtype)
+        return np.resize(values, (1, 2, 5, 13))
+    info = np.iinfo(dtype)
+    near = [info.min, info.min + 1, info.max - 1, info.max, 0, 1, 127, 128, 255, 256, 32767, 32768, 2**53 + 1, -1, -129]
+    return np.resize(np.array([v for v in near if info.min <= v <= info.max], dtype), (1, 2, 5, 13))
+
+
+def converting(rounding, factor):
+    return lambda engine, src, dst: engine._convert(src, dst, rounding, factor)
+
+
+@pytest.mark.parametrize("source", VOXELS)
+@pytest.mark.parametrize("target", VOXELS)
+def test_conversions_are_the_cpu_engines(source, target):
+    src = extreme(source)
+    for rounding in (1, 2):
+        expected = np.empty(src.shape, target)
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            cpu.convert(src, expected, rounding, 1.0)
+        out, runtimes = run_twice(converting(rounding, 1.0), src, src.shape, target, "flipped", "sliced")
+        number = ~np.isnan(expected)
+        assert same_bits(out[number], expected[number])
+        assert np.isnan(out[~number]).all()
+        assert runtimes[0].launches == {"convert_voxels": 1}
+
+
+@pytest.mark.parametrize("target", ["uint8", "int16", "int64", "float32", "float64", "float16"])
+def test_scaled_conversions_round_half_up(target):
+    src = np.arange(-40, 90, dtype=np.float64).reshape(1, 2, 5, 13)
+    rounding = 3 if target[0] in "ui" else 0
+    expected = np.empty(src.shape, target)
+    cpu.convert(src, expected, rounding, 1 / 12)
+    out, _ = run_twice(converting(rounding, 1 / 12), src, src.shape, target)
+    assert same_bits(out, expected)
+    if target == "int16":
+        assert same_bits(out, np.floor(src / 12 + 0.5).astype("int16"))
+
+
 # --- gather ----------------------------------------------------------------------------------------------------------
 
 
@@ -755,6 +807,31 @@ def check_take(read):
     assert (out[3] == 7).all()
 
 
+def check_convert(source, target, rounding=1, factor=1.0):
+    def check(read):
+        src = extreme(source)
+        expected = np.empty(src.shape, target)
+        cpu.convert(src, expected, rounding, factor)
+        out, _ = run_twice(converting(rounding, factor), src, src.shape, target, read=read)
+        assert (out == expected).all()
+
+    return check
+
+
+def check_halves(read):
+    src = np.arange(-8.0, 8.0).reshape(1, 1, 4, 4)
+    out, _ = run_twice(converting(3, 0.5), src, src.shape, "int16", read=read)
+    assert (out == np.floor(src / 2 + 0.5)).all()
+
+
+def check_half(read):
+    src = np.array([1 + 2.0**-11 + 2.0**-40, 1 + 2.0**-11 - 2.0**-40, -1 - 2.0**-11 - 2.0**-40, 0.0]).reshape(
+        1, 1, 2, 2
+    )
+    out, _ = run_twice(converting(0, 1.0), src, src.shape, "float16", read=read)
+    assert same_bits(out, src.astype(np.float16))
+
+
 def check_gather(interpolation, boundary=None):
     def check(read):
         work = gather_work(interpolation, boundary)
@@ -811,6 +888,10 @@ MUTATIONS = [
     # rounding half up, no saturation, NaN kept
     ("common.cuh", "rint(value)", "floor(value + (acc_t)0.5)", check_store),
     ("common.cuh", "value = value < high ? value : high;", "", check_store),
+    ("convert.cu", "floor(__dadd_rn(value, 0.5))", "rint(value)", check_halves),
+    ("convert.cu", "(unsigned long long)v > (un", "(long long)v > (", check_convert("uint64", "int16")),
+    ("convert.cu", "sizeof(T) + (", "sizeof(T) + !(", check_convert("int64", "uint8")),
+    ("convert.cu", "(away ? 1 : -1)", "(away ? -1 : 1)", check_half),
     # borders, cells, ties
     ("neighbours.cuh", "period - 1 : period", "period : period", check_gather("bspline3", "reflect")),
     ("gather.cu", "*first <= n - width", "*first <= n - width + 1", check_gather("bspline3")),
@@ -875,7 +956,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
 
     done = sanitized()
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "16 kernels ran" in done.stdout
+    assert "17 kernels ran" in done.stdout
     broken = sanitized("broken")
     assert broken.returncode != 0
     assert "AddressSanitizer" in broken.stderr

@@ -4,9 +4,10 @@ import sys
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 from cuda_support import FILLS, Guarded, patched
-from fake_cupy import FAKE
-from support import flat, rotation
+from fake_cupy import FAKE, Array
+from support import flat, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import ensembles
@@ -66,9 +67,10 @@ def places(empty, wanted, classes, label):
 
 
 def by_cpu(work, scores, wanted, label=np.uint8):
-    out, counts = places(np.empty, wanted, work.classes, label), cpu.new_counts(len(scores))
-    cpu.combine(work, [s.astype(np.float32) for s in scores], out, counts)
-    return out, cpu.read_counts(counts)
+    out = places(np.empty, wanted, work.classes, label)
+    with cpu.combining(len(scores)) as combiner:
+        combiner.combine(work, [s.astype(np.float32) for s in scores], out)
+        return out, combiner.counts()
 
 
 def by_kernels(work, scores, wanted, label=np.uint8, read=cuda_runtime.read):
@@ -78,12 +80,14 @@ def by_kernels(work, scores, wanted, label=np.uint8, read=cuda_runtime.read):
         runtime = Guarded(fill, read)
         engine = CudaEngine(runtime)
         parts = [runtime.upload(s) for s in scores]
-        out, counts = places(runtime.empty, wanted, work.classes, label), engine.new_counts(len(scores))
-        engine.combine(work, parts, out, counts)
+        out = places(runtime.empty, wanted, work.classes, label)
+        with engine.combining(len(scores)) as combiner:
+            combiner.combine(work, parts, out)
+            counts = combiner.counts()
         runtime.check()
         assert all((a == b).all() or np.isnan(b).any() for a, b in zip(parts, scores, strict=True))
         assert runtime.launches["ensemble_decide"] == 1
-        results.append((out, engine.read_counts(counts)))
+        results.append((out, counts))
     for name in wanted:
         a, b = (getattr(out, name) for out, _ in results)
         assert a.tobytes() == b.tobytes(), "the result depends on memory that is not the kernel's"
@@ -145,8 +149,9 @@ def test_labels_alone_need_no_exponential():
     work, scores = make(("coarse",))
     runtime = Guarded()
     engine = CudaEngine(runtime)
-    out, counts = places(runtime.empty, ("labels",), 5, np.uint8), engine.new_counts(1)
-    engine.combine(work, [runtime.upload(s) for s in scores], out, counts)
+    out = places(runtime.empty, ("labels",), 5, np.uint8)
+    with engine.combining(1) as combiner:
+        combiner.combine(work, [runtime.upload(s) for s in scores], out)
     assert runtime.launches == {"ensemble_decide": 1}
     check(work, scores, ("labels",))
 
@@ -171,10 +176,12 @@ def test_scores_of_any_strides():
         base = runtime.empty((*s.shape[1:], s.shape[0]), s.dtype)
         base[...] = np.moveaxis(s, 0, -1)
         parts.append(np.moveaxis(base, -1, 0))
-    out, counts = places(runtime.empty, ALL, 5, np.uint8), engine.new_counts(2)
-    engine.combine(work, parts, out, counts)
+    # Outputs as well: what the kernel cannot write in place is copied there.
+    turned = places(lambda shape, dtype: runtime.empty(shape[::-1], dtype).T, ALL, 5, np.uint8)
+    with engine.combining(2) as combiner:
+        combiner.combine(work, parts, turned)
     for name in ALL:
-        assert getattr(out, name).tobytes() == getattr(expected, name).tobytes()
+        assert same_bits(np.ascontiguousarray(getattr(turned, name)), getattr(expected, name))
 
 
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid", "none"])
@@ -220,6 +227,48 @@ def test_host_arrays_go_there_block_by_block(cupy, device, interpolation):
     assert type(labels) is type(probabilities) is np.ndarray
     assert np.abs(probabilities - expected[1]).max() < 1e-6
     assert (labels != expected[0]).mean() < 1e-3
+
+
+def test_scores_on_the_gpu_stay_there(cupy):
+    rng = np.random.default_rng(3)
+    arrays = [rng.standard_normal((4, 9, 12, 13)).astype(np.float32) for _ in range(2)]
+    options = {"size": (31, 20, 22), "anchor": "edge", "output": "both"}
+    labels, probabilities = gr.ensemble([cupy.asarray(a) for a in arrays], **options)
+    expected = gr.ensemble(arrays, device="cpu", **options)
+    assert type(labels) is type(probabilities) is Array
+    assert np.abs(np.asarray(probabilities) - expected[1]).max() < 1e-6
+    assert (np.asarray(labels) != expected[0]).mean() < 1e-3
+    with pytest.raises(ValueError, match="must all lie in one place, got model 0 on cuda:0 and model 1 on cpu"):
+        gr.ensemble([cupy.asarray(arrays[0]), arrays[1]], **options)
+    with pytest.raises(ValueError, match="device must be"):
+        gr.ensemble([cupy.asarray(arrays[0])], device="cpu", **options)
+
+
+def test_labels_of_scores_on_the_gpu_for_an_image_in_host_memory(cupy):
+    array = np.random.default_rng(3).standard_normal((4, 9, 12, 13)).astype(np.float32)
+    ct = sitk.Image([22, 20, 31], sitk.sitkInt16)
+    expected = gr.ensemble([array], like=ct, anchor="edge", device="cpu", output=("labels", "confidence"))
+    got = gr.ensemble([cupy.asarray(array)], like=ct, anchor="edge", output=("labels", "confidence"))
+    for a, b in zip(got, expected, strict=True):
+        assert a.GetPixelID() == b.GetPixelID()
+        assert np.abs(sitk.GetArrayFromImage(a).astype(float) - sitk.GetArrayFromImage(b)).max() <= 1e-6
+    volume = gr.Volume(np.zeros((31, 20, 22), np.int16), (1, 1, 1))
+    labels = gr.ensemble([cupy.asarray(array)], like=volume, anchor="edge")
+    assert isinstance(labels, gr.Volume)
+    assert type(labels.array) is Array
+    assert (np.asarray(labels.array) == sitk.GetArrayFromImage(expected[0])).all()
+
+
+def test_little_device_memory_means_small_blocks_and_the_same_bits(cupy, monkeypatch):
+    arrays = [np.random.default_rng(k).standard_normal((4, 9, 12, 13)).astype(np.float32) for k in range(2)]
+    options = {"size": (31, 20, 22), "anchor": "edge", "device": "cuda", "output": "both"}
+    whole = gr.ensemble(arrays, **options)
+    few = cuda._engine().runtime.launches["ensemble_decide"]
+    monkeypatch.setattr(ensembles, "BLOCK_BYTES", (1 << 10, 1 << 10))
+    parts = gr.ensemble(arrays, **options)
+    assert cuda._engine().runtime.launches["ensemble_decide"] > 3 * few
+    for a, b in zip(parts, whole, strict=True):
+        assert same_bits(a, b)
 
 
 # --- mistakes that the above must see --------------------------------------------------------------------------------

@@ -850,7 +850,11 @@ BAD = [
     (lambda: gr.gaussian(BASE, 1, dtype="complex64"), TYPES, r"dtype must be"),
     (lambda: gr.gaussian(BASE, 1, device="gpu"), VALUES, r"device must be"),
     (lambda: gr.gaussian(BASE[0, 0], 1), VALUES, r"image must have at least 2 axes"),
-    (lambda: gr.gaussian([[1.0]], 1), TYPES, r"image must be a SimpleITK.Image, a gpuresample.Volume or"),
+    (
+        lambda: gr.gaussian([[1.0]], 1),
+        TYPES,
+        r"image must be a SimpleITK.Image, a gpuresample.Volume, a nibabel",
+    ),
     (lambda: gr.bin_shrink(BASE, (9, 1, 1)), VALUES, r"factors must not exceed the image's size \(8, 9, 10\), got"),
     (lambda: gr.downsample(BASE, 2, sigma="itc"), VALUES, r"sigma must be one of .*did you mean 'itk'\?"),
     (lambda: gr.downsample(BASE, 2, sigma=-1), VALUES, r"sigma must be at least 0 on every axis"),

@@ -9,6 +9,7 @@ import typer
 from gpuresample import __version__
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
+from gpuresample.cli.doctor import doctor
 from gpuresample.cli.downsample import downsample
 from gpuresample.cli.ensemble import ensemble
 from gpuresample.cli.info import info
@@ -30,6 +31,7 @@ app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)
 app.command(cls=SeveralNumbers)(ensemble)
 app.command()(info)
+app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
 
 

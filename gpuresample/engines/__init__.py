@@ -1,12 +1,29 @@
-"""The engines: whoever runs a plan's work on arrays. `contract` says what they are asked for."""
+"""The engines: whoever runs a plan's work on arrays. `contract` says what they are asked for; here one is chosen."""
 
 from __future__ import annotations
 
+import importlib.util
 import re
+import sys
+import warnings
+from functools import lru_cache
 
+from gpuresample.engines import forks
 from gpuresample.engines.contract import Engine
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
+
+# The rule of device="auto" for images in host memory. Results are the same numbers within 1e-6 of the range, so only
+# speed decides. The GPU has to make up for the way there and back over PCIe, and for CuPy's import and the start of
+# CUDA (about a second, once per process): so it gets whatever sums taps over at least AUTO_VOXELS voxels of input and
+# output together. Copies (nearest, shrink) stay on the CPU: the bus is no faster than its memory.
+# Not measured yet, set so high that the GPU should win by far; `python -m benchmarks.kernels` prints what to set.
+AUTO_VOXELS = 1 << 25
+
+
+def install_hint() -> str:
+    """What to do about a CUDA engine that cannot be used."""
+    return f"The CUDA engine installs by {INSTALL_CUDA}; gpuresample.doctor() says what is missing"
 
 
 def check_device(device: object) -> str:
@@ -25,24 +42,74 @@ def check_device(device: object) -> str:
     return device
 
 
-def select(device: str) -> Engine:
-    """The engine for a device word; "auto" follows the data, which is in host memory, to the CPU.
+def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False) -> Engine:
+    """The engine for a device word, and for where an image is.
+
+    Parameters
+    ----------
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        "auto" follows the data: an image on a GPU is resampled there; one in host memory where that is faster.
+    where : str
+        Where the voxels are, "cpu" or "cuda:N".
+    voxels : int
+        Of input and output together.
+    copies : bool
+        Whether voxels are copied, not summed.
 
     Raises
     ------
     RuntimeError
-        If a CUDA device is asked for that cannot be used: the reason, and what to install.
+        If a CUDA device is asked for that cannot be used: the reason, and what to install. In a child forked after
+        CUDA was used: the ways out.
+    ValueError
+        For an image on another device than asked for.
     """
     check_device(device)
+    if where != "cpu":
+        if device not in ("auto", "cuda", where):
+            raise ValueError(
+                f"device must be 'auto', 'cuda' or '{where}' for an image on {where}, got {device!r}; images are not "
+                f"moved between devices, copy it first"
+            )
+        return _cuda(device)
     if device.startswith("cuda"):
-        from gpuresample.engines import cuda
-
-        try:
-            return cuda.find(device)
-        except RuntimeError as error:
-            raise RuntimeError(
-                f'device={device!r}: {error}. Use device="cpu" or "auto"; the CUDA engine installs by {INSTALL_CUDA}'
-            ) from None
+        return _cuda(device, host=True)
+    if device == "auto" and not copies and voxels >= AUTO_VOXELS and _gpu_is_there():
+        return _cuda("cuda", host=True)
     from gpuresample.engines import cpu
 
     return cpu
+
+
+def _cuda(device: str, host: bool = False) -> Engine:
+    from gpuresample.engines import cuda
+
+    try:
+        return cuda.find(device) if host else cuda.engine()
+    except forks.ForkedError as error:
+        raise forks.ForkedError(f"device={device!r}: {error}") from None
+    except RuntimeError as error:
+        raise RuntimeError(f'device={device!r}: {error}. Use device="cpu" or "auto". {install_hint()}') from None
+
+
+def _gpu_is_there() -> bool:
+    """Whether "auto" may use a GPU in this process."""
+    return not forks.is_child() and _usable()
+
+
+@lru_cache(maxsize=1)
+def _usable() -> bool:
+    """Asked once per process. A GPU is expected where CuPy is installed: only then is its absence worth a word."""
+    if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
+        return False
+    from gpuresample.engines import cuda
+
+    try:
+        cuda.usable()
+    except RuntimeError as error:
+        warnings.warn(
+            f'device="auto" resamples on the CPU: {error}. device="cpu" says so without this warning', RuntimeWarning,
+            stacklevel=6,
+        )  # fmt: skip
+        return False
+    return True

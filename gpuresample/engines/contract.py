@@ -7,6 +7,7 @@ batch of independent volumes. 2-D work has z of size 1.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -33,10 +34,19 @@ class Store:
         Value of voxels outside the source, representable in the output's type.
     truncate : bool
         Toward zero, as SimpleITK; else to nearest, half to even. Integers saturate either way; NaN becomes 0.
+    exact : bool
+        Voxels are chosen, not summed: they take the output's type first, so no label passes through a float.
+    divisor : int
+        What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
+    high : int or None
+        Largest integer stored, where that is not the type's (booleans are bytes up to 1).
     """
 
     default: int | float = 0
     truncate: bool = False
+    exact: bool = False
+    divisor: int = 1
+    high: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,26 +231,38 @@ class Outputs:
         return self.probabilities is None and self.confidence is None and self.entropy is None
 
 
-class Engine(Protocol):
-    """The contract both engines meet."""
-
-    name: str
+class Combiner(Protocol):
+    """Combines the blocks of one ensemble, one after the other."""
 
     @property
-    def score_types(self) -> tuple[str, ...]:
-        """Types of scores that `combine` takes."""
+    def types(self) -> tuple[str, ...]:
+        """Types of scores that it takes."""
+
+    @property
+    def copies(self) -> bool:
+        """Whether scores are copied to get to it."""
+
+    @property
+    def room(self) -> int:
+        """Bytes that a block may take where it computes."""
+
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs) -> None:
+        """Fill `outputs`, or see to it that they will be filled, from the scores [class, z, y, x] of every member."""
+
+    def counts(self) -> list[int]:
+        """Voxels without usable scores, of every member; waits until all is done."""
+
+
+class Engine(Protocol):
+    """The contract both engines meet.
+
+    Voxels are integers of 8 to 64 bits and floats of 16 to 64, in any pair of types.
+    """
+
+    name: str
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""
 
-    def new_counts(self, n: int) -> Any:
-        """Counters for `combine`, at zero."""
-
-    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs, counts: Any) -> None:
-        """Fill `outputs` from the scores [class, z, y, x] of every member, of a type in `score_types`.
-
-        Each member's counter in `counts` grows by the voxels where it has no usable score.
-        """
-
-    def read_counts(self, counts: Any) -> list[int]:
-        """The counters; waits for what has been asked for."""
+    def combining(self, models: int) -> AbstractContextManager[Combiner]:
+        """What combines the blocks of one ensemble of so many models; all of it is done when the block is left."""

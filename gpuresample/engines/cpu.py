@@ -2,25 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import cpu_ensemble
-from gpuresample.engines.contract import Ensemble, Gather, Outputs, Store, Work
+from gpuresample.engines.contract import Combiner, Gather, Separable, Store, Work
+from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
+
+Array = npt.NDArray[Any]
 
 name = "cpu"
-score_types = ("float32",)
 
 
-def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `contract.Engine`."""
     if dst.size == 0:
         return
+    if not src.dtype.isnative:
+        src = src.astype(src.dtype.newbyteorder("="))
+    converted(_run, np.empty, convert, work, src, dst, store)
+
+
+def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
+    # Numba has no 16-bit floats; only copies by index move them as bits.
+    if np.float16 in (src.dtype, dst.dtype) and not (isinstance(work, Separable) and work.copies and store.exact):
+        if src.dtype == np.float16:
+            src = src.astype(np.float32)
+        if dst.dtype == np.float16:
+            wide = np.empty(dst.shape, np.float32)
+            _run(work, src, wide, store)
+            dst[...] = wide
+            return
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
         return
@@ -38,19 +57,26 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
         run_separable(work, src, dst, store)
 
 
-def new_counts(n: int) -> npt.NDArray[np.int64]:
-    """Counters for `combine`, at zero."""
-    return np.zeros(n, np.int64)
+@contextmanager
+def combining(models: int) -> Iterator[Combiner]:
+    """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+    yield cpu_ensemble.CpuCombiner(_run, models)
 
 
-def combine(
-    work: Ensemble, scores: Sequence[npt.NDArray[Any]], outputs: Outputs, counts: npt.NDArray[np.int64]
-) -> None:
-    """Fill `outputs` from the scores [class, z, y, x] of every member. See `contract.Engine`."""
-    counts += cpu_ensemble.combine(run, work, scores, outputs)
-
-
-def read_counts(counts: npt.NDArray[np.int64]) -> list[int]:
-    """The counters."""
-    result: list[int] = counts.tolist()
-    return result
+def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
+    """Values in another type: integers saturate, floats become integers rounded as asked, NaN becomes 0."""
+    if factor != 1.0:
+        src = src * factor
+    target = dst.dtype
+    if target.kind not in "iu":
+        dst[...] = src
+        return
+    info = np.iinfo(target)
+    if src.dtype.kind in "iu":
+        source = np.iinfo(src.dtype)
+        dst[...] = np.clip(src, max(info.min, source.min), min(info.max, source.max))
+        return
+    whole = np.floor(src + 0.5) if rounding == HALF_UP else np.trunc(src) if rounding == TOWARD_ZERO else np.rint(src)
+    high, low = whole >= info.max, whole <= info.min
+    dst[...] = np.where(high | low | np.isnan(whole), 0, whole)
+    dst[high], dst[low] = info.max, info.min

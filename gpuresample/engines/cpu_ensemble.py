@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -33,8 +34,36 @@ FEWEST_ROWS = 4
 ROWS = 16
 
 
+class CpuCombiner:
+    """A `contract.Combiner` for NumPy arrays.
+
+    Parameters
+    ----------
+    run : callable
+        The engine's.
+    models : int
+    """
+
+    types = ("float32",)
+    copies = False
+    room = sys.maxsize
+
+    def __init__(self, run: Run, models: int) -> None:
+        self._run = run
+        self._counts = np.zeros(models, np.int64)
+
+    def combine(self, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> None:
+        """See `contract.Combiner`."""
+        self._counts += combine(self._run, work, scores, outputs)
+
+    def counts(self) -> list[int]:
+        """See `contract.Combiner`."""
+        result: list[int] = self._counts.tolist()
+        return result
+
+
 def combine(run: Run, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> list[int]:
-    """Fill `outputs` from `scores`, see `contract.Engine`; `run` is the engine's.
+    """Fill `outputs` from `scores`, see `contract.Combiner`; `run` is the engine's.
 
     Answers the number of voxels without usable scores, for every member.
     """

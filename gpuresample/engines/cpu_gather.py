@@ -39,7 +39,7 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
     box = np.array(work.box)
     default = dst.dtype.type(store.default)
     coefficients = work.coefficients.astype(acc)
-    bounds = bounds_of(dst.dtype, acc)
+    bounds = bounds_of(dst.dtype, acc, store.high)
     rounding = rounding_of(dst.dtype, store.truncate)
 
     def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:

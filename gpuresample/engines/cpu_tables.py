@@ -119,7 +119,7 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     row = max(rows * n_x, m_x)
     columns = rows * (n_x + m_x) if not x[6] else 0
     room = np.array([0, tile, tile + window, tile + window + row], np.int64)
-    bounds = bounds_of(target.memory.dtype, acc)
+    bounds = bounds_of(target.memory.dtype, acc, store.high)
     rounding = rounding_of(dst.dtype, store.truncate)
     n_items_a, n_items_b = len(a_starts), len(b_starts)
 

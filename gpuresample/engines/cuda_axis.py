@@ -71,6 +71,14 @@ def _padded(table: TapTable) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
     return table.first[rows], (table.first + table.count)[rows]
 
 
+def tiles_bytes(table: TapTable, acc: np.dtype[Any]) -> int:
+    """Bytes of a table's tiles."""
+    first, end = _padded(table)
+    if len(first) == 0:
+        return 0
+    return len(first) * (16 + int((end.max(axis=1) - first.min(axis=1)).max()) * TILE_I * acc.itemsize)
+
+
 def make_tiles(table: TapTable, acc: np.dtype[Any]) -> Tiles:
     """A table for the tiled kernels; samples count from the first that the table reads."""
     first, end = _padded(table)
@@ -352,6 +360,21 @@ class Axes:
         blocks = -(-(voxels // 4 if fours else voxels) // BLOCK)
         self._runtime.launch(Launch("take", "take_four" if fours else "take", types, blocks, (BLOCK, 1), arguments))
 
+    def convert(self, src: View, dst: View, rounding: int, factor: float) -> None:
+        """Fill `dst` (batch, z, y, x) from `src` (batch, z, y, x), every voxel times a factor and in another type."""
+        # Threads follow the destination's memory.
+        order = sorted((1, 2, 3), key=lambda axis: -abs(dst.strides[axis]))
+        src, dst = src.transpose([0, *order]), dst.transpose([0, *order])
+        n_b, n_z, n_y, n_x = dst.shape
+        voxels = math.prod(dst.shape)
+        idx = narrowest(src.reach, dst.reach, voxels)
+        types = Types(src.dtype.name, dst.dtype.name, idx=idx.__name__)
+        arguments: list[Argument] = [
+            pointer(src), pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
+            *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(rounding), np.float64(factor),
+        ]  # fmt: skip
+        self._runtime.launch(Launch("convert", "convert_voxels", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))
+
     def fill_outside(self, work: Separable, dst: View, store: Store) -> None:
         """The default into whatever lies outside the source; `dst` (batch, z, y, x) in the source's order of axes."""
         for axis, (lo, hi) in enumerate(work.inside, start=1):
@@ -383,7 +406,7 @@ def fill_of(store: Store, dtype: np.dtype[Any], seen_as: np.dtype[Any]) -> np.ge
 
 def _storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:
     """The kernels' low, high and rounding."""
-    low, high = bounds_of(dtype, acc)
+    low, high = bounds_of(dtype, acc, store.high)
     return low, high, np.int32(rounding_of(dtype, store.truncate))
 
 

@@ -13,7 +13,8 @@ from gpuresample.engines import scores as rules
 from gpuresample.engines.contract import ACTIVATIONS, Ensemble, Member, Outputs, Separable, Store, Work
 from gpuresample.engines.cuda_axis import BLOCK, Axes, narrowest, pointer
 from gpuresample.engines.cuda_runtime import Argument, Launch, Pointer, Runtime, Types
-from gpuresample.engines.views import View
+from gpuresample.engines.cuda_streams import SHARE
+from gpuresample.engines.views import View, volumes
 
 SINGLE = np.dtype(np.float32)
 NULL = Pointer(0, 4, None)
@@ -29,8 +30,8 @@ MEMBER = np.dtype(
 )  # fmt: skip
 
 
-class Ensembles:
-    """Ensembles on a runtime.
+class CudaCombiner:
+    """A `contract.Combiner` for arrays on a runtime.
 
     Parameters
     ----------
@@ -38,15 +39,60 @@ class Ensembles:
     axes : Axes
     resample : callable
         `resample(work, src, dst, store)`: the engine's way with views (batch, z, y, x).
+    view : callable
+        An array as a view.
+    models : int
     """
 
-    def __init__(self, runtime: Runtime, axes: Axes, resample: Callable[[Work, View, View, Store], None]) -> None:
+    types = ("float16", "float32")
+    copies = False
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        axes: Axes,
+        resample: Callable[[Work, View, View, Store], None],
+        view: Callable[[Any], View],
+        models: int,
+    ) -> None:
         self._runtime = runtime
         self._axes = axes
         self._resample = resample
+        self._view = view
+        self._counts = runtime.upload(np.zeros(models, np.uint64))
 
-    def run(self, work: Ensemble, scores: Sequence[View], outputs: Outputs, counts: View) -> None:
-        """Fill `outputs`, views in C order, from `scores`, views (class, z, y, x)."""
+    @property
+    def room(self) -> int:
+        """See `contract.Combiner`."""
+        return int(SHARE * self._runtime.free_memory())
+
+    def counts(self) -> list[int]:
+        """See `contract.Combiner`."""
+        out = np.empty(self._counts.shape, np.uint64)
+        self._runtime.download(self._counts, out)
+        return [int(n) for n in out]
+
+    def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs) -> None:
+        """See `contract.Combiner`; in the order of the current stream."""
+        with self._runtime.on(self._counts):
+            places = {name: self._view(array) for name, array in vars(outputs).items() if array is not None}
+            # The kernel writes in C order; what is laid out otherwise is copied there.
+            fresh = {name: view if view.is_contiguous else self._scratch(view) for name, view in places.items()}
+            self._combine(work, [self._view(part) for part in scores], Outputs(**fresh), self._view(self._counts))
+            for name, view in places.items():
+                if fresh[name] is not view:
+                    self._copy(fresh[name], view)
+
+    def _scratch(self, like: View) -> View:
+        return self._axes.scratch(like.shape, like.dtype)
+
+    def _copy(self, src: View, dst: View) -> None:
+        """Voxels to another layout, or another type; views (class,) z, y, x."""
+        n_z, n_y, n_x = dst.shape[-3:]
+        for s, d in volumes(src, dst):
+            self._resample(rules.unchanged((n_z, n_y, n_x)), s, d, Store())
+
+    def _combine(self, work: Ensemble, scores: Sequence[View], outputs: Outputs, counts: View) -> None:
         alone = rules.is_alone(work, outputs.only_labels)
         if work.before and work.activation != "none":
             scores = [self._activated(view, work.activation) for view in scores]
@@ -124,8 +170,7 @@ class Ensembles:
     def _single(self, src: View) -> View:
         """A copy in float32."""
         out = self._axes.scratch(src.shape, SINGLE)
-        n_z, n_y, n_x = src.shape[1:]
-        self._resample(rules.unchanged((n_z, n_y, n_x)), src, out, Store())
+        self._copy(src, out)
         return out
 
     def _activated(self, src: View, activation: str) -> View:

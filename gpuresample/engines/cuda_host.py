@@ -149,10 +149,41 @@ class HostRuntime:
         """See `Runtime`."""
         out[...] = array
 
-    def mark(self) -> None:
+    def free_memory(self) -> int:
+        """See `Runtime`."""
+        return sys.maxsize
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """See `Runtime`."""
+        return np.empty(shape, dtype)
+
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        """See `Runtime`."""
+        return False
+
+    def copy_in(self, host: npt.NDArray[Any], array: npt.NDArray[Any]) -> None:
+        """See `Runtime`."""
+        array[...] = host
+
+    def copy_out(self, array: npt.NDArray[Any], host: npt.NDArray[Any]) -> None:
+        """See `Runtime`."""
+        host[...] = array
+
+    def stream(self) -> Any:
+        """See `Runtime`."""
+        return None
+
+    def within(self, stream: Any) -> AbstractContextManager[Any]:
+        """See `Runtime`."""
+        return nullcontext()
+
+    def mark(self) -> Any:
         """See `Runtime`."""
 
-    def wait(self, mark: None) -> None:
+    def wait(self, mark: Any) -> None:
+        """See `Runtime`."""
+
+    def finish(self, mark: Any) -> None:
         """See `Runtime`."""
 
     def launch(self, launch: Launch) -> None:

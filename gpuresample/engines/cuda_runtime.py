@@ -6,15 +6,18 @@ the same text on the CPU, so that the launch code and the kernels can be proven 
 
 from __future__ import annotations
 
+import ctypes
+import math
 import re
 import threading
 from collections import Counter
-from collections.abc import Callable, Hashable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -120,14 +123,64 @@ class Runtime(Protocol):
     def download(self, array: Any, out: npt.NDArray[Any]) -> None:
         """Copy to host memory; returns when it is there."""
 
+    def free_memory(self) -> int:
+        """Bytes that can still be had on the current device."""
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """New host memory that the device reads and writes by itself."""
+
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        """Whether the device reads and writes an array's memory by itself."""
+
+    def copy_in(self, host: npt.NDArray[Any], array: Any) -> None:
+        """Copy pinned memory to the device in the order of the current stream; both in C order, of one size."""
+
+    def copy_out(self, array: Any, host: npt.NDArray[Any]) -> None:
+        """Copy to pinned memory in the order of the current stream; both in C order, of one size."""
+
+    def stream(self) -> Any:
+        """A new stream of the current device."""
+
+    def within(self, stream: Any) -> AbstractContextManager[Any]:
+        """A block in which a stream is the current one."""
+
     def mark(self) -> Any:
-        """A point in the current stream, for `wait`."""
+        """A point in the current stream, for `wait` and `finish`."""
 
     def wait(self, mark: Any) -> None:
         """Let what the current stream does next come after a mark; does not hold up the caller."""
 
+    def finish(self, mark: Any) -> None:
+        """Hold up the caller until a mark is reached."""
+
     def launch(self, launch: Launch) -> None:
         """Run a kernel in the order of the current stream."""
+
+
+# (bytes) -> (address, owner): memory that stays as long as the owner does.
+Allocate = Callable[[int], tuple[int, Any]]
+_allocate: ContextVar[Allocate | None] = ContextVar("allocate", default=None)
+
+
+@contextmanager
+def scratch_from(allocate: Allocate | None) -> Iterator[None]:
+    """A block in which the GPU's scratch, and outputs that we make, come from an allocator of the caller's.
+
+    Without it they come from CuPy's current allocator (`cupy.cuda.set_allocator`), its memory pool unless set.
+
+    Parameters
+    ----------
+    allocate : callable or None
+        Takes a number of bytes; gives the address of such memory on the current device, aligned to 256 bytes, and an
+        object that keeps it. The object is let go once the last kernel that uses the memory is launched, not when it
+        ends: what is freed must be handed out anew in the order of the current stream, as torch's allocator does.
+        None is CuPy's.
+    """
+    token = _allocate.set(allocate)
+    try:
+        yield
+    finally:
+        _allocate.reset(token)
 
 
 # --- sources -----------------------------------------------------------------------------------------------------
@@ -242,7 +295,13 @@ class CupyRuntime:
 
     def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
         """See `Runtime`."""
-        return self._cupy.empty(shape, dtype)
+        allocate = _allocate.get()
+        if allocate is None:
+            return self._cupy.empty(shape, dtype)
+        n = max(1, math.prod(shape) * np.dtype(dtype).itemsize)
+        address, owner = allocate(n)
+        memory = self._cupy.cuda.UnownedMemory(address, n, owner, self.device())
+        return self._cupy.ndarray(tuple(shape), dtype, self._cupy.cuda.MemoryPointer(memory, 0))
 
     def upload(self, array: npt.NDArray[Any]) -> Any:
         """See `Runtime`."""
@@ -254,6 +313,50 @@ class CupyRuntime:
             array.get(out=out)
         else:
             out[...] = array.get()
+
+    def free_memory(self) -> int:
+        """See `Runtime`. CuPy's pool gives its free blocks back when it is short of memory: they count."""
+        free, _ = self._cupy.cuda.runtime.memGetInfo()
+        pool = self._cupy.get_default_memory_pool()
+        limit = int(pool.get_limit())
+        there = int(free) + int(pool.free_bytes())
+        return there if limit == 0 else min(there, limit - int(pool.used_bytes()))
+
+    def pinned(self, shape: Sequence[int], dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+        """See `Runtime`."""
+        n = math.prod(shape)
+        memory = self._cupy.cuda.alloc_pinned_memory(max(1, n * np.dtype(dtype).itemsize))
+        return np.frombuffer(memory, dtype, n).reshape(shape)
+
+    def is_pinned(self, array: npt.NDArray[Any]) -> bool:
+        """See `Runtime`."""
+        try:
+            found = self._cupy.cuda.runtime.pointerGetAttributes(array.__array_interface__["data"][0])
+        except RuntimeError:  # how older drivers say that memory is none of theirs
+            return False
+        return int(found.type) == 1
+
+    def copy_in(self, host: npt.NDArray[Any], array: Any) -> None:
+        """See `Runtime`."""
+        stream = self._cupy.cuda.get_current_stream()
+        array.data.copy_from_host_async(ctypes.c_void_p(host.ctypes.data), host.nbytes, stream)
+
+    def copy_out(self, array: Any, host: npt.NDArray[Any]) -> None:
+        """See `Runtime`."""
+        stream = self._cupy.cuda.get_current_stream()
+        array.data.copy_to_host_async(ctypes.c_void_p(host.ctypes.data), host.nbytes, stream)
+
+    def stream(self) -> Any:
+        """See `Runtime`."""
+        return self._cupy.cuda.Stream(non_blocking=True)
+
+    def within(self, stream: Any) -> AbstractContextManager[Any]:
+        """See `Runtime`."""
+        return cast("AbstractContextManager[Any]", stream)
+
+    def finish(self, mark: Any) -> None:
+        """See `Runtime`."""
+        mark[1].synchronize()
 
     def mark(self) -> Any:
         """See `Runtime`."""

@@ -26,17 +26,24 @@ def packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
     return weight
 
 
-def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any]) -> npt.NDArray[Any]:
-    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024)."""
+def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], high: int | None = None) -> npt.NDArray[Any]:
+    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024).
+
+    `high`: the largest, where that is not the type's.
+    """
     if dtype.kind not in "iu":
         return np.array([-np.inf, np.inf], acc)
     info = np.iinfo(dtype)
-    bounds = np.array([info.min, info.max], acc)
+    bounds = np.array([info.min, info.max if high is None else high], acc)
     if int(bounds[1]) > info.max:
         bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
     return bounds
 
 
+# How kernels store a type: as it is; to nearest, half to even; toward zero; conversions also half up.
+AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP = 0, 1, 2, 3
+
+
 def rounding_of(dtype: np.dtype[Any], truncate: bool) -> int:
-    """How kernels store the type: 0 as it is, 1 to nearest, 2 toward zero."""
-    return 0 if dtype.kind == "f" else 2 if truncate else 1
+    """How kernels store the type."""
+    return AS_IT_IS if dtype.kind == "f" else TOWARD_ZERO if truncate else NEAREST

@@ -51,6 +51,16 @@ class View:
         """Largest offset from the first element to any other, in elements."""
         return sum(abs(s) * (n - 1) for n, s in zip(self.shape, self.strides, strict=True))
 
+    @property
+    def is_contiguous(self) -> bool:
+        """Whether its elements follow each other in C order."""
+        expected = 1
+        for n, stride in zip(self.shape[::-1], self.strides[::-1], strict=True):
+            if n > 1 and stride != expected:
+                return False
+            expected *= n
+        return True
+
     def transpose(self, order: Sequence[int]) -> View:
         """Axes in another order."""
         return replace(self, shape=tuple(self.shape[a] for a in order), strides=tuple(self.strides[a] for a in order))

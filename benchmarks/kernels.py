@@ -1,0 +1,328 @@
+"""How fast the CUDA kernels are: each pass against the device's copy, the reference job, the peers, the CPU engine.
+
+    python -m benchmarks.kernels [--quick] [--host] [--runs N] [--out FOLDER]
+
+Writes kernels.json and kernels.md to FOLDER (benchmarks/results/<device>-<date> unless given). Times are medians of
+CUDA events, the L2 cache emptied before every run. `--host` runs the same program on the CPU, to prove that it works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.util
+import json
+import re
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks import cases, measure, report
+from benchmarks.cases import Array, Geometry
+from benchmarks.device import Device, Gpu, Host, nbytes
+from gpuresample import Volume, plan
+from gpuresample.engines import AUTO_VOXELS, cuda_staging
+from gpuresample.engines.contract import Separable, Store
+from gpuresample.engines.packing import accumulator
+from gpuresample.engines.views import View
+from gpuresample.plans import Plan
+
+# What DESIGN.md asks for, section 7.
+BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
+JOBS = (("bspline", "int16", "float32"), ("linear", "float32", "float32"), ("nearest", "int16", "int16"))
+OBLIQUE = "bspline, int16 to float32, oblique"
+
+
+def made(geometry: Geometry, interpolation: str, source: str, target: str, volume: Array) -> Plan:
+    """The plan of a job; its work is what every device is given."""
+    image = Volume(volume.astype(source), geometry.source.spacing, geometry.source.origin, geometry.source.direction)
+    return plan(image, like=geometry.target, interpolation=interpolation, dtype=target, device="cpu")
+
+
+def median(device: Device, call: Callable[[], Any], runs: int) -> float:
+    """Seconds."""
+    return statistics.median(device.seconds(call, runs))
+
+
+# --- every pass ----------------------------------------------------------------------------------------------------
+
+
+def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict[str, Any]]:
+    """Each kernel of a plan by itself: its time, and the bytes that it cannot but move."""
+    engine, work = device.engine, job.work
+    src = device.array(volume.astype(job.input_dtype))
+    dst = device.empty(job.output_shape, job.dtype)
+
+    def row(name: str, moved: int, call: Callable[[], Any]) -> dict[str, Any]:
+        before = engine.runtime.launches.copy()
+        seconds = median(device, call, runs)
+        kernels = "+".join(sorted(engine.runtime.launches - before))
+        return {"pass": name, "kernels": kernels, "bytes": moved, "seconds": seconds}
+
+    whole = nbytes(src.shape, src.dtype) + nbytes(dst.shape, dst.dtype)
+    store = Store(job.store.default, job.store.truncate, exact=job.copies)
+    if not isinstance(work, Separable) or work.copies or np.prod([t.n_taps for t in work.tables]) <= 8:
+        yield row("all at once", whole, lambda: engine.run(work, src, dst, store))
+        return
+    runtime, acc = engine.runtime, accumulator(work.precision)
+    view = View.of(src[None], runtime.address(src))
+    target = View.of(dst[None], runtime.address(dst)).transpose([0, *[1 + a for a in work.dst_axis]])
+    for axis, (lo, hi) in enumerate(work.inside):
+        view = view.narrow(1 + axis, *work.tables[axis].source_range())
+        target = target.narrow(1 + axis, lo, hi)
+    for axis in work.order:
+        table, last = work.tables[axis], axis == work.order[-1]
+        shape = (*view.shape[: 1 + axis], table.n_dst, *view.shape[2 + axis :])
+        to = target if last else engine.axes.scratch(shape, acc)
+        moved = nbytes(view.shape, view.dtype) + nbytes(shape, to.dtype)
+        here = view
+
+        def one(here: View = here, to: View = to, axis: int = axis, table: Any = table, last: bool = last) -> None:
+            engine.axes.along(table, here, to, 1 + axis, acc, store if last else Store())
+
+        yield row("zyx"[axis], moved, one)
+        view = to
+
+
+# --- the whole job -------------------------------------------------------------------------------------------------
+
+
+def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str, Any]:
+    """Device to device, and host to host with pinned and with pageable memory, beside the bare copies."""
+    store = Store(job.store.default, job.store.truncate, exact=job.copies)
+    host = volume.astype(job.input_dtype)
+    src, dst = device.array(host), device.empty(job.output_shape, job.dtype)
+    out = np.empty(job.output_shape, job.dtype)
+    pinned_in, pinned_out = device.pinned(host), device.pinned(out)
+    runtime = device.engine.runtime
+
+    def copies() -> None:
+        runtime.copy_in(pinned_in, src)
+        runtime.copy_out(dst, pinned_out)
+
+    return {
+        "bytes_in": host.nbytes,
+        "bytes_out": out.nbytes,
+        "device": median(device, lambda: device.engine.run(job.work, src, dst, store), runs),
+        "host_pinned": median(device, lambda: device.staged.run(job.work, pinned_in, pinned_out, store), runs),
+        "host_pageable": median(device, lambda: device.staged.run(job.work, host, out, store), runs),
+        "copies_pinned": median(device, copies, runs),
+        "cpu_engine": statistics.median(_wall(lambda: _on_cpu(job, host, out), max(3, runs // 3))),
+    }
+
+
+def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
+    from gpuresample.engines import cpu
+
+    cpu.run(job.work, src, dst, Store(job.store.default, job.store.truncate, exact=job.copies))
+
+
+def _wall(call: Callable[[], Any], runs: int) -> list[float]:
+    call()
+    return measure.interleaved({"": call}, runs, budget=20.0)[""].seconds
+
+
+def agreement(device: Device, job: Plan, volume: Array) -> float:
+    """Largest difference between the device's result and the CPU engine's, of the range."""
+    host = volume.astype(job.input_dtype)
+    expected, dst = np.empty(job.output_shape, job.dtype), device.empty(job.output_shape, job.dtype)
+    _on_cpu(job, host, expected)
+    device.engine.run(job.work, device.array(host), dst, Store(job.store.default, job.store.truncate, exact=job.copies))
+    difference = np.abs(device.host(dst).astype(np.float64) - expected)
+    return float(difference.max() / np.ptp(host.astype(np.float64)))
+
+
+# --- peers -----------------------------------------------------------------------------------------------------------
+
+
+def peers(device: Device, geometry: Geometry, volume: Array, runs: int) -> dict[str, float]:
+    """Seconds of other ways to do the job on the device, of those that are installed there."""
+    if not isinstance(device, Gpu):
+        return {}
+    found: dict[str, float] = {}
+    shape = geometry.target.size[::-1]
+    if importlib.util.find_spec("cupyx") and importlib.util.find_spec("scipy"):
+        from cupyx.scipy import ndimage
+
+        src = device.array(volume.astype(np.float32))
+        factors = [m / n for m, n in zip(shape, volume.shape, strict=True)]
+        found["cupyx zoom, order 3"] = median(device, lambda: ndimage.zoom(src, factors, order=3), runs)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        if torch.cuda.is_available():
+            # Its stream and CuPy's are both the default one here, whose events take the time.
+            found |= _torch_peers(device, torch, volume, shape, runs)
+    return found
+
+
+def _torch_peers(device: Device, torch: Any, volume: Array, shape: tuple[int, ...], runs: int) -> dict[str, float]:
+    src = torch.from_numpy(volume.astype(np.float32)).cuda()
+    matrices = [torch.rand(m, n, device="cuda") for m, n in zip(shape, volume.shape, strict=True)]
+
+    def trilinear() -> Any:
+        return torch.nn.functional.interpolate(src[None, None], shape, mode="trilinear", align_corners=False)
+
+    def matmuls() -> Any:
+        out = torch.tensordot(matrices[0], src, dims=([1], [0]))
+        out = torch.matmul(matrices[1], out)
+        return torch.matmul(out, matrices[2].T)
+
+    return {
+        "torch trilinear": median(device, trilinear, runs),
+        "torch, three dense matmuls": median(device, matmuls, runs),
+    }
+
+
+# --- where "auto" should begin ---------------------------------------------------------------------------------------
+
+
+def crossover(
+    device: Device, volume: Array, geometry: Geometry, runs: int, factors: Sequence[int]
+) -> list[dict[str, Any]]:
+    """Host to host on the device against the CPU engine, for volumes of several sizes."""
+    return [_against_cpu(device, volume, cases.small(geometry, factor), runs) for factor in factors]
+
+
+def _against_cpu(device: Device, volume: Array, geometry: Geometry, runs: int) -> dict[str, Any]:
+    src = np.ascontiguousarray(volume[tuple(slice(n) for n in geometry.source.size[::-1])])
+    job = made(geometry, "linear", "int16", "int16", src)
+    out = np.empty(job.output_shape, np.int16)
+    on_device = _wall(lambda: device.staged.run(job.work, src, out, Store()), runs)
+    on_cpu = _wall(lambda: _on_cpu(job, src, out), runs)
+    taken = {"device": statistics.median(on_device), "cpu": statistics.median(on_cpu)}
+    return {"voxels": src.size + out.size, **taken}
+
+
+# --- the report ------------------------------------------------------------------------------------------------------
+
+
+def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
+    """Everything, as plain values."""
+    geometry = cases.small(cases.REFERENCE, factor) if factor > 1 else cases.REFERENCE
+    volume = cases.ct_like(geometry.source.size[::-1], "int16")
+    bandwidth = device.bandwidth(runs)
+    plans = {f"{name}, {a} to {b}": made(geometry, name, a, b, volume) for name, a, b in JOBS}
+    plans[OBLIQUE] = made(cases.oblique(geometry), "bspline", "int16", "float32", volume)
+    jobs = []
+    for name, job in plans.items():
+        steps = list(passes(device, job, volume, runs))
+        for step in steps:
+            step["of_bandwidth"] = step["bytes"] / step["seconds"] / bandwidth
+        whole = end_to_end(device, job, volume, runs)
+        jobs.append({"name": name, "passes": steps, "whole": whole, "agreement": agreement(device, job, volume)})
+    return {
+        **device.facts(),
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
+        "source": geometry.source.size,
+        "target": geometry.target.size,
+        "runs": runs,
+        "copy_bandwidth": bandwidth,
+        "jobs": jobs,
+        "peers": peers(device, geometry, volume, runs),
+        "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
+        "auto_voxels_now": AUTO_VOXELS,
+        "overlap_bytes_now": cuda_staging.OVERLAP_BYTES,
+    }
+
+
+def verdict(facts: dict[str, Any], value: float, target: float) -> str:
+    """A target, and whether it is reached; the CPU's times have no targets."""
+    if facts["device"] == Host.name:
+        return f"{target:g}: not a GPU"
+    return f"{target:g}: {'reached' if value >= target else 'not reached'}"
+
+
+def tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+    """Title, header and rows of every table of the report."""
+    roofline, whole = [], []
+    for job in facts["jobs"]:
+        for step in job["passes"]:
+            share = step["of_bandwidth"]
+            roofline.append([
+                job["name"], step["pass"], step["kernels"], report.megabytes(step["bytes"]),
+                report.duration(step["seconds"]), f"{step['bytes'] / step['seconds'] / 1e9:.1f} GB/s",
+                f"{100 * share:.0f} %", verdict(facts, share, BANDWIDTH),
+            ])  # fmt: skip
+        w = job["whole"]
+        over = w["host_pinned"] / w["copies_pinned"]
+        whole.append([
+            job["name"], *[report.duration(w[k]) for k in ("device", "host_pinned", "host_pageable", "copies_pinned")],
+            f"{over:.2f}x", verdict(facts, -over, -COPIES).lstrip("-"), report.duration(w["cpu_engine"]),
+            f"{job['agreement']:.1e}", f"{AGREEMENT:g}: {'kept' if job['agreement'] <= AGREEMENT else 'BROKEN'}",
+        ])  # fmt: skip
+    copy = f"copy: {facts['copy_bandwidth'] / 1e9:.1f} GB/s read and written"
+    header = ["job", "pass", "kernels", "must move", "time", "rate", "of the copy", "target"]
+    yield f"Passes on {facts['device']}; {copy}", header, roofline
+    header = ["job", "device", "host, pinned", "host, pageable", "bare copies", "pinned / copies", "target",
+              "CPU engine", "difference", "bound"]  # fmt: skip
+    yield "The reference job", header, whole
+    ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
+    wanted = {
+        "cupyx zoom, order 3": ("bspline", ZOOM), "torch, three dense matmuls": ("bspline", MATMUL),
+        "torch trilinear": ("linear", TRILINEAR),
+    }  # fmt: skip
+    rows = []
+    for name, seconds in facts["peers"].items():
+        ratio = seconds / ours[wanted[name][0]]
+        rows.append([name, report.duration(seconds), f"{ratio:.1f}x", verdict(facts, ratio, wanted[name][1])])
+    if rows:
+        yield "Against the peers, device to device", ["peer", "time", "we are faster by", "target"], rows
+    rows = []
+    for r in facts["auto"]:
+        times = [report.duration(r["device"]), report.duration(r["cpu"])]
+        rows.append([f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
+    title = f'Host to host, linear: where device="auto" should begin (AUTO_VOXELS is {facts["auto_voxels_now"]:,})'
+    yield title, ["voxels in and out", "device", "CPU engine", "device is faster by"], rows
+
+
+def markdown(facts: dict[str, Any]) -> str:
+    """The report as a text."""
+    software = ", ".join(f"{k} {facts[k]}" for k in ("cupy", "driver_cuda", "compute_capability") if k in facts)
+    lines = [
+        f"# Kernels on {facts['device']}, {facts['date']}", "",
+        f"{facts['source']} to {facts['target']} voxels (x, y, z); {facts['runs']} runs. {software}".rstrip(),
+    ]  # fmt: skip
+    for title, header, rows in tables(facts):
+        lines += ["", f"## {title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
+        lines += [f"| {' | '.join(row)} |" for row in rows]
+    return "\n".join(lines) + "\n"
+
+
+def folder_name(device: str, date: str) -> str:
+    """A device and a date as the name of a folder."""
+    return f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}-{date}"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Measure, print and write; exit code 1 without a GPU."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="half as many voxels on every axis, fewer runs")
+    parser.add_argument("--host", action="store_true", help="on the CPU, by g++: proves the program only")
+    parser.add_argument("--factor", type=int, help="that many times fewer voxels on every axis")
+    parser.add_argument("--runs", type=int, help="runs of every call (default 21)")
+    parser.add_argument("--out", metavar="FOLDER", type=Path, help="where to write")
+    options = parser.parse_args(arguments)
+    try:
+        device: Device = Host() if options.host else Gpu()
+    except RuntimeError as error:
+        print(f"no GPU, so nothing to measure: {error}", file=sys.stderr)
+        return 1
+    factor = options.factor or (2 if options.quick else 1)
+    facts = measured(device, factor, options.runs or (7 if options.quick else 21))
+    for title, header, rows in tables(facts):
+        report.table(title, header, rows)
+    out = options.out or measure.ROOT / "benchmarks" / "results" / folder_name(device.name, facts["date"])
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "kernels.json").write_text(json.dumps(facts, indent=1) + "\n")
+    (out / "kernels.md").write_text(markdown(facts))
+    print(f"written: {out / 'kernels.json'}, {out / 'kernels.md'}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,96 @@
+"""What goes in comes out: images of several kinds as arrays with geometry, and back.
+
+A container tells an image's voxels as an array of shape (..., z, y, x) (a view, whatever the kind), its
+`Grid`, and makes outputs of its own kind, where the input is. Geometry tuples follow the container: SimpleITK and
+nibabel images and `Volume` say x, y, z; bare arrays say their axis order. No library is imported here that an
+image's own kind has not imported already (CuPy for arrays on a GPU excepted).
+"""
+
+from __future__ import annotations
+
+import sys
+
+from gpuresample.containers.arrays import ArrayContainer as ArrayContainer
+from gpuresample.containers.arrays import Volume as Volume
+from gpuresample.containers.arrays import VolumeContainer as VolumeContainer
+from gpuresample.containers.images import ImageContainer as ImageContainer
+from gpuresample.containers.kinds import ARRAYS as ARRAYS
+from gpuresample.containers.kinds import Held as Held
+from gpuresample.containers.kinds import hold as hold
+from gpuresample.containers.kinds import shape_of
+from gpuresample.containers.spatial_images import SpatialImageContainer as SpatialImageContainer
+from gpuresample.containers.spatial_images import grid_of_image
+from gpuresample.containers.voxels import check_memory as check_memory
+from gpuresample.containers.voxels import spatial as spatial
+from gpuresample.grid import Grid
+
+Container = ArrayContainer | VolumeContainer | ImageContainer | SpatialImageContainer
+
+IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image"
+
+
+def unwrap(image: object, input_spacing: object = None) -> Container:
+    """The container of an image.
+
+    Raises
+    ------
+    TypeError
+        For kinds of images we do not know, and voxels that cannot be resampled.
+    ValueError
+        For `input_spacing` with an image that has its own spacing.
+    RuntimeError
+        For arrays on a GPU that CuPy cannot reach.
+    """
+    container: Container
+    if isinstance(image, Volume):
+        container = VolumeContainer(image)
+    elif _is(image, "SimpleITK", "Image"):
+        container = ImageContainer(image)
+    elif _is(image, "nibabel.spatialimages", "SpatialImage"):
+        container = SpatialImageContainer(image)
+    else:
+        held = hold(image)
+        if held is None:
+            raise TypeError(f"image must be {IMAGES} or {ARRAYS}, got {type(image).__name__}")
+        return ArrayContainer(held, input_spacing)
+    if input_spacing is not None:
+        raise ValueError(
+            f"input_spacing is for bare arrays; this image has its own spacing {container.grid.spacing}, "
+            f"got input_spacing={input_spacing!r}"
+        )
+    return container
+
+
+def has_geometry(image: object) -> bool:
+    """Whether an image knows where its voxels lie: a Volume or a library's image, not a bare array."""
+    return (
+        isinstance(image, Volume)
+        or _is(image, "SimpleITK", "Image")
+        or _is(image, "nibabel.spatialimages", "SpatialImage")
+    )
+
+
+def _is(image: object, module: str, name: str) -> bool:
+    """Whether an image is of a class of a library, which is then loaded already."""
+    library = sys.modules.get(module)
+    return library is not None and isinstance(image, getattr(library, name))
+
+
+def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
+    """The grid of an image, `Volume` or `Grid`; the shape of a bare array, which has nothing else."""
+    if isinstance(like, Grid):
+        grid = like
+    elif isinstance(like, Volume):
+        grid = like.grid
+    elif _is(like, "SimpleITK", "Image"):
+        grid = ImageContainer(like).grid
+    elif _is(like, "nibabel.spatialimages", "SpatialImage"):
+        grid = grid_of_image(like, "like")
+    else:
+        shape = shape_of(like)
+        if shape is None:
+            raise TypeError(f"like must be {IMAGES}, a gpuresample.Grid or {ARRAYS}, got {type(like).__name__}")
+        return shape
+    if grid.dimension != dimension:
+        raise ValueError(f"like must have the image's {dimension} dimensions, got {grid.dimension}")
+    return grid

@@ -1,0 +1,281 @@
+"""On a real GPU. Every test here must launch kernels (fixture `gpu`), and looks at where its result lies."""
+
+import itertools
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from cuda_support import random_table, separable, summed
+from support import assert_close, flat, labels, noise, rotation, same_bits
+
+import gpuresample as gr
+from gpuresample import work as works
+from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging
+from gpuresample.engines.contract import Store
+from gpuresample.filters import FILTERS
+
+pytestmark = pytest.mark.gpu
+
+# The stated bound between engines, of the range.
+ENGINES = 1e-6
+VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
+SOURCE = gr.Grid((67, 45, 33), (1.0, 1.25, 1.5), (3.0, -2.0, 1.0), flat(rotation(0, 0, 0)))
+ALIGNED = gr.Grid((80, 50, 40), (0.81, 1.03, 1.3), (2.0, -3.0, 1.5), flat(rotation(0, 0, 90)))
+OBLIQUE = gr.Grid((60, 52, 41), (1.2, 1.0, 1.4), (4.0, -3.0, 3.0), flat(rotation(13, -7, 24)))
+GRIDS = {"aligned": ALIGNED, "oblique": OBLIQUE}
+
+
+def both(gpu, src, **options):
+    """The result on the GPU, which is CuPy's, and the CPU engine's."""
+    out = gr.resample(gr.Volume(gpu.asarray(src), SOURCE.spacing, SOURCE.origin), **options)
+    assert isinstance(out.array, gpu.ndarray)
+    volume = gr.Volume(src, SOURCE.spacing, SOURCE.origin)
+    return gpu.asnumpy(out.array), gr.resample(volume, device="cpu", **options).array
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("interpolation", FILTERS)
+@pytest.mark.parametrize("pair", ["int16 int16", "int16 float32", "uint8 uint8", "float32 float32", "float64 float64"])
+def test_every_interpolation_agrees_with_the_cpu_engine(gpu, grid, interpolation, pair):
+    source, target = pair.split()
+    chosen = FILTERS[interpolation].method != "linear"
+    src = (labels if chosen else noise)(SOURCE.size[::-1], source)
+    out, expected = both(gpu, src, like=GRIDS[grid], interpolation=interpolation, dtype=target)
+    bound = ENGINES * float(np.ptp(src.astype(float)))
+    # Integers: a sum next to a half may be rounded to either side.
+    assert_close(out, expected, 0 if chosen else 1 if target[0] in "iu" else bound)
+    if target[0] in "iu":
+        assert (out != expected).mean() < 0.001
+
+
+@pytest.mark.parametrize(("source", "target"), list(itertools.product(VOXELS, VOXELS)))
+def test_every_pair_of_types(gpu, source, target):
+    src = noise(SOURCE.size[::-1], source, bits=6) if source[0] != "f" else noise(SOURCE.size[::-1]).astype(source) / 64
+    for interpolation in ("nearest", "linear", "bspline"):
+        out, expected = both(gpu, src, like=ALIGNED, interpolation=interpolation, dtype=target)
+        assert out.dtype == np.dtype(target)
+        step = {"float16": 0.0625, "float32": ENGINES * 128, "float64": ENGINES * 128}.get(target, 1)
+        assert_close(out, expected, 0 if interpolation == "nearest" else step)
+
+
+@pytest.mark.parametrize("version", ["plain", "tile", "staged"])
+@pytest.mark.parametrize("acc", ["float32", "float64"])
+def test_every_version_of_a_pass(gpu, version, acc):
+    table = random_table(np.random.default_rng(4), 150, 170, 24, 0.9)
+    src = noise((2, 5, 67, 150), "float32")
+    engine = cuda._engine()
+    a, b = gpu.asarray(src), gpu.empty((2, 5, 67, 170), acc)
+    view = cuda_axis.View.of(a, a.data.ptr).narrow(3, *table.source_range())
+    getattr(engine.axes, version)(table, view, cuda_axis.View.of(b, b.data.ptr), 3, np.dtype(acc), Store())
+    work = separable([random_table(np.random.default_rng(0), n, n, 1) for n in (5, 67)] + [table], (2,))
+    expected = summed(work, src)
+    total = np.abs(table.weight).sum(axis=1).max()
+    assert_close(gpu.asnumpy(b), expected, total * np.ptp(src) * (ENGINES if acc == "float32" else 1e-13))
+
+
+def test_masks_block_means_and_pyramids(gpu):
+    src = noise((33, 45, 67), "int16")
+    for act in (lambda v, **o: gr.bin_shrink(v, (2, 3, 2), **o), lambda v, **o: gr.gaussian(v, 1.3, **o)):
+        out = act(gpu.asarray(src))
+        assert isinstance(out, gpu.ndarray)
+        assert_close(gpu.asnumpy(out), act(src, device="cpu"), 1)
+    mask = gr.resample(gpu.asarray(src > 0), size=(20, 30, 40))
+    assert (gpu.asnumpy(mask) != gr.resample(src > 0, size=(20, 30, 40), device="cpu")).mean() < 1e-3
+    for level, right in zip(gr.pyramid(gpu.asarray(src), 3), gr.pyramid(src, 3, device="cpu"), strict=True):
+        assert_close(gpu.asnumpy(level), right, 1)
+
+
+def test_streams_are_the_callers_and_nothing_waits(gpu):
+    """The stream is held up by a long kernel: the call returns before it ends."""
+    src, out = gpu.asarray(noise((64, 128, 128))), gpu.empty((60, 100, 100), np.float32)
+    gr.resample(src, size=out.shape, out=out)
+    stream = gpu.cuda.Stream(non_blocking=True)
+    busy = gpu.RawKernel(
+        'extern "C" __global__ void busy(long long n) { long long s = clock64(); while (clock64() - s < n) {} }', "busy"
+    )
+    gpu.cuda.runtime.deviceSynchronize()
+    with stream:
+        busy((1,), (1,), (np.int64(1_000_000_000),))
+        gr.resample(src, size=out.shape, out=out)
+        assert not stream.done, "the call waited for the stream"
+    stream.synchronize()
+    assert_close(gpu.asnumpy(out), gr.resample(gpu.asnumpy(src), size=out.shape, device="cpu"), ENGINES * 9000)
+
+
+def test_the_same_bits_every_time(gpu):
+    src = gpu.asarray(noise((64, 128, 128)))
+    for interpolation, like in itertools.product(("linear", "bspline", "hamming"), (ALIGNED, OBLIQUE)):
+        volume = gr.Volume(src, (1, 1, 1))
+        first = gpu.asnumpy(gr.resample(volume, like=like, interpolation=interpolation).array)
+        for _ in range(5):
+            assert same_bits(first, gpu.asnumpy(gr.resample(volume, like=like, interpolation=interpolation).array))
+
+
+def test_20_shapes_compile_nothing_new(gpu):
+    gr.resample(gpu.asarray(noise((20, 40, 50), "int16")), size=(61, 142, 93))
+    runtime = cuda._engine().runtime
+    before = runtime.compilations.total()
+    for k in range(20):
+        gr.resample(gpu.asarray(noise((20 + k, 40 + 3 * k, 50 + k % 7), "int16")), size=(61, 142 + k, 93 - k))
+    assert runtime.compilations.total() == before
+    assert set(runtime.compilations.values()) == {1}
+
+
+CACHE = """
+import time, numpy as np, cupy, gpuresample as gr
+from cupy.cuda import compiler
+real, calls = compiler.compile_using_nvrtc, []
+def counting(*a, **k):
+    calls.append(1)
+    return real(*a, **k)
+compiler.compile_using_nvrtc = counting
+gr.resample(cupy.zeros((20, 40, 50), np.int16), size=(21, 42, 53))
+print(len(calls))
+"""
+
+
+def test_compiled_kernels_are_kept_for_the_next_process(gpu, tmp_path):
+    def compiled():
+        env = {**os.environ, "CUPY_CACHE_DIR": str(tmp_path)}
+        done = subprocess.run([sys.executable, "-c", CACHE], env=env, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return int(done.stdout)
+
+    gr.resample(gpu.zeros((4, 5, 6), np.int16), size=(5, 5, 5))
+    assert compiled() > 0
+    assert compiled() == 0
+
+
+# --- containers ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def torch():
+    """torch, if it has CUDA; asked for before `gpu`, which wants to see launches."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    return torch
+
+
+def test_torch_tensors_stay_tensors(torch, gpu):
+    src = noise((33, 45, 67))
+    out = gr.resample(torch.from_numpy(src).cuda(), size=(40, 50, 60))
+    assert isinstance(out, torch.Tensor)
+    assert out.is_cuda
+    assert_close(out.cpu().numpy(), gr.resample(src, size=(40, 50, 60), device="cpu"), ENGINES * np.ptp(src))
+    target = torch.empty((40, 50, 60), device="cuda")
+    assert gr.resample(torch.from_numpy(src).cuda(), size=(40, 50, 60), out=target) is target
+    assert torch.equal(target, out)
+
+    def allocate(n):
+        memory = torch.empty(n, dtype=torch.uint8, device="cuda")
+        return memory.data_ptr(), memory
+
+    pool = gpu.get_default_memory_pool()
+    before = pool.total_bytes()
+    with cuda_runtime.scratch_from(allocate):
+        again = gr.resample(gpu.asarray(torch.from_numpy(src).cuda()), size=(40, 50, 60))
+    assert same_bits(gpu.asnumpy(again), out.cpu().numpy())
+    assert pool.total_bytes() == before
+
+
+class Interface:
+    def __init__(self, array):
+        self.array, self.__cuda_array_interface__ = array, array.__cuda_array_interface__
+
+
+def test_interface_objects(gpu):
+    src = noise((33, 45, 67))
+    out = gr.resample(Interface(gpu.asarray(src)), size=(40, 50, 60))
+    assert isinstance(out, gpu.ndarray)
+    assert_close(gpu.asnumpy(out), gr.resample(src, size=(40, 50, 60), device="cpu"), ENGINES * np.ptp(src))
+
+
+def test_host_arrays_and_images(gpu):
+    import SimpleITK as sitk
+
+    src = noise((33, 45, 67), "int16")
+    image = sitk.GetImageFromArray(src)
+    out = gr.resample(image, spacing=(0.9, 0.9, 0.9), device="cuda")
+    assert isinstance(out, sitk.Image)
+    expected = sitk.GetArrayFromImage(gr.resample(image, spacing=(0.9, 0.9, 0.9), device="cpu"))
+    assert_close(sitk.GetArrayFromImage(out), expected, 1)
+
+
+# --- memory ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_with_a_limit_is_enough(gpu):
+    src = noise((120, 200, 200), "int16")
+    expected = gr.resample(src, size=(130, 220, 210), device="cuda")
+    pool = gpu.get_default_memory_pool()
+    pool.free_all_blocks()
+    pool.set_limit(size=pool.used_bytes() + (4 << 20))
+    try:
+        out = gr.resample(src, size=(130, 220, 210), device="cuda")
+    finally:
+        pool.set_limit(size=0)
+    assert same_bits(out, expected)
+
+
+@pytest.mark.parametrize("pinned", [False, True])
+def test_parts_that_overlap_have_the_bits_of_the_whole(gpu, pinned, monkeypatch):
+    src = noise((120, 200, 200), "int16")
+    if pinned:
+        import cupyx
+
+        held = cupyx.empty_pinned(src.shape, src.dtype)
+        held[...] = src
+        assert cuda._engine().runtime.is_pinned(held)
+        src = held
+    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 1 << 40)
+    whole = gr.resample(src, size=(130, 220, 210), device="cuda")
+    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(cuda_staging, "READ_AGAIN", 100.0)
+    for _ in range(5):
+        assert same_bits(gr.resample(src, size=(130, 220, 210), device="cuda"), whole)
+
+
+def test_crops_have_the_bits_of_the_whole(gpu):
+    src = gpu.asarray(noise((64, 90, 100), "int16"))
+    for like in (ALIGNED, OBLIQUE):
+        plan = gr.plan(gr.Volume(src, (1, 1, 1)), like=like, dtype="float32")
+        whole = gpu.asnumpy(plan.run(gr.Volume(src, (1, 1, 1))).array)
+        block = (slice(3, 31), slice(7, 40), slice(11, 44))
+        region = plan.input_region(block)
+        part = plan.crop(block)
+        source = gr.Volume(src[region], part.source.spacing, part.source.origin, part.source.direction)
+        assert same_bits(gpu.asnumpy(part.run(source).array), whole[block].copy())
+
+
+@pytest.mark.slow
+def test_more_than_2_to_the_31_voxels(gpu):
+    """A ramp in bytes, whose far end lies past the reach of 32-bit offsets."""
+    shape = (520, 2048, 2048)
+    if gpu.cuda.runtime.memGetInfo()[0] < 6 << 30:
+        pytest.skip("needs 6 GiB of GPU memory")
+    src = gpu.empty(shape, np.uint8)
+    src[...] = (gpu.arange(shape[0]) % 251).astype(np.uint8)[:, None, None]
+    work = works.make_work(
+        gr.Grid.of_size(shape[::-1]), gr.Grid((8, 2048, 520), (256.0, 1.0, 1.0), (0.0,) * 3, flat(rotation(0, 0, 0))),
+        None, "linear", None, False, "single",
+    )  # fmt: skip
+    out = gpu.empty((520, 2048, 8), np.float32)
+    cuda._engine().run(work, src, out, Store())
+    compiled = {types.idx for _, types in cuda._engine().runtime.compilations}
+    assert "int64" in compiled
+    expected = np.broadcast_to((np.arange(520) % 251).astype(np.float32)[:, None, None], out.shape)
+    assert same_bits(gpu.asnumpy(out), np.ascontiguousarray(expected))
+
+
+def test_the_cpu_engine_is_not_what_ran(gpu, monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the CPU engine was asked")
+
+    monkeypatch.setattr(cpu, "run", refuse)
+    out = gr.resample(gpu.asarray(noise((9, 34, 41))), size=(7, 40, 33))
+    assert isinstance(out, gpu.ndarray)
+    gr.resample(noise((9, 34, 41)), size=(7, 40, 33), device="cuda")
