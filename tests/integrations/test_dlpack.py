@@ -42,7 +42,7 @@ def test_out_is_written_to():
 def test_what_cannot_be_taken_is_named():
     with pytest.raises(TypeError, match=r"image must have voxels of a type that NumPy has, got torch\.bfloat16"):
         gr.resample(torch.zeros(4, 5, 6, dtype=torch.bfloat16), size=SIZE)
-    with pytest.raises(TypeError, match="image cannot be read by DLPack: .*requires? grad"):
+    with pytest.raises(TypeError, match=r"image cannot be read by DLPack: .*requires? grad"):
         gr.resample(torch.zeros(4, 5, 6, requires_grad=True), size=SIZE)
     with pytest.raises(TypeError, match="image cannot be read by DLPack: Unknown device type meta"):
         gr.resample(torch.zeros(4, 5, 6, device="meta"), size=SIZE)
