@@ -42,7 +42,7 @@ def why_no_gpu() -> str:
 
 def pytest_terminal_summary(terminalreporter, config):
     """Say what became of the GPU's tests: they must not pass for run where they were skipped."""
-    if REASON not in config.stash:
+    if REASON not in config.stash or not terminalreporter.stats:
         return
     reports = [r for kind in ("passed", "failed", "skipped") for r in terminalreporter.stats.get(kind, [])]
     of_gpu = [r for r in reports if "gpu" in getattr(r, "keywords", {})]
