@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.contract import Gather, Majority, Store, Work
 from gpuresample.engines.cpu_gather import run_gather
+from gpuresample.engines.cpu_majority import run_majority
+from gpuresample.engines.cpu_shortcut import run_shortcut
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
 
 name = "cpu"
@@ -20,6 +22,9 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
         return
+    if isinstance(work, Majority):
+        run_majority(work, src, dst)
+        return
     # Destination axes in the source's order: a permuted grid is only a matter of strides.
     n = dst.ndim - 3
     dst = dst.transpose(*range(n), *[n + axis for axis in work.dst_axis])
@@ -30,5 +35,7 @@ def run(work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) 
         return
     if work.copies and src.dtype == dst.dtype:
         run_copy(work, src, dst)
+    elif work.shortcut:
+        run_shortcut(work, src, dst, store)
     else:
         run_separable(work, src, dst, store)

@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Gather, Store, Work
+from gpuresample.engines.contract import Gather, Majority, Store, Work
 from gpuresample.engines.cuda_axis import Axes
 from gpuresample.engines.cuda_gather import Gathers
+from gpuresample.engines.cuda_majority import run_majority
 from gpuresample.engines.cuda_runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.views import View, volumes
 
@@ -53,6 +54,8 @@ class CudaEngine:
             for s, d in volumes(source, target):
                 if isinstance(work, Gather):
                     self.gathers.run(work, s, d, store)
+                elif isinstance(work, Majority):
+                    run_majority(self.runtime, work, s, d)
                 else:
                     self.axes.run(work, s, d, store)
 
