@@ -33,6 +33,7 @@ CASES: dict[str, list[Types]] = {
     "resample_volume": [Types("int16", "int16"), SINGLE, DOUBLE, Types("uint8", "uint8", "float32", "int64")],
     "take": [Types(f"uint{bits}", f"uint{bits}") for bits in (8, 16, 32, 64)],
     "gather": [Types("int16", "float32"), SINGLE, DOUBLE, Types("float32", "int16", "float32", "int64")],
+    "majority": [Types(name, name) for name in ("uint8", "int64", "float16")],
     "vote": [Types("uint8", "uint8"), Types("int64", "int64"), Types("float16", "float16")],
 }  # fmt: skip
 

@@ -40,7 +40,7 @@ NO_REST = 0.1
 # A response of fewer taps is never split.
 LEAST_TAPS = 33
 # A shortcut must promise less than this share of the plain cost, for it has costs that the estimate does not see.
-WORTH = 0.8
+WORTH = 0.55
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,7 +11,7 @@ from cuda_support import identity, picks, random_table, separable, view
 import gpuresample as gr
 from gpuresample import work as works
 from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Store
+from gpuresample.engines.contract import Majority, Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime
 
@@ -20,6 +20,7 @@ TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
     "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box",
     "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
+    "majority",
 }  # fmt: skip
 
 
@@ -60,6 +61,7 @@ def main():
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
     engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
+    engine.run(Majority((2, 1, 3), (2, 5, 3)), rng.integers(0, 3, (4, 5, 9)), np.empty((2, 5, 3), np.int64), Store())
     assert set(runtime.launches) == KERNELS, set(runtime.launches) ^ KERNELS
     print(f"{len(KERNELS)} kernels ran")
 
