@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations lint types parity speed orders kernels compile ci clean
+.PHONY: help demo test test-integrations lint types parity speed gaussian orders kernels compile ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -43,6 +43,9 @@ parity: $(VENV)/.cli ## distance from SimpleITK: all interpolations, voxel types
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+gaussian: $(VENV)/.bench ## blurs against sigma, fused downsampling, blocks: against SimpleITK and SciPy
+	$(BIN)/python -m benchmarks.gaussian $(ARGS)
 
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)

@@ -21,7 +21,7 @@ from gpuresample.filters import discrete_gaussian_response, gaussian_response, r
 RECURSIVE = 4e-6
 BOUNDARIES = ("nearest", "reflect", "mirror")
 RESPONSES = {
-    "sampled": lambda sigma: gaussian_response(sigma),
+    "sampled": gaussian_response,
     "sampled, far": lambda sigma: gaussian_response(sigma, 0, 6.0),
     "sampled, slope": lambda sigma: gaussian_response(sigma, 1),
     "discrete": lambda sigma: discrete_gaussian_response(sigma, 1e-4),
@@ -93,8 +93,9 @@ def test_short_responses_are_left_alone():
 
 SHAPES = [(9, 8, 7), (1, 20, 18), (12, 1, 9)]
 SIGMAS = {
-    "all": (8.0, 8.0, 8.0), "zy": (8.0, 9.0, 0.0), "zx": (8.0, 0.0, 9.0), "yx": (0.0, 8.0, 9.0), "narrow z": (1.0, 8.0, 8.0),
-    "narrow y": (8.0, 1.0, 8.0), "narrow x": (8.0, 8.0, 1.0), "z": (8.0, 0.0, 0.0), "x": (0.0, 0.0, 8.0), "unlike": (8.0, 30.0, 12.0),
+    "all": (8.0, 8.0, 8.0), "zy": (8.0, 9.0, 0.0), "zx": (8.0, 0.0, 9.0), "yx": (0.0, 8.0, 9.0),
+    "narrow z": (1.0, 8.0, 8.0), "narrow y": (8.0, 1.0, 8.0), "narrow x": (8.0, 8.0, 1.0),
+    "z": (8.0, 0.0, 0.0), "x": (0.0, 0.0, 8.0), "unlike": (8.0, 30.0, 12.0),
 }  # fmt: skip
 
 

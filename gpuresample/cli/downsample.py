@@ -59,7 +59,11 @@ def downsample(
     if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS)) != "gaussian":
         if sigma != "auto" or kind != "sampled" or rounding != "nearest" or dtype is not None:
             raise ValueError(f"--sigma, --kind, --rounding and --dtype are for --reduce gaussian, not {reduce}")
-        blocks = {"factors": options.one_or_all("--factors", factors), "reduce": reduce, "device": device}
+        blocks: dict[str, Any] = {
+            "factors": options.one_or_all("--factors", factors),
+            "reduce": reduce,
+            "device": device,
+        }
         filtering.run(
             gr.bin_shrink, "shrink", "shrinking", source, target, blocks, threads, series, overwrite,
             lambda probe: gr.downsample(probe, blocks["factors"], device=device),

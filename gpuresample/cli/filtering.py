@@ -45,8 +45,8 @@ def run(
     overwrite : bool
         Whether `target` may be replaced.
     check : callable, optional
-        Refuses arguments by trying them on the stand-in that `read` hands it, where `function` would take offence at its
-        size; `function` itself unless given.
+        Refuses arguments by trying them on the stand-in that `read` hands it, where `function` would take offence at
+        its size; `function` itself unless given.
     """
     files.check_output(target, overwrite)
     with console.Phases() as phases:

@@ -38,7 +38,7 @@ def pyramid(
     kind: Annotated[
         str,
         typer.Option(
-            help="gaussian, mean, mode (for labels), itk, itk_recursive: blur and subsample, blocks, or as ITK's two filters."
+            help="gaussian: blur and subsample. mean, mode: of blocks; mode is for labels. itk, itk_recursive: ITK's."
         ),
     ] = "gaussian",
     sigma: Annotated[
