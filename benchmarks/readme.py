@@ -181,8 +181,9 @@ def parity(report: dict[str, Any]) -> str:
         [
             _table(header, rows),
             "",
-            f'\\* With `rounding="truncate"`, SimpleITK\'s way. {n} comparisons, {len(resampled)} of them on {geometries} geometries: finer, '
-            "coarser, partly outside, flipped and permuted, halfway between voxels, oblique headers, oblique grids, "
+            f'\\* With `rounding="truncate"`, SimpleITK\'s way. {n} comparisons, '
+            f"{len(resampled)} of them on {geometries} geometries: finer, coarser, partly outside, flipped and "
+            "permuted, halfway between voxels, oblique headers, oblique grids, "
             "rotations, displacement fields.",
             "",
             f"<sub>{_where(report, ('SimpleITK',))}</sub>",

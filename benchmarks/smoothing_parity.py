@@ -59,10 +59,7 @@ def blurs(name: str, array: Array, image: sitk.Image, sigmas: Sequence[tuple[flo
                 continue
             options: dict[str, Any] = {"max_error": 0.01, "max_radius": 32} if kind == "discrete" else {}
             ours = sitk.GetArrayFromImage(gr.gaussian(image, physical, kind=kind, dtype=floats, **options))
-            if kind == "recursive":
-                limit = RECURSIVE
-            else:
-                limit = DOUBLE_DISCRETE if _wide(array) else SINGLE
+            limit = RECURSIVE if kind == "recursive" else DOUBLE_DISCRETE if _wide(array) else SINGLE
             yield _close(what, name, where, ours, call(physical), array, limit)
         yield from _scipy(name, where, array, sigma, floats, bound)
 
@@ -106,7 +103,7 @@ def rows(quick: bool) -> Iterator[Row]:
     types = (np.int16, np.float64) if quick else (np.uint8, np.int16, np.int32, np.float32, np.float64)
     volumes = [(np.dtype(t).name, cases.ct_like(cases.SMALL_SHAPE, t), cases.small_grid()) for t in types]
     volumes += [(f"{name}, real", array, grid) for name, array, grid in cases.real_crops()]
-    found = []
+    found: list[Row] = []
     for name, array, grid in volumes:
         image = cases.image(array, grid)
         found += blurs(name, array, image, SIGMAS[:1] if quick else (*SIGMAS, WIDE))

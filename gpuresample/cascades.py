@@ -39,6 +39,8 @@ ALLOWED = {"single": 5e-7, "double": 1e-10}
 NO_REST = 0.1
 # A response of fewer taps is never split.
 LEAST_TAPS = 33
+# Work below this, in `work.pass_cost`'s units, is sooner done than a shortcut is found: a tenth of a second or so.
+LEAST_COST = 2e9
 # A shortcut must promise less than this share of the plain cost, for it has costs that the estimate does not see.
 WORTH = 0.55
 
@@ -150,6 +152,10 @@ def shortcut(
     precision : {"single", "double"}
         The contract that the branches must keep.
     """
+    plain = works.along_axes(list(tables), precision)
+    plain_cost = works.pass_cost(plain.tables, plain.order)
+    if plain_cost < LEAST_COST:
+        return ()
     found = [() if r is None else _splits(r.tobytes()) for r in responses]
     # Axes of like widths have their candidates in the same order, and take like ones.
     best, cheapest = None, math.inf
@@ -166,8 +172,7 @@ def shortcut(
     branches = _branches(*best, tables, boundary, precision)
     steps = [w for b in branches for w in (b.first, *(w for chain in b.middle for w in chain), b.last)]
     cost = sum(works.pass_cost(w.tables, w.order) for w in steps)
-    plain = works.along_axes(list(tables), precision)
-    return branches if cost < WORTH * works.pass_cost(plain.tables, plain.order) else ()
+    return branches if cost < WORTH * plain_cost else ()
 
 
 def _rests(choice: Sequence[Split | None], precision: str) -> list[int] | None:
