@@ -37,6 +37,11 @@ FILTERS = {
     "expand": smoothing_parity.EXPANSIONS,
 }
 
+PEERS = {
+    "discrete": "SimpleITK DiscreteGaussian",
+    "sampled": "scipy",
+    "recursive": "SimpleITK SmoothingRecursiveGaussian",
+}
 OURS = {"numpy": "NumPy", "image": "SimpleITK.Image"}
 
 
@@ -111,18 +116,19 @@ def gaussian(report: dict[str, Any]) -> str:
     sigmas = sorted({row["sigma"] for row in report["rows"]})
     lines: dict[str, list[str]] = {}
     for row in report["rows"]:
-        ours, theirs = f'`kind="{row["kind"]}"`', row["peer"]
-        lines.setdefault(ours, ["-"] * len(sigmas))[sigmas.index(row["sigma"])] = _nanoseconds(row["median"], voxels)
-        if theirs:
-            peer = lines.setdefault(theirs, ["-"] * len(sigmas))
-            peer[sigmas.index(row["sigma"])] = _nanoseconds(row["peer_median"], voxels)
+        ratio = f" ({row['peer_median'] / row['median']:.0f}x)" if row["peer"] else ""
+        name = f'`kind="{row["kind"]}"` (against {PEERS[row["kind"]]})'
+        cell = f"{1e9 * row['median'] / voxels:.1f}{ratio}"
+        lines.setdefault(name, ["-"] * len(sigmas))[sigmas.index(row["sigma"])] = cell
     down, blocks = report["fused"], report["blocks"]
     fused = down["fused"]["median"]
     mode = voxels / blocks["mode, uint8 labels"]["median"] / 1e6
+    load = report["machine"]["load_before"] or 0.0
     once = min(len(row["theirs"]) for row in report["rows"] if row["theirs"])
     return "\n".join(
         [
-            f"Nanoseconds per voxel of {_size(report['shape'])}, int16 to float32, against sigma in voxels:",
+            f"Nanoseconds per voxel of {_size(report['shape'])}, int16 to float32, against sigma in voxels, and how "
+            "many times as fast that is as the peer where it has a right answer:",
             "",
             _table(("", *[f"{s:g}" for s in sigmas]), [[name, *cells] for name, cells in lines.items()]),
             "",
@@ -133,13 +139,10 @@ def gaussian(report: dict[str, Any]) -> str:
             "",
             "<sub>Medians; runs take turns"
             + (", peers of more than 8 seconds run once" if once == 1 else "")
+            + (f"; the machine was busy (load {load:g})" if load > report["machine"]["cores"] else "")
             + f". {_where(report, ('SimpleITK', 'scipy'))}</sub>",
         ]
     )
-
-
-def _nanoseconds(seconds: float, voxels: int) -> str:
-    return f"{1e9 * seconds / voxels:.1f}"
 
 
 def _worst(rows: Sequence[dict[str, Any]], key: str) -> float:

@@ -81,7 +81,7 @@ def pyramid(
     """
     one_of("kind", kind, KINDS)
     container = unwrap(image)
-    if kind != "gaussian" and sigma != "auto":
+    if kind != "gaussian" and not (isinstance(sigma, str) and sigma == "auto"):
         raise ValueError(f'sigma is for kind="gaussian", got sigma={sigma!r} with kind={kind!r}')
     if kind in ("itk", "itk_recursive"):
         return _itk(image, container, levels, factors, schedule, kind == "itk_recursive", rounding, device)
