@@ -38,7 +38,7 @@ lint: $(VENV)/.lint ## ruff: rules and formatting
 types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 	$(BIN)/mypy
 
-parity: $(VENV)/.cli ## distance from SimpleITK: all interpolations, voxel types, geometries
+parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, voxel types, geometries
 	$(BIN)/python -m benchmarks.parity $(ARGS)
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers

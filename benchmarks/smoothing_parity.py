@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
+from scipy import ndimage
 
 import gpuresample as gr
 from benchmarks import cases
@@ -61,17 +62,9 @@ def blurs(name: str, array: Array, image: sitk.Image, sigmas: Sequence[tuple[flo
             ours = sitk.GetArrayFromImage(gr.gaussian(image, physical, kind=kind, dtype=floats, **options))
             limit = RECURSIVE if kind == "recursive" else DOUBLE_DISCRETE if _wide(array) else SINGLE
             yield _close(what, name, where, ours, call(physical), array, limit)
-        yield from _scipy(name, where, array, sigma, floats, bound)
-
-
-def _scipy(name: str, where: str, array: Array, sigma: tuple[float, ...], floats: Any, bound: float) -> Iterator[Row]:
-    try:
-        from scipy import ndimage
-    except ImportError:
-        return
-    ours = gr.gaussian(array, sigma[::-1], kind="sampled", dtype=floats)
-    theirs = ndimage.gaussian_filter(array.astype(np.float64), sigma[::-1])
-    yield _close("blur, sampled (SciPy)", name, where, ours, theirs, array, bound)
+        ours = gr.gaussian(array, sigma[::-1], kind="sampled", dtype=floats)
+        theirs = ndimage.gaussian_filter(array.astype(np.float64), sigma[::-1])
+        yield _close("blur, sampled (SciPy)", name, where, ours, theirs, array, bound)
 
 
 def factors(name: str, array: Array, image: sitk.Image) -> Iterator[Row]:
