@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations lint types parity speed ensemble orders kernels compile gpu ci clean
+.PHONY: help demo test test-integrations lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -38,7 +38,7 @@ lint: $(VENV)/.lint ## ruff: rules and formatting
 types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 	$(BIN)/mypy
 
-parity: $(VENV)/.cli ## distance from SimpleITK: all interpolations, voxel types, geometries
+parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, voxel types, geometries
 	$(BIN)/python -m benchmarks.parity $(ARGS)
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
@@ -46,6 +46,9 @@ speed: $(VENV)/.bench ## speed and memory on the reference job, against the peer
 
 ensemble: $(VENV)/.bench ## scores of several models to labels: time and memory, against torch where it is installed
 	$(BIN)/python -m benchmarks.ensemble $(ARGS)
+
+gaussian: $(VENV)/.bench ## blurs against sigma, fused downsampling, blocks: against SimpleITK and SciPy
+	$(BIN)/python -m benchmarks.gaussian $(ARGS)
 
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)

@@ -40,6 +40,7 @@ CASES: dict[str, list[Types]] = {
     "ensemble": [
         Types("float32", "uint8"), Types("float16", "uint16"), Types("float32", "uint64", "float32", "int64"),
     ],
+    "majority": [Types(name, name) for name in ("uint8", "int64", "float16")],
     "vote": [Types("uint8", "uint8"), Types("int64", "int64"), Types("float16", "float16")],
 }  # fmt: skip
 

@@ -118,7 +118,7 @@ def _version(package: str) -> str | None:
 
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
-    packages = ("gpuresample", "numpy", "numba", "SimpleITK", "volresample", "torch")
+    packages = ("gpuresample", "numpy", "numba", "SimpleITK", "volresample", "torch", "scipy")
     return {
         "cpu": _cpu_model(),
         "cores": affinity(),

@@ -1,4 +1,4 @@
-"""How far from SimpleITK: every interpolation, voxel type and geometry, against the bounds we promise.
+"""How far from SimpleITK: every interpolation, blur, voxel type and geometry, against the bounds we promise.
 
     python -m benchmarks.parity [--quick] [--all] [--json FILE]
 
@@ -13,7 +13,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import groupby
 from typing import Any
 
@@ -21,46 +21,15 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report
+from benchmarks import cases, measure, report, smoothing_parity
 from benchmarks.cases import Array, Geometry
+from benchmarks.contract import DOUBLE, DOUBLE_GAUSSIAN, MOST_DIFFERING, SINGLE, Row
 from benchmarks.peers import ENUMERATORS
 
 LABEL_MODES = ("label_gaussian", "label_linear")
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 # SimpleITK spends about 10 microseconds on a voxel of a windowed sinc; a corner of the target will do.
 SINC_SIZE = 24
-
-SINGLE, DOUBLE, DOUBLE_GAUSSIAN = 2e-6, 1e-9, 1e-7
-MOST_DIFFERING = 0.005
-
-
-@dataclass(frozen=True)
-class Row:
-    """One comparison.
-
-    Attributes
-    ----------
-    interpolation, volume, geometry : str
-    error : float
-        Largest error of the float result over the input's range; for copied voxels and labels 0 or 1.
-    bound : float
-        What `error` must not exceed.
-    step : int
-        Largest difference of the integer result.
-    differ : float
-        Share of integer voxels that differ.
-    ok : bool
-        Whether all bounds hold.
-    """
-
-    interpolation: str
-    volume: str
-    geometry: str
-    error: float
-    bound: float
-    step: int
-    differ: float
-    ok: bool
 
 
 def _reference(source: sitk.Image, geometry: Geometry, interpolation: str, default: float, kind: int) -> Array:
@@ -142,6 +111,7 @@ def rows(quick: bool) -> Iterator[Row]:
         for interpolation in LABEL_MODES if name.startswith("labels") else ("nearest", "linear", "bspline"):
             for make in makers[:1] if quick else makers:
                 yield compare(name + ", real", array, make(grid), interpolation)
+    yield from smoothing_parity.rows(quick)
 
 
 def _line(group: Sequence[Row], title: str) -> list[str]:

@@ -18,11 +18,14 @@ _HOMES = {
     "plan": "resampling",
     "Plan": "plans",
     "gaussian": "smoothing",
-    "shrink": "smoothing",
-    "bin_shrink": "smoothing",
-    "expand": "smoothing",
-    "downsample": "smoothing",
-    "pyramid": "smoothing",
+    "shrink": "shrinking",
+    "bin_shrink": "shrinking",
+    "expand": "shrinking",
+    "downsample": "shrinking",
+    "upsample": "shrinking",
+    "pyramid": "pyramids",
+    "laplacian": "laplacians",
+    "Laplacian": "laplacians",
     "ensemble": "ensembling",
     "doctor": "checkup",
     "Volume": "containers",
@@ -33,6 +36,7 @@ _HOMES = {
 
 __all__ = [
     "Grid",
+    "Laplacian",
     "Plan",
     "Volume",
     "__version__",
@@ -43,11 +47,13 @@ __all__ = [
     "expand",
     "gaussian",
     "get_num_threads",
+    "laplacian",
     "plan",
     "pyramid",
     "resample",
     "set_num_threads",
     "shrink",
+    "upsample",
 ]
 
 if TYPE_CHECKING:
@@ -57,15 +63,18 @@ if TYPE_CHECKING:
     from gpuresample.engines.pool import set_num_threads as set_num_threads
     from gpuresample.ensembling import ensemble as ensemble
     from gpuresample.grid import Grid as Grid
+    from gpuresample.laplacians import Laplacian as Laplacian
+    from gpuresample.laplacians import laplacian as laplacian
     from gpuresample.plans import Plan as Plan
+    from gpuresample.pyramids import pyramid as pyramid
     from gpuresample.resampling import plan as plan
     from gpuresample.resampling import resample as resample
-    from gpuresample.smoothing import bin_shrink as bin_shrink
-    from gpuresample.smoothing import downsample as downsample
-    from gpuresample.smoothing import expand as expand
+    from gpuresample.shrinking import bin_shrink as bin_shrink
+    from gpuresample.shrinking import downsample as downsample
+    from gpuresample.shrinking import expand as expand
+    from gpuresample.shrinking import shrink as shrink
+    from gpuresample.shrinking import upsample as upsample
     from gpuresample.smoothing import gaussian as gaussian
-    from gpuresample.smoothing import pyramid as pyramid
-    from gpuresample.smoothing import shrink as shrink
 
 
 def __getattr__(name: str) -> Any:

@@ -12,7 +12,7 @@ import numpy as np
 
 from gpuresample import work as works
 from gpuresample.containers import spatial
-from gpuresample.engines.contract import Combiner, Engine, Ensemble, Member, Outputs, Range, Separable
+from gpuresample.engines.contract import Combiner, Engine, Ensemble, Gather, Member, Outputs, Range, Separable
 from gpuresample.engines.scores import has_pairs
 from gpuresample.grid import Grid
 
@@ -42,6 +42,7 @@ def overlaps(source: Grid, target: Grid) -> bool:
     work = works.make_work(source, target, None, "nearest", None, False, "single", MARGIN)
     if isinstance(work, Separable):
         return all(t.n_dst > 0 for t in work.tables)
+    assert isinstance(work, Gather)
     return works.reaches(work)
 
 

@@ -246,6 +246,11 @@ def prefilter_table(
 def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> TapTable:
     """The table that applies weights of neighbours (see `build`), as they are, at every sample of an axis."""
     first, weight = _convolve_rows(np.arange(n_src), np.ones((n_src, 1)), response)
+    return folded_table(first, weight, n_src, boundary)
+
+
+def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> TapTable:
+    """The table with these rows on a line that goes on past its ends; nothing but exact zeros is dropped."""
     first, weight = _fold_rows(first, weight, n_src, boundary)
     return trim(n_src, first, weight, 0.0)
 

@@ -13,7 +13,7 @@ from functools import lru_cache
 import numpy as np
 
 from gpuresample import taps
-from gpuresample.engines.contract import RULES, FloatArray, Gather, Range, Separable, Work
+from gpuresample.engines.contract import RULES, FloatArray, Gather, Majority, Range, Separable, Work
 from gpuresample.filters import FILTERS, Filter, gaussian_response, polynomials
 from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_indices
 from gpuresample.taps import TapTable
@@ -283,6 +283,9 @@ def input_region(work: Work, block: tuple[Range, Range, Range]) -> tuple[Range, 
     """The part of the source (z, y, x) that destination voxels `block` (z, y, x) need; at least one voxel."""
     if isinstance(work, Gather):
         return _gather_region(work, block)
+    if isinstance(work, Majority):
+        (z, y, x), (fz, fy, fx) = block, work.block
+        return (z[0] * fz, z[1] * fz), (y[0] * fy, y[1] * fy), (x[0] * fx, x[1] * fx)
     out = []
     for axis, t in enumerate(work.tables):
         lo, hi = _inside_rows(work, axis, block)
@@ -298,9 +301,14 @@ def _inside_rows(work: Separable, axis: int, block: tuple[Range, Range, Range]) 
 
 
 def crop(work: Work, block: tuple[Range, Range, Range]) -> Work:
-    """The work of a destination block (z, y, x), on the source's `input_region`: the same bits as the whole."""
+    """The work of a destination block (z, y, x), on the source's `input_region`: the same bits as the whole.
+
+    A shortcut is left behind: the block agrees with the whole within the contract then, not to the bit.
+    """
     if isinstance(work, Gather):
         return _crop_gather(work, block)
+    if isinstance(work, Majority):
+        return replace(work, n_dst=_three([hi - lo for lo, hi in block]))
     tables, n_dst, start = [], [], []
     for axis, t in enumerate(work.tables):
         lo, hi = _inside_rows(work, axis, block)
@@ -308,7 +316,8 @@ def crop(work: Work, block: tuple[Range, Range, Range]) -> Work:
         tables.append(t.crop(lo, hi) if hi > lo else TapTable(1, t.first[:0], t.count[:0], t.weight[:0]))
         n_dst.append(last - first)
         start.append(max(work.start[axis] - first, 0) if hi > lo else 0)
-    return replace(work, tables=(tables[0], tables[1], tables[2]), n_dst=_three(n_dst), start=_three(start))
+    cropped = (tables[0], tables[1], tables[2])
+    return replace(work, tables=cropped, n_dst=_three(n_dst), start=_three(start), shortcut=())
 
 
 def _coordinate_range(work: Gather, block: tuple[Range, Range, Range]) -> list[tuple[float, float]]:

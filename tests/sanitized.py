@@ -12,7 +12,7 @@ import gpuresample as gr
 from gpuresample import ensembles
 from gpuresample import work as works
 from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Ensemble, Outputs, Store
+from gpuresample.engines.contract import Ensemble, Majority, Outputs, Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime
 
@@ -22,6 +22,7 @@ KERNELS = {
     "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box", "convert_voxels",
     "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
     "ensemble_normalise", "ensemble_decide", "ensemble_activate",
+    "majority",
 }  # fmt: skip
 
 
@@ -80,6 +81,7 @@ def main():
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
     engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
     ensembles_once(engine, source, target)
+    engine.run(Majority((2, 1, 3), (2, 5, 3)), rng.integers(0, 3, (4, 5, 9)), np.empty((2, 5, 3), np.int64), Store())
     assert set(runtime.launches) == KERNELS, set(runtime.launches) ^ KERNELS
     print(f"{len(KERNELS)} kernels ran")
 

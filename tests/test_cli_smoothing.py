@@ -96,6 +96,14 @@ def test_downsample_is_gr_downsample(run, ct, tmp_path, threads, typed, meant):
     assert " x ".join(map(str, wanted.GetSize())) in out.splitlines()[1]
 
 
+@pytest.mark.parametrize("reduce", ["mean", "mode"])
+@pytest.mark.parametrize("factors", [(2, 2, 2), (7, 5, 1)], ids=str)
+def test_downsample_of_blocks_is_gr_bin_shrink(run, ct, tmp_path, reduce, factors):
+    code, _, err = run("downsample", ct, tmp_path / "out.nrrd", "--factors", *factors, "--reduce", reduce)
+    assert (code, err) == (0, "")
+    assert_equal(tmp_path / "out.nrrd", gr.bin_shrink(files.read(ct), factors, reduce=reduce))
+
+
 @pytest.mark.parametrize(("command", "options_"), ONE_TO_ONE)
 def test_pictures_vectors_and_time_series(run, tmp_path, command, options_):
     call = {"blur": lambda i: gr.gaussian(i, 1.0), "downsample": lambda i: gr.downsample(i, 2)}[command]
@@ -145,6 +153,11 @@ def test_the_last_bits_are_those_of_the_files_type(run, tmp_path):
         ("pyramid", ("--factors", "1.5"), "factors must be whole numbers of at least 1"),
         ("pyramid", ("--sigma", "itc"), "did you mean 'itk'"),
         ("pyramid", ("--rounding", "up"), "rounding must be one of"),
+        ("pyramid", ("--kind", "modes"), "did you mean 'mode'"),
+        ("pyramid", ("--kind", "mode", "--sigma", "2"), 'sigma is for kind="gaussian"'),
+        ("downsample", ("--factors", "2", "--reduce", "modes"), "did you mean 'mode'"),
+        ("downsample", ("--factors", "0", "--reduce", "mode"), "factors must be whole numbers of at least 1"),
+        ("downsample", ("--factors", "2", "--reduce", "mode", "--sigma", "1"), "are for --reduce gaussian, not mode"),
         ("pyramid", ("--threads", "0"), "--threads"),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, tuple) else v,
@@ -212,6 +225,8 @@ def matplotlib():
          {"levels": 3, "sigma": "itk", "rounding": "truncate"}),
         (["--levels", "2", "--sigma", "1", "1", "0", "--threads", "1"], {"levels": 2, "sigma": (1, 1, 0)}),
         (["--levels", "1"], {"levels": 1}),
+        (["--levels", "3", "--kind", "mode"], {"levels": 3, "kind": "mode"}),
+        (["--levels", "2", "--kind", "itk"], {"levels": 2, "kind": "itk"}),
     ],
     ids=lambda v: " ".join(v) if isinstance(v, list) else "",
 )  # fmt: skip

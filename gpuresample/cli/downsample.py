@@ -9,7 +9,9 @@ import typer
 
 import gpuresample as gr
 from gpuresample import files
+from gpuresample.checks import one_of
 from gpuresample.cli import filtering, options
+from gpuresample.shrinking import REDUCTIONS
 
 _VALUES, _RUN = "Values", "Running"
 
@@ -18,6 +20,10 @@ def downsample(
     source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder with a DICOM series.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help=f"Where to write: {', '.join(files.WRITABLE)}.")],
     factors: Annotated[str, typer.Option(metavar="X Y Z", help="Whole numbers of at least 1, or one for all axes.")],
+    reduce: Annotated[
+        str,
+        typer.Option(help="gaussian: blur and subsample. mean, mode: of whole blocks of voxels; mode is for labels."),
+    ] = "gaussian",
     sigma: Annotated[
         str,
         typer.Option(
@@ -47,7 +53,22 @@ def downsample(
     gpuresample downsample ct.nii.gz half.nii.gz --factors 2
 
     gpuresample downsample ct.nii.gz half.nii.gz --factors 2 2 1 --sigma itk
+
+    gpuresample downsample labels.nii.gz half.nii.gz --factors 2 --reduce mode
     """
+    if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS)) != "gaussian":
+        if sigma != "auto" or kind != "sampled" or rounding != "nearest" or dtype is not None:
+            raise ValueError(f"--sigma, --kind, --rounding and --dtype are for --reduce gaussian, not {reduce}")
+        blocks: dict[str, Any] = {
+            "factors": options.one_or_all("--factors", factors),
+            "reduce": reduce,
+            "device": device,
+        }
+        filtering.run(
+            gr.bin_shrink, "shrink", "shrinking", source, target, blocks, threads, series, overwrite,
+            lambda probe: gr.downsample(probe, blocks["factors"], device=device),
+        )  # fmt: skip
+        return
     keywords: dict[str, Any] = {
         "factors": options.one_or_all("--factors", factors),
         "sigma": options.rule_or_numbers("--sigma", sigma),

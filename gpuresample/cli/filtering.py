@@ -24,6 +24,7 @@ def run(
     threads: int | None,
     series: str | None,
     overwrite: bool,
+    check: Callable[[Any], Any] | None = None,
 ) -> None:
     """`target` is `function` of `source`; arguments are refused before voxels are read.
 
@@ -43,10 +44,13 @@ def run(
         Which series of a DICOM folder.
     overwrite : bool
         Whether `target` may be replaced.
+    check : callable, optional
+        Refuses arguments by trying them on the stand-in that `read` hands it, where `function` would take offence at
+        its size; `function` itself unless given.
     """
     files.check_output(target, overwrite)
     with console.Phases() as phases:
-        image, header = read(phases, source, series, lambda probe: function(probe, **keywords))
+        image, header = read(phases, source, series, check or (lambda probe: function(probe, **keywords)))
         if keywords.get("dtype") is not None and np.dtype(keywords["dtype"]) == np.float16:
             raise ValueError("--dtype float16: files have no such voxels; take float32")
         if threads is not None:

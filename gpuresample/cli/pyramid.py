@@ -1,4 +1,4 @@
-"""`gpuresample pyramid IN OUTDIR`: a Gaussian pyramid, a file a level, and a picture of them."""
+"""`gpuresample pyramid IN OUTDIR`: a pyramid, a file a level, and a picture of them."""
 
 from __future__ import annotations
 
@@ -35,6 +35,12 @@ def pyramid(
             "thick slices wait until the other axes have caught up.",
         ),
     ] = "2",
+    kind: Annotated[
+        str,
+        typer.Option(
+            help="gaussian: blur and subsample. mean, mode: of blocks; mode is for labels. itk, itk_recursive: ITK's."
+        ),
+    ] = "gaussian",
     sigma: Annotated[
         str,
         typer.Option(
@@ -55,11 +61,13 @@ def pyramid(
         bool, typer.Option("--overwrite", help="Replace levels that exist.", rich_help_panel=_RUN)
     ] = False,
 ) -> None:
-    """Write a Gaussian pyramid: `NAME_level0` is the volume itself, `NAME_levels.png` shows them all.
+    """Write a pyramid: `NAME_level0` is the finest level, `NAME_levels.png` shows them all.
 
     gpuresample pyramid ct.nii.gz levels --levels 4
 
     gpuresample pyramid ct.nii.gz levels --factors isotropic
+
+    gpuresample pyramid labels.nii.gz levels --kind mode
     """
     import matplotlib  # noqa: F401  # missing is better known now than after the work
 
@@ -69,6 +77,7 @@ def pyramid(
     _check_folder(folder, [*names, picture], overwrite)
     keywords: dict[str, Any] = {
         "factors": options.rule_or_numbers("--factors", factors),
+        "kind": kind,
         "sigma": options.rule_or_numbers("--sigma", sigma),
         "rounding": rounding,
         "device": device,

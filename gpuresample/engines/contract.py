@@ -67,6 +67,9 @@ class Separable:
         First destination sample inside, along each source axis.
     precision : {"single", "double", "exact"}
         Sums are made in float32 ("single") or float64.
+    shortcut : tuple of Branch
+        Empty, or what an engine may do instead, within the numeric contract: add up the results of one or two branches.
+        Nothing is transposed then, nothing outside. A work that was cropped has none.
     """
 
     tables: tuple[TapTable, TapTable, TapTable]
@@ -75,6 +78,7 @@ class Separable:
     n_dst: tuple[int, int, int]
     start: tuple[int, int, int]
     precision: str
+    shortcut: tuple[Branch, ...] = ()
 
     @property
     def copies(self) -> bool:
@@ -85,6 +89,26 @@ class Separable:
     def inside(self) -> tuple[Range, ...]:
         """Half-open range of destination samples inside the source, along each source axis."""
         return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One way through coarse grids, see `Separable.shortcut`.
+
+    Attributes
+    ----------
+    first : Separable
+        From the source to a coarser grid.
+    middle : tuple of tuples of Separable
+        Each run one after the other on what `first` made; their results are added up.
+    last : Separable
+        From that sum to the destination's grid. Of two branches, the first one's has a table along y only, the second
+        one's along z only.
+    """
+
+    first: Separable
+    middle: tuple[tuple[Separable, ...], ...]
+    last: Separable
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +172,23 @@ class Gather:
     precision: str
 
 
-Work = Separable | Gather
+@dataclass(frozen=True, eq=False)
+class Majority:
+    """The value that most voxels of a block have; of several such the smallest. A NaN is larger than any number.
+
+    Attributes
+    ----------
+    block : three int
+        Size of a block along z, y, x; blocks begin at the first voxel.
+    n_dst : three int
+        Destination size z, y, x.
+    """
+
+    block: tuple[int, int, int]
+    n_dst: tuple[int, int, int]
+
+
+Work = Separable | Gather | Majority
 
 # What makes probabilities of scores, and how classes become a label, as kernels see them.
 ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}

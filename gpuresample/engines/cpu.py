@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import cpu_ensemble
-from gpuresample.engines.contract import Combiner, Gather, Separable, Store, Work
+from gpuresample.engines.contract import Combiner, Gather, Majority, Separable, Store, Work
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
+from gpuresample.engines.cpu_majority import run_majority
+from gpuresample.engines.cpu_shortcut import run_shortcut
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
 from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
 
@@ -43,6 +45,9 @@ def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
         return
+    if isinstance(work, Majority):
+        run_majority(work, src, dst)
+        return
     # Destination axes in the source's order: a permuted grid is only a matter of strides.
     n = dst.ndim - 3
     dst = dst.transpose(*range(n), *[n + axis for axis in work.dst_axis])
@@ -53,6 +58,8 @@ def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if work.copies and src.dtype == dst.dtype:
         run_copy(work, src, dst)
+    elif work.shortcut:
+        run_shortcut(work, src, dst, store)
     else:
         run_separable(work, src, dst, store)
 

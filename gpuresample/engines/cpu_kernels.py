@@ -415,3 +415,29 @@ def copy_block(src, so, dst, do, strides, a_index, b_index, x_index, a0, a1, b0,
                 step_s, step_d = uint64(sx), uint64(dx)
                 for j in range(n):
                     dst[d + j * step_d] = src[s + uint64(x_index[j]) * step_s]
+
+
+@njit(**OPTIONS)
+def two_tables_plane(dst, do, dy, dx, along_y, ay, y, along_z, az, z, n_x, row, bounds, rounding, scratch):
+    """One plane as the sum of a table along y of one array and a table along z of another, both in C order.
+
+    Parameters
+    ----------
+    dst : flat array; do, dy, dx : its offset of the plane's first voxel, and its strides
+    along_y, along_z : flat arrays [n_z, m_y, n_x], [m_z, n_y, n_x]; ay, az : offsets of plane z and of plane 0
+    y, z : see `cpu_tables.pack`
+    row : the plane's number, which is its row of `z`
+    scratch : [2, n_x]
+    """
+    y_first, y_count, y_weight = y[0], y[1], y[2]
+    z_first, z_count, z_weight = z[0], z[1], z[2]
+    n_y = y_first.size
+    y_taps, z_taps = y_weight.size // n_y, z_weight.size // z_first.size
+    n, other = uint64(n_x), uint64(n_x)
+    for i in range(n_y):
+        combine(scratch, 0, along_y, ay + y_first[i] * n_x, n_x, n_x, y_weight, i * y_taps, y_count[i])
+        here = az + (z_first[row] * n_y + i) * n_x
+        combine(scratch, other, along_z, here, n_y * n_x, n_x, z_weight, row * z_taps, z_count[row])
+        for x in range(n):
+            scratch[x] += scratch[other + x]
+        store_row(dst, do + i * dy, dx, scratch, 0, n_x, bounds, rounding)

@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import Any
 
 from gpuresample.engines import forks
-from gpuresample.engines.contract import Combiner, Gather, Store, Work
+from gpuresample.engines.contract import Combiner, Gather, Majority, Store, Work
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cuda_axis import Axes
 from gpuresample.engines.cuda_ensemble import CudaCombiner
 from gpuresample.engines.cuda_gather import Gathers
+from gpuresample.engines.cuda_majority import run_majority
 from gpuresample.engines.cuda_runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.cuda_staging import Staged
 from gpuresample.engines.views import View, volumes
@@ -57,6 +58,8 @@ class CudaEngine:
         """Work on views (batch, z, y, x)."""
         if isinstance(work, Gather):
             self.gathers.run(work, src, dst, store)
+        elif isinstance(work, Majority):
+            run_majority(self.runtime, work, src, dst)
         else:
             self.axes.run(work, src, dst, store)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.contract import Gather, Separable, Store, Work
+from gpuresample.engines.contract import Gather, Majority, Separable, Store, Work
 from gpuresample.engines.cuda_axis import FEW_TAPS, tiles_bytes
 from gpuresample.engines.cuda_gather import PIECE_BYTES
 from gpuresample.engines.packing import accumulator
@@ -32,7 +32,7 @@ def footprint(
 
     Parameters
     ----------
-    work : Separable or Gather
+    work : Separable, Gather or Majority
     src_shape, dst_shape : sequence of int, (..., z, y, x)
     src, dst : numpy.dtype
     store : Store
@@ -47,6 +47,8 @@ def footprint(
         total += blocks(math.prod(dst_shape), sums)
     if isinstance(work, Gather):
         return total + _gather(work, src_shape[-3:])
+    if isinstance(work, Majority):
+        return total
     return total + _separable(work, src_shape, copies=work.copies and src == sums)
 
 
