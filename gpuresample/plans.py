@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import ArrayContainer, Container, check_memory, spatial, unwrap
-from gpuresample.engines.contract import Engine, Range, Store, Work
+from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
 from gpuresample.grid import Grid
 
 Array = npt.NDArray[Any]
@@ -214,6 +214,21 @@ class Plan:
                 )
             block.append((start, stop))
         return block[0], block[1], block[2]
+
+
+def of_work(
+    work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, store: Store | None = None, device: str = "auto"
+) -> Plan:
+    """The plan of tables that are there already, on arrays whose last three axes are space."""
+    n = [0, 0, 0]
+    for axis, out in enumerate(work.dst_axis):
+        n[out] = work.n_dst[axis]
+    sizes = tuple(t.n_src for t in work.tables)[::-1], tuple(n)[::-1]
+    store = Store() if store is None else store
+    return Plan(
+        Grid.of_size(sizes[0]), Grid.of_size(sizes[1]), np.dtype(source), np.dtype(target), device, work, store,
+        work.precision, False,
+    )  # fmt: skip
 
 
 def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:

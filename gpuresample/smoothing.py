@@ -98,8 +98,28 @@ def gaussian(
     -----
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """
+    made = gaussian_plan(
+        unwrap(image, input_spacing), sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype,
+        device,
+    )  # fmt: skip
+    return made.run(image, out)
+
+
+def gaussian_plan(
+    container: Container,
+    sigma: float | Sequence[float],
+    kind: str = "discrete",
+    order: int | Sequence[int] = 0,
+    truncate: float = 4.0,
+    max_error: float = 1e-4,
+    max_radius: int | None = None,
+    boundary: str | None = None,
+    rounding: str = "nearest",
+    dtype: npt.DTypeLike | None = None,
+    device: str = "auto",
+) -> Plan:
+    """The plan of `gaussian` for images like a container's."""
     one_of("kind", kind, KINDS)
-    container = unwrap(image, input_spacing)
     d = container.grid.dimension
     widths = _sigmas(container, sigma)
     orders = _orders(container, order, kind)
@@ -129,8 +149,7 @@ def gaussian(
         else:
             response = recursive_gaussian_response(s, orders[axis], _RECURSIVE_TAIL[precision])
         tables.append(taps.smoothing_table(response, n, rule))
-    made = _plan(container, container.grid, tables, output, rounding, device, precision)
-    return made.run(image, out)
+    return _plan(container, container.grid, tables, output, rounding, device, precision)
 
 
 def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", out: Any = None) -> Any:
@@ -289,8 +308,21 @@ def downsample(
     ValueError, TypeError
         For factors below 1 or not whole, sigma below 0 or an unknown rule.
     """
+    made = downsample_plan(unwrap(image), factors, sigma, kind, rounding, dtype, device)
+    return made.run(image, out)
+
+
+def downsample_plan(
+    container: Container,
+    factors: int | Sequence[int],
+    sigma: str | float | Sequence[float] = "auto",
+    kind: str = "sampled",
+    rounding: str = "nearest",
+    dtype: npt.DTypeLike | None = None,
+    device: str = "auto",
+) -> Plan:
+    """The plan of `downsample` for images like a container's."""
     one_of("kind", kind, ("sampled", "discrete"))
-    container = unwrap(image)
     source = container.grid
     f = _factors(container, factors)
     if isinstance(sigma, str):
@@ -307,8 +339,7 @@ def downsample(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
     )
     work = works.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    made = _made(container, target, work, output, rounding, device, precision)
-    return made.run(image, out)
+    return _made(container, target, work, output, rounding, device, precision)
 
 
 def pyramid(

@@ -1,0 +1,173 @@
+"""Plans on torch tensors: the memory stays torch's, on the CPU and on the GPU. Serves the integrations."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+from gpuresample.engines import INSTALL_CUDA
+from gpuresample.engines.cuda import CudaEngine
+from gpuresample.engines.cuda_runtime import CupyRuntime
+from gpuresample.grid import Grid
+from gpuresample.plans import Plan
+
+# Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
+_BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+VOXELS = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32,
+    torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
+
+
+def check_tensor(image: Any, name: str = "image") -> None:
+    """Refuse what is no tensor of real voxels.
+
+    Raises
+    ------
+    TypeError
+        With the type it has, and the types it may have.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+    if image.dtype not in VOXELS:
+        raise TypeError(f"{name} must have integer, float or bool voxels of up to 64 bits, got {image.dtype}")
+    if image.device.type not in ("cpu", "cuda", "meta"):
+        raise TypeError(f"{name} must be on the CPU or a CUDA device, got {image.device}")
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """The NumPy type that voxels of a torch type are computed from or to."""
+    return np.dtype(str(_BY_WAY_OF.get(dtype, dtype)).removeprefix("torch."))
+
+
+def torch_dtype(dtype: npt.DTypeLike) -> torch.dtype:
+    """The torch type of the same name as a NumPy type."""
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
+
+
+def in_space(plan: Plan) -> Plan:
+    """A 2-D plan as one of three axes, the first of a single voxel; others as they are."""
+    if plan.source.dimension == 3:
+        return plan
+    source, target = (Grid.of_size((*grid.size, 1)) for grid in (plan.source, plan.target))
+    return replace(plan, source=source, target=target)
+
+
+def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Run a plan on a tensor, where that is.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of three spatial axes, made for `numpy_dtype` of the tensor's type and of `dtype`.
+    image : Tensor, shape (..., z, y, x)
+        On the CPU or a CUDA device; any strides.
+    dtype : torch.dtype
+        Voxel type of the result.
+    out : Tensor, optional
+        Where to write it; of that type, on the same device.
+
+    Returns
+    -------
+    Tensor, shape (..., z, y, x)
+        On the same device; without a history of gradients.
+
+    Raises
+    ------
+    RuntimeError
+        For CUDA tensors where the CUDA engine cannot be used: what is missing, and what to install.
+    """
+    source = image.detach()
+    source = source.to(_BY_WAY_OF.get(source.dtype, source.dtype))
+    between = _BY_WAY_OF.get(dtype, dtype)
+    shape = (*source.shape[:-3], *plan.output_shape)
+    if out is not None and out.dtype == between:
+        target = out
+    else:
+        target = torch.empty(shape, dtype=between, device=source.device)
+    if source.is_cuda:
+        _run_on_gpu(plan, source, target)
+    else:
+        plan.run(source.numpy(), target.numpy())
+    if target is out:
+        return target
+    return target.to(dtype) if out is None else out.copy_(target)
+
+
+def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
+    """On the device where the tensors are, in the order of torch's current stream there; does not wait for it."""
+    engine, as_array, stream = device_engine(source.device)
+    if plan.copies and source.dtype != target.dtype:
+        # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
+        source = converted(source, target.dtype, plan.store.truncate)
+    with stream:
+        engine.run(plan.work, as_array(_as_numbers(source)), as_array(_as_numbers(target)), plan.store)
+    if target.dtype == torch.bool:
+        # Summed as bytes; a spline may overshoot 1.
+        target.view(torch.uint8).clamp_(max=1)
+
+
+def _as_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def converted(image: torch.Tensor, dtype: torch.dtype, truncate: bool) -> torch.Tensor:
+    """Voxels in another type: integers saturate, floats become integers rounded or truncated, NaN becomes 0."""
+    if dtype.is_floating_point or dtype == torch.bool:
+        return image.to(dtype)
+    low, high = torch.iinfo(dtype).min, torch.iinfo(dtype).max
+    if not image.is_floating_point():
+        if image.dtype == torch.bool:
+            return image.to(dtype)
+        given = torch.iinfo(image.dtype)
+        return image.clamp(max(low, given.min), min(high, given.max)).to(dtype)
+    whole = torch.nan_to_num(image.trunc() if truncate else image.round(), nan=0.0)
+    # The largest integers have no float of their own: compared before, assigned after.
+    out = torch.where((whole > low) & (whole < high), whole, 0).to(dtype)
+    return out.masked_fill_(whole >= high, high).masked_fill_(whole <= low, low)
+
+
+class TorchRuntime(CupyRuntime):
+    """CuPy's launches, with scratch from torch's allocator: one memory pool, not two that cannot see each other."""
+
+    def empty(self, shape: Sequence[int], dtype: npt.DTypeLike) -> Any:
+        """See `Runtime`."""
+        here = torch.device("cuda", int(self._cupy.cuda.runtime.getDevice()))
+        return self._cupy.asarray(torch.empty(tuple(shape), dtype=torch_dtype(dtype), device=here))
+
+
+@lru_cache(maxsize=1)
+def _engine() -> CudaEngine:
+    return CudaEngine(TorchRuntime())
+
+
+def device_engine(device: torch.device) -> tuple[CudaEngine, Any, AbstractContextManager[Any]]:
+    """The CUDA engine, how it sees a tensor without a copy, and a block in which torch's current stream is CuPy's.
+
+    Raises
+    ------
+    RuntimeError
+        If CuPy cannot be imported.
+    """
+    try:
+        import cupy
+    except ImportError as error:
+        raise RuntimeError(
+            f"image is on {device}, but CuPy cannot be imported ({error}). Move it by image.cpu(), or install the CUDA "
+            f"engine by {INSTALL_CUDA}"
+        ) from None
+    block = ExitStack()
+    block.enter_context(torch.cuda.device(device))
+    pointer = torch.cuda.current_stream(device).cuda_stream
+    block.enter_context(cupy.cuda.Device(device.index))
+    block.enter_context(cupy.cuda.ExternalStream(pointer, device.index))
+    return _engine(), cupy.asarray, block
