@@ -26,10 +26,11 @@ __all__ = ["GpuResample", "Resample"]
 class GpuResample(torchio.Resample):
     """TorchIO's `Resample` with gpuresample's engine.
 
-    Everything is TorchIO's own but the voxels: the target in all its forms (spacing, path, image, name, shape and affine),
-    `image_interpolation`, `label_interpolation`, `pre_affine_name`, `scalars_only`, `antialias`, `include`, `exclude`,
-    `keep`, `p`. Integers are truncated as SimpleITK, which TorchIO uses, truncates them; where a sum is a whole number but for
-    its last bit, as between voxels of a grid that halves another, the result may be the integer beside.
+    Everything is TorchIO's own but the voxels: the target in all its forms (spacing, path, image, name, shape and
+    affine), `image_interpolation`, `label_interpolation`, `pre_affine_name`, `scalars_only`, `antialias`, `include`,
+    `exclude`, `keep`, `p`. Integers are truncated as SimpleITK, which TorchIO uses, truncates them; where a sum is a
+    whole number but for its last bit, as between voxels of a grid that halves another, the result may be the integer
+    beside.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ class GpuResample(torchio.Resample):
 
     @staticmethod
     def _smooth(image: sitk.Image, sigmas: np.ndarray[Any, Any], epsilon: float = 1e-9) -> sitk.Image:
-        """Cardoso's blur, on axes that shrink; the others have no sigma. SimpleITK's filter makes floats of all voxels."""
+        """Cardoso's blur, on axes that shrink (the others have no sigma), in floats as SimpleITK's filter."""
         with np.errstate(all="warn", under="ignore"):
             return gaussian(image, np.nan_to_num(sigmas).tolist(), kind="recursive", dtype=np.float32)
 
