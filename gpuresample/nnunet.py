@@ -3,8 +3,8 @@
     import gpuresample.nnunet
     gpuresample.nnunet.install(defaults=True)  # now run nnU-Net as ever
 
-`install()` registers `resample_gpuresample` where nnU-Net looks plans' functions up by name. Processes that nnU-Net spawns
-run the main script's top level again: call `install` there, outside `if __name__ == "__main__"`.
+`install()` registers `resample_gpuresample` where nnU-Net looks plans' functions up by name. Processes that nnU-Net
+spawns run the main script's top level again: call `install` there, outside `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -145,7 +145,7 @@ def resample_gpuresample(
 
 def _coordinates(n: int, m: int) -> npt.NDArray[np.float64]:
     """Where `m` samples lie on `n` voxels whose outer faces they share, in SciPy's order of operations."""
-    return (np.arange(m) + 0.5) * (n / m) - 0.5
+    return (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
 
 
 @lru_cache(maxsize=32)
@@ -320,7 +320,7 @@ def _warn(reason: str) -> None:
         warnings.warn(f"{reason}; nnU-Net's own function does it", RuntimeWarning, stacklevel=3)
 
 
-# --- installation ------------------------------------------------------------------------------------------------------
+# --- installation ----------------------------------------------------------------------------------------------------
 
 
 class Installation:

@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-
+from gpuresample import work as works
 from gpuresample.engines import INSTALL_CUDA
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_runtime import CupyRuntime
 from gpuresample.grid import Grid
-from gpuresample.plans import Plan
+from gpuresample.plans import Plan, of_work
 
 # Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
 _BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
@@ -101,6 +101,27 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
     if target is out:
         return target
     return target.to(dtype) if out is None else out.copy_(target)
+
+
+class _Applied(torch.autograd.Function):
+    """A plan of tables with its gradient; for eager code. `gpuresample.torch` has operators that compilers see."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+        ctx.plan, ctx.dtype = plan, image.dtype
+        return run_plan(plan, image, dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        back = of_work(works.adjoint(ctx.plan.work), ctx.plan.dtype, numpy_dtype(ctx.dtype))
+        return run_plan(back, grad, ctx.dtype), None, None
+
+
+def apply_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`run_plan`, with a history of gradients where the image has one; the plan is of tables."""
+    out: torch.Tensor = _Applied.apply(image, plan, dtype)
+    return out
 
 
 def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
