@@ -9,8 +9,10 @@ from support import noise, same_bits
 import gpuresample as gr
 from gpuresample import taps
 from gpuresample import work as works
+from gpuresample.containers import ArrayContainer
 from gpuresample.engines import cpu
 from gpuresample.engines.contract import Store
+from gpuresample.smoothing import downsample_plan, gaussian_plan
 
 INTERPOLATIONS = ["nearest", "linear", "gaussian", "lanczos", *[f"bspline{p}" for p in range(1, 6)]]
 BOUNDARIES = [None, *taps.BOUNDARIES]
@@ -68,6 +70,25 @@ def test_the_identity_of_the_adjoint_with_permuted_axes_and_an_outside(direction
     work = gr.plan(volume, like=target, interpolation=interpolation).work
     assert any(n > t.n_dst for n, t in zip(work.n_dst, work.tables, strict=True)), "the grids were to differ in extent"
     assert_adjoint(work, (7, 8, 9))
+
+
+@pytest.mark.parametrize(
+    "keywords",
+    [{"kind": "discrete"}, {"kind": "sampled"}, {"kind": "recursive"}, {"kind": "sampled", "order": (1, 0, 2)}],
+    ids=str,
+)
+@pytest.mark.parametrize("boundary", ["nearest", "reflect", "mirror"])
+def test_the_identity_of_the_adjoint_of_blurs(keywords, boundary):
+    shape = (9, 14, 11)
+    container = ArrayContainer.of_shape(shape, (2.0, 1.0, 0.7), np.dtype(np.float64))
+    assert_adjoint(gaussian_plan(container, 1.7, boundary=boundary, **keywords).work, shape)
+
+
+@pytest.mark.parametrize("factors", [(2, 3, 4), (1, 5, 2)])
+def test_the_identity_of_the_adjoint_of_downsampling(factors):
+    shape = (9, 14, 11)
+    container = ArrayContainer.of_shape(shape, None, np.dtype(np.float64))
+    assert_adjoint(downsample_plan(container, factors).work, shape)
 
 
 def test_nothing_comes_back_from_a_grid_that_lies_outside():

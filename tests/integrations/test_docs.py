@@ -36,7 +36,6 @@ def test_torch_as_in_the_readme():
     assert {k: tuple(v.shape) for k, v in batch.items()} == dict.fromkeys(("image", "seg"), (2, 1, 48, 64, 64))
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning:monai", "ignore::DeprecationWarning:monai")
 def test_monai_as_in_the_readme():
     from monai.data import MetaTensor
 

@@ -2,32 +2,19 @@
 
 import warnings
 
+import monai.transforms as mt
 import numpy as np
 import pytest
 import torch
-
-# Of MONAI's own imports, not of ours.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")
-    import monai.transforms as mt
-    from monai.data import MetaTensor, decollate_batch, list_data_collate
-    from monai.utils import set_determinism
-
+from monai.data import MetaTensor, decollate_batch, list_data_collate
 from support import SINGLE
 
 import gpuresample.monai as grm
-
-# MONAI's spacing is no argument of its nibabel reader alone: it warns of what it will change in later versions.
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::FutureWarning:monai"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning:monai"),
-]
 
 
 @pytest.fixture(autouse=True)
 def every_test_is_warned_anew():
     grm._warned.clear()
-    set_determinism(None)
 
 
 @pytest.fixture(scope="module")

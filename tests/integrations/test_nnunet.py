@@ -2,22 +2,16 @@
 
 import json
 import multiprocessing
-import warnings
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
-
-# Of nnU-Net's own imports, not of ours.
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    from nnunetv2.inference import export_prediction
-    from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
-    from nnunetv2.preprocessing.resampling import default_resampling
-    from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
-    from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
-
+from nnunetv2.inference import export_prediction
+from nnunetv2.preprocessing.preprocessors.default_preprocessor import DefaultPreprocessor
+from nnunetv2.preprocessing.resampling import default_resampling
+from nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name
+from nnunetv2.utilities.plans_handling.plans_handler import PlansManager
 from support import SINGLE
 
 import gpuresample as gr
@@ -214,7 +208,6 @@ def state():
     ]
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning:nnunetv2", "ignore::DeprecationWarning:torch")
 def test_install_is_found_by_name_and_reverts():
     before = state()
     with pytest.raises(RuntimeError, match="Unable to find resampling function named 'resample_gpuresample'"):
