@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -127,10 +127,10 @@ def apply_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype) -> torch.Ten
 def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
     """On the device where the tensors are, in the order of torch's current stream there; does not wait for it."""
     engine, as_array, stream = device_engine(source.device)
-    if plan.copies and source.dtype != target.dtype:
-        # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
-        source = converted(source, target.dtype, plan.store.truncate)
     with stream:
+        if plan.copies and source.dtype != target.dtype:
+            # Voxels that are chosen, not summed, take the output's type first: no label passes through a float.
+            source = converted(source, target.dtype, plan.store.truncate)
         engine.run(plan.work, as_array(_as_numbers(source)), as_array(_as_numbers(target)), plan.store)
     if target.dtype == torch.bool:
         # Summed as bytes; a spline may overshoot 1.
@@ -186,9 +186,11 @@ def device_engine(device: torch.device) -> tuple[CudaEngine, Any, AbstractContex
             f"image is on {device}, but CuPy cannot be imported ({error}). Move it by image.cpu(), or install the CUDA "
             f"engine by {INSTALL_CUDA}"
         ) from None
-    block = ExitStack()
-    block.enter_context(torch.cuda.device(device))
+    return _engine(), cupy.asarray, _in_torchs_stream(cupy, device)
+
+
+@contextmanager
+def _in_torchs_stream(cupy: Any, device: torch.device) -> Iterator[None]:
     pointer = torch.cuda.current_stream(device).cuda_stream
-    block.enter_context(cupy.cuda.Device(device.index))
-    block.enter_context(cupy.cuda.ExternalStream(pointer, device.index))
-    return _engine(), cupy.asarray, block
+    with torch.cuda.device(device), cupy.cuda.Device(device.index), cupy.cuda.ExternalStream(pointer, device.index):
+        yield

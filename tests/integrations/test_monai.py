@@ -122,6 +122,18 @@ def test_spacing_with_everything_else(ct, keywords, no_fallback):
     assert_same(*both("Spacing", straight, (0.7, 1.1, 1.9), **keywords), straight)
 
 
+@pytest.mark.parametrize("keywords", [
+    {"min_pixdim": (0.4, 0.4, 3.0), "max_pixdim": (0.6, 0.6, 4.0)}, {"min_pixdim": 0.4}, {"diagonal": True},
+    {"recompute_affine": True}, {"ensure_same_shape": False},
+    {"scale_extent": [True, False], "align_corners": [True, False]},
+])  # fmt: skip
+def test_dictionaries_hand_everything_on(ct, keywords, no_fallback):
+    data = {"a": ct, "b": ct.clone()}
+    ours, theirs = both("Spacingd", data, ["a", "b"], (0.7, 1.1, 1.9), mode=["bilinear", 1], **keywords)
+    for key in data:
+        assert_same(ours[key], theirs[key], ct)
+
+
 def test_spacing_that_is_there_already(mr, no_fallback):
     ours, theirs = both("Spacing", mr, (1, 1, 1))
     assert_same(ours, theirs, mr, exact=True)

@@ -372,6 +372,30 @@ def test_a_cuda_tensor_without_cupy_says_what_is_missing():
         tensors.device_engine(torch.device("cuda", 0))
 
 
+def test_launches_go_to_torchs_current_stream_and_device(monkeypatch):
+    from contextlib import contextmanager
+    from types import SimpleNamespace
+
+    entered = []
+
+    def block(name):
+        @contextmanager
+        def enter(*arguments):
+            entered.append((name, *arguments))
+            yield
+            entered.append(name)
+
+        return enter
+
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=4711))
+    monkeypatch.setattr(torch.cuda, "device", block("torch"))
+    cupy = SimpleNamespace(cuda=SimpleNamespace(Device=block("cupy"), ExternalStream=block("stream")))
+    device = torch.device("cuda", 1)
+    with tensors._in_torchs_stream(cupy, device):
+        assert entered == [("torch", device), ("cupy", 1), ("stream", 4711, 1)]
+    assert entered[3:] == ["stream", "cupy", "torch"]
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA tensors are tested on the kernels' host build")
 def test_on_a_gpu():
     x = volume(1, 2, 20, 30, 40).cuda().requires_grad_()
