@@ -8,11 +8,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import Container, check_memory, spatial, unwrap
-from gpuresample.engines.contract import Range, Store, Work
+from gpuresample.engines.contract import Range, Separable, Store, Work
 from gpuresample.grid import Grid
 
 
@@ -189,12 +190,31 @@ def execute(plan: Plan, container: Container, out: Any = None) -> Any:
         result, target = container.new(plan.target, plan.dtype)
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
-    # Booleans are summed as bytes; a spline may overshoot 1.
-    high = 1 if plan.dtype == np.bool_ else None
-    store = replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
-    engine.run(plan.work, _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d)), store)
+    engine.run(plan.work, _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d)), store_of(plan))
     container.written(target)
     return result
+
+
+def store_of(plan: Plan) -> Store:
+    """How an engine is to store a plan's voxels."""
+    # Booleans are summed as bytes; a spline may overshoot 1.
+    high = 1 if plan.dtype == np.bool_ else None
+    return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
+
+
+def of_work(
+    work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, store: Store | None = None, device: str = "auto"
+) -> Plan:
+    """The plan of tables that are there already, on arrays whose last three axes are space."""
+    n = [0, 0, 0]
+    for axis, out in enumerate(work.dst_axis):
+        n[out] = work.n_dst[axis]
+    sizes = tuple(t.n_src for t in work.tables)[::-1], tuple(n)[::-1]
+    store = Store() if store is None else store
+    return Plan(
+        Grid.of_size(sizes[0]), Grid.of_size(sizes[1]), np.dtype(source), np.dtype(target), device, work, store,
+        work.precision, False,
+    )  # fmt: skip
 
 
 def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:

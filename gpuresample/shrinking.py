@@ -12,7 +12,7 @@ import numpy.typing as npt
 from gpuresample import taps
 from gpuresample import work as works
 from gpuresample.checks import one_of, sizes
-from gpuresample.containers import unwrap
+from gpuresample.containers import Container, unwrap
 from gpuresample.engines.contract import Majority
 from gpuresample.filtering import (
     SIGMA_RULES,
@@ -26,7 +26,7 @@ from gpuresample.filtering import (
 )
 from gpuresample.filters import FILTERS, FloatArray, IntArray, discrete_gaussian_response, gaussian_response, get_filter
 from gpuresample.grid import AxisMap, Grid, map_indices
-from gpuresample.plans import execute, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.resampling import output_dtype, resample
 
 REDUCTIONS = ("mean", "mode")
@@ -211,8 +211,21 @@ def downsample(
     ValueError, TypeError
         For factors below 1 or not whole, sigma below 0 or an unknown rule.
     """
-    one_of("kind", kind, ("sampled", "discrete"))
     container = unwrap(image)
+    return execute(downsample_plan(container, factors, sigma, kind, rounding, dtype, device), container, out)
+
+
+def downsample_plan(
+    container: Container,
+    factors: int | Sequence[int],
+    sigma: str | float | Sequence[float] = "auto",
+    kind: str = "sampled",
+    rounding: str = "nearest",
+    dtype: npt.DTypeLike | None = None,
+    device: str = "auto",
+) -> Plan:
+    """The plan of `downsample` for images like a container's."""
+    one_of("kind", kind, ("sampled", "discrete"))
     source = container.grid
     f = factors_of(container, factors)
     if isinstance(sigma, str):
@@ -229,8 +242,7 @@ def downsample(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
     )
     work = works.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    made = planned(container, target, work, output, rounding, device, precision)
-    return execute(made, container, out)
+    return planned(container, target, work, output, rounding, device, precision)
 
 
 def upsample(

@@ -20,7 +20,7 @@ from gpuresample.filters import (
     gaussian_response,
     recursive_gaussian_response,
 )
-from gpuresample.plans import execute, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.resampling import output_dtype
 
 KINDS = ("discrete", "sampled", "recursive")
@@ -98,8 +98,28 @@ def gaussian(
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """
-    one_of("kind", kind, KINDS)
     container = unwrap(image, input_spacing)
+    made = gaussian_plan(
+        container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
+    )
+    return execute(made, container, out)
+
+
+def gaussian_plan(
+    container: Container,
+    sigma: float | Sequence[float],
+    kind: str = "discrete",
+    order: int | Sequence[int] = 0,
+    truncate: float = 4.0,
+    max_error: float = 1e-4,
+    max_radius: int | None = None,
+    boundary: str | None = None,
+    rounding: str = "nearest",
+    dtype: npt.DTypeLike | None = None,
+    device: str = "auto",
+) -> Plan:
+    """The plan of `gaussian` for images like a container's."""
+    one_of("kind", kind, KINDS)
     d = container.grid.dimension
     widths = _sigmas(container, sigma)
     orders = _orders(container, order, kind)
@@ -123,8 +143,7 @@ def gaussian(
             responses.append(recursive_gaussian_response(widths[axis], orders[axis], _RECURSIVE_TAIL[precision]))
     tables = [taps.smoothing_table(r, n, rule) for r, n in zip(responses, sizes[::-1], strict=True)]
     work = replace(works.along_axes(tables, precision), shortcut=cascades.shortcut(responses, tables, rule, precision))
-    made = planned(container, container.grid, work, output, rounding, device, precision)
-    return execute(made, container, out)
+    return planned(container, container.grid, work, output, rounding, device, precision)
 
 
 def _check_axis(kind: str, n: int, width: float, order: int, name: str, sigma: object) -> None:

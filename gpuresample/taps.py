@@ -101,6 +101,47 @@ class TapTable:
         matrix[row, self.first[row] + tap] = self.weight[row, tap]
         return matrix
 
+    def transpose(self, n: int | None = None, start: int = 0) -> TapTable:
+        """The table of the transposed matrix: what a gradient takes on its way back, with the same weights to the bit.
+
+        Parameters
+        ----------
+        n : int, optional
+            Samples of the axis that the rows of this table are part of; `n_dst` unless given.
+        start : int
+            Where on that axis the first row is.
+
+        Returns
+        -------
+        TapTable
+            Of `n` source and `n_src` destination samples. A sample that no row reads gets one tap of weight 0.
+        """
+        n = self.n_dst if n is None else n
+        row, tap = np.nonzero(np.arange(self.n_taps) < self.count[:, None])
+        sample = self.first[row] + tap
+        first = np.full(self.n_src, n, np.int64)
+        last = np.full(self.n_src, -1, np.int64)
+        np.minimum.at(first, sample, row + start)
+        np.maximum.at(last, sample, row + start)
+        unread = last < 0
+        first[unread] = last[unread] = min(start, n - 1)
+        count = last - first + 1
+        weight = np.zeros((self.n_src, int(count.max())))
+        weight[sample, row + start - first[sample]] = self.weight[row, tap]
+        return TapTable(n, first, count, weight)
+
+    def after(self, inner: TapTable) -> TapTable:
+        """One table for `inner` and then this one: the product of their matrices."""
+        matrix = self.dense() @ inner.dense()
+        used = matrix != 0.0
+        first = np.where(used.any(axis=1), used.argmax(axis=1), 0)
+        last = np.where(used.any(axis=1), matrix.shape[1] - 1 - used[:, ::-1].argmax(axis=1), 0)
+        width = int((last - first).max(initial=0)) + 1
+        k = first[:, None] + np.arange(width)
+        weight = np.take_along_axis(matrix, np.minimum(k, matrix.shape[1] - 1), axis=1)
+        weight[k > last[:, None]] = 0.0
+        return TapTable(inner.n_src, first, last - first + 1, weight)
+
 
 def fold(position: IntArray, n: int, boundary: str) -> IntArray:
     """The sample in `[0, n)` that stands for `position` on the unbounded line.
@@ -255,9 +296,29 @@ def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str)
     return trim(n_src, first, weight, 0.0)
 
 
+def zero_padded_table(first: IntArray, weight: FloatArray, n_src: int) -> TapTable:
+    """The table of rows of weights on a line that is zero past its ends; rows wholly outside weigh nothing."""
+    position = first[:, None] + np.arange(weight.shape[1])
+    kept = np.where((position >= 0) & (position < n_src), weight, 0.0)
+    # A row that has lost everything still names a voxel that exists.
+    return trim(n_src, np.where(kept.any(axis=1), first, first.clip(0, n_src - 1)), kept, 0.0)
+
+
 def index_table(n_src: int, index: IntArray) -> TapTable:
     """The table that copies the samples at `index`."""
     return TapTable(n_src, index, np.ones(index.size, np.int64), np.ones((index.size, 1)))
+
+
+def block_mean_table(n_src: int, n_dst: int) -> TapTable:
+    """The table of means over `n_dst` blocks that cover the axis and share voxels where sizes do not divide evenly.
+
+    Block `i` is voxels floor(i n_src / n_dst) to ceil((i + 1) n_src / n_dst), as in torch's adaptive average pooling.
+    """
+    i = np.arange(n_dst)
+    first = i * n_src // n_dst
+    count = -(-(i + 1) * n_src // n_dst) - first
+    k = np.arange(int(count.max()))
+    return TapTable(n_src, first, count, np.where(k < count[:, None], 1.0 / count[:, None], 0.0))
 
 
 def block_sum_table(n_src: int, factor: int) -> TapTable:

@@ -147,6 +147,22 @@ def along_axes(tables: list[TapTable], precision: str) -> Separable:
     return Separable(t, pass_order(t), (0, 1, 2), _three([k.n_dst for k in t]), (0, 0, 0), precision)
 
 
+@lru_cache(maxsize=CACHED_PLANS)
+def adjoint(work: Separable) -> Separable:
+    """The work of the transposed matrix: from an array on the destination's grid to one on the source's.
+
+    `<work(x), y> = <x, adjoint(work)(y)>` for every x and y, where voxels outside count as zero. Which engine runs it
+    makes no difference: it is tables again, and the order of every sum is fixed.
+    """
+    tables = [identity_table(1)] * 3
+    back = [0, 0, 0]
+    for axis, out in enumerate(work.dst_axis):
+        tables[out] = work.tables[axis].transpose(work.n_dst[axis], work.start[axis])
+        back[out] = axis
+    t = (tables[0], tables[1], tables[2])
+    return Separable(t, pass_order(t), _three(back), _three([k.n_dst for k in t]), (0, 0, 0), work.precision)
+
+
 def _three(values: list[int]) -> tuple[int, int, int]:
     a, b, c = values
     return a, b, c

@@ -1,0 +1,393 @@
+"""nnU-Net's resampling, computed by gpuresample: data, label maps, and class scores straight to the label file.
+
+    import gpuresample.nnunet
+    gpuresample.nnunet.install(defaults=True)  # now run nnU-Net as ever
+
+`install()` registers `resample_gpuresample` where nnU-Net looks plans' functions up by name. Processes that nnU-Net
+spawns run the main script's top level again: call `install` there, outside `if __name__ == "__main__"`.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+try:
+    import nnunetv2  # noqa: F401
+except ImportError as error:
+    raise ImportError('gpuresample.nnunet needs nnU-Net: pip install "gpuresample[nnunet]"') from error
+import torch
+from batchgenerators.augmentations.utils import resize_segmentation
+from nnunetv2.configuration import ANISO_THRESHOLD, default_num_processes
+from nnunetv2.inference import export_prediction
+from nnunetv2.preprocessing.resampling import default_resampling
+
+from gpuresample.checks import sizes
+from gpuresample.filters import FILTERS
+from gpuresample.grid import AxisMap, Grid
+from gpuresample.plans import Plan, of_work
+from gpuresample.work import sampled
+
+Array = npt.NDArray[Any]
+
+__all__ = [
+    "Installation",
+    "convert_predicted_logits_to_segmentation_with_correct_shape",
+    "export_prediction_from_logits",
+    "install",
+    "resample_gpuresample",
+]
+
+# Two labels whose scores differ by less weigh the same; what decides then is which of them is nearest.
+TIE = 1e-9
+
+_RESAMPLE: Callable[..., Any] = default_resampling.resample_data_or_seg_to_shape
+_CONVERT: Callable[..., Any] = export_prediction.convert_predicted_logits_to_segmentation_with_correct_shape
+_EXPORT: Callable[..., Any] = export_prediction.export_prediction_from_logits
+
+
+def resample_gpuresample(
+    data: Array | torch.Tensor,
+    new_shape: Sequence[int],
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    is_seg: bool = False,
+    order: int = 3,
+    order_z: int = 0,
+    force_separate_z: bool | None = False,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+    device: str = "auto",
+) -> Array:
+    """Resample data or label maps as nnU-Net's `resample_data_or_seg_to_shape` does.
+
+    Parameters
+    ----------
+    data : ndarray or Tensor, shape (c, x, y, z) in nnU-Net's words
+        Channels first; the last three axes are space.
+    new_shape : sequence of int
+        New spatial shape.
+    current_spacing, new_spacing : sequence of float
+        They decide, with the two arguments below, whether the axis of the thickest slices is resampled on its own.
+    is_seg : bool
+        Label maps: every label's indicator is resampled, the largest wins, ties go to the nearest voxel's label.
+    order, order_z : int
+        Spline order, 0 to 5; of the axis that is resampled on its own `order_z`.
+    force_separate_z : bool or None
+        None: where spacings differ by more than the threshold.
+    separate_z_anisotropy_threshold : float
+        See `force_separate_z`.
+    device : {"auto", "cpu", "cuda", "cuda:N"}
+        As for `gpuresample.resample`.
+
+    Returns
+    -------
+    ndarray, shape (c, *new_shape)
+        Of the input's type; the input itself where the shape stays.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For data that has not four axes, and for orders out of range.
+
+    Notes
+    -----
+    nnU-Net goes through scikit-image in float64; here float32 data is summed in float32, within 2e-6 of its range of
+    that. Results are clipped to the range of their slice or channel, as scikit-image does.
+    """
+    array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
+    if array.ndim != 4:
+        raise ValueError(f"data must have four axes (c, x, y, z), got shape {array.shape}")
+    shape = sizes("new_shape", new_shape, 3)
+    for name, value in (("order", order), ("order_z", order_z)):
+        if value not in range(6):
+            raise ValueError(f"{name} must be 0, 1, 2, 3, 4 or 5, got {value!r}")
+    if array.shape[1:] == shape:
+        return array
+    separate, axis = default_resampling.determine_do_sep_z_and_axis(
+        force_separate_z, current_spacing, new_spacing, separate_z_anisotropy_threshold
+    )
+    if separate and axis is None:
+        raise ValueError(f"force_separate_z=True needs one axis of thickest slices, got spacing {current_spacing!r}")
+    if is_seg and order > 0 and not _largest_wins():
+        _warn("this version of batchgenerators has another rule for label maps")
+        return np.asarray(
+            _RESAMPLE(
+                array, shape, current_spacing, new_spacing, is_seg, order, order_z, force_separate_z,
+                separate_z_anisotropy_threshold,
+            )
+        )  # fmt: skip
+    between = tuple(array.shape[1 + k] if separate and k == axis else shape[k] for k in range(3))
+    if is_seg:
+        out = np.stack([_labels(channel, between, order, device) for channel in array])
+        if between == shape:
+            return out
+        return np.stack([_labels_along(channel, shape, order_z, device) for channel in out])
+    floats = np.dtype(np.float64 if array.dtype.itemsize == 8 or array.dtype in (np.int32, np.uint32) else np.float32)
+    out = _sampled(array, between, order, floats, device)
+    if order > 1:
+        # scikit-image clips what it is given: a slice where slices go one by one, else a channel.
+        whole = tuple(k for k in (1, 2, 3) if not separate or k != 1 + axis)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", RuntimeWarning)  # of a slice that is all NaN
+            low, high = np.nanmin(array, whole, keepdims=True), np.nanmax(array, whole, keepdims=True)
+        np.clip(out, low, high, out=out)
+    if between != shape:
+        out = _sampled(out, shape, order_z, floats, device)
+    return out.astype(array.dtype, copy=False)
+
+
+def _coordinates(n: int, m: int) -> npt.NDArray[np.float64]:
+    """Where `m` samples lie on `n` voxels whose outer faces they share, in SciPy's order of operations."""
+    return (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
+
+
+@lru_cache(maxsize=32)
+def _plan(shape: tuple[int, ...], size: tuple[int, ...], order: int, source: str, target: str, device: str) -> Plan:
+    f = FILTERS["nearest" if order == 0 else "linear" if order == 1 else f"bspline{order}"]
+    x = tuple(_coordinates(n, m) for n, m in zip(shape[::-1], size[::-1], strict=True))
+    precision = "double" if "float64" in (source, target) else "single"
+    work = sampled(AxisMap((0, 1, 2), x), Grid.of_size(shape[::-1]), f, "nearest", (None,) * 3, precision)
+    return of_work(work, source, target, device=device)
+
+
+def _sampled(array: Array, size: Sequence[int], order: int, dtype: npt.DTypeLike, device: str) -> Array:
+    """The last three axes brought to `size`, outer faces aligned, the last voxel repeated past the border."""
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
+    plan = _plan(array.shape[-3:], tuple(size), order, array.dtype.name, np.dtype(dtype).name, device)
+    return np.asarray(plan.run(array))
+
+
+def _labels(channel: Array, size: Sequence[int], order: int, device: str) -> Array:
+    """A label map on a new size: the largest indicator wins; the smaller label on ties, or the nearest voxel's."""
+    nearest = _sampled(channel, size, 0, channel.dtype, device)
+    if order == 0:
+        return nearest
+    best: Array | None = None
+    for label in np.unique(channel):
+        score = _sampled((channel == label).view(np.uint8), size, order, np.float64, device)
+        if order > 1:
+            np.clip(score, 0.0, 1.0, out=score)
+        is_nearest = nearest == label
+        if best is None:
+            best, win, nearest_is_best = score, np.full(score.shape, label, channel.dtype), is_nearest
+            continue
+        better, level = score > best + TIE, np.abs(score - best) <= TIE
+        win[better] = label
+        nearest_is_best = np.where(better, is_nearest, nearest_is_best | (level & is_nearest))
+        np.maximum(best, score, out=best)
+    return np.where(nearest_is_best, nearest, win)
+
+
+def _labels_along(channel: Array, size: Sequence[int], order: int, device: str) -> Array:
+    """The same along the axis that is resampled on its own: nnU-Net gives it to the label of more than half."""
+    if order == 0:
+        return _sampled(channel, size, 0, channel.dtype, device)
+    out = np.zeros(tuple(size), channel.dtype)
+    for label in np.unique(channel):
+        out[_sampled((channel == label).view(np.uint8), size, order, np.float64, device) > 0.5] = label
+    return out
+
+
+@lru_cache(maxsize=1)
+def _largest_wins() -> bool:
+    """Whether the installed batchgenerators gives voxels to the largest indicator; once it asked for half at least."""
+    four = resize_segmentation(np.array([[1, 2], [3, 4]]), (1, 1), order=1)
+    return int(four[0, 0]) != 0
+
+
+# --- export ----------------------------------------------------------------------------------------------------------
+
+
+def convert_predicted_logits_to_segmentation_with_correct_shape(
+    predicted_logits: Array | torch.Tensor,
+    plans_manager: Any,
+    configuration_manager: Any,
+    label_manager: Any,
+    properties_dict: dict[str, Any],
+    return_probabilities: bool = False,
+    num_threads_torch: int = default_num_processes,
+) -> Any:
+    """Class scores to the label map on the original grid, as nnU-Net's function of this name.
+
+    Scores are interpolated, compared and forgotten block by block (`gpuresample.ensemble`): no class is ever resampled
+    to full size. Where slices are resampled on their own, nnU-Net repeats the nearest slice's scores; here its labels
+    are repeated, which comes to the same.
+
+    Parameters
+    ----------
+    predicted_logits, plans_manager, configuration_manager, label_manager, properties_dict, return_probabilities
+        As nnU-Net's.
+    num_threads_torch : int
+        Not used, unless nnU-Net's own function has to do it.
+
+    Returns
+    -------
+    ndarray, or tuple of two
+        The label map; with `return_probabilities` the classes' probabilities too.
+
+    Warns
+    -----
+    RuntimeWarning
+        Once for each reason, where the plans ask for something else than linear interpolation of the scores: then
+        nnU-Net's own function does it.
+    """
+    settings = _linear_settings(configuration_manager)
+    ensemble = getattr(sys.modules["gpuresample"], "ensemble", None)
+    if settings is None or ensemble is None:
+        _warn("the plans do not interpolate scores linearly" if ensemble else "this gpuresample has no ensemble")
+        return _CONVERT(
+            predicted_logits, plans_manager, configuration_manager, label_manager, properties_dict,
+            return_probabilities, num_threads_torch,
+        )  # fmt: skip
+    shape = tuple(int(n) for n in properties_dict["shape_after_cropping_and_before_resampling"])
+    original = [properties_dict["spacing"][k] for k in plans_manager.transpose_forward]
+    spacing = list(configuration_manager.spacing)
+    spacing = spacing if len(spacing) == len(shape) else [original[0], *spacing]
+    separate, axis = default_resampling.determine_do_sep_z_and_axis(settings[0], spacing, original, settings[1])
+    given = tuple(predicted_logits.shape[1:])
+    size = tuple(given[k] if separate and k == axis else shape[k] for k in range(3))
+    keywords: dict[str, Any] = {"size": size, "anchor": "edge", "interpolation": "linear", "activation": "softmax"}
+    if label_manager.has_regions:
+        keywords |= {"activation": "sigmoid", "regions": list(label_manager.regions_class_order)}
+    if return_probabilities:
+        keywords.pop("regions", None)
+        probabilities = np.asarray(ensemble([predicted_logits], output="probabilities", **keywords))
+        if size != shape:
+            probabilities = probabilities.take(_nearest(size[axis], shape[axis]), axis=1 + axis)
+        labels = np.asarray(label_manager.convert_probabilities_to_segmentation(probabilities))
+    else:
+        labels = np.asarray(ensemble([predicted_logits], output="labels", **keywords))
+        if size != shape:
+            labels = labels.take(_nearest(size[axis], shape[axis]), axis=axis)
+    box = properties_dict["bbox_used_for_cropping"]
+    small = len(label_manager.foreground_labels) < 255
+    whole = np.zeros(properties_dict["shape_before_cropping"], np.uint8 if small else np.uint16)
+    whole[tuple(slice(int(lo), int(hi)) for lo, hi in box)] = labels
+    whole = whole.transpose(plans_manager.transpose_backward)
+    if not return_probabilities:
+        return whole
+    probabilities = label_manager.revert_cropping_on_probabilities(
+        torch.from_numpy(probabilities), box, properties_dict["shape_before_cropping"]
+    ).numpy()
+    return whole, probabilities.transpose([0, *[k + 1 for k in plans_manager.transpose_backward]])
+
+
+def _nearest(n: int, m: int) -> npt.NDArray[np.int64]:
+    return np.clip(np.floor(_coordinates(n, m) + 0.5).astype(np.int64), 0, n - 1)
+
+
+def _linear_settings(configuration_manager: Any) -> tuple[bool | None, float] | None:
+    """What decides whether slices go on their own, of plans that interpolate scores linearly; None for others."""
+    name = configuration_manager.configuration["resampling_fn_probabilities"]
+    keywords = configuration_manager.configuration["resampling_fn_probabilities_kwargs"]
+    threshold = keywords.get("separate_z_anisotropy_threshold", ANISO_THRESHOLD)
+    if keywords.get("is_seg", False):
+        return None
+    if name in ("resample_data_or_seg_to_shape", "resample_gpuresample"):
+        if keywords.get("order", 3) != 1 or keywords.get("order_z", 0) != 0:
+            return None
+        return keywords.get("force_separate_z", False), threshold
+    if name == "resample_torch_fornnunet":
+        if (keywords.get("mode", "linear"), keywords.get("aniso_axis_mode", "nearest-exact")) != (
+            "linear",
+            "nearest-exact",
+        ):
+            return None
+        return keywords.get("force_separate_z"), threshold
+    return None
+
+
+def export_prediction_from_logits(*args: Any, **kwargs: Any) -> Any:
+    """nnU-Net's function of this name, with the conversion of this module, in whatever process it is called."""
+    with install():
+        return _EXPORT(*args, **kwargs)
+
+
+_warned: set[str] = set()
+
+
+def _warn(reason: str) -> None:
+    if reason not in _warned:
+        _warned.add(reason)
+        warnings.warn(f"{reason}; nnU-Net's own function does it", RuntimeWarning, stacklevel=3)
+
+
+# --- installation ----------------------------------------------------------------------------------------------------
+
+
+class Installation:
+    """What `install` has changed; `revert` undoes it, and so does the end of a `with` block."""
+
+    def __init__(self) -> None:
+        self._replaced: list[tuple[str, Any, Any]] = []
+        self._registered = False
+
+    def replace(self, original: Any, ours: Any) -> None:
+        """`ours` wherever nnU-Net's modules hold `original` under its name, modules loaded later included."""
+        if _replace(original.__name__, original, ours):
+            self._replaced.append((original.__name__, original, ours))
+
+    def register(self) -> None:
+        """Our function in the module where nnU-Net looks functions up by name."""
+        if not hasattr(default_resampling, "resample_gpuresample"):
+            default_resampling.resample_gpuresample = resample_gpuresample
+            self._registered = True
+
+    def revert(self) -> None:
+        """Everything as it was before."""
+        for name, original, ours in self._replaced:
+            _replace(name, ours, original)
+        self._replaced.clear()
+        if self._registered:
+            del default_resampling.resample_gpuresample
+            self._registered = False
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revert()
+
+
+def _replace(name: str, old: Any, new: Any) -> int:
+    modules = [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "nnunetv2" and m is not None]
+    holders = [m for m in modules if vars(m).get(name) is old]
+    for module in holders:
+        setattr(module, name, new)
+    return len(holders)
+
+
+def install(*, defaults: bool = False, export: bool = True) -> Installation:
+    """Let nnU-Net find and use gpuresample.
+
+    Parameters
+    ----------
+    defaults : bool
+        Replace `resample_data_or_seg_to_shape` too, so that plans which name it (nnU-Net's default) need no change.
+        Configurations whose functions have been looked up before keep what they found.
+    export : bool
+        Replace the functions that turn class scores into label files.
+
+    Returns
+    -------
+    Installation
+        Its `revert()` undoes it all; it is a context manager as well.
+    """
+    done = Installation()
+    done.register()
+    if defaults:
+        done.replace(_RESAMPLE, resample_gpuresample)
+    if export:
+        done.replace(_CONVERT, convert_predicted_logits_to_segmentation_with_correct_shape)
+        done.replace(_EXPORT, export_prediction_from_logits)
+    return done

@@ -1,0 +1,167 @@
+"""Plans on torch tensors: the memory stays torch's, on the CPU and on the GPU. Serves the integrations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from gpuresample import work as works
+from gpuresample.engines import cuda, install_hint
+from gpuresample.engines.cuda import CudaEngine
+from gpuresample.engines.cuda_runtime import scratch_from
+from gpuresample.grid import Grid
+from gpuresample.plans import Plan, of_work, store_of
+
+# Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
+_BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+VOXELS = (
+    torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32,
+    torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
+)  # fmt: skip
+
+
+def check_tensor(image: Any, name: str = "image") -> None:
+    """Refuse what is no tensor of real voxels.
+
+    Raises
+    ------
+    TypeError
+        With the type it has, and the types it may have.
+    """
+    if not isinstance(image, torch.Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, got {type(image).__name__}")
+    if image.dtype not in VOXELS:
+        raise TypeError(f"{name} must have integer, float or bool voxels of up to 64 bits, got {image.dtype}")
+    if image.device.type not in ("cpu", "cuda", "meta"):
+        raise TypeError(f"{name} must be on the CPU or a CUDA device, got {image.device}")
+
+
+def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
+    """The NumPy type that voxels of a torch type are computed from or to."""
+    return np.dtype(str(_BY_WAY_OF.get(dtype, dtype)).removeprefix("torch."))
+
+
+def torch_dtype(dtype: npt.DTypeLike) -> torch.dtype:
+    """The torch type of the same name as a NumPy type."""
+    found: torch.dtype = getattr(torch, np.dtype(dtype).name)
+    return found
+
+
+def in_space(plan: Plan) -> Plan:
+    """A 2-D plan as one of three axes, the first of a single voxel; others as they are."""
+    if plan.source.dimension == 3:
+        return plan
+    source, target = (Grid.of_size((*grid.size, 1)) for grid in (plan.source, plan.target))
+    return replace(plan, source=source, target=target)
+
+
+def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:
+    """Run a plan on a tensor, where that is.
+
+    Parameters
+    ----------
+    plan : Plan
+        Of three spatial axes, made for `numpy_dtype` of the tensor's type and of `dtype`.
+    image : Tensor, shape (..., z, y, x)
+        On the CPU or a CUDA device; any strides.
+    dtype : torch.dtype
+        Voxel type of the result.
+    out : Tensor, optional
+        Where to write it; of that type, on the same device.
+
+    Returns
+    -------
+    Tensor, shape (..., z, y, x)
+        On the same device; without a history of gradients.
+
+    Raises
+    ------
+    RuntimeError
+        For CUDA tensors where the CUDA engine cannot be used: what is missing, and what to install.
+    """
+    source = image.detach()
+    source = source.to(_BY_WAY_OF.get(source.dtype, source.dtype))
+    between = _BY_WAY_OF.get(dtype, dtype)
+    shape = (*source.shape[:-3], *plan.output_shape)
+    if out is not None and out.dtype == between:
+        target = out
+    else:
+        target = torch.empty(shape, dtype=between, device=source.device)
+    if source.is_cuda:
+        _run_on_gpu(plan, source, target)
+    else:
+        plan.run(source.numpy(), target.numpy())
+    if target is out:
+        return target
+    return target.to(dtype) if out is None else out.copy_(target)
+
+
+class _Applied(torch.autograd.Function):
+    """A plan of tables with its gradient; for eager code. `gpuresample.torch` has operators that compilers see."""
+
+    @staticmethod
+    def forward(ctx: Any, image: torch.Tensor, plan: Plan, dtype: torch.dtype) -> torch.Tensor:
+        ctx.plan, ctx.dtype = plan, image.dtype
+        return run_plan(plan, image, dtype)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
+        back = of_work(works.adjoint(ctx.plan.work), ctx.plan.dtype, numpy_dtype(ctx.dtype))
+        return run_plan(back, grad, ctx.dtype), None, None
+
+
+def apply_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """`run_plan`, with a history of gradients where the image has one; the plan is of tables."""
+    out: torch.Tensor = _Applied.apply(image, plan, dtype)
+    return out
+
+
+def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
+    """On the device where the tensors are, in the order of torch's current stream there; does not wait for it."""
+    engine, as_array, stream = device_engine(source.device)
+    with stream:
+        engine.run(plan.work, as_array(_as_numbers(source)), as_array(_as_numbers(target)), store_of(plan))
+
+
+def _as_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
+
+
+def device_engine(device: torch.device) -> tuple[CudaEngine, Any, AbstractContextManager[Any]]:
+    """The CUDA engine, how it sees a tensor without a copy, and a block in which it works as torch does.
+
+    Raises
+    ------
+    RuntimeError
+        If the CUDA engine cannot be used.
+    """
+    try:
+        engine, cupy = cuda.engine(), cuda.usable()
+    except RuntimeError as error:
+        raise RuntimeError(f"image is on {device}, but {error}. Move it by image.cpu(). {install_hint()}") from None
+    return engine, cupy.asarray, _in_torchs_stream(cupy, device)
+
+
+@contextmanager
+def _in_torchs_stream(cupy: Any, device: torch.device) -> Iterator[None]:
+    """In torch's current stream on a device, with scratch from torch's allocator: one memory pool, not two."""
+    pointer = torch.cuda.current_stream(device).cuda_stream
+
+    def allocate(n: int) -> tuple[int, Any]:
+        memory = torch.empty(n, dtype=torch.uint8, device=device)
+        return memory.data_ptr(), memory
+
+    with (
+        torch.cuda.device(device),
+        cupy.cuda.Device(device.index),
+        cupy.cuda.ExternalStream(pointer, device.index),
+        scratch_from(allocate),
+    ):
+        yield

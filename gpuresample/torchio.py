@@ -1,0 +1,81 @@
+"""TorchIO's `Resample`, computed by gpuresample: the same arguments, grids, labels and history.
+
+from gpuresample.torchio import Resample
+transform = Resample(1, image_interpolation="bspline")  # anywhere a TorchIO transform goes
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+try:
+    import torchio
+except ImportError as error:
+    raise ImportError('gpuresample.torchio needs TorchIO: pip install "gpuresample[torchio]"') from error
+import SimpleITK as sitk
+
+from gpuresample.grid import Grid
+from gpuresample.resampling import resample
+from gpuresample.smoothing import gaussian
+
+__all__ = ["GpuResample", "Resample"]
+
+
+class GpuResample(torchio.Resample):
+    """TorchIO's `Resample` with gpuresample's engine.
+
+    Everything is TorchIO's own but the voxels: the target in all its forms (spacing, path, image, name, shape and
+    affine), `image_interpolation`, `label_interpolation`, `pre_affine_name`, `scalars_only`, `antialias`, `include`,
+    `exclude`, `keep`, `p`. Integers are truncated as SimpleITK, which TorchIO uses, truncates them; where a sum is a
+    whole number but for its last bit, as between voxels of a grid that halves another, the result may be the integer
+    beside.
+
+    Parameters
+    ----------
+    *args, **kwargs
+        Those of `torchio.Resample`.
+
+    Notes
+    -----
+    The class has a name of its own because TorchIO's history finds transforms by class name: a history made here is
+    replayed here, and one made by TorchIO by TorchIO. `Resample` is the same class.
+    """
+
+    def _get_resampler(self, interpolator: int, floating: sitk.Image, subject: Any, target: Any) -> Any:
+        return _Resampler(super()._get_resampler(interpolator, floating, subject, target))
+
+    @staticmethod
+    def _smooth(image: sitk.Image, sigmas: np.ndarray[Any, Any], epsilon: float = 1e-9) -> sitk.Image:
+        """Cardoso's blur, on axes that shrink (the others have no sigma), in floats as SimpleITK's filter."""
+        with np.errstate(all="warn", under="ignore"):
+            return gaussian(image, np.nan_to_num(sigmas).tolist(), kind="recursive", dtype=np.float32)
+
+
+class _Resampler:
+    """What TorchIO asks of a SimpleITK resampler that it has set up."""
+
+    def __init__(self, resampler: sitk.ResampleImageFilter) -> None:
+        self._set_up = resampler
+
+    def GetOutputSpacing(self) -> tuple[float, ...]:  # noqa: N802 - SimpleITK's name
+        """Spacing of the output, x, y, z."""
+        return tuple(self._set_up.GetOutputSpacing())
+
+    def Execute(self, image: sitk.Image) -> sitk.Image:  # noqa: N802 - SimpleITK's name
+        """The image on the grid that was set up."""
+        s = self._set_up
+        grid = Grid(s.GetSize(), s.GetOutputSpacing(), s.GetOutputOrigin(), s.GetOutputDirection())
+        # TorchIO lets NumPy raise on any rounding to zero or infinity; planning has its own use for infinities.
+        with np.errstate(all="warn", under="ignore"):
+            return resample(
+                image,
+                like=grid,
+                interpolation=s.GetInterpolator(),
+                default_value=s.GetDefaultPixelValue(),
+                rounding="truncate",
+            )
+
+
+Resample = GpuResample
