@@ -200,14 +200,19 @@ def bin_shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto"
     f = _factors(container, factors)
     if any(k > n for k, n in zip(f, source.size, strict=True)):
         raise ValueError(f"factors must not exceed the image's size {container.order(source.size)}, got {factors!r}")
-    size = tuple(n // k for n, k in zip(source.size, f, strict=True))
-    origin = source.points(0.5 * (np.asarray([f], dtype=np.float64) - 1.0))[0]
-    spacing = tuple(s * k for s, k in zip(source.spacing, f, strict=True))
-    target = Grid(size, spacing, tuple(origin.tolist()), source.direction)
+    target = binned(source, f)
     tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(source.dimension))]
     divisor = math.prod(f)
     made = _plan(container, target, tables, container.dtype, "nearest", device, "double", divisor=divisor)
     return made.run(image, out)
+
+
+def binned(grid: Grid, factors: tuple[int, ...]) -> Grid:
+    """The grid of whole blocks of x, y, z `factors` voxels."""
+    size = tuple(n // k for n, k in zip(grid.size, factors, strict=True))
+    origin = grid.points(0.5 * (np.asarray([factors], dtype=np.float64) - 1.0))[0]
+    spacing = tuple(s * k for s, k in zip(grid.spacing, factors, strict=True))
+    return Grid(size, spacing, tuple(origin.tolist()), grid.direction)
 
 
 def expand(
