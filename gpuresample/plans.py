@@ -48,6 +48,10 @@ class Plan:
         Whether voxels are chosen (nearest, labels), not summed.
     divisor : int
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
+    clip : bool
+        Whether sums are clipped to the range of the volume they come from.
+    away : bool
+        Whether integers are rounded half away from zero.
     """
 
     source: Grid
@@ -60,6 +64,8 @@ class Plan:
     precision: str
     copies: bool
     divisor: int = 1
+    clip: bool = False
+    away: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -147,12 +153,26 @@ class Plan:
             sums *= 1.0 / self.divisor
             dst[...] = convert(np.floor(sums + 0.5), dst.dtype, truncate=True) if dst.dtype.kind in "iu" else sums
             return
+        if self.clip or self.away:
+            self._finished(engine, src, dst)
+            return
         if dst.dtype != np.float16:
             engine.run(self.work, src, dst, self.store)
             return
         temporary = np.empty(dst.shape, np.float32)
         engine.run(self.work, src, temporary, self.store)
         dst[...] = temporary
+
+    def _finished(self, engine: Engine, src: Array, dst: Array) -> None:
+        """Sums in floats, then clipped and rounded, volume by volume."""
+        sums = np.empty(dst.shape[-3:], np.float32 if self.precision == "single" else np.float64)
+        for volume in np.ndindex(dst.shape[:-3]):
+            engine.run(self.work, src[volume], sums, self.store)
+            if self.clip:
+                np.clip(sums, src[volume].min(), src[volume].max(), out=sums)
+            if self.away and dst.dtype.kind in "iu":
+                np.copysign(np.floor(np.abs(sums) + 0.5), sums, out=sums)
+            dst[volume] = convert(sums, dst.dtype, self.store.truncate)
 
     def input_region(self, dst_slices: Sequence[slice]) -> tuple[slice, ...]:
         """What a block of the output needs.
@@ -192,6 +212,8 @@ class Plan:
         ValueError, TypeError
             For slices that leave the output or are empty.
         """
+        if self.clip:
+            raise ValueError("a plan that clips to the whole image's range has no blocks: its convention clips splines")
         block = self._block(dst_slices)
         work = works.crop(self.work, block)
         region = works.input_region(self.work, block)

@@ -21,6 +21,7 @@ LAYERS = [
     "filters",
     "taps",
     "grid",
+    "conventions",
     "engines.contract",
     "engines.flat",
     "engines.packing",
