@@ -27,6 +27,7 @@ LAYERS = [
     "engines.packing",
     "engines.views",
     "engines.pool",
+    "engines.compiled",
     "engines.cpu_kernels",
     "engines.cpu_gather_kernels",
     "engines.cpu_exact_kernels",
