@@ -2,9 +2,10 @@
 
     python -m benchmarks.loader [--workers N] [--method fork] [--quick] [--json FILE]
 
-Every item is a CT-like int16 volume, resampled by a cubic B-spline from 0.78125 x 0.78125 x 1 mm to 1 x 1 x 2 mm. Volumes are made
-before the clock starts and stay in memory, so that nothing but resampling and the way to the main process is measured. One
-pass of each comes first and is not counted. Passes take turns. Without a GPU that can be used, the third line says why.
+Every item is a CT-like int16 volume, resampled by a cubic B-spline from 0.78125 x 0.78125 x 1 mm to 1 x 1 x 2 mm. It is
+made before the clock starts and stays in memory, so that nothing but resampling and the way to the main process is
+measured. One pass of each comes first and is not counted. Passes take turns. Without a GPU that can be used, the third
+line says why.
 """
 
 from __future__ import annotations
@@ -124,7 +125,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         lines.append(
             [name, f"{median:.3g} ({min(rates[name]):.3g} to {max(rates[name]):.3g})", f"{median / base:.1f}x"]
         )
-    note = f"{count} volumes of {'x'.join(map(str, shape))} int16 in each pass, {options.workers} workers ({options.method})."
+    size = "x".join(map(str, shape))
+    note = f"{count} volumes of {size} int16 in each pass, {options.workers} workers ({options.method})."
     report.table("Data loader", ("way", "volumes/s", "times SimpleITK"), lines, note)
     for name, way in ways.items():
         if isinstance(way, str):

@@ -1,8 +1,8 @@
 """Numba's compiler with a cache that many processes may fill at once.
 
 Numba numbers the files of its cache by reading an index, adding a line and writing it back. Two loader workers that
-compile different voxel types of one kernel in the same moment take the same number, and one finds the other's code under
-its name. Here whoever saves holds a lock on the cache's folder.
+compile different voxel types of one kernel in the same moment take the same number, and one finds the other's code
+under its name. Here whoever saves holds a lock on the cache's folder.
 """
 
 from __future__ import annotations
