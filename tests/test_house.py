@@ -226,4 +226,7 @@ def test_kernels_release_the_lock_and_are_cached(path):
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.keyword):
             assert node.arg != "parallel"
-    assert [n for n in dir(module) if not n.startswith("_")]
+    kernels = [k for k in vars(module).values() if getattr(k, "targetoptions", {}).get("nogil")]
+    assert kernels
+    # Compiled by `engines.compiled`, whose cache many processes may fill at once.
+    assert all(hasattr(k._cache.save_overload, "__wrapped__") for k in kernels)

@@ -555,6 +555,17 @@ def test_commands_see_start_progress_and_end():
     assert not f.HasCommand(sitk.sitkEndEvent)
 
 
+def test_an_error_of_a_command_is_raised_and_not_swallowed():
+    f = ours.ShrinkImageFilter()
+    f.AddCommand(sitk.sitkEndEvent, lambda: {}["no such key"])
+    with pytest.raises(KeyError, match="no such key"):
+        f.SetShrinkFactors((2, 2, 2)).Execute(image())
+    g = ours.ShrinkImageFilter()
+    g.AddCommand(sitk.sitkEndEvent, lambda: int("no number"))
+    with pytest.raises(ValueError, match="no number"):
+        g.SetShrinkFactors((2, 2, 2)).Execute(image())
+
+
 def test_a_command_object_is_executed():
     class Count(sitk.Command):
         count = 0

@@ -11,6 +11,7 @@ from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample.engines import pool
+from gpuresample.engines.compiled import alone_in
 
 # Large enough to be spread over threads: the engine keeps small work to itself.
 SHAPE = (30, 44, 48)
@@ -377,6 +378,22 @@ def test_workers_that_compile_at_once_keep_each_others_code(method, tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "4 True"
     assert done.stderr == ""
+
+
+def test_who_saves_compiled_code_is_alone(tmp_path):
+    pytest.importorskip("fcntl")
+    code = f"""
+from gpuresample.engines.compiled import alone_in
+print("ready", flush=True)
+with alone_in({str(tmp_path)!r}):
+    print("in", flush=True)
+"""
+    with alone_in(str(tmp_path)):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=0.7)
+    assert child.communicate(timeout=60)[0] == "in\n"
 
 
 def test_a_worker_of_multiprocessing_takes_one_thread_unless_told():

@@ -24,7 +24,7 @@ LOCK = "gpuresample.lock"
 
 
 @contextmanager
-def _locked(folder: str) -> Iterator[None]:
+def alone_in(folder: str) -> Iterator[None]:
     """Alone in a folder, if the system can; a folder that cannot be written is Numba's to complain about."""
     try:
         os.makedirs(folder, exist_ok=True)
@@ -51,7 +51,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
             @functools.wraps(save)
             def save_alone(*args: Any, **keywords: Any) -> Any:
-                with _locked(cache.cache_path):
+                with alone_in(cache.cache_path):
                     return save(*args, **keywords)
 
             cache.save_overload = save_alone

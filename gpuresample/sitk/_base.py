@@ -122,17 +122,22 @@ class Face:
             if not isinstance(image1, sitk.Image):
                 raise NotHereError
             with self._observed():
-                return self._compute(image1)
+                return self._answer(image1)
         except NotHereError as error:
             reason = error.args[0] if error.args else None
-        except (ValueError, TypeError) as error:
-            reason = str(error)
         self._progress = None
         result = super().Execute(image1)  # type: ignore[misc]
         # Only now: where SimpleITK refuses too, its error says it all.
         if reason is not None:
             _warn_once(type(self).__name__, reason)
         return result
+
+    def _answer(self, image: sitk.Image) -> sitk.Image:
+        try:
+            return self._compute(image)
+        except (ValueError, TypeError) as error:
+            # What we refuse by name, SimpleITK may know, or refuse in its own words.
+            raise NotHereError(str(error)) from error
 
     @contextmanager
     def _observed(self) -> Iterator[None]:
