@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -27,7 +27,16 @@ test: $(VENV)/.test ## the tests
 test-integrations: ## the tests against torch, MONAI, TorchIO, nnU-Net, in an environment of their own
 	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" integrations-here
 
-.PHONY: integrations-here
+conventions: ## other libraries' conventions against their own calls, in the environment of the integrations
+	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" MODULE=benchmarks.conventions module-here
+
+loader: ## volumes per second of a torch data loader: SimpleITK in its workers, ours in its workers, ours on the GPU
+	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" MODULE=benchmarks.loader module-here
+
+.PHONY: integrations-here module-here
+module-here: $(VENV)/.integrations
+	$(BIN)/python -m $(MODULE) $(ARGS)
+
 integrations-here: $(VENV)/.integrations
 	$(BIN)/python -m pytest tests/integrations $(ARGS)
 

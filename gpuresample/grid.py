@@ -333,19 +333,11 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
     if transform is not None and not transform.is_linear:
         return FieldMap(_field_coordinates(target, source, transform))
     d = target.dimension
-    matrix, offset = (np.eye(d), np.zeros(d)) if transform is None else transform.affine
+    matrix = np.eye(d) if transform is None else transform.affine[0]
     whole = source.point_to_index @ matrix @ target.index_to_point
     axes = _aligned_axes(whole * np.asarray(target.size))
     if axes is None:
-        return AffineMap(
-            target.index_to_point,
-            np.asarray(target.origin),
-            matrix,
-            offset,
-            np.asarray(source.origin),
-            source.point_to_index,
-            target.size[0],
-        )
+        return affine_map(target, source, transform)
 
     def at(index: FloatArray) -> FloatArray:
         p = target.points(index)
@@ -364,6 +356,21 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
             index[:, j] = np.arange(n)
             x.append(at(index)[:, axes[j]])
     return AxisMap(axes, tuple(x))
+
+
+def affine_map(target: Grid, source: Grid, transform: Transform | None = None) -> AffineMap:
+    """`map_indices` of a linear transform with every product in it, those that cancel on aligned grids too."""
+    d = target.dimension
+    matrix, offset = (np.eye(d), np.zeros(d)) if transform is None else transform.affine
+    return AffineMap(
+        target.index_to_point,
+        np.asarray(target.origin),
+        matrix,
+        offset,
+        np.asarray(source.origin),
+        source.point_to_index,
+        target.size[0],
+    )
 
 
 def _aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:

@@ -13,8 +13,11 @@ import numpy.typing as npt
 from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import Container, check_memory, spatial, unwrap
-from gpuresample.engines.contract import Range, Separable, Store, Work
+from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
+from gpuresample.engines.packing import rounding_of
 from gpuresample.grid import Grid
+
+Array = npt.NDArray[Any]
 
 
 def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
@@ -47,6 +50,10 @@ class Plan:
         Whether voxels are chosen (nearest, labels), not summed.
     divisor : int
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
+    clip : bool
+        Whether sums are clipped to the range of the volume they come from.
+    away : bool
+        Whether integers are rounded half away from zero.
     """
 
     source: Grid
@@ -59,6 +66,8 @@ class Plan:
     precision: str
     copies: bool
     divisor: int = 1
+    clip: bool = False
+    away: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -155,6 +164,8 @@ class Plan:
         ValueError, TypeError
             For slices that leave the output or are empty.
         """
+        if self.clip:
+            raise ValueError("a plan that clips to the whole image's range has no blocks: its convention clips splines")
         block = self._block(dst_slices)
         work = works.crop(self.work, block)
         region = works.input_region(self.work, block)
@@ -190,9 +201,32 @@ def execute(plan: Plan, container: Container, out: Any = None) -> Any:
         result, target = container.new(plan.target, plan.dtype)
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
-    engine.run(plan.work, _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d)), store_of(plan))
+    src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
+    if plan.clip or plan.away:
+        if container.where != "cpu":
+            raise ValueError(
+                f"image must be in host memory for a convention that clips or rounds half away from zero, got one on "
+                f"{container.where}"
+            )
+        _finished(plan, engine, src, dst)
+    else:
+        engine.run(plan.work, src, dst, store_of(plan))
     container.written(target)
     return result
+
+
+def _finished(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
+    """Sums in floats, then clipped and rounded, volume by volume."""
+    from gpuresample.engines.cpu import convert
+
+    sums = np.empty(dst.shape[-3:], np.float32 if plan.precision == "single" else np.float64)
+    for volume in np.ndindex(dst.shape[:-3]):
+        engine.run(plan.work, src[volume], sums, plan.store)
+        if plan.clip:
+            np.clip(sums, src[volume].min(), src[volume].max(), out=sums)
+        if plan.away and dst.dtype.kind in "iu":
+            np.copysign(np.floor(np.abs(sums) + 0.5), sums, out=sums)
+        convert(sums, dst[volume], rounding_of(dst.dtype, plan.store.truncate), 1.0)
 
 
 def store_of(plan: Plan) -> Store:

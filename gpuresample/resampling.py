@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import engines
+from gpuresample import conventions, engines
 from gpuresample import work as works
 from gpuresample.checks import numbers, one_of, positive_numbers, sizes
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_of, unwrap
+from gpuresample.conventions import Convention
 from gpuresample.engines.contract import Store
-from gpuresample.filters import get_filter
+from gpuresample.filters import Filter, gaussian_response, get_filter
 from gpuresample.grid import Grid, Transform, resized
 from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.taps import BOUNDARIES
@@ -37,6 +38,7 @@ def resample(
     antialias: bool | float | Sequence[float] = False,
     default_value: float = 0,
     rounding: str = "nearest",
+    convention: str | None = None,
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
     out: Any = None,
@@ -83,6 +85,10 @@ def resample(
     rounding : {"nearest", "truncate"}
         How integer outputs are rounded: to nearest, half to even, or toward zero as SimpleITK does. Both saturate;
         NaN becomes 0.
+    convention : str, optional
+        Follow another library's call: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel", "nnunet"
+        (`gpuresample.conventions`). It sets `anchor`, `boundary`, `antialias`, `rounding`, the size that belongs to a
+        spacing and the output's type; a keyword that says something else is refused.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -122,7 +128,7 @@ def resample(
     container = unwrap(image, input_spacing)
     made = _plan(
         container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
-        rounding, dtype, device,
+        rounding, convention, dtype, device,
     )  # fmt: skip
     return execute(made, container, out)
 
@@ -141,6 +147,7 @@ def plan(
     antialias: bool | float | Sequence[float] = False,
     default_value: float = 0,
     rounding: str = "nearest",
+    convention: str | None = None,
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
 ) -> Plan:
@@ -171,7 +178,7 @@ def plan(
         container = unwrap(image_or_shape, input_spacing)
     return _plan(
         container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
-        rounding, dtype, device,
+        rounding, convention, dtype, device,
     )  # fmt: skip
 
 
@@ -187,11 +194,20 @@ def _plan(
     antialias: object,
     default_value: object,
     rounding: str,
+    convention: str | None,
     dtype: npt.DTypeLike | None,
     device: str,
 ) -> Plan:
-    source, d = container.grid, container.grid.dimension
     f = get_filter(interpolation)
+    if convention is not None:
+        c = conventions.check(
+            convention, anchor=anchor, boundary=boundary, antialias=antialias, rounding=rounding, interpolation=f.name,
+            spacing=spacing, size=size, like=like, transform=transform,
+        )  # fmt: skip
+        if c.name != "simpleitk":
+            return _by_convention(c, container, spacing, size, f, default_value, dtype, device)
+        rounding = c.rounding
+    source, d = container.grid, container.grid.dimension
     if boundary is not None:
         one_of("boundary", boundary, BOUNDARIES)
     one_of("rounding", rounding, ROUNDINGS)
@@ -209,6 +225,44 @@ def _plan(
         precision = "exact"
     work = works.make_work(source, target, moved, f.name, boundary, blur, precision)
     return Plan(source, target, container.dtype, output, device, work, store, precision, f.method != "linear")
+
+
+def _by_convention(
+    c: Convention,
+    container: Container,
+    spacing: Any,
+    size: Any,
+    f: Filter,
+    default_value: object,
+    dtype: npt.DTypeLike | None,
+    device: str,
+) -> Plan:
+    """A plan that follows another library."""
+    source, d = container.grid, container.grid.dimension
+    spacing = None if spacing is None else container.order(positive_numbers("spacing", spacing, d))
+    size = None if size is None else container.order(sizes("size", size, d))
+    target = conventions.grid(c, source, spacing, size)
+    output = output_dtype(
+        container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
+    )
+    blur = conventions.check_blur(c, source, target, f.name, container.dtype)
+    store = Store(_default(default_value, output), c.rounding == "truncate")
+    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
+    engines.select(device, container.where)
+    precision = precision_of(container.dtype, output)
+    where = conventions.positions(c, source, target, f.name, container.dtype)
+    if where is None:
+        work = works.make_work(source, target, None, f.name, c.boundary, blur, precision)
+    else:
+        # Inside is everything: these libraries keep the extent, and samples beyond a voxel's centre follow the border.
+        rule = "mirror" if c.boundary == "constant" else c.boundary
+        sigma = [max(0.0, (n / m - 1.0) / 2.0) for n, m in zip(source.size, target.size, strict=True)]
+        responses = tuple(gaussian_response(s if blur else 0.0) for s in sigma)
+        work = works.sampled(where, source, f, rule, responses, precision)
+    clip = c.clip and f.spline_order > 1
+    away = c.rounding == "away" and output.kind in "iu" and f.method == "linear"
+    copies = f.method != "linear"
+    return Plan(source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, away=away)
 
 
 def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:

@@ -21,6 +21,9 @@ from gpuresample.filters import (
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
 
+# Voxels that `scipy.ndimage` adds on either side before it prefilters with mode "nearest".
+SCIPY_PAD = 12
+
 # Voxels by which a sample may miss the centre of a corner voxel and still count as on it.
 CENTRE_SLACK = 1e-9
 
@@ -147,10 +150,13 @@ def fold(position: IntArray, n: int, boundary: str) -> IntArray:
     """The sample in `[0, n)` that stands for `position` on the unbounded line.
 
     "nearest" repeats the last sample, "mirror" reflects about its centre, "reflect" about its outer face
-    (the words of `scipy.ndimage`).
+    (the words of `scipy.ndimage`). "padded" is SciPy's own "nearest": the last sample repeated 12 times, then mirrored,
+    for prefilters that know only mirrors.
     """
     if boundary == "nearest" or n == 1:
         return np.clip(position, 0, n - 1)
+    if boundary == "padded":
+        return np.clip(fold(position + SCIPY_PAD, n + 2 * SCIPY_PAD, "mirror") - SCIPY_PAD, 0, n - 1)
     if boundary == "mirror":
         folded = np.mod(position, 2 * (n - 1))
         return np.minimum(folded, 2 * (n - 1) - folded)

@@ -11,6 +11,7 @@ from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample.engines import pool
+from gpuresample.engines.compiled import alone_in
 
 # Large enough to be spread over threads: the engine keeps small work to itself.
 SHAPE = (30, 44, 48)
@@ -326,6 +327,102 @@ def test_worker_processes(method, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True"
+
+
+# What a loader's workers do: all at once, with nothing compiled yet, each another voxel type.
+COLD = """
+import glob, multiprocessing, os, sys, time
+import numpy as np
+import gpuresample as gr
+
+KINDS = ["uint8", "int16", "float32", "float64"]
+
+def image(kind):
+    return (100 * np.random.default_rng(0).random((12, 14, 16))).astype(kind)
+
+def work(kind, gate, answers):
+    gate.wait(timeout=100)
+    out = gr.resample(image(kind), spacing=0.9, interpolation="linear")
+    answers.put((kind, out.tobytes(), gr.get_num_threads()))
+
+def files():
+    return sorted(glob.glob(os.environ["NUMBA_CACHE_DIR"] + "/**/*separable_block*.nbc", recursive=True))
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[1])
+    gate, answers = context.Barrier(len(KINDS)), context.Queue()
+    workers = [context.Process(target=work, args=(kind, gate, answers)) for kind in KINDS]
+    [w.start() for w in workers]
+    got = [answers.get(timeout=200) for _ in KINDS]
+    [w.join(timeout=60) for w in workers]
+    assert [w.exitcode for w in workers] == [0] * len(KINDS)
+    assert {threads for _, _, threads in got} == {1}
+    # Every worker's code is there under its own name: nothing is compiled again here, and nothing is mistaken.
+    compiled = files()
+    for kind, result, _ in got:
+        assert gr.resample(image(kind), spacing=0.9, interpolation="linear").tobytes() == result, kind
+    print(len(compiled), files() == compiled)
+"""
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_that_compile_at_once_keep_each_others_code(method, tmp_path):
+    if method == "fork" and not hasattr(os, "fork"):
+        pytest.skip("this system has no fork")
+    script = tmp_path / "cold.py"
+    script.write_text(COLD)
+    env = {k: v for k, v in os.environ.items() if k != pool.ENVIRONMENT} | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, str(script), method], capture_output=True, text=True, timeout=400, env=env, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "4 True"
+    assert done.stderr == ""
+
+
+def test_who_saves_compiled_code_is_alone(tmp_path):
+    pytest.importorskip("fcntl")
+    code = f"""
+from gpuresample.engines.compiled import alone_in
+print("ready", flush=True)
+with alone_in({str(tmp_path)!r}):
+    print("in", flush=True)
+"""
+    with alone_in(str(tmp_path)):
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        with pytest.raises(subprocess.TimeoutExpired):
+            child.wait(timeout=0.7)
+    assert child.communicate(timeout=60)[0] == "in\n"
+
+
+def test_a_worker_of_multiprocessing_takes_one_thread_unless_told():
+    code = """
+import multiprocessing
+import gpuresample as gr
+
+def ask(_):
+    return gr.get_num_threads()
+
+with multiprocessing.get_context("fork").Pool(2) as workers:
+    print(*workers.map(ask, range(2)))
+"""
+    assert python(code) == "1 1"
+    assert python(code, GPURESAMPLE_NUM_THREADS="3") == "3 3"
+
+
+def test_at_most_bounds_the_calling_thread_only(threads):
+    threads(4)
+    seen = []
+    with pool.at_most(2):
+        other = threading.Thread(target=lambda: seen.append(pool.get_num_threads()))
+        other.start()
+        other.join()
+        with pool.at_most(3), pool.at_most(None):
+            seen.append(pool.get_num_threads())
+        seen.append(pool.get_num_threads())
+    assert seen == [4, 2, 2]
+    assert pool.get_num_threads() == 4
 
 
 def test_the_program_ends_with_its_threads():

@@ -11,6 +11,7 @@ import typer
 import gpuresample as gr
 from gpuresample import files
 from gpuresample.cli import console, options
+from gpuresample.conventions import NAMES
 
 _GRID, _VALUES, _RUN = "Grid", "Values", "Running"
 
@@ -65,6 +66,13 @@ def resample(
     rounding: Annotated[
         str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=_VALUES)
     ] = "nearest",
+    convention: Annotated[
+        str | None,
+        typer.Option(
+            help=f"Follow another library: {', '.join(NAMES)}. Sets anchor, boundary, antialias and rounding.",
+            rich_help_panel=_VALUES,
+        ),
+    ] = None,
     dtype: Annotated[
         str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=_VALUES)
     ] = None,
@@ -95,6 +103,7 @@ def resample(
         "antialias": _antialias(antialias),
         "default_value": options.number("--default-value", default_value),
         "rounding": rounding,
+        "convention": convention,
         "dtype": dtype,
         "device": device,
     }

@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from gpuresample.engines.compiled import njit
 from gpuresample.engines.contract import ACTIVATIONS, CHOICES
 from gpuresample.engines.cpu_kernels import OPTIONS
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from gpuresample.engines.compiled import njit
 from gpuresample.engines.cpu_kernels import OPTIONS, store_row
 
 # Where a last bit decides, between inside and outside or in a tie, nothing may fuse: ITK's builds do not.

@@ -14,7 +14,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
+
+from gpuresample.engines.compiled import njit
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, uint64
+from numba import uint64
 
+from gpuresample.engines.compiled import njit
 from gpuresample.engines.cpu_kernels import OPTIONS
 
 

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import itertools
 import os
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager
 
 ENVIRONMENT = "GPURESAMPLE_NUM_THREADS"
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
 _chosen: int | None = None
+_limit = threading.local()
 
 
 def _after_fork() -> None:
@@ -32,9 +35,21 @@ def _default_threads() -> int:
         if not text.isdecimal() or int(text) < 1:
             raise ValueError(f"{ENVIRONMENT} must be a whole number of at least 1, got {text!r}")
         return int(text)
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, cores // _workers(cores))
+
+
+def _workers(cores: int) -> int:
+    """Processes that share the cores with this one. Nothing is imported to know it: who has workers has the modules."""
+    data = sys.modules.get("torch.utils.data")
+    info = data.get_worker_info() if data is not None else None
+    if info is not None:
+        return int(info.num_workers)
+    processes = sys.modules.get("multiprocessing.process")
+    if processes is not None and processes.parent_process() is not None:
+        # How many brothers it has, a child is not told: usually as many as there are cores.
+        return cores
+    return 1
 
 
 def get_num_threads() -> int:
@@ -44,14 +59,28 @@ def get_num_threads() -> int:
     -------
     int
         The number given to `set_num_threads`, else the environment variable `GPURESAMPLE_NUM_THREADS`, else the
-        cores this process may run on.
+        cores this process may run on: divided by the number of workers in a torch DataLoader's worker, 1 in other
+        children of `multiprocessing`.
 
     Raises
     ------
     ValueError
         If the environment variable is not a whole number of at least 1.
     """
-    return _chosen if _chosen is not None else _default_threads()
+    n = _chosen if _chosen is not None else _default_threads()
+    limit = getattr(_limit, "n", None)
+    return n if limit is None else min(n, limit)
+
+
+@contextmanager
+def at_most(n: int | None) -> Iterator[None]:
+    """At most `n` threads for what the calling thread asks for within; None changes nothing."""
+    before = getattr(_limit, "n", None)
+    _limit.n = before if n is None else n if before is None else min(n, before)
+    try:
+        yield
+    finally:
+        _limit.n = before
 
 
 def set_num_threads(n: int | None) -> None:
@@ -130,5 +159,7 @@ def _get_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
         if _pool is None:
-            _pool = ThreadPoolExecutor(max(get_num_threads() - 1, 1), thread_name_prefix="gpuresample")
+            # Not by what one calling thread allows itself: all share the pool.
+            n = _chosen if _chosen is not None else _default_threads()
+            _pool = ThreadPoolExecutor(max(n - 1, 1), thread_name_prefix="gpuresample")
         return _pool

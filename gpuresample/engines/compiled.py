@@ -1,0 +1,60 @@
+"""Numba's compiler with a cache that many processes may fill at once.
+
+Numba numbers the files of its cache by reading an index, adding a line and writing it back. Two loader workers that
+compile different voxel types of one kernel in the same moment take the same number, and one finds the other's code
+under its name. Here whoever saves holds a lock on the cache's folder.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+
+try:
+    import fcntl
+except ImportError:  # Windows, where workers are spawned one after the other
+    fcntl = None  # type: ignore[assignment]
+
+LOCK = "gpuresample.lock"
+
+
+@contextmanager
+def alone_in(folder: str) -> Iterator[None]:
+    """Alone in a folder, if the system can; a folder that cannot be written is Numba's to complain about."""
+    try:
+        os.makedirs(folder, exist_ok=True)
+        handle = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
+    except OSError:
+        yield
+        return
+    try:
+        if fcntl is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, saving under a lock."""
+
+    def compiled(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        cache: Any = getattr(dispatcher, "_cache", None)
+        save = getattr(cache, "save_overload", None)
+        if options.get("cache") and save is not None:
+
+            @functools.wraps(save)
+            def save_alone(*args: Any, **keywords: Any) -> Any:
+                with alone_in(cache.cache_path):
+                    return save(*args, **keywords)
+
+            cache.save_overload = save_alone
+        return dispatcher
+
+    return compiled
