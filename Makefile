@@ -21,7 +21,7 @@ demo: $(VENV)/.cli ## resample a synthetic chest CT, compare with SimpleITK, dra
 	$(BIN)/gpuresample demo $(ARGS)
 
 test: $(VENV)/.test ## the tests
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # torch and what builds on it: large, slow to install, and nothing that `make test` may lean on.
 test-integrations: ## the tests against torch, MONAI, TorchIO, nnU-Net, in an environment of their own

@@ -42,20 +42,22 @@ def why_no_gpu() -> str:
 
 def pytest_terminal_summary(terminalreporter, config):
     """Say what became of the GPU's tests: they must not pass for run where they were skipped."""
-    if REASON not in config.stash or not terminalreporter.stats:
-        return
     reports = [r for kind in ("passed", "failed", "skipped") for r in terminalreporter.stats.get(kind, [])]
     of_gpu = [r for r in reports if "gpu" in getattr(r, "keywords", {})]
     skipped = sum(r.skipped for r in of_gpu)
     ran = sum(r.when == "call" and not r.skipped for r in of_gpu)
-    if config.stash[REASON]:
-        terminalreporter.write_line(f"gpu: {skipped} tests skipped: {config.stash[REASON]}")
+    if not of_gpu:
+        return
+    # Where tests run in several processes, this one has collected none itself.
+    reason = config.stash[REASON] if REASON in config.stash else why_no_gpu()
+    if reason:
+        terminalreporter.write_line(f"gpu: {skipped} tests skipped: {reason}")
         return
     import cupy
 
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     left = f", {skipped} skipped" if skipped else ""
-    terminalreporter.write_line(f"gpu: {ran} ran on {name}, {config.stash[LAUNCHES]} kernel launches{left}")
+    terminalreporter.write_line(f"gpu: {ran} ran on {name}, {config.stash.get(LAUNCHES, 0)} kernel launches{left}")
 
 
 @pytest.fixture
