@@ -38,7 +38,7 @@ module-here: $(VENV)/.integrations
 	$(BIN)/python -m $(MODULE) $(ARGS)
 
 integrations-here: $(VENV)/.integrations
-	$(BIN)/python -m pytest tests/integrations $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integrations $(ARGS)
 
 lint: $(VENV)/.lint ## ruff: rules and formatting
 	$(BIN)/ruff check .

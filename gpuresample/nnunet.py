@@ -30,6 +30,7 @@ from nnunetv2.inference import export_prediction
 from nnunetv2.preprocessing.resampling import default_resampling
 
 from gpuresample.checks import sizes
+from gpuresample.ensembling import ensemble
 from gpuresample.filters import FILTERS
 from gpuresample.grid import AxisMap, Grid
 from gpuresample.plans import Plan, of_work
@@ -240,9 +241,8 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
         nnU-Net's own function does it.
     """
     settings = _linear_settings(configuration_manager)
-    ensemble = getattr(sys.modules["gpuresample"], "ensemble", None)
-    if settings is None or ensemble is None:
-        _warn("the plans do not interpolate scores linearly" if ensemble else "this gpuresample has no ensemble")
+    if settings is None:
+        _warn("the plans do not interpolate scores linearly")
         return _CONVERT(
             predicted_logits, plans_manager, configuration_manager, label_manager, properties_dict,
             return_probabilities, num_threads_torch,

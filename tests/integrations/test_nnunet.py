@@ -228,35 +228,16 @@ def test_install_is_found_by_name_and_reverts():
 # --- export ----------------------------------------------------------------------------------------------------------
 
 
-def stand_in(logits, *, size, anchor, activation, interpolation, output, regions=None):
-    """What `gr.ensemble` does, the slow way."""
-    assert (anchor, interpolation) == ("edge", "linear")
-    (scores,) = [torch.as_tensor(np.asarray(s)).double() for s in logits]
-    scores = torch.nn.functional.interpolate(scores[None], size=size, mode="trilinear")[0]
-    scores = scores.softmax(0) if activation == "softmax" else scores.sigmoid()
-    if output == "probabilities":
-        return scores.float().numpy()
-    if regions is None:
-        return scores.argmax(0).numpy().astype(np.uint8)
-    labels = np.zeros(size, np.uint8)
-    for label, score in zip(regions, scores.numpy(), strict=True):
-        labels[score > 0.5] = label
-    return labels
-
-
-@pytest.fixture(params=["stand-in", "real"])
-def ensemble(request, monkeypatch):
-    """`gr.ensemble` as the hook calls it: counted, and computed by a slow stand-in or by the real thing."""
-    real = getattr(gr, "ensemble", None)
-    if request.param == "real" and real is None:
-        pytest.skip("gpuresample.ensemble is not there yet")
+@pytest.fixture
+def ensemble(monkeypatch):
+    """`gr.ensemble` as the hook calls it, its calls counted."""
     calls = []
 
     def counted(logits, **keywords):
         calls.append(keywords)
-        return (stand_in if request.param == "stand-in" else real)(logits, **keywords)
+        return gr.ensemble(logits, **keywords)
 
-    monkeypatch.setattr(gr, "ensemble", counted, raising=False)
+    monkeypatch.setattr(grnn, "ensemble", counted)
     return calls
 
 
@@ -333,16 +314,6 @@ def test_plans_that_ask_for_more_than_linear_go_to_nnunet(case, ensemble, tmp_pa
     with grnn.install(), pytest.warns(RuntimeWarning, match="do not interpolate scores linearly; nnU-Net's own"):
         ours = exported(manager, LABELS, logits, properties, tmp_path / "ours")
     assert not ensemble
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
-
-
-def test_without_an_ensemble_nnunet_does_it(case, monkeypatch, tmp_path):
-    monkeypatch.setattr(gr, "ensemble", None, raising=False)
-    manager = plans(case[2])
-    logits, properties = logits_for(case, manager, LABELS)
-    theirs = exported(manager, LABELS, logits, properties, tmp_path / "theirs")
-    with grnn.install(), pytest.warns(RuntimeWarning, match="this gpuresample has no ensemble"):
-        ours = exported(manager, LABELS, logits, properties, tmp_path / "ours")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
 
 
