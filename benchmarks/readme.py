@@ -213,7 +213,7 @@ def ensemble(report: dict[str, Any]) -> str:
                 f"{torch['median'] / mine['median']:.1f}x" if torch else "",
             ]
         )  # fmt: skip
-    header = ("class scores to labels, z x y x x", "gpuresample, peak beyond the scores", "torch", "times as fast")
+    header = ("class scores to labels (sizes z, y, x)", "gpuresample, peak beyond the scores", "torch", "times as fast")
     return "\n".join([_table(header, rows), "", f"<sub>{_where(report, ('torch',))}</sub>"])
 
 
