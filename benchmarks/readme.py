@@ -209,7 +209,7 @@ def ensemble(report: dict[str, Any]) -> str:
                 case["what"],
                 f"{duration(mine['median'])}, {megabytes(mine['extra'])}",
                 f"{duration(torch['median'])}, {megabytes(torch['extra'])}" if torch else
-                f"not run: {case['torch_bytes'] / 1e9:.1f} GB",
+                "has none" if "bspline" in case["what"] else f"not run: {case['torch_bytes'] / 1e9:.1f} GB",
                 f"{torch['median'] / mine['median']:.1f}x" if torch else "",
             ]
         )  # fmt: skip
