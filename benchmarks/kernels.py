@@ -25,7 +25,7 @@ from benchmarks import cases, measure, report
 from benchmarks.cases import Array, Geometry
 from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
-from gpuresample.engines import AUTO_VOXELS, cuda_staging
+from gpuresample.engines import AUTO_VOXELS, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.views import View
@@ -35,6 +35,8 @@ from gpuresample.plans import Plan
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
 JOBS = (("bspline", "int16", "float32"), ("linear", "float32", "float32"), ("nearest", "int16", "int16"))
 OBLIQUE = "bspline, int16 to float32, oblique"
+# From little to read again at seams to much: few taps, the reference, many taps.
+PLANES = ("gaussian", "hamming", "bspline", "bspline4", "bspline5")
 
 
 def made(geometry: Geometry, interpolation: str, source: str, target: str, volume: Array) -> Plan:
@@ -86,6 +88,49 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
 
         yield row("zyx"[axis], moved, one)
         view = to
+
+
+# --- one kernel for two passes -------------------------------------------------------------------------------------
+
+
+def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str, Any]:
+    """A plan's passes along y and x, one after the other and in one kernel, on a source of sums.
+
+    Raises
+    ------
+    RuntimeError
+        If the two ways differ in a bit.
+    """
+    axes, runtime, work = device.engine.axes, device.engine.runtime, job.work
+    assert isinstance(work, Separable)
+    acc, (y, x) = accumulator(work.precision), work.tables[1:]
+    (y0, y1), (x0, x1) = y.source_range(), x.source_range()
+    n = work.tables[0].n_dst
+    rng = np.random.default_rng(0)
+    src = device.array(rng.standard_normal((1, n, y1 - y0, x1 - x0), dtype=np.float32).astype(acc, copy=False))
+    read = View.of(src, runtime.address(src))
+    between = axes.scratch((1, n, y.n_dst, x1 - x0), acc)
+    outs = [device.empty((1, n, y.n_dst, x.n_dst), acc) for _ in range(2)]
+    two, one = (View.of(out, runtime.address(out)) for out in outs)
+
+    def apart() -> None:
+        axes.along(y, read, between, 2, acc, Store())
+        axes.along(x, between, two, 3, acc, Store())
+
+    def fused() -> None:
+        axes.plane((y, x), read, one, (2, 3), acc, Store())
+
+    seconds = {"apart": median(device, apart, runs), "fused": median(device, fused, runs)}
+    if device.host(outs[0]).tobytes() != device.host(outs[1]).tobytes():
+        raise RuntimeError(f"{interpolation}: passes along y and x in one kernel differ from one after the other")
+    traffic = cuda_tiles.traffic(y, x, acc, acc)
+    assert traffic is not None
+    once = nbytes(src.shape, acc) + nbytes(outs[0].shape, acc)
+    return {
+        "interpolation": interpolation, "taps": [y.n_taps, x.n_taps], **seconds, "bytes_fused": once,
+        "bytes_apart": once + n * traffic.saved, "again": n * traffic.again,
+        "taken": cuda_tiles.fuses(y, x, contiguous=True, src=acc, acc=acc),
+    }  # fmt: skip
 
 
 # --- the whole job -------------------------------------------------------------------------------------------------
@@ -223,6 +268,8 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "runs": runs,
         "copy_bandwidth": bandwidth,
         "jobs": jobs,
+        "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
+        "seams_now": cuda_tiles.SEAMS,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
         "auto_voxels_now": AUTO_VOXELS,
@@ -261,6 +308,7 @@ def tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     header = ["job", "device", "host, pinned", "host, pageable", "bare copies", "pinned / copies", "target",
               "CPU engine", "difference", "bound"]  # fmt: skip
     yield "The reference job", header, whole
+    yield _planes_table(facts)
     ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
     wanted = {
         "cupyx zoom, order 3": ("bspline", ZOOM), "torch, three dense matmuls": ("bspline", MATMUL),
@@ -278,6 +326,25 @@ def tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
         rows.append([f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
     title = f'Host to host, linear: where device="auto" should begin (AUTO_VOXELS is {facts["auto_voxels_now"]:,})'
     yield title, ["voxels in and out", "device", "CPU engine", "device is faster by"], rows
+
+
+def _planes_table(facts: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    rows = []
+    for p in facts["planes"]:
+        saved = p["bytes_apart"] - p["bytes_fused"]
+        rows.append([
+            p["interpolation"], " and ".join(map(str, p["taps"])), report.megabytes(p["bytes_apart"]),
+            report.duration(p["apart"]), report.megabytes(p["bytes_fused"]), report.duration(p["fused"]),
+            f"{p['apart'] / p['fused']:.2f}x", report.megabytes(p["again"]),
+            f"{saved / p['again']:.2f}" if p["again"] else "-", "one kernel" if p["taken"] else "two passes",
+        ])  # fmt: skip
+    title = (
+        f"One kernel for two passes, y and x: SEAMS is {facts['seams_now']:g}; "
+        "it belongs between the ratios saved / read again where two passes are faster and those where one kernel is"
+    )
+    header = ["interpolation", "taps", "y, x must move", "time", "one kernel must move", "time", "faster by",
+              "reads again", "saved / read again", "taken"]  # fmt: skip
+    return title, header, rows
 
 
 def markdown(facts: dict[str, Any]) -> str:

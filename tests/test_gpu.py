@@ -12,7 +12,7 @@ from support import assert_close, flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import work as works
-from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging
+from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Store
 from gpuresample.filters import FILTERS
 
@@ -73,6 +73,24 @@ def test_every_version_of_a_pass(gpu, version, acc):
     expected = summed(work, src)
     total = np.abs(table.weight).sum(axis=1).max()
     assert_close(gpu.asnumpy(b), expected, total * np.ptp(src) * (ENGINES if acc == "float32" else 1e-13))
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64"])
+def test_two_passes_in_one_kernel_have_the_bits_of_two(gpu, monkeypatch, dtype):
+    tables = [
+        random_table(np.random.default_rng(k), n, m, 9, n / m)
+        for k, (n, m) in enumerate(((7, 5), (90, 70), (150, 170)))
+    ]
+    work = separable(tables, precision="double" if dtype == "float64" else "single")
+    src = noise((2, 7, 90, 150), dtype)
+    launches, results = cuda._engine().runtime.launches, []
+    for forced in (True, False):
+        monkeypatch.setattr(cuda_tiles, "FUSE", forced)
+        out, before = gpu.empty((2, 5, 70, 170), dtype), launches["resample_axis_plane"]
+        cuda._engine().run(work, gpu.asarray(src), out, Store())
+        assert launches["resample_axis_plane"] - before == (1 if forced else 0)
+        results.append(gpu.asnumpy(out))
+    assert same_bits(*results)
 
 
 def test_masks_block_means_and_pyramids(gpu):

@@ -30,7 +30,10 @@ def test_the_timings_run_on_the_host(tmp_path, capsys):
     assert all(step["kernels"].startswith("resample_axis") for step in spline["passes"])
     assert all(job["agreement"] <= 1e-6 for job in facts["jobs"])
     assert [len(job["passes"]) for job in facts["jobs"]] == [3, 1, 1, 1]
+    assert [p["interpolation"] for p in facts["planes"]] == list(kernels.PLANES)
+    assert all(p["bytes_fused"] < p["bytes_apart"] and p["fused"] > 0 < p["apart"] for p in facts["planes"])
     text = (tmp_path / "kernels.md").read_text()
+    assert "SEAMS is 1" in text
     assert text.startswith("# Kernels on host (no GPU), ")
     assert "not a GPU" in text
     assert "reached" not in text
@@ -87,8 +90,9 @@ def test_every_kernel_is_run_for_the_sanitizers(cupy, capsys):
     assert gpu.main(["--every-kernel"]) == 0
     launched = set(cuda._engine().runtime.launches)
     assert launched >= {
-        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_volume", "take", "gather_copy",
-        "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels", "fill_box",
+        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume", "take",
+        "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels",
+        "fill_box",
     }  # fmt: skip
     assert f"{len(launched)} kernels ran" in capsys.readouterr().out
 

@@ -45,6 +45,7 @@ LAYERS = [
     "engines.cpu",
     "engines.cuda_runtime",
     "engines.cuda_host",
+    "engines.cuda_tiles",
     "engines.cuda_axis",
     "engines.cuda_gather",
     "engines.cuda_streams",

@@ -1,0 +1,214 @@
+"""Tap tables as the tiled kernels take them, their room in shared memory, and which passes one kernel takes at once."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines.packing import packed_weight
+from gpuresample.taps import TapTable
+
+# As kernels/resample_axis.cu has them.
+TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
+# Tiles of a block of v3 and v4: as many as keep its shared memory below the aim, so that several blocks fit a
+# multiprocessor (64 KB on the smallest); never above what every GPU grants without asking.
+MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
+# Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
+SHARING = 1.5
+# v4 is taken where the bytes that it saves are more than this many times those that it reads again (`traffic`). Not
+# measured on a GPU; the table "One kernel for two passes" of `python -m benchmarks.kernels` is what to set it by. Until
+# then in doubt for the two passes: everything that v4 reads again counts in full, as if no cache had it, and nothing of
+# what they read again at their own seams.
+SEAMS = 1.0
+# v4 makes the sums at its seams twice. Most GPUs have so little arithmetic in float64 that a pass is bound by that, and
+# not by memory.
+FUSED_SUMS = "float32"
+# Whether v4 is taken wherever it fits (True) or nowhere (False), for tests and measurements; None: by the rule.
+FUSE: bool | None = None
+
+
+class Tiles(NamedTuple):
+    """A table for the tiled kernels: `TILE_I` rows at a time.
+
+    Attributes
+    ----------
+    tile : ndarray, int32, shape (n_tiles, 4)
+        First sample; samples from there to where all rows tap, to where they cease to, to the end.
+    weight : ndarray, shape (n_tiles, window, TILE_I)
+        NaN where a row does not tap a sample.
+    """
+
+    tile: npt.NDArray[np.int32]
+    weight: npt.NDArray[Any]
+
+    @property
+    def window(self) -> int:
+        """Samples of the longest tile."""
+        return int(self.weight.shape[1])
+
+
+class Room(NamedTuple):
+    """What a block of v3 or v4 takes: tiles along its axis, and the pitches of its lines of samples and of results."""
+
+    tiles: int
+    pitch: int
+    out_pitch: int
+
+    def bytes(self, acc: np.dtype[Any]) -> int:
+        """Of shared memory."""
+        return LANES * (self.pitch + self.out_pitch) * acc.itemsize
+
+
+def sharing(table: TapTable) -> float:
+    """Taps per sample that a tile reads: what tiles save."""
+    first, end = _padded(table)
+    windows = end.max(axis=1) - first.min(axis=1)
+    return float(table.count.sum() / windows.sum())
+
+
+def _padded(table: TapTable) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """First tap and end of every row, shape (n_tiles, TILE_I); the last tile repeats its last row."""
+    rows = np.minimum(np.arange(-(-table.n_dst // TILE_I) * TILE_I), table.n_dst - 1).reshape(-1, TILE_I)
+    return table.first[rows], (table.first + table.count)[rows]
+
+
+def tiles_bytes(table: TapTable, acc: np.dtype[Any]) -> int:
+    """Bytes of a table's tiles."""
+    first, end = _padded(table)
+    if len(first) == 0:
+        return 0
+    return len(first) * (16 + int((end.max(axis=1) - first.min(axis=1)).max()) * TILE_I * acc.itemsize)
+
+
+def make_tiles(table: TapTable, acc: np.dtype[Any]) -> Tiles:
+    """A table for the tiled kernels; samples count from the first that the table reads."""
+    first, end = _padded(table)
+    start, stop = first.min(axis=1), end.max(axis=1)
+    core, edge = first.max(axis=1), end.min(axis=1)
+    # Rows of a tile that share nothing have no core.
+    apart = core >= edge
+    core[apart] = edge[apart] = stop[apart]
+    weight = np.full((len(start), int((stop - start).max()), TILE_I), np.nan, acc)
+    packed = packed_weight(table, acc)
+    row, k = np.nonzero(np.arange(table.n_taps) < table.count[:, None])
+    weight[row // TILE_I, table.first[row] + k - start[row // TILE_I], row % TILE_I] = packed[row, k]
+    # Rows past the end are never stored; they must not spoil the part where nothing is asked.
+    for r in range((table.n_dst - 1) % TILE_I + 1, TILE_I):
+        weight[-1, :, r] = 0
+    lo = table.source_range()[0]
+    tile = np.stack([start - lo, core - start, edge - start, stop - start], axis=1).astype(np.int32)
+    return Tiles(tile, weight)
+
+
+def reach(table: TapTable, tiles: int) -> npt.NDArray[np.int32]:
+    """First sample and end of what groups of `tiles` tiles read, shape (n_groups, 2).
+
+    Samples count from the first that the table reads.
+    """
+    first, end = _padded(table)
+    starts = range(0, len(first), tiles)
+    lo = np.minimum.reduceat(first.min(axis=1), starts)
+    hi = np.maximum.reduceat(end.max(axis=1), starts)
+    return (np.stack([lo, hi], axis=1) - table.source_range()[0]).astype(np.int32)
+
+
+def room(table: TapTable, acc: np.dtype[Any], direct: bool, early: int = 0) -> Room | None:
+    """The most tiles of a block that shared memory has room for; None if it has not even for one.
+
+    Parameters
+    ----------
+    table : TapTable
+    acc : numpy.dtype
+        Type of what is staged.
+    direct : bool
+        Lines lie side by side in the destination: results are stored from registers.
+    early : int
+        Samples by which loads may begin before the first that is tapped.
+    """
+    tiles = min(MOST_TILES, 1 << (-(-table.n_dst // TILE_I) - 1).bit_length())
+    while tiles >= 1:
+        spans = reach(table, tiles)
+        # An odd pitch keeps 32 lines in 32 banks.
+        pitch = int((spans[:, 1] - spans[:, 0]).max()) + early | 1
+        found = Room(tiles, pitch, 0 if direct else tiles * TILE_I | 1)
+        if found.bytes(acc) <= (SHARED_AIM if tiles > 1 else SHARED_LIMIT):
+            return found
+        tiles //= 2
+    return None
+
+
+class Traffic(NamedTuple):
+    """What one kernel for two passes saves and costs, in bytes per plane.
+
+    Attributes
+    ----------
+    saved : int
+        What lies between the two passes, written once and read once.
+    again : int
+        Samples of the source that blocks read which others read, too: at the seams of strips of rows, and of groups
+        of columns. The sums made twice are in proportion to the latter.
+    """
+
+    saved: int
+    again: int
+
+
+def traffic(first: TapTable, second: TapTable, src: np.dtype[Any], acc: np.dtype[Any]) -> Traffic | None:
+    """The bytes that one kernel for a table and the next saves and costs; None if it does not fit shared memory."""
+    block = room(second, acc, direct=False)
+    if block is None:
+        return None
+    rows, columns = (hi - lo for lo, hi in (first.source_range(), second.source_range()))
+    rows_read, columns_read = (int(np.diff(r, axis=1).sum()) for r in (reach(first, GROUP), reach(second, block.tiles)))
+    again = max(0, rows_read * columns_read - rows * columns) * src.itemsize
+    return Traffic(2 * first.n_dst * columns * acc.itemsize, again)
+
+
+def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]) -> bool:
+    """Whether one kernel (v4) takes two tables, one after the other.
+
+    Parameters
+    ----------
+    first, second : TapTable
+    contiguous : bool
+        Whether the second one's axis is the contiguous one of the source.
+    src, acc : numpy.dtype
+        Of the source and of sums.
+    """
+    bytes_ = traffic(first, second, src, acc) if FUSE is not False else None
+    if bytes_ is None or FUSE:
+        return bytes_ is not None
+    worth = contiguous and acc == FUSED_SUMS and bytes_.saved > SEAMS * bytes_.again
+    # A warp's lanes are rows: fewer leave some idle. Tables whose rows share nothing are best without tiles.
+    return worth and first.n_dst >= LANES and min(sharing(first), sharing(second)) >= SHARING
+
+
+def steps(
+    tables: Sequence[TapTable], order: Sequence[int], contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]
+) -> list[tuple[int, ...]]:
+    """Axes in the order of their passes: alone, or two that one kernel takes.
+
+    Parameters
+    ----------
+    tables : three TapTable
+        For z, y, x.
+    order : sequence of int
+    contiguous : bool
+        Whether x is the contiguous axis of the source; of what lies between passes it is.
+    src, acc : numpy.dtype
+        Of the source and of sums.
+    """
+    out: list[tuple[int, ...]] = []
+    left = tuple(order)
+    while left:
+        whole = contiguous if not out else True
+        joined = len(left) > 1 and fuses(
+            tables[left[0]], tables[left[1]], whole and left[1] == 2, acc if out else src, acc
+        )
+        n = 2 if joined else 1
+        out.append(left[:n])
+        left = left[n:]
+    return out
