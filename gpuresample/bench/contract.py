@@ -19,8 +19,8 @@ DOUBLE_DISCRETE = 2e-8
 # SimpleITK's recursive filters store float32 after every axis.
 RECURSIVE = 4e-6
 MOST_DIFFERING = 0.005
-# Values that lie this many times further from zero than from each other are wrong by their last digits.
-FAR = 10.0
+# Sums of values that lie so many times further from zero than from each other are wrong by their last digits.
+FAR = 2.0
 
 LABEL_MODES = ("label_gaussian", "label_linear")
 # What must be equal voxel by voxel.
@@ -98,7 +98,7 @@ def span_of(array: Array) -> tuple[float, float]:
 
 
 def unit_of(low: float, high: float) -> float:
-    """What errors are measured in: the range; the largest magnitude, where that is far above the range."""
+    """What errors are measured in: the range; the largest magnitude, where that is more than `FAR` ranges."""
     magnitude = max(abs(low), abs(high))
     return high - low if magnitude <= FAR * (high - low) else magnitude
 

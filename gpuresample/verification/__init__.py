@@ -92,7 +92,7 @@ def verify(
     Notes
     -----
     Errors of sums are those of the float result against SimpleITK's float64 result, in units of the image's range, or
-    of its largest magnitude where that is more than ten times the range. Copied voxels and labels must be equal, but
+    of its largest magnitude where that is more than twice the range. Copied voxels and labels must be equal, but
     where SimpleITK's own answer changes when the grid moves by a billionth of a voxel (a millionth for
     "label_gaussian"): exact ties, which round-off decides. They are counted and said.
 
@@ -210,7 +210,7 @@ def _notes(container: Container, target: Grid, sample: Sample, small: Sample, na
     low, high = sample.span
     if unit_of(low, high) != high - low:
         notes.append(
-            f"Errors are in units of the largest magnitude, {max(abs(low), abs(high)):g}, far above the range."
+            f"Errors are in units of the largest magnitude, {max(abs(low), abs(high)):g}, more than twice the range."
         )
     if any(name in LABEL_MODES for name in names) and not small.labels()[1]:
         notes.append(f"The label modes were given the image's values in {CLASSES} classes.")

@@ -108,8 +108,9 @@ class Sample:
         """A label map: the image itself where it is one, else its values in a few classes, and which of both."""
         if self.array.dtype.kind in "biu" and np.unique(self.array).size <= MOST_LABELS:
             return self, True
-        steps = np.nanquantile(np.asarray(self.array, np.float64), np.linspace(0, 1, CLASSES + 1)[1:-1])
-        return self.of(np.digitize(np.nan_to_num(self.array, nan=self.span[0]), steps).astype(np.uint8)), False
+        values = self.array if self.finite else self.filled().array
+        steps = np.quantile(values.astype(np.float64), np.linspace(0, 1, CLASSES + 1)[1:-1])
+        return self.of(np.digitize(values, steps).astype(np.uint8)), False
 
     def ranked(self) -> Sample:
         """Ranks in place of values that no float holds."""

@@ -57,7 +57,8 @@ def views_of(ours: Array, theirs: Array, at: tuple[int, ...], spacing: tuple[flo
     a, b = (np.asarray(v[at[:-2]], np.float64) for v in (ours, theirs))
     seen = b[np.isfinite(b)]
     low, high = (0.0, 1.0) if not seen.size else np.percentile(seen, (0.5, 99.5)).tolist()
-    gap = np.where(np.isfinite(a) & np.isfinite(b), a - b, 0.0)
+    known = np.isfinite(a) & np.isfinite(b)
+    gap = np.where(known, a, 0.0) - np.where(known, b, 0.0)
     rows, columns = _pixels(gap.shape, spacing)
     above = _reduced(np.maximum.reduceat, gap, rows, columns)
     below = _reduced(np.minimum.reduceat, gap, rows, columns)
