@@ -93,6 +93,7 @@ LAYERS = [
     "verification.results",
     "verification.samples",
     "verification.pairs",
+    "verification.votes",
     "verification.judging",
     "verification.report",
     "verification",

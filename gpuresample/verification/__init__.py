@@ -93,7 +93,7 @@ def verify(
     -----
     Errors of sums are those of the float result against SimpleITK's float64 result, in units of the image's range, or
     of its largest magnitude where that is more than twice the range. Copied voxels and labels must be equal, but
-    where SimpleITK's own answer changes when the grid moves by a billionth of a voxel (a millionth for
+    where SimpleITK gives our answer, too, when the grid moves by a billionth of a voxel (a millionth for
     "label_gaussian"): exact ties, which round-off decides. They are counted and said.
 
     Examples

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -26,10 +27,10 @@ Array = npt.NDArray[Any]
 
 # Of the blurs, in voxels: at most 6, beyond which ITK's Bessel functions are wrong. Of shrinking, on every axis.
 SIGMA, FACTOR = 1.5, 2
-# A voxel at which SimpleITK itself answers otherwise when the grid moves by this many voxels is a tie. Votes of the
+# A voxel at which SimpleITK itself gives our answer when the grid moves by this many voxels is a tie. Votes of the
 # Gaussian labels tie more widely: ITK's error function is good to 3e-8.
 TIE, TIE_OF_VOTES = 1e-9, 1e-6
-_DIRECTION = np.array([1.0, 0.7, 0.4])
+_UNEVEN = np.array([1.0, 0.7, 0.4])
 # ITK's prefilter and its mirror read beyond axes that are shorter.
 _SHORTEST = {2: 2, 3: 3, 4: 3, 5: 4}
 _RECURSIVE_LEAST = 4
@@ -106,12 +107,13 @@ class Pair:
         """SimpleITK's voxels in float64, NaN outside as in `ours`."""
         return self._sums(self.sample.geometry)
 
-    def ties(self) -> Array:
-        """Where SimpleITK itself answers otherwise when the grid moves by a billionth of a voxel."""
+    def shaken(self) -> Iterator[Array]:
+        """SimpleITK's voxels when the grid moves by a billionth of a voxel, one way after another."""
         amount = TIE_OF_VOTES if self.name == "label_gaussian" else TIE
-        answer = self._copies if self.exact else self._sums
-        a, b = (answer(moved(self.sample.geometry, sign * amount)) for sign in (1, -1))
-        return a != b if self.exact else np.isnan(a) != np.isnan(b)
+        geometry = self.sample.geometry
+        for signs in itertools.product((1, -1), repeat=geometry.source.dimension):
+            there = moved(geometry, amount * np.array(signs))
+            yield self._copies(there) if self.exact else self._sums(there)
 
     def same_grid(self, result: Any) -> bool:
         """Whether our result's header is SimpleITK's; here it is what was asked for."""
@@ -195,9 +197,9 @@ class FilterPair(Pair):
         images = [sitk.Cast(image, sitk.sitkFloat64) for image in self.reference_sample.theirs]
         return stacked(self.sample, [self._filtered(image) for image in images]).astype(np.float64, copy=False)
 
-    def ties(self) -> Array:
-        """None: filters have no grid to choose voxels by."""
-        return np.zeros((1,) * self.sample.array.ndim, bool)
+    def shaken(self) -> Iterator[Array]:
+        """Nothing: filters have no grid to choose voxels by."""
+        return iter(())
 
     def same_grid(self, result: Any) -> bool:
         """Whether our result's header is SimpleITK's."""
@@ -248,11 +250,11 @@ def stacked(sample: Sample, images: Sequence[SimpleITK.Image]) -> Array:
     return arrays[0] if sample.array.ndim == d else np.stack(arrays).reshape(-1, *arrays[0].shape)
 
 
-def moved(geometry: Geometry, amount: float) -> Geometry:
-    """The geometry with its target moved by so many of the input's voxels, along none of its axes."""
+def moved(geometry: Geometry, amount: Array) -> Geometry:
+    """The geometry with its target moved by about so many of the input's voxels, along no diagonal either."""
     source, target = geometry.source, geometry.target
     d = source.dimension
-    step: Array = source.index_to_point @ (amount * _DIRECTION[:d])
+    step: Array = source.index_to_point @ (amount * _UNEVEN[:d])
     transform = None if geometry.transform is None else Transform.of(geometry.transform, d)
     if transform is not None and transform.is_linear:
         step = np.linalg.solve(transform.affine[0], step)
