@@ -44,11 +44,14 @@ def may_win(sample: Sample, name: str, at: tuple[Array, ...], labels: Array) -> 
     if g.transform is not None:
         points = np.array([g.transform.TransformPoint(p) for p in points.tolist()])
     x = g.source.indices(points)
+    # Exactly halfway the Gaussian's window is smaller than a little to either side.
+    halves = np.rint(2 * x) / 2
+    level = np.where(np.abs(x - halves) < _SHIFT, halves, x)
     out = np.zeros(len(labels), bool)
     for signs in itertools.product((0, 1, -1), repeat=d):
         for lo in range(0, len(labels), _CHUNK):
             part = slice(lo, lo + _CHUNK)
-            moved = x[part] + _SHIFT * np.array(signs)
+            moved = np.where(np.array(signs) == 0, level[part], x[part] + _SHIFT * np.array(signs))
             out[part] |= _wins(volumes, channel[part], moved, labels[part], name)
     return out
 
