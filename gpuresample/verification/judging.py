@@ -117,27 +117,25 @@ class Judge:
         ours, theirs = pair.ours(engine, kind), self.sums
         notes: list[str] = []
         kept, wrong = self._kept(ours, notes)
-        if not pair.sample.finite and not kept.any():
+        if not pair.sample.finite and not kept.any() and not wrong:
             return Row(pair.name, engine, state="not run", note="NaN or infinities reach every voxel")
         found = difference(ours, theirs, kept)
         error = found.largest / self.unit if self.unit else (math.inf if found.largest else 0.0)
         ok = error <= bound and not wrong
-        if wrong:
-            notes.append(f"{wrong} voxels lie inside the image for one and outside for the other")
         row = Row(
             pair.name, engine, f"{self.dtype}/{np.dtype(kind)}", "ok" if ok else "broken", error, found.largest,
             bound, views=self._views(ours, theirs, found.at) if found.largest else None,
         )  # fmt: skip
         if self.dtype.kind in "biu":
             whole = pair.ours(engine)
-            known = ~(np.isnan(ours) ^ np.isnan(theirs))
+            known = ~(np.isfinite(ours) ^ np.isfinite(theirs))
             judged = self._truncated if pair.rounding == "truncate" else self._rounded
             differ, fine = judged(whole, known, notes)
             row = replace(row, differ=differ, state=row.state if fine else "broken")
         return replace(row, note="; ".join(notes))
 
     def _kept(self, ours: Array, notes: list[str]) -> tuple[Array, int]:
-        """The voxels to compare, and how many are inside for one library only without being a tie."""
+        """The voxels to compare, and how many have a value in one library only that should have one in both."""
         theirs = self.sums
         kept = np.isfinite(ours) & np.isfinite(theirs)
         if not self.pair.sample.finite:
@@ -147,14 +145,20 @@ class Judge:
                 f"{100 * share:.2g} % of the voxels, which NaN or infinities reach, are left out"
                 + ("; SimpleITK, which spreads them further, was given the image without them" if filled else "")
             )
-            return kept, 0
-        lone = np.isnan(ours) ^ np.isnan(theirs)
+            wrong = 0 if filled else int(np.count_nonzero(np.isfinite(theirs) & ~np.isfinite(ours)))
+            if wrong:
+                notes.append(f"{wrong} voxels are NaN or infinite that are numbers in SimpleITK's result")
+            return kept, wrong
+        lone = np.isfinite(ours) ^ np.isfinite(theirs)
         if not lone.any():
             return kept, 0
-        ties = lone & _any(np.isnan(ours) == np.isnan(other) for other in self.pair.shaken())
+        ties = lone & _any(np.isfinite(ours) == np.isfinite(other) for other in self.pair.shaken())
         if ties.any():
             notes.append(_said(np.count_nonzero(ties) / lone.size))
-        return kept, int(np.count_nonzero(lone & ~ties))
+        wrong = int(np.count_nonzero(lone & ~ties))
+        if wrong:
+            notes.append(f"{wrong} voxels have a value for one and none for the other: one has them outside the image")
+        return kept, wrong
 
     def _near(self) -> float:
         """What sums may be wrong by, in intensity units."""
