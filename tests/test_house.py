@@ -87,8 +87,16 @@ LAYERS = [
     "files",
     "pages",
     "score_files",
-    "demo",
     "bench",
+    "demo",
+    "verification.views",
+    "verification.results",
+    "verification.samples",
+    "verification.pairs",
+    "verification.votes",
+    "verification.judging",
+    "verification.report",
+    "verification",
     "cli",
 ]
 # Around the package, not in it: the command line and what measures go through the front door, as users do.
