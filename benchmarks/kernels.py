@@ -35,7 +35,7 @@ from gpuresample.plans import Plan
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
 JOBS = (("bspline", "int16", "float32"), ("linear", "float32", "float32"), ("nearest", "int16", "int16"))
 OBLIQUE = "bspline, int16 to float32, oblique"
-# From little to read again at seams to much: few taps, the reference, many taps.
+# From little to read and to sum again at seams to much: few taps, the reference, many taps.
 PLANES = ("gaussian", "hamming", "bspline", "bspline4", "bspline5")
 
 
@@ -123,12 +123,14 @@ def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str
     seconds = {"apart": median(device, apart, runs), "fused": median(device, fused, runs)}
     if device.host(outs[0]).tobytes() != device.host(outs[1]).tobytes():
         raise RuntimeError(f"{interpolation}: passes along y and x in one kernel differ from one after the other")
-    traffic = cuda_tiles.traffic(y, x, acc, acc)
-    assert traffic is not None
+    costs = cuda_tiles.estimate(y, x, acc, acc)
+    assert costs is not None
     once = nbytes(src.shape, acc) + nbytes(outs[0].shape, acc)
     return {
         "interpolation": interpolation, "taps": [y.n_taps, x.n_taps], **seconds, "bytes_fused": once,
-        "bytes_apart": once + n * traffic.saved, "again": n * traffic.again,
+        "bytes_apart": n * (costs.first.moved + costs.second.moved), "again": n * costs.both.moved - once,
+        "sums_apart": n * (costs.first.sums + costs.second.sums), "sums_fused": n * costs.both.sums,
+        "estimate": costs.gain,
         "taken": cuda_tiles.fuses(y, x, contiguous=True, src=acc, acc=acc),
     }  # fmt: skip
 
@@ -269,7 +271,7 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "copy_bandwidth": bandwidth,
         "jobs": jobs,
         "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
-        "seams_now": cuda_tiles.SEAMS,
+        "gain_now": cuda_tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
         "auto_voxels_now": AUTO_VOXELS,
@@ -329,21 +331,21 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
 
 
 def _planes_table(facts: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
-    rows = []
-    for p in facts["planes"]:
-        saved = p["bytes_apart"] - p["bytes_fused"]
-        rows.append([
+    rows = [
+        [
             p["interpolation"], " and ".join(map(str, p["taps"])), tables.megabytes(p["bytes_apart"]),
-            tables.duration(p["apart"]), tables.megabytes(p["bytes_fused"]), tables.duration(p["fused"]),
-            f"{p['apart'] / p['fused']:.2f}x", tables.megabytes(p["again"]),
-            f"{saved / p['again']:.2f}" if p["again"] else "-", "one kernel" if p["taken"] else "two passes",
-        ])  # fmt: skip
+            tables.duration(p["apart"]), tables.megabytes(p["bytes_fused"]), tables.megabytes(p["again"]),
+            f"{p['sums_fused'] / p['sums_apart']:.2f}x", tables.duration(p["fused"]), f"{p['apart'] / p['fused']:.2f}x",
+            f"{p['estimate']:.2f}x", "one kernel" if p["taken"] else "two passes",
+        ]
+        for p in facts["planes"]
+    ]  # fmt: skip
     title = (
-        f"One kernel for two passes, y and x: SEAMS is {facts['seams_now']:g}; "
-        "it belongs between the ratios saved / read again where two passes are faster and those where one kernel is"
+        f"One kernel for two passes, y and x: GAIN is {facts['gain_now']:g}; "
+        "it belongs between the estimates where two passes are faster and those where one kernel is"
     )
-    header = ["interpolation", "taps", "y, x must move", "time", "one kernel must move", "time", "faster by",
-              "reads again", "saved / read again", "taken"]  # fmt: skip
+    header = ["interpolation", "taps", "y, x must move", "time", "one kernel must move", "reads again at most", "sums",
+              "time", "faster by", "estimated", "taken"]  # fmt: skip
     return title, header, rows
 
 

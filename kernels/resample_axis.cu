@@ -19,7 +19,8 @@
 //   v4  resample_axis_plane  v2 along one axis and v3 along the next, the contiguous one, in one kernel: two tables, y
 //                            and then x. What lies between two passes is written once and read once in global memory;
 //                            here a block makes the 32 rows that it needs in shared memory, where v3 would have staged
-//                            them. Blocks side by side make the columns at their seams twice, which is the price.
+//                            them. Blocks side by side read and make the columns at their seams twice, which is the price: it grows
+//                            with the number of taps.
 //
 // The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda_axis.py, v4 by `fuses` in
 // cuda_tiles.py.
@@ -295,7 +296,7 @@ extern "C" __global__ void resample_axis_plane(
     const acc4_t *__restrict__ weight,      // [n_tiles, window]
     const int *__restrict__ reach,          // [n_groups, 2], as in v3
     dst_t *__restrict__ dst,                // [batch, outer, n_rows, n_dst], at strides d_*
-    const idx_t n_batch, const idx_t n_outer, const int n_rows, const int n_dst,
+    const idx_t n_outer, const int n_rows, const int n_dst,  // as many planes as the grid has room for
     const idx_t s_batch, const idx_t s_outer, const idx_t s_row, const idx_t s_axis,
     const idx_t d_batch, const idx_t d_outer, const idx_t d_row, const idx_t d_axis,
     const acc_t low, const acc_t high, const int rounding,

@@ -877,6 +877,7 @@ MUTATIONS = [
     ("resample_axis.cu", "columns * LANES < end", "columns * LANES < end - 1", check_plane),
     ("resample_axis.cu", "edge, last, s_row", "edge, last + 1, s_row", check_plane),
     ("resample_axis.cu", "n_rows - row0 : LANES", "n_rows - row0 + 1 : LANES", check_plane),
+    ("resample_axis.cu", "? n_dst - i0 : tiles", "? n_dst - i0 + 1 : tiles", check_plane),
     ("resample_volume.cu", "k < nx", "k <= nx", check_at_once),
     ("resample_volume.cu", "c * s_y", "c * s_z", check_at_once),
     # a dropped barrier
@@ -891,7 +892,7 @@ MUTATIONS = [
     ("resample_axis.cu", "d_outer + j * d_inner;\n#p", "s_outer + j * d_inner;\n#p", check_wide_columns),
     ("resample_axis.cu", "row_tile[t * 4] * s_row", "row_tile[t * 4] * s_axis", check_plane),
     ("resample_axis.cu", "(row0 + l) * d_row", "(row0 + l) * s_row", check_plane),
-    ("resample_axis.cu", "b = plane / n_outer", "b = plane / n_batch", check_plane),
+    ("resample_axis.cu", "b = plane / n_outer", "b = plane / n_rows", check_plane),
     ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
     # what is not tapped is read
     ("resample_axis.cu", "if (!ASK || weight == weight)", "if (true)", check_untapped),

@@ -313,11 +313,11 @@ def steps(work, contiguous=True, src="int16"):
     return cuda_tiles.steps(work.tables, work.order, contiguous, np.dtype(src), accumulator(work.precision))
 
 
-def test_the_traffic_is_what_blocks_read():
-    """Counted sample by sample, from what rows tap."""
+def test_the_estimate_counts_what_blocks_read_and_sum():
+    """Sample by sample, from what rows tap."""
     rng = np.random.default_rng(1)
     first, second = random_table(rng, 300, 210, 11, 300 / 210), random_table(rng, 260, 333, 9, 260 / 333)
-    counted = cuda_tiles.traffic(first, second, np.dtype(np.int16), SINGLE)
+    costs = cuda_tiles.estimate(first, second, np.dtype(np.int16), SINGLE)
     tiles = cuda_tiles.room(second, SINGLE, direct=False).tiles
 
     def read(table, rows):
@@ -329,34 +329,58 @@ def test_the_traffic_is_what_blocks_read():
                 for k in range(table.count[i])
             ]
             spans.append(max(tapped) + 1 - min(tapped))
-        return sum(spans)
+        return np.array(spans)
 
-    rows, columns = read(first, 32), read(second, tiles * 4)
-    whole = [read(t, t.n_dst) for t in (first, second)]
-    assert counted.again == (rows * columns - whole[0] * whole[1]) * 2
-    assert counted.saved == 2 * 210 * whole[1] * 4
+    rows, columns = (int(read(t, t.n_dst)[0]) for t in (first, second))
+    assert costs.first.moved == rows * columns * 2 + 210 * columns * 4
+    assert costs.second.moved == 210 * columns * 4 + 210 * 333 * 4
+    assert costs.both.moved == read(first, 32).sum() * read(second, tiles * 4).sum() * 2 + 210 * 333 * 4
+    # 4 rows for 4 columns of each of 32 lanes, whether or not there are so many.
+    down, across = 4 * read(first, 4).sum(), 4 * read(second, 4).sum() * 210
+    assert costs.first.sums == down * math.ceil(columns / 128) * 128
+    assert costs.second.sums == across
+    assert costs.both.sums == down * sum(math.ceil(n / 128) * 128 for n in read(second, tiles * 4)) + across
 
 
 def test_the_reference_job_takes_two_kernels():
     """z, then y and x at once: 469 MB must move, and no longer 672."""
     work = reference()
     assert steps(work) == [(0,), (1, 2)]
-    saved = 124 * cuda_tiles.traffic(work.tables[1], work.tables[2], SINGLE, SINGLE).saved
-    assert round(saved / 1e6) == 672 - 469
+    y, x = work.tables[1:]
+    costs = cuda_tiles.estimate(y, x, SINGLE, SINGLE)
+    rows, columns = (t.source_range()[1] - t.source_range()[0] for t in (y, x))
+    saved = costs.first.moved + costs.second.moved - 4 * (rows * columns + y.n_dst * x.n_dst)
+    assert round(124 * saved / 1e6) == 672 - 469
 
 
-def test_one_kernel_is_taken_where_it_saves_more_than_it_reads_again(monkeypatch):
+def test_a_kernel_is_as_slow_as_memory_or_arithmetic(monkeypatch):
+    monkeypatch.setattr(cuda_tiles, "SUMS_PER_BYTE", 4.0)
+    assert cuda_tiles.Load(100, 399).time == 100
+    assert cuda_tiles.Load(100, 404).time == 101
+    two = cuda_tiles.Load(100, 0), cuda_tiles.Load(10, 80)
+    assert cuda_tiles.Estimate(*two, cuda_tiles.Load(60, 80)).gain == 2.0
+
+
+def test_one_kernel_is_taken_where_it_is_faster_by_the_estimate(monkeypatch):
     work = reference()
-    counted = cuda_tiles.traffic(work.tables[1], work.tables[2], SINGLE, SINGLE)
-    monkeypatch.setattr(cuda_tiles, "SEAMS", 0.99 * counted.saved / counted.again)
+    gain = cuda_tiles.estimate(work.tables[1], work.tables[2], SINGLE, SINGLE).gain
+    monkeypatch.setattr(cuda_tiles, "GAIN", 0.99 * gain)
     assert steps(work) == [(0,), (1, 2)]
-    monkeypatch.setattr(cuda_tiles, "SEAMS", 1.01 * counted.saved / counted.again)
+    monkeypatch.setattr(cuda_tiles, "GAIN", 1.01 * gain)
     assert steps(work) == [(0,), (1,), (2,)]
     monkeypatch.setattr(cuda_tiles, "FUSE", True)
     assert steps(work) == [(0, 1), (2,)]
     monkeypatch.setattr(cuda_tiles, "FUSE", False)
-    monkeypatch.setattr(cuda_tiles, "SEAMS", 0.0)
+    monkeypatch.setattr(cuda_tiles, "GAIN", 0.0)
     assert steps(work) == [(0,), (1,), (2,)]
+
+
+@pytest.mark.parametrize(("interpolation", "taken"), [("gaussian", True), ("bspline4", False), ("bspline5", False)])
+def test_many_taps_take_two_passes(interpolation, taken):
+    """Their seams are wide: the sums made twice cost more than the bytes saved."""
+    work = reference(interpolation)
+    assert (steps(work) == [(0,), (1, 2)]) is taken
+    assert (len(steps(work)) == 2) is taken
 
 
 def test_where_two_passes_are_kept():

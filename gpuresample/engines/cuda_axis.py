@@ -275,7 +275,7 @@ class Axes:
         types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
         arguments: list[Argument] = [
             pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.tiles), pointer(dst),
-            idx(batch.n), idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
+            idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
             *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
             *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
             *_storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],

@@ -18,13 +18,15 @@ TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
 MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
 # Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
 SHARING = 1.5
-# v4 is taken where the bytes that it saves are more than this many times those that it reads again (`traffic`). Not
-# measured on a GPU; the table "One kernel for two passes" of `python -m benchmarks.kernels` is what to set it by. Until
-# then in doubt for the two passes: everything that v4 reads again counts in full, as if no cache had it, and nothing of
-# what they read again at their own seams.
-SEAMS = 1.0
-# v4 makes the sums at its seams twice. Most GPUs have so little arithmetic in float64 that a pass is bound by that, and
-# not by memory.
+# v4 is taken where it is more than this many times as fast as two passes by `estimate`. No GPU has timed that yet; the
+# table "One kernel for two passes" of `python -m benchmarks.kernels` is what to set it by. In doubt two passes until
+# then: all that v4 reads again counts in full, as if no cache had it, and nothing of what they read again at their own
+# seams; sums weigh as on the GPU that has the fewest. The tenth is for what is not estimated: barriers, occupancy.
+GAIN = 1.1
+# Multiply-adds in float32 while memory moves a byte. By their data sheets GPUs have from 4.8 (A100 80GB: 19.5 TFLOP/s,
+# 2.04 TB/s) by way of 10 (H100 SXM) to 40 (RTX 4090). In float64 most consumer cards have a 64th: arithmetic bounds
+# every pass there, and sums made twice cost what they take.
+SUMS_PER_BYTE = 4.8
 FUSED_SUMS = "float32"
 # Whether v4 is taken wherever it fits (True) or nowhere (False), for tests and measurements; None: by the rule.
 FUSE: bool | None = None
@@ -140,35 +142,72 @@ def room(table: TapTable, acc: np.dtype[Any], direct: bool, early: int = 0) -> R
     return None
 
 
-class Traffic(NamedTuple):
-    """What one kernel for two passes saves and costs, in bytes per plane.
+class Load(NamedTuple):
+    """What a kernel does for a plane."""
 
-    Attributes
-    ----------
-    saved : int
-        What lies between the two passes, written once and read once.
-    again : int
-        Samples of the source that blocks read which others read, too: at the seams of strips of rows, and of groups
-        of columns. The sums made twice are in proportion to the latter.
+    moved: int  # bytes, to and from memory
+    sums: int  # multiply-adds, those of idle lanes included
+
+    @property
+    def time(self) -> float:
+        """In bytes moved: that of memory or of arithmetic, whichever is longer."""
+        return max(self.moved, self.sums / SUMS_PER_BYTE)
+
+
+class Estimate(NamedTuple):
+    """Two passes, and one kernel for both."""
+
+    first: Load
+    second: Load
+    both: Load
+
+    @property
+    def gain(self) -> float:
+        """How many times as fast as the passes the one kernel is."""
+        return (self.first.time + self.second.time) / self.both.time
+
+
+def estimate(first: TapTable, second: TapTable, src: np.dtype[Any], acc: np.dtype[Any]) -> Estimate | None:
+    """What a plane costs by two passes and by one kernel; None if the latter does not fit shared memory.
+
+    What lies between is written once and read once by the passes, and not at all by the kernel. The kernel's blocks
+    make strips of rows and groups of columns; where they meet, both read the source, and both make the sums of the
+    first table. The result counts as one of sums, which is the most that it can be.
     """
-
-    saved: int
-    again: int
-
-
-def traffic(first: TapTable, second: TapTable, src: np.dtype[Any], acc: np.dtype[Any]) -> Traffic | None:
-    """The bytes that one kernel for a table and the next saves and costs; None if it does not fit shared memory."""
     block = room(second, acc, direct=False)
     if block is None:
         return None
     rows, columns = (hi - lo for lo, hi in (first.source_range(), second.source_range()))
-    rows_read, columns_read = (int(np.diff(r, axis=1).sum()) for r in (reach(first, GROUP), reach(second, block.tiles)))
-    again = max(0, rows_read * columns_read - rows * columns) * src.itemsize
-    return Traffic(2 * first.n_dst * columns * acc.itemsize, again)
+    rows_read = int(np.diff(reach(first, GROUP), axis=1).sum())
+    spans = np.diff(reach(second, block.tiles), axis=1)
+    between, out = (first.n_dst * n * acc.itemsize for n in (columns, second.n_dst))
+    source = rows * columns * src.itemsize
+    # Tables with gaps: blocks may read less than what the table spans.
+    read = max(source, rows_read * int(spans.sum()) * src.itemsize)
+    along_rows, along_columns = _multiplied(first), _multiplied(second) * first.n_dst
+    return Estimate(
+        Load(source + between, along_rows * _whole(columns)),
+        Load(between + out, along_columns),
+        Load(read + out, along_rows * int(_whole(spans).sum()) + along_columns),
+    )
+
+
+def _multiplied(table: TapTable) -> int:
+    """Multiply-adds of a column, by tiles."""
+    first, end = _padded(table)
+    return int((end.max(axis=1) - first.min(axis=1)).sum()) * TILE_I
+
+
+def _whole(columns: Any) -> Any:
+    """Columns, rounded up to what a warp makes at once."""
+    return -(-columns // (LANES * TILE_J)) * (LANES * TILE_J)
 
 
 def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]) -> bool:
     """Whether one kernel (v4) takes two tables, one after the other.
+
+    It does if a block's part of what lies between fits shared memory, lanes and tiles are put to use, and it is clearly
+    faster by what it moves and sums.
 
     Parameters
     ----------
@@ -178,12 +217,13 @@ def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any
     src, acc : numpy.dtype
         Of the source and of sums.
     """
-    bytes_ = traffic(first, second, src, acc) if FUSE is not False else None
-    if bytes_ is None or FUSE:
-        return bytes_ is not None
-    worth = contiguous and acc == FUSED_SUMS and bytes_.saved > SEAMS * bytes_.again
+    if FUSE is not None:
+        return FUSE and room(second, acc, direct=False) is not None
     # A warp's lanes are rows: fewer leave some idle. Tables whose rows share nothing are best without tiles.
-    return worth and first.n_dst >= LANES and min(sharing(first), sharing(second)) >= SHARING
+    if not contiguous or acc != FUSED_SUMS or first.n_dst < LANES or min(sharing(first), sharing(second)) < SHARING:
+        return False
+    costs = estimate(first, second, src, acc)
+    return costs is not None and costs.gain > GAIN
 
 
 def steps(
