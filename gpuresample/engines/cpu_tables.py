@@ -57,7 +57,9 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     weight = packed_weight(table, acc)
     n_taps = table.n_taps
     few = n_taps <= kernels.FEW_TAPS
-    index = np.minimum(first, hi - lo - n_taps)
+    # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
+    # their end is scratch (see `run_separable`) that is not used.
+    index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
     if few:
@@ -129,7 +131,7 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
         kernels.separable_block(
             source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
             a_starts[ia], min(a_starts[ia] + step_a, n_a), b_starts[ib], min(b_starts[ib] + step_b, n_b),
-            x_early, bounds, rounding, scratch(int(room[3]) + columns, acc), room,
+            x_early, bounds, rounding, scratch(int(room[3]) + columns + kernels.FEW_TAPS, acc), room,
         )  # fmt: skip
 
     run_items(job, len(source.offsets) * n_items_a * n_items_b)
