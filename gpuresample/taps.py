@@ -88,8 +88,8 @@ class TapTable:
     def crop(self, start: int, stop: int, within: tuple[int, int] | None = None) -> TapTable:
         """Rows `start` to `stop` as a table over the samples `within`: the same weights, to the bit.
 
-        `within` is `source_range(start, stop)` unless given, and holds it. The table stays as wide as the whole: engines
-        choose their loop by the width, and a block must take the whole's.
+        `within` is `source_range(start, stop)` unless given, and holds it. The table stays as wide as the whole:
+        engines choose their loop by the width, and a block must take the whole's.
         """
         lo, hi = self.source_range(start, stop) if within is None else within
         if (start, stop) == (0, self.n_dst) and (lo, hi) == (0, self.n_src):

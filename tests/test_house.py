@@ -43,6 +43,7 @@ LAYERS = [
     "engines.cpu_ensemble",
     "engines.cpu_majority",
     "engines.cpu",
+    "engines.cpu_footprint",
     "engines.cuda_runtime",
     "engines.cuda_host",
     "engines.cuda_axis",
@@ -59,9 +60,14 @@ LAYERS = [
     "containers.kinds",
     "containers.arrays",
     "containers.images",
+    "containers.lazies",
     "containers.spatial_images",
     "containers",
     "cascades",
+    "distributed",
+    "distributed.chunking",
+    "distributed.zarrs",
+    "distributed.blocks",
     "plans",
     "resampling",
     "filtering",
@@ -147,7 +153,20 @@ def loaded_by(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-HEAVY = {"numba", "llvmlite", "SimpleITK", "cupy", "torch", "scipy", "matplotlib", "typer", "rich", "nibabel"}
+HEAVY = {
+    "numba",
+    "llvmlite",
+    "SimpleITK",
+    "cupy",
+    "torch",
+    "scipy",
+    "matplotlib",
+    "typer",
+    "rich",
+    "nibabel",
+    "dask",
+    "zarr",
+}
 
 
 def test_import_loads_nothing_heavy():
