@@ -21,10 +21,11 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report, smoothing_parity
-from benchmarks.cases import Array, Geometry
-from benchmarks.contract import DOUBLE, DOUBLE_GAUSSIAN, MOST_DIFFERING, SINGLE, Row
-from benchmarks.peers import ENUMERATORS
+from benchmarks import real, smoothing_parity
+from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.cases import Array, Geometry
+from gpuresample.bench.contract import DOUBLE, DOUBLE_GAUSSIAN, MOST_DIFFERING, SINGLE, Row
+from gpuresample.bench.peers import ENUMERATORS
 
 LABEL_MODES = ("label_gaussian", "label_linear")
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
@@ -107,7 +108,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for geometry in geometries:
         yield copies_survive(geometry)
     makers = [cases.coarser, cases.finer, cases.permuted, cases.turned_target]
-    for name, array, grid in cases.real_crops():
+    for name, array, grid in real.real_crops():
         for interpolation in LABEL_MODES if name.startswith("labels") else ("nearest", "linear", "bspline"):
             for make in makers[:1] if quick else makers:
                 yield compare(name + ", real", array, make(grid), interpolation)
@@ -151,8 +152,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(broken)} out of bounds. Each line is the worst of its geometries.\n"
         f"Integer voxels: truncated as SimpleITK does; off by at most 1, in at most {100 * MOST_DIFFERING} % of voxels."
     )
-    report.table("Parity with SimpleITK", header, lines, note)
-    if cases.data_folder() is None:
+    tables.table("Parity with SimpleITK", header, lines, note)
+    if real.data_folder() is None:
         print("No real volumes were compared: set GPURESAMPLE_DATA to a folder that has them.")
     for r in broken:
         print(

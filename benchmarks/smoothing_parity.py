@@ -10,9 +10,10 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 import gpuresample as gr
-from benchmarks import cases
-from benchmarks.cases import Array
-from benchmarks.contract import DOUBLE, DOUBLE_DISCRETE, RECURSIVE, SINGLE, Row
+from benchmarks import real
+from gpuresample.bench import cases
+from gpuresample.bench.cases import Array
+from gpuresample.bench.contract import DOUBLE, DOUBLE_DISCRETE, RECURSIVE, SINGLE, Row
 
 # Names of the rows, for the README's families.
 BLURS = ("blur, discrete", "blur, recursive", "blur, sampled (SciPy)")
@@ -95,7 +96,7 @@ def rows(quick: bool) -> Iterator[Row]:
     """All comparisons, in the table's order."""
     types = (np.int16, np.float64) if quick else (np.uint8, np.int16, np.int32, np.float32, np.float64)
     volumes = [(np.dtype(t).name, cases.ct_like(cases.SMALL_SHAPE, t), cases.small_grid()) for t in types]
-    volumes += [(f"{name}, real", array, grid) for name, array, grid in cases.real_crops()]
+    volumes += [(f"{name}, real", array, grid) for name, array, grid in real.real_crops()]
     found: list[Row] = []
     for name, array, grid in volumes:
         image = cases.image(array, grid)
