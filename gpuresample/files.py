@@ -213,6 +213,20 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
+    return check_place(path, overwrite)
+
+
+def check_place(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a file or folder could be made at `path`; the rest of `check_output`.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder that it goes to is missing, is none, or is not writable.
+    FileExistsError
+        If there is something and `overwrite` is False.
+    """
+    target = Path(os.path.realpath(path))
     if not target.parent.exists():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
     if not target.parent.is_dir():
@@ -273,13 +287,13 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         if not overwrite and target.exists():
             raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    _folder_to_disk(target.parent)
+    folder_to_disk(target.parent)
 
 
 def _check_extension(path: PathLike) -> None:
@@ -557,12 +571,13 @@ def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Bring a file's bytes to disk."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def _folder_to_disk(folder: Path) -> None:
+def folder_to_disk(folder: Path) -> None:
     """Bring a renaming to disk, on systems and file systems where folders can be: elsewhere it is their business."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -96,18 +96,20 @@ def _source_axes(plan: Planned, d: int) -> list[int]:
     return axes
 
 
-def bounded(length: Sequence[int], shape: Sequence[int], d: int, item: float, least: float) -> list[int]:
-    """Chunk lengths of `least` to `MOST` bytes where the shape allows, `item` bytes a voxel; the last `d` are space."""
+def bounded(
+    length: Sequence[int], shape: Sequence[int], d: int, item: float, least: float, most: float = MOST
+) -> list[int]:
+    """Chunk lengths of `least` to `most` bytes where the shape allows, `item` bytes a voxel; the last `d` are space."""
     out = list(length)
     n = len(out)
-    while math.prod(out) * item > MOST and max(out) > 1:
+    while math.prod(out) * item > most and max(out) > 1:
         lead = [axis for axis in range(n - d) if out[axis] > 1]
         axis = lead[0] if lead else max(range(n), key=lambda k: out[k])
         out[axis] = -(-out[axis] // 2)
     while math.prod(out) * item < least:
         open_ = [axis for axis in range(n) if out[axis] < shape[axis]]
         space = [axis for axis in open_ if axis >= n - d]
-        if not open_ or 2 * math.prod(out) * item > MOST:
+        if not open_ or 2 * math.prod(out) * item > most:
             break
         axis = min(space or open_, key=lambda k: out[k])
         out[axis] = min(2 * out[axis], shape[axis])

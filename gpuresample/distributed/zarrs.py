@@ -42,10 +42,12 @@ def adopted(out: Any, container: LazyContainer, shape: tuple[int, ...], dtype: n
 
 
 def decoding_bytes(array: Any, lead: int, region: Sequence[slice]) -> int:
-    """Bytes of the chunks that are decoded at once for a region, compressed and not."""
+    """Bytes of the chunks that are decoded at once for a region, compressed and not; of shards all is read before."""
     import zarr
 
     d = len(region)
     met = [(r.stop - 1) // c - r.start // c + 1 for r, c in zip(region, array.chunks[-d:], strict=True)]
     abreast = min(int(zarr.config.get("async.concurrency")), lead * math.prod(met))
-    return 2 * abreast * math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    chunk = math.prod(array.chunks) * np.dtype(array.dtype).itemsize
+    fetched = lead * math.prod(met) if getattr(array, "shards", None) is not None else 0
+    return (2 * abreast + fetched) * chunk
