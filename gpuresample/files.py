@@ -185,6 +185,46 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         return image
 
 
+def in_parts(path: PathLike) -> Header | None:
+    """The header of a file that `read_part` can read parts of; None for all others.
+
+    These are uncompressed NIfTI and MetaImage files in one piece, of scalars in 2 or 3 dimensions: of others ITK reads
+    all for every part.
+
+    Raises
+    ------
+    OSError
+        As `header`, and if the file ends early.
+    """
+    path = Path(path)
+    found = header(path)
+    if found.format not in ("NIfTI", "MetaImage") or found.components or found.dimension > 3 or _is_gzip(path):
+        return None
+    with open(path, "rb") as file:
+        compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
+    # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.
+    if compressed or os.path.getsize(path) < found.nbytes:
+        return None
+    _check_complete(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
+    return found
+
+
+def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> SimpleITK.Image:
+    """A box of a file's voxels, from the index `start` on, `size` voxels along x, y(, z).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        reader = _opened(path)
+        reader.SetExtractIndex([int(i) for i in start])
+        reader.SetExtractSize([int(n) for n in size])
+        return reader.Execute()
+
+
 def check_output(path: PathLike, overwrite: bool = False) -> Path:
     """Whether a volume could be written to `path`; nothing is written.
 

@@ -3,10 +3,12 @@
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import dask.array as da
 import numpy as np
@@ -128,6 +130,39 @@ def test_files(tmp_path, ending):
     spacing = {"input_spacing": image.GetSpacing()} if ending == ".zarr" else {}
     got = omezarr.write_pyramid(path, tmp_path / "out.ome.zarr", 3, **spacing)
     same_levels(got, gr.pyramid(image, 3))
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("ending", [".nii", ".mha"])
+@pytest.mark.parametrize("size", [(44, 40, 30), (44, 40)])
+def test_uncompressed_files_are_read_in_parts(tmp_path, monkeypatch, ending, size):
+    image = picture(size=size)
+    files.write(image, tmp_path / f"in{ending}")
+    image = files.read(tmp_path / f"in{ending}")
+    parts, read_part = [], files.read_part
+    monkeypatch.setattr(files, "read_part", lambda *a: parts.append(read_part(*a)) or parts[-1])
+    monkeypatch.setattr(files, "read", lambda *_: pytest.fail("all voxels were read"))
+    for kind in ("gaussian", "itk"):
+        got = omezarr.write_pyramid(tmp_path / f"in{ending}", tmp_path / f"{kind}.zarr", 3, kind=kind)
+        same_levels(got, gr.pyramid(image, 3, kind=kind))
+    assert len(parts) > 2
+    assert max(p.GetNumberOfPixels() for p in parts) < image.GetNumberOfPixels() or len(size) == 2
+
+
+def test_which_files_are_read_in_parts(tmp_path, data_dir):
+    image = picture()
+    for name, of, compressed, yes in (
+        ("a.nii", image, False, True), ("a.mha", image, False, True), ("b.mha", image, True, False),
+        ("a.nii.gz", image, True, False), ("a.nrrd", image, False, False), ("a.mhd", image, False, False),
+        ("v.mha", sitk.Compose(image, image), False, False), ("t.nii", sitk.JoinSeries(image, image), False, False),
+    ):  # fmt: skip
+        sitk.WriteImage(of, str(tmp_path / name), useCompression=compressed)
+        assert (files.in_parts(tmp_path / name) is not None) == yes, name
+    with open(tmp_path / "a.nii", "rb+") as file:
+        file.truncate(5000)
+    with pytest.raises(OSError, match=r"a.nii"):
+        omezarr.write_pyramid(tmp_path / "a.nii", tmp_path / "a.zarr")
+    assert volumes.in_parts(data_dir / "dicom_series") is None
 
 
 @pytest.mark.usefixtures("small")
@@ -569,8 +604,19 @@ def test_a_file_that_does_not_fit_is_refused_unread(tmp_path, monkeypatch):
     files.write(picture(), tmp_path / "a.nrrd")
     monkeypatch.setattr(volumes, "available_memory", lambda: 1000)
     monkeypatch.setattr(files, "read", lambda *_: pytest.fail("the voxels were read"))
-    with pytest.raises(MemoryError, match="files are read whole"):
+    with pytest.raises(MemoryError, match="are read part by part"):
         omezarr.write_pyramid(tmp_path / "a.nrrd", tmp_path / "a.zarr")
+
+
+# --- the page ------------------------------------------------------------------------------------------------------
+
+
+def test_the_example_of_the_page(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "tiles.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), {})
+    printed = re.search(r"It prints\n\n```\n(.*?)```", page, re.DOTALL).group(1)
+    assert capsys.readouterr().out == printed
 
 
 # --- the command ---------------------------------------------------------------------------------------------------

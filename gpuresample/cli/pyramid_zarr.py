@@ -30,10 +30,15 @@ def write(
         gr.set_num_threads(threads)
     with console.Phases() as phases:
         image: Any = source
-        if not volumes.is_zarr(source):
-            image = _read(phases, source, keywords, series)
-        elif series is not None:
+        if series is not None and volumes.is_zarr(source):
             raise ValueError(f"--series is for folders of DICOM files, and {source} is zarr; got {series!r}")
+        if not volumes.is_zarr(source):
+            if keywords["input_spacing"] is not None:
+                given = keywords["input_spacing"]
+                raise ValueError(f"--input-spacing is for zarr arrays; {source} has its own, got {given!r}")
+            with console.native_stderr_hidden():
+                in_parts = series is None and volumes.in_parts(source) is not None
+            image = source if in_parts else _read(phases, source, keywords, series)
         with phases.phase("levels", "laying out the levels"):
             made = omezarr.write_pyramid(
                 image,
@@ -55,8 +60,6 @@ def write(
 
 def _read(phases: console.Phases, source: Path, keywords: dict[str, Any], series: str | None) -> Any:
     """A file's image; arguments are refused before voxels are read."""
-    if keywords["input_spacing"] is not None:
-        raise ValueError(f"--input-spacing is for zarr arrays; {source} has its own, got {keywords['input_spacing']!r}")
     names = ("levels", "factors", "schedule", "kind", "sigma", "rounding", "device")
     asked = {name: keywords[name] for name in names}
     volumes.check_fits(source)

@@ -57,8 +57,8 @@ def write_pyramid(
     Parameters
     ----------
     image : path-like, zarr.Array, dask.array.Array, Volume, SimpleITK.Image, nibabel image or array
-        A path is that of a file SimpleITK reads, of a zarr array or of an OME-Zarr image. Files and images are in
-        memory as a whole; of zarr and dask arrays only blocks are.
+        A path is that of a file SimpleITK reads, of a zarr array or of an OME-Zarr image. Of zarr and dask arrays, and
+        of uncompressed NIfTI and MetaImage files of 2 or 3 dimensions, only blocks are in memory.
     path : path-like
         The folder to make; its name ends with ".zarr".
     levels, factors, schedule, kind, sigma, rounding
@@ -103,7 +103,8 @@ def write_pyramid(
     Notes
     -----
     Until it is whole, the pyramid lies beside `path`, in ".NAME.partial". After a kill the same call goes on from the
-    units that were written. A zarr array is known again by its place and metadata, not by its voxels.
+    units that were written. A zarr array is known again by its place and metadata, a file that is read in parts by its
+    size and time, not by their voxels.
     """
     target = check_target(path, overwrite)
     volumes.library()

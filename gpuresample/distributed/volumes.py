@@ -28,7 +28,7 @@ class Source:
 
     Attributes
     ----------
-    voxels : zarr.Array, dask.array.Array or numpy.ndarray
+    voxels : zarr.Array, dask.array.Array, FileVoxels or numpy.ndarray
         Shape (..., z, y, x) or (y, x).
     dtype : numpy.dtype
         In native order.
@@ -108,13 +108,43 @@ def _digest(voxels: npt.NDArray[Any]) -> str:
     return digest.hexdigest()
 
 
+class FileVoxels:
+    """Voxels of a file, (z, y, x) or (y, x), read where they are asked for.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, path: Path, header: files.Header) -> None:
+        self.path, self.shape, self.dtype = path, header.size[::-1], header.dtype
+
+    def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
+        import SimpleITK as sitk
+
+        spans = [s.indices(n)[:2] for s, n in zip(region, self.shape, strict=True)][::-1]
+        image = files.read_part(self.path, [a for a, _ in spans], [b - a for a, b in spans])
+        return sitk.GetArrayFromImage(image)
+
+
+def _of_file(path: Path, header: files.Header) -> Source:
+    """A file that is read in parts; it is known by its name, its size and when it was last written."""
+    voxels = FileVoxels(path, header)
+    status = path.stat()
+    grid = Grid(header.size, header.spacing, header.origin, header.direction)
+    return Source(voxels, voxels.dtype, grid, (), f"{path} {status.st_size} {status.st_mtime_ns} {header}")
+
+
 def is_zarr(path: files.PathLike) -> bool:
     """Whether a path is that of a zarr array or group."""
     return any(Path(path, name).is_file() for name in ("zarr.json", ".zarray", ".zgroup"))
 
 
 def opened(path: files.PathLike, input_spacing: object = None, series: str | None = None) -> Source:
-    """The source of a file that SimpleITK reads, which is then in memory, or of a zarr array or OME-Zarr image.
+    """The source of a file that SimpleITK reads, a zarr array or an OME-Zarr image.
+
+    Only parts are in memory of zarr and of files that `files.in_parts` knows; other files are as a whole.
 
     Parameters
     ----------
@@ -139,8 +169,15 @@ def opened(path: files.PathLike, input_spacing: object = None, series: str | Non
         return _of_zarr(path, input_spacing)
     if input_spacing is not None:
         raise ValueError(f"input_spacing is for zarr arrays; {path} has its own spacing, got {input_spacing!r}")
+    if series is None and (header := in_parts(path)) is not None:
+        return _of_file(Path(path).resolve(), header)
     check_fits(path)
     return of_image(files.read(path, series))
+
+
+def in_parts(path: files.PathLike) -> files.Header | None:
+    """The header of a file that is read part by part, as `files.in_parts`; None for folders too."""
+    return None if os.path.isdir(path) else files.in_parts(path)
 
 
 def check_fits(path: files.PathLike) -> None:
@@ -156,7 +193,7 @@ def check_fits(path: files.PathLike) -> None:
     if needed > free:
         raise MemoryError(
             f"{path}: {needed / 2**30:,.1f} GiB of voxels, but {free / 2**30:,.1f} GiB of memory are free; "
-            "files are read whole, zarr is read block by block"
+            "only zarr, and uncompressed .nii and .mha, are read part by part"
         )
 
 
