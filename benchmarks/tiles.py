@@ -73,7 +73,6 @@ def measured(what: str, source: str, target: str, levels: str) -> dict[str, Any]
         "files": lambda: files(source, target),
         "copy": lambda: omezarr.write_pyramid(source, target, 1),
         "pyramid": lambda: omezarr.write_pyramid(source, target, int(levels)),
-        "mode": lambda: omezarr.write_pyramid(source, target, int(levels), labels=True),
     }
     start = time.perf_counter()
     ways[what]()
