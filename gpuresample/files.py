@@ -185,6 +185,46 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         return image
 
 
+def in_parts(path: PathLike) -> Header | None:
+    """The header of a file that `read_part` can read parts of; None for all others.
+
+    These are uncompressed NIfTI and MetaImage files in one piece, of scalars in 2 or 3 dimensions: of others ITK reads
+    all for every part.
+
+    Raises
+    ------
+    OSError
+        As `header`, and if the file ends early.
+    """
+    path = Path(path)
+    found = header(path)
+    if found.format not in ("NIfTI", "MetaImage") or found.components or found.dimension > 3 or _is_gzip(path):
+        return None
+    with open(path, "rb") as file:
+        compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
+    # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.
+    if compressed or os.path.getsize(path) < found.nbytes:
+        return None
+    _check_complete(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
+    return found
+
+
+def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> SimpleITK.Image:
+    """A box of a file's voxels, from the index `start` on, `size` voxels along x, y(, z).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        reader = _opened(path)
+        reader.SetExtractIndex([int(i) for i in start])
+        reader.SetExtractSize([int(n) for n in size])
+        return reader.Execute()
+
+
 def check_output(path: PathLike, overwrite: bool = False) -> Path:
     """Whether a volume could be written to `path`; nothing is written.
 
@@ -213,6 +253,20 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
+    return check_place(path, overwrite)
+
+
+def check_place(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a file or folder could be made at `path`; the rest of `check_output`.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder that it goes to is missing, is none, or is not writable.
+    FileExistsError
+        If there is something and `overwrite` is False.
+    """
+    target = Path(os.path.realpath(path))
     if not target.parent.exists():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
     if not target.parent.is_dir():
@@ -273,13 +327,13 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
-        _to_disk(partial)
+        to_disk(partial)
         if not overwrite and target.exists():
             raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    _folder_to_disk(target.parent)
+    folder_to_disk(target.parent)
 
 
 def _check_extension(path: PathLike) -> None:
@@ -557,12 +611,13 @@ def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
     return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
+    """Bring a file's bytes to disk."""
     with open(path, "rb+") as file:
         os.fsync(file.fileno())
 
 
-def _folder_to_disk(folder: Path) -> None:
+def folder_to_disk(folder: Path) -> None:
     """Bring a renaming to disk, on systems and file systems where folders can be: elsewhere it is their business."""
     with contextlib.suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)

@@ -45,6 +45,7 @@ LAYERS = [
     "engines.cpu_means_kernels",
     "engines.cpu_means",
     "engines.cpu",
+    "engines.cpu_footprint",
     "engines.cuda_runtime",
     "engines.cuda_host",
     "engines.cuda_axis",
@@ -61,9 +62,14 @@ LAYERS = [
     "containers.kinds",
     "containers.arrays",
     "containers.images",
+    "containers.lazies",
     "containers.spatial_images",
     "containers",
     "cascades",
+    "distributed",
+    "distributed.chunking",
+    "distributed.zarrs",
+    "distributed.blocks",
     "plans",
     "resampling",
     "filtering",
@@ -87,6 +93,11 @@ LAYERS = [
     "nnunet",
     "phantom",
     "files",
+    "distributed.ngff",
+    "distributed.volumes",
+    "distributed.unfinished",
+    "distributed.layout",
+    "distributed.omezarr",
     "pages",
     "score_files",
     "bench",
@@ -152,7 +163,20 @@ def loaded_by(code):
     return set(json.loads(done.stdout.splitlines()[-1]))
 
 
-HEAVY = {"numba", "llvmlite", "SimpleITK", "cupy", "torch", "scipy", "matplotlib", "typer", "rich", "nibabel"}
+HEAVY = {
+    "numba",
+    "llvmlite",
+    "SimpleITK",
+    "cupy",
+    "torch",
+    "scipy",
+    "matplotlib",
+    "typer",
+    "rich",
+    "nibabel",
+    "dask",
+    "zarr",
+}
 
 
 def test_import_loads_nothing_heavy():

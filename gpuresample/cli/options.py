@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from typer.core import TyperCommand
 
-SEVERAL = ("--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing")
+SEVERAL = (
+    "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-spacing",
+    "--chunks",
+)  # fmt: skip
 # Not one for each axis, but any number.
 MANY = ("--weights", "--labels", "--regions", "--threshold")
 ALONE = ("--antialias",)  # says something without numbers, too
@@ -24,11 +27,12 @@ class SeveralNumbers(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the numbers, then parse as usual."""
-        return super().parse_args(ctx, joined(args))
+        flags = {name for parameter in self.params if getattr(parameter, "is_flag", False) for name in parameter.opts}
+        return super().parse_args(ctx, joined(args, flags))
 
 
-def joined(args: Sequence[str]) -> list[str]:
-    """`args` with the numbers after an option of `SEVERAL` as one argument.
+def joined(args: Sequence[str], flags: Collection[str] = ()) -> list[str]:
+    """`args` with the numbers after an option of `SEVERAL` as one argument; `flags` take none, whatever their name.
 
     >>> joined(["in.nii", "out.nii", "--spacing", "1", "1", "2"])
     ['in.nii', 'out.nii', '--spacing=1 1 2']
@@ -39,7 +43,7 @@ def joined(args: Sequence[str]) -> list[str]:
         arg = rest.pop(0)
         if arg == "--":
             return [*out, arg, *rest]
-        if arg not in SEVERAL + MANY:
+        if arg not in SEVERAL + MANY or arg in flags:
             out.append(arg)
             continue
         values: list[str] = []
@@ -81,6 +85,18 @@ def numbers(name: str, text: str | None, kind: Callable[[str], Number]) -> list[
     if not values:
         raise ValueError(f"{name} takes {what}, one for each axis, got none")
     return values
+
+
+def schedule(name: str, text: str | None) -> list[int | list[int]] | None:
+    """Factors of every level, one for all axes or one for each, levels parted by slashes.
+
+    >>> schedule("--schedule", "1 / 2 2 1 / 4")
+    [1, [2, 2, 1], 4]
+    """
+    if text is None:
+        return None
+    levels = [numbers(name, level, int) or [] for level in text.split("/")]
+    return [level[0] if len(level) == 1 else level for level in levels]
 
 
 def one_or_all(name: str, text: str | None) -> float | list[float] | None:
