@@ -85,6 +85,8 @@ LAYERS = [
     "nnunet",
     "phantom",
     "files",
+    "texts",
+    "jobs",
     "pages",
     "score_files",
     "demo",
