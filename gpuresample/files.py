@@ -209,7 +209,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     FileExistsError
         If the file exists and `overwrite` is False.
     """
-    _check_extension(path)
+    check_extension(path)
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
@@ -270,7 +270,8 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
     """
     ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
-    partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
+    stem = target.name[: len(target.name) - len(ending)][:40]
+    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
         _to_disk(partial)
@@ -282,8 +283,21 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     _folder_to_disk(target.parent)
 
 
-def _check_extension(path: PathLike) -> None:
-    """Refuse extensions that volumes are not written with."""
+def is_partial_of(name: str, target: str) -> bool:
+    """Whether a file of this name is what `replacing` writes to on behalf of a file named `target`."""
+    ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
+    stem = target[: len(target) - len(ending)][:40]
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
+
+
+def check_extension(path: PathLike) -> None:
+    """Refuse extensions that volumes are not written with.
+
+    Raises
+    ------
+    ValueError
+        With the extension and what is allowed.
+    """
     name = Path(path).name
     if name.endswith(WRITABLE) and name not in WRITABLE:
         return
