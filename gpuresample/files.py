@@ -8,11 +8,13 @@ header goes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import math
 import os
 import re
 import secrets
+import shutil
 import struct
 import threading
 import warnings
@@ -54,6 +56,9 @@ _FORMATS = {
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
 _HEADER_TOLERANCE = 0.05
+
+# Bytes: a disk with fewer free is full.
+_FULL = 1 << 16
 
 PathLike = str | os.PathLike[str]
 
@@ -259,8 +264,30 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
     with replacing(target, overwrite) as partial, _quiet(), _failure(Path(path), "cannot be written"):
-        sitk.WriteImage(image, str(partial))
-        _check_written(partial, image)
+        with _full_disk(target):
+            sitk.WriteImage(image, str(partial))
+            _check_written(partial, image)
+
+
+@contextlib.contextmanager
+def _full_disk(target: Path) -> Iterator[None]:
+    """Say so where that is the reason: ITK writes a short file, with or without an error.
+
+    To be left before that file is removed.
+
+    Raises
+    ------
+    OSError
+        With errno ENOSPC.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if shutil.disk_usage(target.parent).free >= _FULL:
+            raise
+        full = OSError(f"{target}: cannot be written: no space left on the disk")
+        full.errno = errno.ENOSPC
+        raise full from error
 
 
 @contextlib.contextmanager

@@ -88,6 +88,8 @@ def items(
     if file_format is not None and file_format not in files.WRITABLE:
         raise ValueError(f"format must be one of {', '.join(files.WRITABLE)}, got {file_format!r}")
     source, target = Path(os.path.realpath(source)), Path(os.path.realpath(target))
+    if source == target:
+        raise ValueError(f"the output folder must be another one than the input folder, got {target} for both")
     if table is not None:
         rows = _table_rows(table, source, settings)
     elif listing is not None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import shutil
 import signal
 import sys
 import threading
@@ -188,7 +187,7 @@ class _Work:
 
     def fail(self, error: BaseException) -> None:
         self.record["reason"] = " ".join(str(error).split()) or type(error).__name__
-        self.record["full"] = _is_full(error, Path(self.item.target))
+        self.record["full"] = _is_full(error)
         if not isinstance(error, (OSError, ValueError, TypeError, RuntimeError, MemoryError)):
             self.record["reason"] = f"unexpected {type(error).__name__}: {self.record['reason']}"
             traceback.print_exception(error)
@@ -236,14 +235,9 @@ def _bytes_needed(item: Item) -> int:
         return 0
 
 
-def _is_full(error: BaseException, target: Path) -> bool:
+def _is_full(error: BaseException) -> bool:
     """Whether it is the disk that failed: then every other volume would fail as well."""
-    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS):
-        return True
-    # ITK does not say why it could not write.
-    with contextlib.suppress(OSError):
-        return isinstance(error, OSError) and shutil.disk_usage(target.parent).free < 1 << 16
-    return False
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 
 def _geometry(header: files.Header) -> dict[str, Any]:

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -107,7 +110,7 @@ def write_html(path: Path, made: Sequence[records.Record], facts: Facts) -> None
     for text in (f"Stopped: {facts.stopped}." if facts.stopped else "", facts.workers, *facts.notes):
         if text:
             page.text(text[0].upper() + text[1:] + ("" if text.endswith(".") else "."))
-    _failed(page, [r for r in made if r["kind"] == "failed"])
+    _failed(page, made)
     _remarkable(page, made)
     _pictures(page, made)
     _times(page, [r for r in made if r["kind"] == "done"])
@@ -145,16 +148,17 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.3g} s" if seconds < 100 else f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
 
 
-def _failed(page: Page, failed: Sequence[records.Record]) -> None:
+def _failed(page: Page, made: Sequence[records.Record]) -> None:
+    failed = [r for r in made if r["kind"] == "failed"]
     if not failed:
         return
+    root = os.path.commonpath([os.path.dirname(r["source"]) for r in made])
     page.section("Failed")
-    rows = [[Cell(_input(r), "bad"), r["reason"]] for r in failed[:_ROWS]]
+    rows = [
+        [Cell(os.path.relpath(r["source"], root), "bad"), r["reason"].removeprefix(f"{r['source']}: ")]
+        for r in failed[:_ROWS]
+    ]
     page.table(["input", "reason"], rows, _rest(len(failed), "Tried again by the next run."))
-
-
-def _input(record: records.Record) -> str:
-    return Path(record["source"]).name
 
 
 def _rest(count: int, text: str = "") -> str:
@@ -219,36 +223,41 @@ def _times(page: Page, done: Sequence[records.Record]) -> None:
 
 def _all(page: Page, made: Sequence[records.Record]) -> None:
     page.section("Volumes")
-    header = ["output", "state", "size", "spacing", "type", "checks", "read ms", "resample ms", "write ms"]
-    page.table(header, [_cells(r) for r in made[:_ROWS]], _rest(len(made)))
+    header = ["output", "state", "size", "spacing", "type", "checks", "ms"]
+    text = "Milliseconds are those to read, resample and write."
+    page.table(header, [_cells(r) for r in made[:_ROWS]], _rest(len(made), text))
 
 
 def _cells(record: records.Record) -> list[str | Cell]:
     kind = record["kind"]
-    first = [Cell(record["name"], link=_link(record["name"]) if kind in ("done", "as before") else "")]
-    state = Cell(_LABELS[kind], _STATE[kind])
+    first = [Cell(record["name"], link=quote(record["name"]) if kind in ("done", "as before") else "")]
+    state = Cell(kind.split()[-1], _STATE[kind])
     if "after" not in record:
-        return [*first, state, "", "", "", "", *_milliseconds(record)]
+        return [*first, state, "", "", "", "", _milliseconds(record)]
     before, after = record["before"], record["after"]
-    type_ = before["type"] if before["type"] == after["type"] else f"{before['type']} → {after['type']}"
+    types = [_short(g["type"]) for g in (before, after)]
     clean = items.is_clean(record["checks"]) and not record.get("warnings")
     return [
         *first, state, f"{_times_sign(before['size'])} → {_times_sign(after['size'])}",
-        f"{_times_sign(before['spacing'])} → {_times_sign(after['spacing'])}", type_,
-        Cell("passed", "good") if clean else Cell("see above", "warn"), *_milliseconds(record),
+        f"{_times_sign(before['spacing'])} → {_times_sign(after['spacing'])}", " → ".join(dict.fromkeys(types)),
+        Cell("passed", "good") if clean else Cell("see above", "warn"), _milliseconds(record),
     ]  # fmt: skip
 
 
-def _link(name: str) -> str:
-    from urllib.parse import quote
-
-    return quote(name)
+def _short(pixel_type: str) -> str:
+    """SimpleITK's "vector of 8-bit unsigned integer" as "uint8 vector"."""
+    scalar = re.sub(
+        r"^(\d+)-bit (unsigned |signed )?(integer|float)$",
+        lambda m: {"unsigned ": "u"}.get(m[2], "") + {"integer": "int"}.get(m[3], m[3]) + m[1],
+        pixel_type.removeprefix("vector of "),
+    )
+    return f"{scalar} vector" if pixel_type.startswith("vector") else scalar
 
 
 def _times_sign(values: Sequence[float]) -> str:
     return " x ".join(f"{v:.4g}" if isinstance(v, float) else str(v) for v in values)
 
 
-def _milliseconds(record: records.Record) -> list[str]:
+def _milliseconds(record: records.Record) -> str:
     seconds = record.get("seconds", {})
-    return [f"{seconds[stage] * 1000:.3g}" if stage in seconds else "" for stage in _STAGES]
+    return ", ".join(f"{seconds[stage] * 1000:.0f}" for stage in _STAGES if stage in seconds)
