@@ -263,10 +263,10 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     if not isinstance(image, sitk.Image):
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
-    with replacing(target, overwrite) as partial, _quiet(), _failure(Path(path), "cannot be written"):
-        with _full_disk(target):
-            sitk.WriteImage(image, str(partial))
-            _check_written(partial, image)
+    failure = _failure(Path(path), "cannot be written")
+    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
+        sitk.WriteImage(image, str(partial))
+        _check_written(partial, image)
 
 
 @contextlib.contextmanager

@@ -144,7 +144,7 @@ def test_volumes_are_the_single_commands_and_failures_are_listed(folder, tmp_pat
     assert rows["a.nii.gz"]["extent_kept"] == rows["a.nii.gz"]["in_range"] == "True"
     assert rows["cut.nii.gz"]["state"] == "failed"
     assert "gzip" in rows["cut.nii.gz"]["reason"]
-    page = (out / "report.html").read_text()
+    page = (out / "report.html").read_text(encoding="utf-8")
     assert "gzip stream is damaged" in page
     assert page.count("data:image/png") == 3
 

@@ -18,7 +18,7 @@ import pytest
 import SimpleITK as sitk
 
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
-psutil = pytest.importorskip("psutil")
+import psutil
 
 from gpuresample import jobs
 from gpuresample.jobs import Settings
@@ -233,7 +233,7 @@ def small_disk(folder, size):
 def test_a_full_disk_stops_the_run_and_nothing_is_torn(cohort, tmp_path):
     (tmp_path / "out").mkdir()
     one = max(p.stat().st_size for p in results(cohort / "alone")[0])
-    prefix, kept = small_disk(tmp_path / "out", int(3.5 * one))
+    prefix, kept = small_disk(tmp_path / "out", (1 << 20) + int(5.5 * one))
     code, text, err = ended(start(cohort / "in", tmp_path / "out", "--workers", "1", prefix=prefix))
     assert code == 1
     assert "stopped: the disk is full" in err

@@ -197,7 +197,7 @@ def _pictures(page: Page, made: Sequence[records.Record]) -> None:
     # Those that deserve a look come first.
     have.sort(key=lambda r: r["kind"] != "failed" and items.is_clean(r["checks"]))
     page.section("Pictures")
-    page.text("Left the middle slice of the input, right the result at the same place, in the same grey values.")
+    page.text("Left a slice of the input, right the result at the same place, in the same grey values.")
     page.pictures([Picture.of(thumbnails.unpacked(r["thumbnail"]), r["name"]) for r in have[:_PICTURES]])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,9 @@ _GAP_GREY = 128
 
 
 def packed(image: SimpleITK.Image, result: SimpleITK.Image) -> Packed:
-    """The middle slice of a volume, and the slice of its result at the same place, side by side.
+    """A slice of a volume, and the slice of its result at the same place, side by side.
+
+    It is the middle slice, unless that is all of one value and another one is not.
 
     Both have the same window of grey values, and pixels that are square in space.
 
@@ -38,9 +41,11 @@ def packed(image: SimpleITK.Image, result: SimpleITK.Image) -> Packed:
     index = [n // 2 for n in image.GetSize()]
     # Of later axes the first.
     index[3:] = [0] * len(index[3:])
+    old = _slice(image, index[2] if len(index) > 2 else 0)
+    if len(index) > 2 and old.min() == old.max():
+        index[2], old = next(((k, s) for k, s in _others(image) if s.min() < s.max()), (index[2], old))
     place = image.TransformIndexToPhysicalPoint(index)
-    other = int(result.TransformPhysicalPointToIndex(place)[2]) if len(index) > 2 else 0
-    old, new = _slice(image, index[2] if len(index) > 2 else 0), _slice(result, other)
+    new = _slice(result, int(result.TransformPhysicalPointToIndex(place)[2]) if len(index) > 2 else 0)
     low, high = _window(old)
     step = max(_extent(image).max(), _extent(result).max()) / SIDE
     panels = [_grey(_squared(pixels, i, step), low, high) for pixels, i in ((old, image), (new, result))]
@@ -66,6 +71,14 @@ def _slice(image: SimpleITK.Image, index: int) -> npt.NDArray[Any]:
     if voxels.ndim == 4:
         voxels = voxels[0]
     return voxels[min(max(index, 0), len(voxels) - 1)] if voxels.ndim == 3 else voxels
+
+
+def _others(image: SimpleITK.Image) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Slices from the middle outwards, not all of a large volume."""
+    n = image.GetSize()[2]
+    for step in range(1, n // 2 + 1, max(1, n // 32)):
+        for k in (n // 2 - step, min(n // 2 + step, n - 1)):
+            yield k, _slice(image, k)
 
 
 def _extent(image: SimpleITK.Image) -> npt.NDArray[np.float64]:
