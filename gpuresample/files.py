@@ -8,11 +8,13 @@ header goes.
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import math
 import os
 import re
 import secrets
+import shutil
 import struct
 import threading
 import warnings
@@ -54,6 +56,9 @@ _FORMATS = {
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
 _HEADER_TOLERANCE = 0.05
+
+# Bytes: a disk with fewer free is full.
+_FULL = 1 << 16
 
 PathLike = str | os.PathLike[str]
 
@@ -249,7 +254,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     FileExistsError
         If the file exists and `overwrite` is False.
     """
-    _check_extension(path)
+    check_extension(path)
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
@@ -312,9 +317,31 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     if not isinstance(image, sitk.Image):
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
-    with replacing(target, overwrite) as partial, _quiet(), _failure(Path(path), "cannot be written"):
+    failure = _failure(Path(path), "cannot be written")
+    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
         sitk.WriteImage(image, str(partial))
         _check_written(partial, image)
+
+
+@contextlib.contextmanager
+def _full_disk(target: Path) -> Iterator[None]:
+    """Say so where that is the reason: ITK writes a short file, with or without an error.
+
+    To be left before that file is removed.
+
+    Raises
+    ------
+    OSError
+        With errno ENOSPC.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if shutil.disk_usage(target.parent).free >= _FULL:
+            raise
+        full = OSError(f"{target}: cannot be written: no space left on the disk")
+        full.errno = errno.ENOSPC
+        raise full from error
 
 
 @contextlib.contextmanager
@@ -324,7 +351,8 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
     """
     ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
-    partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
+    stem = target.name[: len(target.name) - len(ending)][:40]
+    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
         to_disk(partial)
@@ -336,8 +364,21 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     folder_to_disk(target.parent)
 
 
-def _check_extension(path: PathLike) -> None:
-    """Refuse extensions that volumes are not written with."""
+def is_partial_of(name: str, target: str) -> bool:
+    """Whether a file of this name is what `replacing` writes to on behalf of a file named `target`."""
+    ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
+    stem = target[: len(target) - len(ending)][:40]
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
+
+
+def check_extension(path: PathLike) -> None:
+    """Refuse extensions that volumes are not written with.
+
+    Raises
+    ------
+    ValueError
+        With the extension and what is allowed.
+    """
     name = Path(path).name
     if name.endswith(WRITABLE) and name not in WRITABLE:
         return

@@ -18,7 +18,7 @@ import gpuresample as gr
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 pytest.importorskip("rich", reason="the command line is the extra gpuresample[cli]")
 
-from gpuresample import demo, files, phantom
+from gpuresample import demo, files, jobs, phantom
 from gpuresample.cli import console, main, options
 
 
@@ -267,7 +267,7 @@ def test_failures_while_running_leave_nothing(run, ct, tmp_path, monkeypatch):
         (KeyError("x"), 1),
         (KeyboardInterrupt(), 130),
     ):
-        monkeypatch.setattr(gr, "resample", raising(error), raising=False)
+        monkeypatch.setattr(jobs, "resample", raising(error))
         got, out, _ = run("resample", ct, tmp_path / "o.nii", "--spacing", 2)
         assert (got, out) == (code, "")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["ct.nii.gz"]
@@ -527,9 +527,9 @@ def test_interrupting_leaves_nothing(ct, tmp_path, moment):
     script = f"""
         import sys, time
         import SimpleITK as sitk
-        import gpuresample as gr
+        from gpuresample import jobs
         from gpuresample.cli import main
-        module, name = (gr, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
+        module, name = (jobs, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
         true = getattr(module, name)
         def slow(*arguments, **keywords):
             result = true(*arguments, **keywords)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
 import typer
 
 import gpuresample as gr
-from gpuresample import files
+from gpuresample import files, jobs
 from gpuresample.cli import console, options
 from gpuresample.conventions import NAMES
 
@@ -93,84 +94,25 @@ def resample(
 
         gpuresample resample labels.nii.gz labels-on-ct.nii.gz --like ct.nii.gz --interpolation nearest
     """
-    files.check_output(target, overwrite)
-    keywords: dict[str, Any] = {
-        "spacing": options.one_or_all("--spacing", spacing),
-        "size": options.numbers("--size", size, int),
-        "interpolation": interpolation,
-        "anchor": anchor,
-        "boundary": boundary,
-        "antialias": _antialias(antialias),
-        "default_value": options.number("--default-value", default_value),
-        "rounding": rounding,
-        "convention": convention,
-        "dtype": dtype,
-        "device": device,
-    }
+    settings = options.settings(
+        spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
+        boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
+        dtype=dtype, device=device, series=series,
+    )  # fmt: skip
+    if threads is not None:
+        gr.set_num_threads(threads)
     with console.Phases() as phases:
-        with phases.phase("read", f"reading {source.name}"), console.native_stderr_hidden():
-            keywords["like"] = None if like is None else grid_of_file(like)
-            keywords["transform"] = None if transform is None else read_transform(transform)
-            # A folder has no header of its own. Of a file, arguments are refused before its voxels are read.
-            image = files.read(source, series) if source.is_dir() else None
-            header = files.header(source) if image is None else files.Header.of(image)
-            plan = gr.plan(_stand_in(source, header), **keywords)
-            if plan.dtype == np.float16:
-                raise ValueError("--dtype float16: files have no such voxels; take float32")
-            if image is None:
-                image = files.read(source, series)
-        if threads is not None:
-            gr.set_num_threads(threads)
-        with phases.phase("resample", f"resampling {console.times(header.size)}"):
-            result = gr.resample(image, **keywords)
-        del image
-        with phases.phase("write", f"writing {target.name}"), console.native_stderr_hidden():
-            files.write(result, target, overwrite)
-    _report(source, header, target, files.Header.of(result), phases)
 
+        @contextlib.contextmanager
+        def stage(name: str, header: files.Header | None) -> Iterator[None]:
+            doing = {"read": f"reading {source.name}", "write": f"writing {target.name}"}
+            hidden = contextlib.nullcontext() if name == "resample" else console.native_stderr_hidden()
+            size = "" if header is None else console.times(header.size)
+            with phases.phase(name, doing.get(name, f"resampling {size}")), hidden:
+                yield
 
-def _antialias(text: str | None) -> bool | float | list[float]:
-    if text is None or not text.strip():
-        return text is not None
-    sigma = options.one_or_all("--antialias", text)
-    assert sigma is not None
-    return sigma
-
-
-def grid_of_file(path: Path) -> gr.Grid:
-    """The grid of a volume; of a series, its files are read to know it."""
-    header = files.Header.of(files.read(path)) if path.is_dir() else files.header(path)
-    d = min(header.dimension, 3)
-    direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]
-    return gr.Grid(header.size[:d], header.spacing[:d], header.origin[:d], tuple(direction.ravel().tolist()))
-
-
-def read_transform(path: Path) -> Any:
-    """The transform in a file, as the class that it is of."""
-    import SimpleITK as sitk
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
-        # The call answers with the general class; the one in the file knows what it is.
-        return sitk.ReadTransform(str(path)).Downcast()
-    except RuntimeError as error:
-        raise OSError(f"{path}: is no transform that SimpleITK reads") from error
-
-
-def _stand_in(path: Path, header: files.Header) -> gr.Volume:
-    """A volume of the file's type and geometry whose memory is never touched, to check arguments on."""
-    d = min(header.dimension, 3)
-    direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]
-    shape = ((header.components,) if header.components else ()) + header.size[::-1]
-    try:
-        if header.dimension > 4:
-            raise ValueError(f"image must have 2, 3 or 4 dimensions, got {header.dimension}")
-        return gr.Volume(
-            np.empty(shape, header.dtype), header.spacing[:d], header.origin[:d], direction.ravel().tolist()
-        )
-    except (TypeError, ValueError) as error:
-        raise OSError(f"{path}: cannot be resampled: {error}") from error
+        old, new = jobs.run(source, target, settings, overwrite, stage)
+    _report(source, old, target, new, phases)
 
 
 def _report(source: Path, old: files.Header, target: Path, new: files.Header, phases: console.Phases) -> None:

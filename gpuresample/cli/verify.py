@@ -15,8 +15,8 @@ import gpuresample as gr
 from gpuresample import files
 from gpuresample.bench import measure
 from gpuresample.cli import console, options
-from gpuresample.cli.resample import grid_of_file, read_transform
 from gpuresample.containers import unwrap
+from gpuresample.jobs import grid_of_file, read_transform
 from gpuresample.verification import INTERPOLATIONS, VOXELS, Verification
 from gpuresample.verification.pairs import FILTERS
 from gpuresample.verification.results import HEADER

@@ -1,13 +1,19 @@
-"""Volumes larger than memory: dask and zarr arrays, block by block. See docs/tiles.md."""
+"""Past one machine and past memory: arrays block by block (docs/tiles.md), and many volumes on Dask workers."""
 
 from __future__ import annotations
 
 import importlib
 from typing import Any
 
-_HOMES = {"block_bytes": "blocks", "lazy": "blocks"}
+_HOMES = {
+    "Outcome": "outcomes",
+    "Progress": "outcomes",
+    "batch": "batches",
+    "block_bytes": "blocks",
+    "lazy": "blocks",
+}
 
-__all__ = ["block_bytes", "lazy"]
+__all__ = ["Outcome", "Progress", "batch", "block_bytes", "lazy"]
 
 
 def __getattr__(name: str) -> Any:
