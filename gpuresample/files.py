@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import gzip
+import locale
 import math
 import os
 import re
@@ -435,17 +436,22 @@ def _executed(reader: Any, check: Any) -> SimpleITK.Image:
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_before = True
+_locale_before = ""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process."""
-    global _quiet_depth, _quiet_before
+    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process.
+
+    So is the locale, which ITK's reader of .vtk leaves at "C" where a file ends too early: it is put back.
+    """
+    global _quiet_depth, _quiet_before, _locale_before
     from SimpleITK import ProcessObject
 
     with _quiet_lock:
         if _quiet_depth == 0:
             _quiet_before = ProcessObject.GetGlobalWarningDisplay()
+            _locale_before = locale.setlocale(locale.LC_ALL)
             ProcessObject.SetGlobalWarningDisplay(False)
         _quiet_depth += 1
     try:
@@ -455,6 +461,8 @@ def _quiet() -> Iterator[None]:
             _quiet_depth -= 1
             if _quiet_depth == 0:
                 ProcessObject.SetGlobalWarningDisplay(_quiet_before)
+                if locale.setlocale(locale.LC_ALL) != _locale_before:
+                    locale.setlocale(locale.LC_ALL, _locale_before)
 
 
 @contextlib.contextmanager
