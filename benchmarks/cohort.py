@@ -25,6 +25,7 @@ import numpy as np
 
 from benchmarks import real
 from gpuresample.bench import measure, tables
+from gpuresample.engines.pool import cores
 from gpuresample.jobs import Settings, run
 
 SPACING = (1.0, 1.0, 2.0)
@@ -150,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         runs = [start(source, out, args.workers, end) for end in ends]
         equal, different, alone = compare(source, out, names)
         inputs = sum((source / name).stat().st_size for name in names)
-    info = measure.machine(measure.affinity())
+    info = measure.machine(cores())
     _print(runs, args, inputs, equal, different, alone, info)
     content: dict[str, Any] = {
         "machine": info, "runs": [vars(r) for r in runs], "equal": equal, "different": different, "alone": alone,

@@ -9,24 +9,23 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import locale
 import math
 import os
 import re
 import secrets
 import shutil
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from gpuresample import completeness, disk
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -185,7 +184,7 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             reader = _opened(path)
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
-        check = pool.submit(_check_complete, path, *expected)
+        check = pool.submit(completeness.check, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
         return image
@@ -204,14 +203,19 @@ def in_parts(path: PathLike) -> Header | None:
     """
     path = Path(path)
     found = header(path)
-    if found.format not in ("NIfTI", "MetaImage") or found.components or found.dimension > 3 or _is_gzip(path):
+    if (
+        found.format not in ("NIfTI", "MetaImage")
+        or found.components
+        or found.dimension > 3
+        or completeness.is_gzip(path)
+    ):
         return None
     with open(path, "rb") as file:
         compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
     # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.
     if compressed or os.path.getsize(path) < found.nbytes:
         return None
-    _check_complete(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
+    completeness.check(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
     return found
 
 
@@ -356,13 +360,13 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
     try:
         yield partial
-        to_disk(partial)
+        disk.to_disk(partial)
         if not overwrite and target.exists():
             raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    folder_to_disk(target.parent)
+    disk.folder_to_disk(target.parent)
 
 
 def is_partial_of(name: str, target: str) -> bool:
@@ -411,8 +415,8 @@ def _opened(path: Path) -> Any:
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        if _is_gzip(path):
-            _unzipped(path)  # says so where that is the reason
+        if completeness.is_gzip(path):
+            completeness.unzipped(path)  # says so where that is the reason
         raise
     return reader
 
@@ -540,100 +544,6 @@ def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
         )
 
 
-def _check_complete(path: Path, image_io: str, voxel_bytes: int) -> None:
-    """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
-
-    Uses nothing of ITK, so that it can run while ITK reads.
-
-    Raises
-    ------
-    OSError
-        With what is missing.
-    """
-    if _is_gzip(path):
-        head, length = _unzipped(path)
-    else:
-        with open(path, "rb") as file:
-            head, length = file.read(1024), os.path.getsize(path)
-            if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
-                raise OSError(f"{path}: the file ends early: pages are missing")
-    needed = _needed_length(image_io, voxel_bytes, head)
-    if length < needed:
-        raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _unzipped(path: Path) -> tuple[bytes, int]:
-    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
-    try:
-        with gzip.open(path) as file:
-            head = file.read(1024)
-            length = len(head)
-            while block := file.read(1 << 20):
-                length += len(block)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
-    return head, length
-
-
-def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
-    """Bytes a file must have; 0 where the format's own reader refuses short files."""
-    match image_io:
-        case "NiftiImageIO":
-            return _nifti_length(head)
-        case "MRCImageIO":
-            return 1024 + voxel_bytes
-        case "GiplImageIO":
-            return 256 + voxel_bytes
-        case "VTKImageIO" if b"\nBINARY" in head:
-            start = re.search(rb"\n(SCALARS.*\nLOOKUP_TABLE|VECTORS|TENSORS).*\n", head)
-            return voxel_bytes + (start.end() if start else 0)
-    return 0
-
-
-def _nifti_length(head: bytes) -> int:
-    """Bytes of a NIfTI file of one part, from its header; 0 for others."""
-    if len(head) < 348:
-        return 348
-    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-    if head[344:348] == b"n+1\0":
-        dim = struct.unpack_from(order + "8h", head, 40)
-        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
-    elif head[4:8] == b"n+2\0" and len(head) >= 540:
-        dim = struct.unpack_from(order + "8q", head, 16)
-        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
-    else:
-        return 0
-    return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
-
-
-def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:
-    """Whether the chain of pages of a TIFF file stays inside it; its reader would stop at the break."""
-
-    def number(offset: int, code: str) -> int | None:
-        file.seek(offset)
-        data = file.read(struct.calcsize(code))
-        return int(struct.unpack(order + code, data)[0]) if len(data) == struct.calcsize(code) else None
-
-    file.seek(0)
-    order = "<" if file.read(2) == b"II" else ">"
-    big = number(2, "H") == 43
-    start, count_code, entry, link = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    seen: set[int] = set()
-    page = number(start, link)
-    while page and page not in seen:
-        seen.add(page)
-        count = number(page, count_code)
-        if page >= length or count is None:
-            return False
-        page = number(page + struct.calcsize(count_code) + count * entry, link)
-    return page is not None
-
-
 def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     """Read back the header of a file just written, and whether all of it is there.
 
@@ -644,7 +554,7 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     """
     reader = _opened(partial)
     wanted, got = Header.of(image), Header.of(reader)
-    _check_complete(partial, _image_io(reader), got.nbytes)
+    completeness.check(partial, _image_io(reader), got.nbytes)
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(
@@ -658,19 +568,3 @@ def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
     step = np.reshape(h.direction, (h.dimension,) * 2) * np.asarray(h.spacing)
     ends = step.T * (np.asarray(h.size) - 1)[:, None]
     return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])
-
-
-def to_disk(path: Path) -> None:
-    """Bring a file's bytes to disk."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def folder_to_disk(folder: Path) -> None:
-    """Bring a renaming to disk, on systems and file systems where folders can be: elsewhere it is their business."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -26,7 +26,7 @@ def scheduler(tmp_path_factory):
     from distributed import LocalCluster
 
     with LocalCluster(
-        n_workers=1, threads_per_worker=4, processes=True, host="127.0.0.1", memory_limit=0, dashboard_address=None,
+        n_workers=1, threads_per_worker=4, processes=True, host="127.0.0.1", memory_limit=0, dashboard_address=":0",
         local_directory=str(tmp_path_factory.mktemp("dask")), silence_logs="CRITICAL",
     ) as cluster:  # fmt: skip
         yield cluster.scheduler_address

@@ -525,7 +525,7 @@ def test_warnings_are_one_line(data_dir, tmp_path):
 @pytest.mark.parametrize("moment", ["resample", "write"])
 def test_interrupting_leaves_nothing(ct, tmp_path, moment):
     script = f"""
-        import sys, time
+        import signal, sys, time
         import SimpleITK as sitk
         from gpuresample import jobs
         from gpuresample.cli import main
@@ -537,6 +537,8 @@ def test_interrupting_leaves_nothing(ct, tmp_path, moment):
             time.sleep(60)
             return result
         setattr(module, name, slow)
+        # Tests that run in the background of a shell are deaf to it, and so are their children.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         sys.exit(main(["resample", sys.argv[1], sys.argv[2], "--spacing", "2"]))
     """
     command = [sys.executable, "-c", textwrap.dedent(script), str(ct), str(tmp_path / "o.nii.gz")]

@@ -92,6 +92,8 @@ LAYERS = [
     "torchio",
     "nnunet",
     "phantom",
+    "disk",
+    "completeness",
     "files",
     "texts",
     "jobs",

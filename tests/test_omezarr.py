@@ -510,10 +510,7 @@ _MEMORY = """
 import json, sys
 import numpy as np, zarr, gpuresample as gr
 from gpuresample.distributed import layout, omezarr
-
-def peak():
-    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+from gpuresample.bench.child import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])
 gr.set_num_threads(2)
@@ -527,11 +524,12 @@ def make(name, shape):
 keywords = {"levels": 3, "chunks": (32, 64, 64), "memory": limit}
 omezarr.write_pyramid(make("small", (70, 70, 70)), f"{folder}/small.zarr", **keywords)
 z = make("big", (n, 256, 256))
-before, needed = peak(), []
+before, needed = memory_now("VmHWM"), []
 bytes_of = layout.unit_bytes
 layout.unit_bytes = lambda *rest: needed.append(bytes_of(*rest)) or needed[-1]
 omezarr.write_pyramid(z, f"{folder}/big.zarr", **keywords)
-print(json.dumps({"taken": peak() - before, "bound": max(limit, *needed), "whole": 2 * int(np.prod(z.shape))}))
+taken = memory_now("VmHWM") - before
+print(json.dumps({"taken": taken, "bound": max(limit, *needed), "whole": 2 * int(np.prod(z.shape))}))
 """
 
 

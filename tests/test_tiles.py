@@ -438,10 +438,7 @@ import numpy as np, zarr, gpuresample as gr
 from gpuresample import distributed
 from gpuresample.distributed import blocks, chunking
 from gpuresample.engines import pool
-
-def peak():
-    line = next(l for l in open("/proc/self/status") if l.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
+from gpuresample.bench.child import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])
 gr.set_num_threads(2)
@@ -458,7 +455,7 @@ for k in range(0, n, 32):
 def work(image, out):
     return gr.resample(image, size=out.shape, anchor="edge", out=out)
 work(small, make("small out", (30, 50, 90)))  # compiled, and all that is imported
-before = peak()
+before = memory_now("VmHWM")
 out = make("big out", (n * 3 // 4, 200, 300))
 work(z, out)
 plan = gr.plan(z, size=out.shape, anchor="edge")
@@ -466,7 +463,8 @@ c = blocks.lazy_container(z)
 lengths = chunking.grown(chunks, out.shape, 3, 2 * 4 / 3 * 256 / 200 * 256 / 300, chunking.LEAST["zarr"])
 workers = blocks.workers_for(plan, c, lengths)
 bound = workers * distributed.block_bytes(plan, z, lengths, stored=True)
-print(json.dumps({"taken": peak() - before, "bound": bound, "workers": workers, "whole": 2 * int(np.prod(z.shape))}))
+taken = memory_now("VmHWM") - before
+print(json.dumps({"taken": taken, "bound": bound, "workers": workers, "whole": 2 * int(np.prod(z.shape))}))
 """
 
 

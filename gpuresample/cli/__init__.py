@@ -21,7 +21,7 @@ from collections.abc import Sequence
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
-_BATCH = ("dask", "distributed", "locket", "psutil")
+_BATCH = ("dask", "distributed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from gpuresample.cli import console, options
-from gpuresample.conventions import NAMES
+from gpuresample.cli import console, flags, options
 
 if TYPE_CHECKING:
     from gpuresample.distributed import Outcome, Progress
 
-_WHICH, _GRID, _VALUES, _RUN = "Which volumes", "Grid", "Values", "Running"
+_WHICH = "Which volumes"
 _SHOWN = 10  # failures on the screen; the report has all
 
 
@@ -43,60 +42,33 @@ def batch(
         str | None,
         typer.Option("--format", metavar="EXT", help="Of results, such as .nrrd; the input's unless given."),
     ] = None,
-    spacing: Annotated[
-        str | None,
-        typer.Option(metavar="X Y Z", help="New spacing, or one number for all axes.", rich_help_panel=_GRID),
-    ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="X Y Z", help="New size in voxels.", rich_help_panel=_GRID)
-    ] = None,
-    like: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the grid of this volume.", rich_help_panel=_GRID)
-    ] = None,
-    anchor: Annotated[
-        str, typer.Option(help="What stays aligned: first, edge or center.", rich_help_panel=_GRID)
-    ] = "first",
-    transform: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="From output to input points.", rich_help_panel=_GRID)
-    ] = None,
-    interpolation: Annotated[
-        str, typer.Option(help="As of `gpuresample resample`.", rich_help_panel=_VALUES)
-    ] = "bspline",
-    boundary: Annotated[
-        str | None, typer.Option(help="nearest, reflect, mirror, constant.", rich_help_panel=_VALUES)
-    ] = None,
-    antialias: Annotated[
-        str | None,
-        typer.Option(metavar="[SIGMA ...]", help="Blur axes that shrink.", rich_help_panel=_VALUES),
-    ] = None,
-    default_value: Annotated[
-        str, typer.Option(metavar="NUMBER", help="Value outside the input.", rich_help_panel=_VALUES)
-    ] = "0",
-    rounding: Annotated[
-        str, typer.Option(help="Of integers: nearest or truncate.", rich_help_panel=_VALUES)
-    ] = "nearest",
-    convention: Annotated[
-        str | None,
-        typer.Option(help=f"Follow another library: {', '.join(NAMES)}.", rich_help_panel=_VALUES),
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=_VALUES)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
+    spacing: flags.Spacing = None,
+    size: flags.Size = None,
+    like: flags.Like = None,
+    anchor: flags.Anchor = "first",
+    transform: flags.Transform = None,
+    interpolation: flags.Interpolation = "bspline",
+    boundary: flags.Boundary = None,
+    antialias: flags.Antialias = None,
+    default_value: flags.DefaultValue = "0",
+    rounding: flags.Rounding = "nearest",
+    convention: flags.Convention = None,
+    dtype: flags.Dtype = None,
+    device: flags.Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes; one per GPU, or per 4 cores, unless given.", rich_help_panel=_RUN),
+        typer.Option(min=1, help="Processes; one per GPU, or per 4 cores, unless given.", rich_help_panel=flags.RUN),
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask cluster's, such as tcp://host:8786.", rich_help_panel=_RUN),
+        typer.Option(metavar="ADDRESS", help="A Dask cluster's, such as tcp://host:8786.", rich_help_panel=flags.RUN),
     ] = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are not this batch's.", rich_help_panel=_RUN)
+        bool, typer.Option("--overwrite", help="Replace files that are not this batch's.", rich_help_panel=flags.RUN)
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Read again what is done, and compare its content.", rich_help_panel=_RUN),
+        typer.Option("--verify", help="Read again what is done, and compare its content.", rich_help_panel=flags.RUN),
     ] = False,
 ) -> None:
     """Resample the volumes of a folder into another folder.

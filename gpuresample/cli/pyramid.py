@@ -12,12 +12,12 @@ import typer
 
 import gpuresample as gr
 from gpuresample import files
-from gpuresample.cli import console, filtering, options, pyramid_zarr
+from gpuresample.cli import console, filtering, flags, options, pyramid_zarr
 
 if TYPE_CHECKING:
     import SimpleITK
 
-_VALUES, _ZARR, _RUN = "Values", "OME-Zarr", "Running"
+_ZARR = "OME-Zarr"
 _ABREAST = 5  # levels in one row of the picture
 _ELSE = ".nii.gz"  # the extension where the input's own is not written
 
@@ -68,12 +68,10 @@ def pyramid(
         typer.Option(
             metavar="RULE | X Y Z",
             help="Of each step's blur: auto, itk, skimage, cardoso, or numbers in voxels of the level before.",
-            rich_help_panel=_VALUES,
+            rich_help_panel=flags.VALUES,
         ),
     ] = "auto",
-    rounding: Annotated[
-        str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=_VALUES)
-    ] = "nearest",
+    rounding: flags.Rounding = "nearest",
     chunks: Annotated[
         str | None,
         typer.Option(metavar="Z Y X", help="Voxels of a chunk; 64 64 64 unless given.", rich_help_panel=_ZARR),
@@ -86,12 +84,12 @@ def pyramid(
         str | None,
         typer.Option(metavar="X Y Z", help="Of an IN that is a bare zarr array, in mm.", rich_help_panel=_ZARR),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
-    series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=_RUN)
-    ] = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=_RUN)] = False,
+    device: flags.Device = "auto",
+    threads: flags.Threads = None,
+    series: flags.Series = None,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=flags.RUN)
+    ] = False,
 ) -> None:
     """Write a pyramid: `NAME_level0` is the finest level, `NAME_levels.png` shows them all; or one OME-Zarr image.
 

@@ -18,7 +18,7 @@ from typing import Any
 from distributed import Client, LocalCluster, WorkerPlugin
 
 from gpuresample.distributed import items
-from gpuresample.engines.pool import get_num_threads
+from gpuresample.engines.pool import cores, get_num_threads
 
 # Volumes under way in a worker: one is read, one resampled, one written, one in reserve.
 AT_ONCE = 4
@@ -156,7 +156,7 @@ class _Prepare(WorkerPlugin):  # type: ignore[misc]
         """Called by Dask in the worker."""
         share = self.hosts.get(worker.host, self.share) if self.hosts else self.share
         gpu = self.gpus[int(worker.name) % len(self.gpus)] if self.gpus else None
-        items.prepare(self.threads or max(1, items.cores() // share), share, gpu, self.log)
+        items.prepare(self.threads or max(1, cores() // share), share, gpu, self.log)
 
 
 def _check(client: Any, folder: Path) -> None:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample import files, jobs
+from gpuresample.containers.voxels import available_memory
 from gpuresample.distributed import records, thumbnails
 from gpuresample.distributed.inputs import Item
 from gpuresample.engines.pool import set_num_threads
@@ -95,17 +96,11 @@ def prepare(threads: int, share: int, gpu: str | None = None, log: str | None = 
         os.close(sink)
 
 
-def cores() -> int:
-    """That this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _free_memory() -> int:
     """Bytes that are free on this machine, or in the container around this process."""
-    import psutil
     from distributed.system import MEMORY_LIMIT
 
-    return int(min(psutil.virtual_memory().available, MEMORY_LIMIT))
+    return int(min(available_memory(), MEMORY_LIMIT))
 
 
 def run(item: Item, identity: records.Record, root: str, overwrite: bool, picture: bool) -> records.Record:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import files, pyramids
+from gpuresample import disk, files, pyramids
 from gpuresample.containers import Volume, unwrap
 from gpuresample.distributed import blocks, chunking, layout, ngff, volumes, zarrs
 from gpuresample.distributed.blocks import Index, Job, Slices
@@ -293,7 +293,7 @@ def _to_disk(array: Any, block: Slices) -> None:
     for index in itertools.product(*(range(b.start // u, -(-b.stop // u)) for b, u in zip(block, unit, strict=True))):
         path = root / array.metadata.encode_chunk_key(index)
         if path.exists():
-            files.to_disk(path)
+            disk.to_disk(path)
 
 
 def _made(

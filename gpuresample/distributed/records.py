@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gpuresample import files
+from gpuresample import disk, files
 
 Record = dict[str, Any]
 
@@ -180,16 +180,10 @@ def locked(folder: Path) -> Iterator[str]:
     BlockingIOError
         If another run works on it, with its process and machine.
     """
-    import locket
-
     owner = folder / "owner.json"
-    lock = locket.lock_file(str(folder / "lock"), timeout=0)
-    try:
-        lock.acquire()
-    except locket.LockError:
-        raise BlockingIOError(
-            f"{folder.parent}: another batch works on this folder ({_named(_owner(owner))})"
-        ) from None
+    lock = disk.lock(folder / "lock")
+    if lock is None:
+        raise BlockingIOError(f"{folder.parent}: another batch works on this folder ({_named(_owner(owner))})")
     try:
         before = _owner(owner)
         # Locks of some network file systems hold on one machine only.
@@ -205,7 +199,7 @@ def locked(folder: Path) -> Iterator[str]:
         finally:
             owner.unlink(missing_ok=True)
     finally:
-        lock.release()
+        os.close(lock)
 
 
 def _owner(path: Path) -> Record:

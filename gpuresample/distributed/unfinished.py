@@ -6,13 +6,12 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from gpuresample import files
+from gpuresample import disk, files
 
 Step = tuple[int, ...]
 
@@ -115,7 +114,7 @@ def unfinished(target: Path, job: Mapping[str, Any], overwrite: bool = False) ->
             _remove(folder / _REPLACED)
             os.rename(target, folder / _REPLACED)
         os.rename(work.result, target)
-        files.folder_to_disk(target.parent)
+        disk.folder_to_disk(target.parent)
         shutil.rmtree(folder, ignore_errors=True)
     finally:
         work._close()
@@ -130,26 +129,16 @@ def _remove(entry: Path) -> None:
 
 
 def _locked(folder: Path, target: Path) -> int:
-    """An open file that no other process has; the system lets go of it whatever ends this one."""
+    """The lock of a folder that is there and stays."""
     while True:
         folder.mkdir(exist_ok=True)
         path = folder / _LOCK
         try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+            descriptor = disk.lock(path)
         except FileNotFoundError:
             continue  # the other one has just finished and removed the folder
-        try:
-            if sys.platform == "win32":
-                import msvcrt
-
-                msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-            else:
-                import fcntl
-
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            raise BlockingIOError(f"{target}: another process is writing it") from None
+        if descriptor is None:
+            raise BlockingIOError(f"{target}: another process is writing it")
         with contextlib.suppress(FileNotFoundError):
             if os.path.samestat(os.fstat(descriptor), os.stat(path)):
                 return descriptor
@@ -161,5 +150,5 @@ def _to_disk(folder: Path) -> None:
     for place, _, names in os.walk(folder):
         for name in names:
             if name.endswith(".json"):
-                files.to_disk(Path(place, name))
-        files.folder_to_disk(Path(place))
+                disk.to_disk(Path(place, name))
+        disk.folder_to_disk(Path(place))

@@ -10,6 +10,7 @@ import numpy as np
 
 from gpuresample.engines.contract import Branch, Gather, Majority, Separable, Store, Work
 from gpuresample.engines.cpu_gather import ROWS_AT_ONCE
+from gpuresample.engines.cpu_means import sums_of
 from gpuresample.engines.cpu_tables import tiling
 from gpuresample.engines.packing import accumulator
 
@@ -43,6 +44,9 @@ def scratch_bytes(
         total += n_src * src.itemsize
     if store.exact and src != dst:
         total += n_src * (dst.itemsize + CONVERSION_BYTES)
+    if isinstance(work, Separable) and (sums := sums_of(work, src.newbyteorder("="), dst, store)) is not None:
+        row = work.tables[2]
+        return total + threads * 2 * row.n_dst * row.n_taps * sums.itemsize
     if store.divisor != 1:
         total += n_dst * (8 + CONVERSION_BYTES)
     if np.float16 in (src, dst):
