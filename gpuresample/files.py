@@ -355,9 +355,7 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
 
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
     """
-    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
-    stem = target.name[: len(target.name) - len(ending)][:40]
-    partial = target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
+    partial = partial_beside(target)
     try:
         yield partial
         disk.to_disk(partial)
@@ -369,8 +367,15 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     disk.folder_to_disk(target.parent)
 
 
+def partial_beside(target: Path) -> Path:
+    """A new name beside `target`, of the same format, for what is not to have its name yet."""
+    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
+    stem = target.name[: len(target.name) - len(ending)][:40]
+    return target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
+
+
 def is_partial_of(name: str, target: str) -> bool:
-    """Whether a file of this name is what `replacing` writes to on behalf of a file named `target`."""
+    """Whether a file of this name is what `partial_beside` calls one on behalf of a file named `target`."""
     ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
     stem = target[: len(target) - len(ending)][:40]
     return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None

@@ -13,7 +13,7 @@ from cli_support import refused, volume
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
 
 from gpuresample import jobs
-from gpuresample.distributed import batch, inputs, records, thumbnails
+from gpuresample.distributed import batch, inputs, items, records, thumbnails
 from gpuresample.jobs import Settings
 
 TWO = Settings(spacing=(1.6, 1.6, 3.0))
@@ -278,3 +278,23 @@ def test_thumbnails_are_what_they_show(size):
     middle = sitk.GetArrayViewFromImage(image)[6] if len(size) == 3 else sitk.GetArrayViewFromImage(image)
     low, high = np.percentile(middle, (0.5, 99.5))
     assert pixels[0, 0] == int(np.clip((middle[0, 0] - low) / (high - low), 0, 1) * 255)
+
+
+# What a worker does
+
+
+def test_a_volume_that_is_run_again_finds_its_own_result(folder, tmp_path, monkeypatch):
+    """As Dask runs it again, if a worker dies between the last byte and the answer."""
+    monkeypatch.setattr(items, "_listen", lambda: None)
+    (made,) = inputs.items(folder, tmp_path / "out", TWO, pattern="a.nii.gz")
+    ask = (made, TWO.identity(), str(tmp_path / "out"), False, False)
+    first, again = items.run(*ask), items.run(*ask)
+    assert (first["kind"], again["kind"]) == ("done", "done")
+    assert again["output"] == first["output"]
+    target = tmp_path / "out" / "a.nii.gz"
+    target.write_bytes(b"somebody else's")
+    last = items.run(*ask)
+    assert last["kind"] == "failed"
+    assert "has come into being meanwhile" in last["reason"]
+    assert target.read_bytes() == b"somebody else's"
+    assert tree(tmp_path / "out") == ["a.nii.gz"]

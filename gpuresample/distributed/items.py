@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import filecmp
 import os
 import signal
 import sys
@@ -157,7 +158,7 @@ class _Work:
         target.parent.mkdir(parents=True, exist_ok=True)
         before = records.stamp(source)
         digest = _Background(lambda: records.content(source))
-        old, new = jobs.run(source, target, self.item.settings, overwrite, self.stage, self.look)
+        old, new = self._run(source, target, overwrite)
         if (after := records.stamp(source)) != before and os.path.realpath(source) != str(target):
             raise OSError(f"{source}: was changed while it was read (was {before[0]:,} bytes, is {after[0]:,})")
         self.record |= {"before": _geometry(old), "after": _geometry(new), "voxel_bytes": old.nbytes}
@@ -166,6 +167,22 @@ class _Work:
         self.record["output"] = {"stamp": records.stamp(target), "hash": records.content(target)}
         if self.picture or not is_clean(self.record["checks"]):
             self.record["thumbnail"] = self.thumbnail
+
+    def _run(self, source: Path, target: Path, overwrite: bool) -> tuple[files.Header, files.Header]:
+        """The volume to its file; one that is there although it must not be replaced, is to have the same bytes.
+
+        Dask runs a volume again if its worker dies before the answer was fetched: its result is there then, whole.
+        """
+        if overwrite or not target.exists():
+            return jobs.run(source, target, self.item.settings, overwrite, self.stage, self.look)
+        again = files.partial_beside(target)
+        try:
+            headers = jobs.run(source, again, self.item.settings, True, self.stage, self.look)
+            if not filecmp.cmp(again, target, shallow=False):
+                raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
+        finally:
+            again.unlink(missing_ok=True)
+        return headers
 
     @contextlib.contextmanager
     def stage(self, name: str, header: files.Header | None) -> Iterator[None]:
