@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -62,6 +62,12 @@ gaussian: $(VENV)/.bench ## blurs against sigma, fused downsampling, blocks: aga
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)
 
+reliability: $(VENV)/.test ## batches killed, interrupted, starved of disk, crowded
+	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/test_reliability.py $(ARGS)
+
+cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the single command bit for bit
+	$(BIN)/python -m benchmarks.cohort $(ARGS)
+
 compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
 	@command -v nvcc >/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
 	$(BIN)/python -m benchmarks.compile_table $(ARGS)
@@ -70,6 +76,9 @@ compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: reg
 PY ?= python3
 gpu: ## all that needs a GPU: tests, sanitizers, kernel timings; make gpu PY=/path/to/python3
 	$(PY) -m benchmarks.gpu $(ARGS)
+
+tiles: $(VENV)/.bench ## a volume of 8 GB to an OME-Zarr pyramid: time and peak memory
+	$(BIN)/python -m benchmarks.tiles $(ARGS)
 
 orders: $(VENV)/.bench ## the cost rule that orders the passes, against the clock
 	$(BIN)/python -m benchmarks.orders $(ARGS)

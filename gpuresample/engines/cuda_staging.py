@@ -10,14 +10,14 @@ import itertools
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample import work as works
-from gpuresample.engines.contract import Combiner, Gather, Range, Store, Work
+from gpuresample.engines.contract import Combiner, Gather, Range, Separable, Store, Work
 from gpuresample.engines.cuda_combining import StagedCombiner
 from gpuresample.engines.cuda_footprint import footprint
 from gpuresample.engines.cuda_runtime import Runtime, scratch_from
@@ -207,6 +207,9 @@ class Cut:
     whole: Block = field(init=False)
 
     def __post_init__(self) -> None:
+        if isinstance(self.work, Separable):
+            # The device runs the tables: parts need not read what a shortcut would.
+            self.work = replace(self.work, shortcut=())
         z, y, x = self.dst.shape[-3:]
         self.whole = ((0, z), (0, y), (0, x))
 
