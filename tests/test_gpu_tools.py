@@ -33,7 +33,7 @@ def test_the_timings_run_on_the_host(tmp_path, capsys):
     assert [p["interpolation"] for p in facts["planes"]] == list(kernels.PLANES)
     assert all(p["bytes_fused"] < p["bytes_apart"] and p["fused"] > 0 < p["apart"] for p in facts["planes"])
     text = (tmp_path / "kernels.md").read_text()
-    assert "GAIN is 1.1" in text
+    assert "GAIN is 0.75" in text
     assert text.startswith("# Kernels on host (no GPU), ")
     assert "not a GPU" in text
     assert "reached" not in text
@@ -138,18 +138,19 @@ def test_a_command_is_logged(tmp_path, capfd):
 def test_the_summary_line_counts(monkeypatch):
     import conftest
 
-    def report(when, skipped):
-        return types.SimpleNamespace(keywords={"gpu": 1}, when=when, skipped=skipped)
+    def report(when, skipped, *properties):
+        return types.SimpleNamespace(keywords={"gpu": 1}, when=when, skipped=skipped, user_properties=list(properties))
 
     said = []
-    config = types.SimpleNamespace(stash={conftest.REASON: "no CuPy", conftest.LAUNCHES: 0})
-    reporter = types.SimpleNamespace(
-        stats={"skipped": [report("setup", True)] * 5, "passed": [report("call", False)]}, write_line=said.append
-    )
+    config = types.SimpleNamespace(stash={conftest.REASON: "no CuPy"})
+    # Two workers' tests: every report has the properties that its test had by then.
+    ends = [report("setup", False), *[report("teardown", False, (conftest.LAUNCHES, n)) for n in (3, 4)]]
+    stats = {"skipped": [report("setup", True)] * 5, "passed": [report("call", False)], "": ends}
+    reporter = types.SimpleNamespace(stats=stats, write_line=said.append)
     conftest.pytest_terminal_summary(reporter, config)
     assert said == ["gpu: 5 tests skipped: no CuPy"]
     FAKE.reset()
     monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    config.stash.update({conftest.REASON: "", conftest.LAUNCHES: 7})
+    config.stash[conftest.REASON] = ""
     conftest.pytest_terminal_summary(reporter, config)
     assert said[1] == "gpu: 1 ran on Fake H1, 7 kernel launches, 5 skipped"

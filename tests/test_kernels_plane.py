@@ -375,12 +375,10 @@ def test_one_kernel_is_taken_where_it_is_faster_by_the_estimate(monkeypatch):
     assert steps(work) == [(0,), (1,), (2,)]
 
 
-@pytest.mark.parametrize(("interpolation", "taken"), [("gaussian", True), ("bspline4", False), ("bspline5", False)])
-def test_many_taps_take_two_passes(interpolation, taken):
-    """Their seams are wide: the sums made twice cost more than the bytes saved."""
-    work = reference(interpolation)
-    assert (steps(work) == [(0,), (1, 2)]) is taken
-    assert (len(steps(work)) == 2) is taken
+@pytest.mark.parametrize("interpolation", ["gaussian", "hamming", "bspline3", "bspline4", "bspline5"])
+def test_the_reference_job_takes_one_kernel(interpolation):
+    """As measured: it is faster for all of them, wide seams or not."""
+    assert steps(reference(interpolation)) == [(0,), (1, 2)]
 
 
 def test_where_two_passes_are_kept():

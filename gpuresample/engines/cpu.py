@@ -87,6 +87,9 @@ def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
         source = np.iinfo(src.dtype)
         dst[...] = np.clip(src, max(info.min, source.min), min(info.max, source.max))
         return
+    if src.dtype == np.float16:
+        # Half of the integer types end beyond its range, where a bound would be infinite.
+        src = src.astype(np.float32)
     whole = np.floor(src + 0.5) if rounding == HALF_UP else np.trunc(src) if rounding == TOWARD_ZERO else np.rint(src)
     high, low = whole >= info.max, whole <= info.min
     dst[...] = np.where(high | low | np.isnan(whole), 0, whole)

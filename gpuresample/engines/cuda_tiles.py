@@ -18,11 +18,11 @@ TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
 MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
 # Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
 SHARING = 1.5
-# v4 is taken where it is more than this many times as fast as two passes by `estimate`. No GPU has timed that yet; the
-# table "One kernel for two passes" of `python -m benchmarks.kernels` is what to set it by. In doubt two passes until
-# then: all that v4 reads again counts in full, as if no cache had it, and nothing of what they read again at their own
-# seams; sums weigh as on the GPU that has the fewest. The tenth is for what is not estimated: barriers, occupancy.
-GAIN = 1.1
+# v4 is taken where it is more than this many times as fast as two passes by `estimate`, which is careful: all that v4
+# reads again counts in full, as if no cache had it, nothing of what two passes read again at their own seams does, and
+# sums weigh as on the GPU that has the fewest. On an H200 v4 was 1.5 to 1.8 times as fast for 8 to 38 taps, whose
+# estimates are 1.72 to 0.79 (benchmarks/results/nvidia-h200-2026-11-26/kernels.md): two passes are no faster in any.
+GAIN = 0.75
 # Multiply-adds in float32 while memory moves a byte. By their data sheets GPUs have from 4.8 (A100 80GB: 19.5 TFLOP/s,
 # 2.04 TB/s) by way of 10 (H100 SXM) to 40 (RTX 4090). In float64 most consumer cards have a 64th: arithmetic bounds
 # every pass there, and sums made twice cost what they take.
