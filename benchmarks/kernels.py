@@ -76,17 +76,19 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
     for axis, (lo, hi) in enumerate(work.inside):
         view = view.narrow(1 + axis, *work.tables[axis].source_range())
         target = target.narrow(1 + axis, lo, hi)
-    for axis in work.order:
-        table, last = work.tables[axis], axis == work.order[-1]
-        shape = (*view.shape[: 1 + axis], table.n_dst, *view.shape[2 + axis :])
+    steps = engine.axes.steps(work, view, acc)
+    view = engine.axes.picked(work, steps, view)
+    for axes in steps:
+        last = axes == steps[-1]
+        shape = tuple(work.tables[a - 1].n_dst if a - 1 in axes else n for a, n in enumerate(view.shape))
         to = target if last else engine.axes.scratch(shape, acc)
         moved = nbytes(view.shape, view.dtype) + nbytes(shape, to.dtype)
         here = view
 
-        def one(here: View = here, to: View = to, axis: int = axis, table: Any = table, last: bool = last) -> None:
-            engine.axes.along(table, here, to, 1 + axis, acc, store if last else Store())
+        def one(here: View = here, to: View = to, axes: tuple[int, ...] = axes, last: bool = last) -> None:
+            engine.axes.step(work, axes, here, to, acc, store if last else Store())
 
-        yield row("zyx"[axis], moved, one)
+        yield row(" and ".join("zyx"[axis] for axis in axes), moved, one)
         view = to
 
 

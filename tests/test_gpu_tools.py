@@ -26,10 +26,10 @@ def test_the_timings_run_on_the_host(tmp_path, capsys):
     assert facts["peers"] == {}
     by_name = {job["name"]: job for job in facts["jobs"]}
     spline = by_name["bspline, int16 to float32"]
-    assert sorted(step["pass"] for step in spline["passes"]) == ["x", "y", "z"]
+    assert [step["pass"] for step in spline["passes"]] == ["y", "x"]
     assert all(step["kernels"].startswith("resample_axis") for step in spline["passes"])
     assert all(job["agreement"] <= 1e-6 for job in facts["jobs"])
-    assert [len(job["passes"]) for job in facts["jobs"]] == [3, 1, 1, 1]
+    assert [len(job["passes"]) for job in facts["jobs"]] == [2, 1, 1, 1]
     assert [p["interpolation"] for p in facts["planes"]] == list(kernels.PLANES)
     assert all(p["bytes_fused"] < p["bytes_apart"] and p["fused"] > 0 < p["apart"] for p in facts["planes"])
     text = (tmp_path / "kernels.md").read_text()
@@ -52,7 +52,7 @@ def test_passes_count_what_must_be_moved(monkeypatch):
     monkeypatch.setattr(device.engine.axes, "scratch", fake_view)
     job = kernels.made(geometry, "bspline", "int16", "float32", np.zeros((247, 512, 512), np.int16))
     moved = {row["pass"]: row["bytes"] / 1e6 for row in kernels.passes(device, job, volume, 1)}
-    assert {axis: round(mb) for axis, mb in moved.items()} == {"z": 260, "y": 232, "x": 181}
+    assert {axis: round(mb) for axis, mb in moved.items()} == {"y and x": 144}
 
 
 def fake_view(shape, dtype):

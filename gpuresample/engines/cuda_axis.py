@@ -123,7 +123,9 @@ class Axes:
         if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
             self.at_once(work, src, dst, acc, store)
             return
-        for axes in (passes := self.steps(work, src, acc)):
+        passes = self.steps(work, src, acc)
+        src = self.picked(work, passes, src)
+        for axes in passes:
             last = axes == passes[-1]
             shape = list(src.shape)
             for axis in axes:
@@ -140,6 +142,13 @@ class Axes:
             return steps(work.tables, work.order, contiguous, src.dtype, acc)
 
         return self._uploads.get(work, ("steps", contiguous, src.dtype.name, cuda_tiles.FUSE), make)
+
+    @staticmethod
+    def picked(work: Separable, passes: list[tuple[int, ...]], src: View) -> View:
+        """The samples that passes read: of an axis without a pass those that its table picks."""
+        for axis in set(work.order) - {axis for axes in passes for axis in axes}:
+            src = src.every(1 + axis, cuda_tiles.stride(work.tables[axis]) or 1)
+        return src
 
     def step(
         self, work: Separable, axes: tuple[int, ...], src: View, dst: View, acc: np.dtype[Any], store: Store

@@ -64,7 +64,10 @@ def _separable(work: Separable, src_shape: Sequence[int], src: np.dtype[Any], co
     size = [math.prod(src_shape[:-3]), *[hi - lo for lo, hi in (t.source_range() for t in tables)]]
     between = []
     # Host arrays come to the device in C order.
-    for axes in steps(tables, work.order, True, src, acc)[:-1]:
+    passes = steps(tables, work.order, True, src, acc)
+    for axis in set(work.order) - {axis for axes in passes for axis in axes}:
+        size[1 + axis] = tables[axis].n_dst
+    for axes in passes[:-1]:
         for axis in axes:
             size[1 + axis] = tables[axis].n_dst
         between.append(blocks(math.prod(size), acc))

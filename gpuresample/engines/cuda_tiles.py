@@ -226,10 +226,23 @@ def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any
     return costs is not None and costs.gain > GAIN
 
 
+def stride(table: TapTable) -> int | None:
+    """Samples from one row's only tap to the next one's, where a table but picks samples at equal distances."""
+    if not table.is_index or table.n_dst == 0:
+        return None
+    apart = np.diff(table.first)
+    if apart.size == 0:
+        return 1
+    return int(apart[0]) if apart[0] > 0 and bool((apart == apart[0]).all()) else None
+
+
 def steps(
     tables: Sequence[TapTable], order: Sequence[int], contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]
 ) -> list[tuple[int, ...]]:
     """Axes in the order of their passes: alone, or two that one kernel takes.
+
+    An axis that is not among them needs none: its table picks samples at equal distances, which is a `stride` of the
+    source. Along x a pass is kept, since loads of samples apart from each other fetch those between them too.
 
     Parameters
     ----------
@@ -242,7 +255,7 @@ def steps(
         Of the source and of sums.
     """
     out: list[tuple[int, ...]] = []
-    left = tuple(order)
+    left = tuple(axis for axis in order if axis == 2 or stride(tables[axis]) is None) or tuple(order[-1:])
     while left:
         whole = contiguous if not out else True
         joined = len(left) > 1 and fuses(
