@@ -76,8 +76,9 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
     for axis, (lo, hi) in enumerate(work.inside):
         view = view.narrow(1 + axis, *work.tables[axis].source_range())
         target = target.narrow(1 + axis, lo, hi)
-    steps = engine.axes.steps(work, view, acc)
-    view = engine.axes.picked(work, steps, view)
+    strides, steps = engine.axes.steps(work, view, acc)
+    for axis, apart in strides:
+        view = view.every(1 + axis, apart)
     for axes in steps:
         last = axes == steps[-1]
         shape = tuple(work.tables[a - 1].n_dst if a - 1 in axes else n for a, n in enumerate(view.shape))

@@ -17,7 +17,7 @@ LAUNCHES = "kernel launches"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set; count the GPU's."""
+    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set."""
     for item in items:
         if item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
             item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))

@@ -310,7 +310,11 @@ def reference(interpolation="bspline3"):
 
 
 def steps(work, contiguous=True, src="int16"):
-    return cuda_tiles.steps(work.tables, work.order, contiguous, np.dtype(src), accumulator(work.precision))
+    made = cuda_tiles.steps(work.tables, work.order, contiguous, np.dtype(src), accumulator(work.precision))
+    assert sorted([axis for axis, _ in made.strides] + [axis for axes in made.passes for axis in axes]) == sorted(
+        work.order
+    )
+    return list(made.passes)
 
 
 def test_the_estimate_counts_what_blocks_read_and_sum():

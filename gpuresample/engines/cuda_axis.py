@@ -19,6 +19,7 @@ from gpuresample.engines.cuda_tiles import (
     TILE_I,
     TILE_J,
     Room,
+    Steps,
     make_tiles,
     reach,
     room,
@@ -123,8 +124,9 @@ class Axes:
         if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
             self.at_once(work, src, dst, acc, store)
             return
-        passes = self.steps(work, src, acc)
-        src = self.picked(work, passes, src)
+        strides, passes = self.steps(work, src, acc)
+        for axis, apart in strides:
+            src = src.every(1 + axis, apart)
         for axes in passes:
             last = axes == passes[-1]
             shape = list(src.shape)
@@ -134,26 +136,19 @@ class Axes:
             self.step(work, axes, src, target, acc, store if last else Store())
             src = target
 
-    def steps(self, work: Separable, src: View, acc: np.dtype[Any]) -> list[tuple[int, ...]]:
-        """A work's axes in the order of its passes: alone, or two that one kernel takes."""
+    def steps(self, work: Separable, src: View, acc: np.dtype[Any]) -> Steps:
+        """How a work's axes are done."""
         contiguous = src.strides[3] == 1
 
-        def make() -> list[tuple[int, ...]]:
+        def make() -> Steps:
             return steps(work.tables, work.order, contiguous, src.dtype, acc)
 
         return self._uploads.get(work, ("steps", contiguous, src.dtype.name, cuda_tiles.FUSE), make)
 
-    @staticmethod
-    def picked(work: Separable, passes: list[tuple[int, ...]], src: View) -> View:
-        """The samples that passes read: of an axis without a pass those that its table picks."""
-        for axis in set(work.order) - {axis for axes in passes for axis in axes}:
-            src = src.every(1 + axis, cuda_tiles.stride(work.tables[axis]) or 1)
-        return src
-
     def step(
         self, work: Separable, axes: tuple[int, ...], src: View, dst: View, acc: np.dtype[Any], store: Store
     ) -> None:
-        """One of a work's `steps`; `src` begins at the first samples that the tables read."""
+        """One of a work's passes; `src` begins at the first samples that the tables read."""
         if len(axes) == 1:
             self.along(work.tables[axes[0]], src, dst, 1 + axes[0], acc, store)
         else:

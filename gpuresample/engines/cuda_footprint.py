@@ -64,8 +64,8 @@ def _separable(work: Separable, src_shape: Sequence[int], src: np.dtype[Any], co
     size = [math.prod(src_shape[:-3]), *[hi - lo for lo, hi in (t.source_range() for t in tables)]]
     between = []
     # Host arrays come to the device in C order.
-    passes = steps(tables, work.order, True, src, acc)
-    for axis in set(work.order) - {axis for axes in passes for axis in axes}:
+    strides, passes = steps(tables, work.order, True, src, acc)
+    for axis, _ in strides:
         size[1 + axis] = tables[axis].n_dst
     for axes in passes[:-1]:
         for axis in axes:

@@ -236,13 +236,27 @@ def stride(table: TapTable) -> int | None:
     return int(apart[0]) if apart[0] > 0 and bool((apart == apart[0]).all()) else None
 
 
+class Steps(NamedTuple):
+    """How the axes of a work are done.
+
+    Attributes
+    ----------
+    strides : tuple of (axis, samples)
+        Axes that need no pass: their tables are a `stride` of the source.
+    passes : tuple of axes
+        In their order: one axis, or two that one kernel takes.
+    """
+
+    strides: tuple[tuple[int, int], ...]
+    passes: tuple[tuple[int, ...], ...]
+
+
 def steps(
     tables: Sequence[TapTable], order: Sequence[int], contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]
-) -> list[tuple[int, ...]]:
-    """Axes in the order of their passes: alone, or two that one kernel takes.
+) -> Steps:
+    """How axes are done: by strides, at least one by a pass.
 
-    An axis that is not among them needs none: its table picks samples at equal distances, which is a `stride` of the
-    source. Along x a pass is kept, since loads of samples apart from each other fetch those between them too.
+    Along x always by a pass, since loads of samples apart from each other fetch those between them too.
 
     Parameters
     ----------
@@ -254,8 +268,12 @@ def steps(
     src, acc : numpy.dtype
         Of the source and of sums.
     """
+    apart = {axis: step for axis in order if axis != 2 and (step := stride(tables[axis])) is not None}
+    if len(apart) == len(order):
+        # Someone has to write the result.
+        apart.pop(order[-1], None)
+    left = tuple(axis for axis in order if axis not in apart)
     out: list[tuple[int, ...]] = []
-    left = tuple(axis for axis in order if axis == 2 or stride(tables[axis]) is None) or tuple(order[-1:])
     while left:
         whole = contiguous if not out else True
         joined = len(left) > 1 and fuses(
@@ -264,4 +282,4 @@ def steps(
         n = 2 if joined else 1
         out.append(left[:n])
         left = left[n:]
-    return out
+    return Steps(tuple(apart.items()), tuple(out))

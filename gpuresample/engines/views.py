@@ -72,7 +72,7 @@ class View:
         return replace(self, address=self.address + start * self.strides[axis] * self.dtype.itemsize, shape=shape)
 
     def every(self, axis: int, step: int) -> View:
-        """Every so manyth position along an axis, from the first on."""
+        """Positions along an axis that are `step` apart, from the first on."""
         axis %= len(self.shape)
         shape = (*self.shape[:axis], -(-self.shape[axis] // step), *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], self.strides[axis] * step, *self.strides[axis + 1 :])
