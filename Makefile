@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed regress gaussian ensemble orders kernels compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -52,6 +52,10 @@ parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, vo
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+# ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
+regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
+	$(BIN)/python -m benchmarks.regress $(ARGS)
 
 ensemble: $(VENV)/.bench ## scores of several models to labels: time and memory, against torch where it is installed
 	$(BIN)/python -m benchmarks.ensemble $(ARGS)
