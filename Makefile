@@ -40,9 +40,12 @@ module-here: $(VENV)/.integrations
 integrations-here: $(VENV)/.integrations
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integrations $(ARGS)
 
-lint: $(VENV)/.lint ## ruff: rules and formatting
+lint: $(VENV)/.lint ## ruff: rules and formatting; the workflows against their schema and zizmor's rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 	$(BIN)/mypy

@@ -330,7 +330,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
                         help=f"what counts as slower (default {THRESHOLD_PAIRED} against a checkout, else at least "
                              f"{THRESHOLD_STORED})")  # fmt: skip
     parser.add_argument("--slow", type=float, default=1.0, metavar="FACTOR",
-                        help="slow this checkout's table pass down on purpose: that must be seen; CPU only")  # fmt: skip
+                        help="slow this checkout's table pass down on purpose, to be noticed; CPU only")  # fmt: skip
     parser.add_argument("--markdown", metavar="FILE", type=Path, help="write the table there too")
     options = parser.parse_args(arguments)
     if options.rounds < LEAST_ROUNDS:
