@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -61,11 +61,14 @@ class Process:
             [sys.executable, str(WORKER), device, str(slow)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment,
         )  # fmt: skip
-        self.hello = self._read()
-        package = Path(self.hello["package"]).resolve().parent
-        if package != (checkout / "gpuresample").resolve():
+        try:
+            self.hello = self._read()
+            package = Path(self.hello["package"]).resolve().parent
+            if package != (checkout / "gpuresample").resolve():
+                raise NotComparedError(f"{checkout} was to be measured, but Python imports {package}")
+        except BaseException:
             self.close()
-            raise NotComparedError(f"{checkout} was to be measured, but Python imports {package}")
+            raise
 
     def _read(self) -> dict[str, Any]:
         assert self._process.stdout is not None
@@ -162,9 +165,9 @@ class Result:
 
 
 def compared(job: str, pairs: Pairs, threshold: float, before: float = 1.0) -> Result:
-    """A job's ratios, over `before`, against a threshold."""
+    """A job's ratios, over `before`, against a threshold. The base's time is what `before` makes of the times below."""
     found = interval([r / before for r in pairs.ratios])
-    below, above = measure.Times(pairs.below).median, measure.Times(pairs.above).median
+    below, above = measure.Times(pairs.below).median * before, measure.Times(pairs.above).median
     return Result(job, below, above, found, threshold, verdict(found, threshold))
 
 
@@ -201,9 +204,8 @@ def against_checkout(base: Path, options: argparse.Namespace) -> tuple[list[Resu
     for n in range(MOST_LAUNCHES):
         with ExitStack() as stack:
             # New processes every time: where its memory lies makes one faster than another, as long as it lives.
-            old, new = (Process(base, options.device), Process(ROOT, options.device, options.slow))
-            stack.callback(old.close)
-            stack.callback(new.close)
+            old = stack.enter_context(closing(Process(base, options.device)))
+            new = stack.enter_context(closing(Process(ROOT, options.device, options.slow)))
             device = new.hello["device"]
             failed |= launch(Side(old, False), Side(new, False), jobs, options.rounds, pairs)
         jobs = [j for j in jobs if j not in failed]
@@ -233,12 +235,9 @@ def measured(options: argparse.Namespace) -> tuple[dict[str, Pairs], str]:
     pairs: dict[str, Pairs] = {}
     device = ""
     for _ in range(LAUNCHES):
-        process = Process(ROOT, options.device, options.slow)
-        try:
+        with closing(Process(ROOT, options.device, options.slow)) as process:
             device = process.hello["device"]
             failed = launch(Side(process, True), Side(process, False), options.jobs, options.rounds, pairs)
-        finally:
-            process.close()
         if failed:
             raise NotComparedError("; ".join(failed.values()))
     return pairs, device
@@ -310,6 +309,8 @@ def markdown(results: Sequence[Result], note: str) -> str:
     """The table for a comment on a change."""
     slower = [JOBS[r.job].what for r in results if r.verdict == "slower"]
     said = f"**Slower: {'; '.join(slower)}.**" if slower else "Nothing is slower."
+    if n := sum(r.verdict == "undecided" for r in results):
+        said += f" Undecided: {n}; the machine was too restless for the threshold."
     lines = [said, "", "| " + " | ".join(HEADER) + " |", "|---|" + "---:|" * (len(HEADER) - 2) + "---|"]
     lines += ["| " + " | ".join(f"**{c}**" if c == "slower" else c for c in row) + " |" for row in rows(results)]
     return "\n".join([*lines, "", f"<sub>{note}</sub>"]) + "\n"
@@ -360,7 +361,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"stored: {save_baseline(pairs, device).relative_to(ROOT)}")
                 return 0
             results = against_baseline(pairs, device, options)
-            title = "this checkout against the stored baseline; base: the reference's time now"
+            title = "this checkout against the stored baseline; base: its ratio times the reference's time now"
     except NotComparedError as error:
         print(f"regress: {error}", file=sys.stderr)
         return 2

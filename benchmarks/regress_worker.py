@@ -111,7 +111,8 @@ def simpleitk(job: Job, voxels: Array) -> Call:
 
     if job.kind == "gaussian":
         image = sitk.GetImageFromArray(voxels)
-        return lambda: sitk.DiscreteGaussian(image, [s * s for s in job.step])
+        # As wide and as exact as ours is by default.
+        return lambda: sitk.DiscreteGaussian(image, [s * s for s in job.step], 64, 1e-4)
     size, spacing, direction = target(job, voxels.shape[-3:])
     words = {"bspline": sitk.sitkBSpline, "linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
     where = (size, sitk.Transform(), words[job.interpolation], (0.0, 0.0, 0.0), spacing, direction)
