@@ -65,15 +65,15 @@ def verdict(found: Interval, threshold: float) -> str:
 
     Returns
     -------
-    {"slower", "faster", "same", "undecided"}
-        "slower" and "faster" if all of the interval lies beyond the threshold, "same" if none of it does.
+    {"slower", "faster", "not slower", "undecided"}
+        "slower" and "faster" if all of the interval lies beyond the threshold, "not slower" if none of it is above.
     """
     most = 1 + threshold
     if found.low > most:
         return "slower"
     if found.high < 1 / most:
         return "faster"
-    return "same" if 1 / most <= found.low and found.high <= most else "undecided"
+    return "not slower" if found.high <= most else "undecided"
 
 
 def spread(values: Sequence[float]) -> float:
