@@ -42,6 +42,9 @@ class Job:
         x, y, z: spacing of the result in voxels of the input; of a Gaussian, its sigma.
     turned : bool
         Whether the target grid is oblique.
+    threads : int or None
+        Of the CPU engine; None for all. One thread is either running or not, and the least of some measurements is one
+        that was. Of two, on a shared machine, one waits for the other most of the time.
     """
 
     what: str
@@ -51,6 +54,7 @@ class Job:
     interpolation: str = ""
     step: Axes = (1.0, 1.0, 1.0)
     turned: bool = False
+    threads: int | None = 1
 
 
 CT, MR = (96, 160, 160), (64, 96, 96)
@@ -66,8 +70,11 @@ JOBS = {
     "gaussian": Job("Gaussian, sigma 2 voxels, float32", "gaussian", MR, "float32", step=(2.0, 2.0, 2.0)),
     "ensemble": Job("2 models, 6 classes, linear, to labels", "ensemble", (24, 48, 48), "float32", "linear",
                     (0.5, 0.5, 0.5)),
+    "threads": Job("CT, cubic B-spline, int16, all threads", "resample", CT, "int16", "bspline", COARSER, threads=None),
     "tiny": Job("16x24x24, linear: what a call costs", "resample", (16, 24, 24), "int16", "linear", COARSER),
 }  # fmt: skip
+# What a job's time on a CPU is divided by where there is no other checkout: as short as the jobs, and on one thread.
+REFERENCE = Job("MR, linear, by SimpleITK", "resample", (48, 96, 96), "float32", "linear", COARSER)
 
 
 def volume(job: Job, scale: int) -> Array:
@@ -106,31 +113,24 @@ def ours(job: Job, voxels: Any) -> Call:
 
 
 def simpleitk(job: Job, voxels: Array) -> Call:
-    """The job by SimpleITK; of an ensemble, the resampling of its scores."""
+    """A linear resampling by SimpleITK, on one thread."""
     import SimpleITK as sitk
 
-    if job.kind == "gaussian":
-        image = sitk.GetImageFromArray(voxels)
-        # As wide and as exact as ours is by default.
-        return lambda: sitk.DiscreteGaussian(image, [s * s for s in job.step], 64, 1e-4)
-    size, spacing, direction = target(job, voxels.shape[-3:])
-    words = {"bspline": sitk.sitkBSpline, "linear": sitk.sitkLinear, "nearest": sitk.sitkNearestNeighbor}
-    where = (size, sitk.Transform(), words[job.interpolation], (0.0, 0.0, 0.0), spacing, direction)
-    images = [sitk.GetImageFromArray(each) for each in voxels.reshape(-1, *voxels.shape[-3:])]
-    return lambda: [sitk.Resample(image, *where) for image in images]
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
+    size, spacing, direction = target(job, voxels.shape)
+    where = (size, sitk.Transform(), sitk.sitkLinear, (0.0, 0.0, 0.0), spacing, direction)
+    image = sitk.GetImageFromArray(voxels)
+    return lambda: sitk.Resample(image, *where)
 
 
 class Cpu:
-    """Times on the processor's clock. The reference is SimpleITK on the same job."""
+    """Times on the processor's clock. The reference is a linear resampling by SimpleITK, whatever the job."""
 
     scale = 1
 
     def __init__(self) -> None:
-        import SimpleITK as sitk
-
         import gpuresample as gr
 
-        sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(gr.get_num_threads())
         self.name = f"CPU, {gr.get_num_threads()} threads"
 
     def put(self, voxels: Array) -> Any:
@@ -139,7 +139,7 @@ class Cpu:
 
     def reference(self, job: Job, voxels: Any) -> Call:
         """What the job's time is divided by."""
-        return simpleitk(job, voxels)
+        return simpleitk(REFERENCE, volume(REFERENCE, self.scale))
 
     def seconds(self, call: Call, calls: int) -> float:
         """Time per call of so many calls."""
@@ -203,7 +203,10 @@ class Worker:
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
         """Seconds per call, the least of `times` measurements of `calls` calls each, or why there are none."""
+        import gpuresample as gr
+
         try:
+            gr.set_num_threads(JOBS[request["job"]].threads)
             call = self.call(request["job"], request["reference"])
             taken = [self.clock.seconds(call, request["calls"]) for _ in range(request["times"])]
         except Exception as error:  # an older checkout may know no such job: that is an answer
