@@ -70,6 +70,14 @@ def test_a_spread_is_the_farthest_from_the_median():
     assert spread([1.0, 1.1, 0.8]) == pytest.approx(0.25)
 
 
+@pytest.fixture(autouse=True)
+def own_threads(threads):
+    """Workers set the threads of libraries; that ends with the test."""
+    n = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    yield
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n)
+
+
 # -- the worker -------------------------------------------------------------------------------------------------------
 
 
@@ -147,6 +155,21 @@ def test_a_worker_gives_the_least_of_its_measurements():
     assert answer == {"seconds": 0.1}
     # The first run, which loads and compiles, is not among them.
     assert clock.calls == [("reference", 1), *[("reference", 5)] * 3]
+
+
+@pytest.mark.parametrize(("name", "expected"), [("tiny", 1), ("threads", None)])
+def test_a_job_has_its_threads(name, expected, monkeypatch):
+    import gpuresample as gr
+
+    chosen = []
+    monkeypatch.setattr(gr, "set_num_threads", chosen.append)
+    worker.Worker(Clock(1.0, 1.0)).answer({"job": name, "reference": True, "calls": 1, "times": 1})
+    assert chosen == [expected]
+
+
+def test_a_gpu_has_no_job_of_the_cpus_threads():
+    assert "threads" in regress.parsed([]).jobs
+    assert regress.parsed(["--device", "cuda"]).jobs == [name for name in worker.JOBS if name != "threads"]
 
 
 def test_a_worker_says_why_it_cannot():
