@@ -339,8 +339,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--rounds must be at least {LEAST_ROUNDS}, got {options.rounds}")
     if options.threshold is not None and options.threshold <= 0:
         parser.error(f"--threshold must be above 0, got {options.threshold:g}")
-    if options.slow < 1:
-        parser.error(f"--slow must be at least 1, got {options.slow:g}")
+    if not 1 <= options.slow <= 2:
+        parser.error(f"--slow must be from 1 to 2, got {options.slow:g}")
     if options.slow > 1 and (options.device != "cpu" or options.save):
         parser.error("--slow goes with the CPU, and never with --save")
     if options.against and (options.save or options.baseline):
