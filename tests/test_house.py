@@ -42,6 +42,8 @@ LAYERS = [
     "engines.cpu_ensemble_kernels",
     "engines.cpu_ensemble",
     "engines.cpu_majority",
+    "engines.cpu_means_kernels",
+    "engines.cpu_means",
     "engines.cpu",
     "engines.cuda_runtime",
     "engines.cuda_host",
