@@ -196,6 +196,18 @@ def test_the_machine_is_named(html):
     assert row_of(html, "load before")[1] == str(recorded.MACHINE["load_before"])
 
 
+def test_a_peer_may_be_called_otherwise_in_one_case():
+    content = recorded.synthetic()
+    for info in (b["extra_info"] for b in content["benchmarks"]):
+        if info["peer"] == "simpleitk" and info["case"] == "batch-32":
+            info["label"] = "SimpleITK, one by one"
+    content["machine_info"]["gpuresample"] = {**recorded.MACHINE, "absent": ["MONAI", "TorchIO"]}
+    html = page_of(content)
+    assert row_of(html, "CT recipe, cubic B-spline, int16", "gpuresample")[2] == "SimpleITK"
+    assert row_of(html, "SimpleITK, one by one 1.2.3")
+    assert row_of(html, "not installed")[1] == "MONAI, TorchIO"
+
+
 def test_a_report_is_written_whole(tmp_path, content):
     (tmp_path / "run.json").write_text(json.dumps(content))
     write_report(tmp_path / "run.json", tmp_path / "report.html")
