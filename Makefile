@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed regress tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -40,9 +40,12 @@ module-here: $(VENV)/.integrations
 integrations-here: $(VENV)/.integrations
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integrations $(ARGS)
 
-lint: $(VENV)/.lint ## ruff: rules and formatting
+lint: $(VENV)/.lint ## ruff: rules and formatting; the workflows against their schema and zizmor's rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 	$(BIN)/mypy
@@ -52,6 +55,10 @@ parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, vo
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+# ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
+regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
+	$(BIN)/python -m benchmarks.regress $(ARGS)
 
 ensemble: $(VENV)/.bench ## scores of several models to labels: time and memory, against torch where it is installed
 	$(BIN)/python -m benchmarks.ensemble $(ARGS)
