@@ -38,15 +38,16 @@ def every_kernel() -> int:
     """
     import numpy as np
 
-    from gpuresample import Grid, Volume, plan
+    from gpuresample import Grid, Volume, gaussian, plan
     from gpuresample.engines import cuda
     from gpuresample.filters import FILTERS
 
     cupy = cuda.usable()
     rng = np.random.default_rng(0)
-    source = Grid.of_size((45, 37, 29))
-    targets = (Grid((41, 44, 33), (1.1, 0.8, 0.9), (0.2, 0.1, 0.3), source.direction),
-               Grid((3, 3, 2), (17.0, 14.0, 15.0), (0.2, 0.1, 0.3), source.direction),
+    # Wide enough for whole strips of pairs.
+    source = Grid.of_size((146, 37, 29))
+    targets = (Grid((132, 44, 33), (1.1, 0.8, 0.9), (0.2, 0.1, 0.3), source.direction),
+               Grid((9, 3, 2), (17.0, 14.0, 15.0), (0.2, 0.1, 0.3), source.direction),
                Grid((38, 40, 31), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED))  # fmt: skip
     for interpolation, filter_ in FILTERS.items():
         for target in targets:
@@ -58,6 +59,11 @@ def every_kernel() -> int:
                 right = replace(made, device="cpu").run(Volume(voxels, source.spacing)).array
                 if np.abs(cupy.asnumpy(out).astype(float) - right).max() > (1 if dtype != "float32" else 1e-5):
                     raise RuntimeError(f"{interpolation} onto {target}: not the CPU engine's result")
+    # A few taps along one axis.
+    voxels = rng.integers(0, 5, source.size[::-1]).astype("float32")
+    out, right = (gaussian(Volume(a, source.spacing), (0.4, 0.0, 0.0)).array for a in (cupy.asarray(voxels), voxels))
+    if np.abs(cupy.asnumpy(out) - right).max() > 1e-5:
+        raise RuntimeError("gaussian along x: not the CPU engine's result")
     return len(cuda.engine().runtime.launches)
 
 

@@ -39,10 +39,14 @@ static __device__ __forceinline__ unsigned short float_to_half(const float value
     type *name = (type *)shared_memory
 #endif
 
-// Four neighbours that one instruction moves (two, for 8-byte types).
+// Four neighbours that one instruction moves (two instructions, for 8-byte types), and two.
 template <class T> struct __align__(4 * sizeof(T) < 16 ? 4 * sizeof(T) : 16) four_t {
     T at[4];
 };
+template <class T> struct __align__(2 * sizeof(T)) two_t {
+    T at[2];
+};
+typedef two_t<src_t> src2_t;
 typedef four_t<src_t> src4_t;
 typedef four_t<dst_t> dst4_t;
 typedef four_t<acc_t> acc4_t;

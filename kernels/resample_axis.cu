@@ -30,6 +30,8 @@
 #define TILE_J 4     // columns that a thread of v2 makes
 #define LANES 32     // threads side by side: columns / TILE_J in v2, lines in v3
 #define GROUP 8      // tiles along the axis that a block works on at once
+#define STRIP 128    // columns that a warp of v4 makes at once: LANES * TILE_J
+#define OUT_PITCH 33 // odd: outputs of GROUP tiles from a staged line to the next
 
 // ---------------------------------------------------------------------------------------------------------------
 // v1: one thread per output
@@ -74,31 +76,94 @@ static __device__ __forceinline__ void add(acc_t &total, const acc_t weight, con
     if (!ASK || weight == weight) total += weight * sample;
 }
 
-template <bool ASK>
+// How a thread reads its 4 columns of one sample along the axis: neighbours at once, or wherever they are. The latter
+// is asked for a column that there is even where there are fewer than 4: it repeats the last one, whose sums are not
+// stored then, so that no load depends on a comparison.
+struct Fours {
+    enum { AT_ONCE = 4 };  // samples whose loads are under way at once
+
+    __device__ __forceinline__ void operator()(const src_t *p, acc_t sample[TILE_J]) const
+    {
+        const src4_t four = *(const src4_t *)p;
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) sample[c] = load(four.at[c]);
+    }
+};
+
+struct Pairs {
+    enum { AT_ONCE = 4 };
+
+    __device__ __forceinline__ void operator()(const src_t *p, acc_t sample[TILE_J]) const
+    {
+#pragma unroll
+        for (int c = 0; c < TILE_J; c += 2) {
+            const src2_t two = *(const src2_t *)(p + c * LANES);
+            sample[c] = load(two.at[0]);
+            sample[c + 1] = load(two.at[1]);
+        }
+    }
+};
+
+struct Lone {
+    enum { AT_ONCE = 2 };
+    idx_t at[TILE_J];
+
+    __device__ __forceinline__ Lone(const int columns, const idx_t s_column)
+    {
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) at[c] = (c < columns ? c : columns - 1) * s_column;
+    }
+
+    __device__ __forceinline__ void operator()(const src_t *p, acc_t sample[TILE_J]) const
+    {
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) sample[c] = load(p[at[c]]);
+    }
+};
+
+template <bool ASK, class Read>
 static __device__ __forceinline__ void add_samples(
     acc_t total[TILE_I][TILE_J],
-    const src_t *__restrict__ p,       // sample 0 of the window at this thread's first column
-    const acc4_t *__restrict__ weight, // [window]: the weights of all TILE_I rows for a sample
-    const int begin, const int end, const idx_t s_axis, const idx_t s_column, const int columns, const int wide)
+    const src_t *&p,          // the next sample of the window at this thread's first column
+    const acc4_t *__restrict__ &weight,    // the weights of all TILE_I rows for it
+    const int n, const idx_t s_axis, const Read &read)
 {
-    for (int k = begin; k < end; k++) {
-        const acc4_t w = weight[k];
-        const src_t *q = p + k * s_axis;
+#pragma unroll Read::AT_ONCE
+    for (int k = 0; k < n; k++, p += s_axis, weight++) {
+        const acc4_t w = *weight;
         acc_t sample[TILE_J];
-        if (wide) {
-            const src4_t four = *(const src4_t *)q;
-#pragma unroll
-            for (int c = 0; c < TILE_J; c++) sample[c] = load(four.at[c]);
-        } else {
-#pragma unroll
-            for (int c = 0; c < TILE_J; c++) sample[c] = c < columns ? load(q[c * s_column]) : (acc_t)0;
-        }
+        read(p, sample);
 #pragma unroll
         for (int r = 0; r < TILE_I; r++) {
 #pragma unroll
             for (int c = 0; c < TILE_J; c++) add<ASK>(total[r][c], w.at[r], sample[c]);
         }
     }
+}
+
+// Of 4 columns that lie `apart`, how many there are where the first has `left` columns to the end.
+static __device__ __forceinline__ int columns_of(const idx_t left, const idx_t apart)
+{
+    int columns = 1;
+#pragma unroll
+    for (int c = 1; c < TILE_J; c++) columns += c * apart < left;
+    return columns;
+}
+
+// A tile's sums for 4 columns.
+template <class Read>
+static __device__ __forceinline__ void add_window(
+    acc_t total[TILE_I][TILE_J], const src_t *p, const acc4_t *__restrict__ weight, const int core, const int edge,
+    const int end, const idx_t s_axis, const Read &read)
+{
+#pragma unroll
+    for (int r = 0; r < TILE_I; r++) {
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+    }
+    add_samples<true>(total, p, weight, core, s_axis, read);
+    add_samples<false>(total, p, weight, edge - core, s_axis, read);
+    add_samples<true>(total, p, weight, end - edge, s_axis, read);
 }
 
 extern "C" __global__ void resample_axis_tile(
@@ -129,21 +194,16 @@ extern "C" __global__ void resample_axis_tile(
     const idx_t j = strip * (LANES * TILE_J) + (wide ? threadIdx.x * TILE_J : threadIdx.x);
     const idx_t apart = wide ? 1 : LANES;
     if (j >= n_inner) return;
-    int columns = 0;
-    while (columns < TILE_J && j + columns * apart < n_inner) columns++;
+    const int columns = columns_of(n_inner - j, apart);
 
     const int start = tile[t * 4], core = tile[t * 4 + 1], edge = tile[t * 4 + 2], end = tile[t * 4 + 3];
     const src_t *p = src + b * s_batch + o * s_outer + start * s_axis + j * s_inner;
     const acc4_t *w = weight + (idx_t)t * window;
     acc_t total[TILE_I][TILE_J];
-#pragma unroll
-    for (int r = 0; r < TILE_I; r++) {
-#pragma unroll
-        for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
-    }
-    add_samples<true>(total, p, w, 0, core, s_axis, apart * s_inner, columns, wide);
-    add_samples<false>(total, p, w, core, edge, s_axis, apart * s_inner, columns, wide);
-    add_samples<true>(total, p, w, edge, end, s_axis, apart * s_inner, columns, wide);
+    if (wide)
+        add_window(total, p, w, core, edge, end, s_axis, Fours());
+    else
+        add_window(total, p, w, core, edge, end, s_axis, Lone(columns, LANES * s_inner));
 
     dst_t *d = dst + b * d_batch + o * d_outer + j * d_inner;
 #pragma unroll
@@ -169,64 +229,77 @@ extern "C" __global__ void resample_axis_tile(
 template <bool ASK>
 static __device__ __forceinline__ void add_staged(
     acc_t total[TILE_I],
-    const acc_t *p,                     // sample 0 of the window in this thread's line
-    const acc4_t *__restrict__ weight,  // [window]: the weights of all TILE_I rows for a sample
-    const int begin, const int end)
+    const acc_t *&p,          // the next sample of the window in this thread's line
+    const acc4_t *__restrict__ &weight,    // the weights of all TILE_I rows for it
+    const int n)
 {
-    for (int k = begin; k < end; k++) {
-        const acc4_t w = weight[k];
-        const acc_t sample = p[k];
+#pragma unroll 4
+    for (int k = 0; k < n; k++, p++, weight++) {
+        const acc4_t w = *weight;
+        const acc_t sample = *p;
 #pragma unroll
         for (int r = 0; r < TILE_I; r++) add<ASK>(total[r], w.at[r], sample);
     }
 }
 
-// What v3 and v4 do with lines in shared memory.
+// What v3 and v4 do with lines in shared memory: GROUP tiles, their results to where lanes are outputs again, the next.
 template <class Line>
 static __device__ __forceinline__ void add_lines(
     const acc_t *staged,                // [LANES, pitch]: lines, from sample `begin` on
     const int *__restrict__ tile,       // [n_tiles, 4]
     const acc4_t *__restrict__ weight,  // [n_tiles, window]
-    acc_t *results,                     // [LANES, out_pitch]
+    acc_t *results, acc_t *spare,       // [LANES, OUT_PITCH] each
     const int here,                     // lines that there are
     const int n_dst, const int group, const int begin, const int window, const int tiles, const int pitch,
-    const int out_pitch, const idx_t d_axis, const acc_t low, const acc_t high, const int rounding,
+    const int direct, const idx_t d_axis, const acc_t low, const acc_t high, const int rounding,
     const Line &begins)  // where in dst a line begins
 {
     // Warps make tiles; the lanes of a warp are lines.
-    const int n_tiles = (n_dst + TILE_I - 1) / TILE_I;
     const int l = threadIdx.x;
-    for (int g = threadIdx.y; g < tiles && l < here; g += GROUP) {
-        const int t = group * tiles + g;
-        if (t >= n_tiles) break;
-        const acc_t *p = staged + l * pitch + tile[t * 4] - begin;
-        const acc4_t *w = weight + (idx_t)t * window;
-        acc_t total[TILE_I];
+    dst_t *e[LANES / GROUP];
 #pragma unroll
-        for (int r = 0; r < TILE_I; r++) total[r] = NOTHING;
-        add_staged<true>(total, p, w, 0, tile[t * 4 + 1]);
-        add_staged<false>(total, p, w, tile[t * 4 + 1], tile[t * 4 + 2]);
-        add_staged<true>(total, p, w, tile[t * 4 + 2], tile[t * 4 + 3]);
-#pragma unroll
-        for (int r = 0; r < TILE_I; r++) {
-            const int i = t * TILE_I + r;
-            if (i >= n_dst) break;
-            if (out_pitch)
-                results[l * out_pitch + g * TILE_I + r] = total[r];
-            else
-                begins(l)[i * d_axis] = store(total[r], low, high, rounding);
-        }
+    for (int u = 0; u < LANES / GROUP; u++) {
+        const int m = direct ? l : u * GROUP + threadIdx.y;
+        e[u] = begins(m < here ? m : 0);
     }
-    if (!out_pitch) return;
-    __syncthreads();
+    const int t_end = group * tiles + tiles, n_tiles = (n_dst + TILE_I - 1) / TILE_I;
+    const int last = t_end < n_tiles ? t_end : n_tiles;
+    for (int t0 = group * tiles; t0 < last; t0 += GROUP) {
+        const int t = t0 + threadIdx.y;
+        if (t < last && l < here) {
+            const acc_t *p = staged + l * pitch + tile[t * 4] - begin;
+            const acc4_t *w = weight + (idx_t)t * window;
+            const int core = tile[t * 4 + 1], edge = tile[t * 4 + 2], end = tile[t * 4 + 3];
+            acc_t total[TILE_I];
+#pragma unroll
+            for (int r = 0; r < TILE_I; r++) total[r] = NOTHING;
+            add_staged<true>(total, p, w, core);
+            add_staged<false>(total, p, w, edge - core);
+            add_staged<true>(total, p, w, end - edge);
+#pragma unroll
+            for (int r = 0; r < TILE_I; r++) {
+                const int i = t * TILE_I + r;
+                if (!direct)
+                    results[l * OUT_PITCH + threadIdx.y * TILE_I + r] = total[r];
+                else if (i < n_dst)
+                    e[0][i * d_axis] = store(total[r], low, high, rounding);
+            }
+        }
+        if (direct) continue;
+        __syncthreads();
 
-    // Warps write lines, again along the line.
-    const int i0 = group * tiles * TILE_I;
-    const int outputs = n_dst - i0 < tiles * TILE_I ? n_dst - i0 : tiles * TILE_I;
-    for (int m = threadIdx.y; m < here; m += GROUP) {
-        dst_t *e = begins(m);
-        for (int i = threadIdx.x; i < outputs; i += LANES)
-            e[(i0 + i) * d_axis] = store(results[m * out_pitch + i], low, high, rounding);
+        // Warps write lines, again along the line. What they read is next written after the barrier after the next.
+        const int i = t0 * TILE_I + threadIdx.x;
+        if (i < n_dst && i < last * TILE_I) {
+#pragma unroll
+            for (int u = 0; u < LANES / GROUP; u++) {
+                const int m = u * GROUP + threadIdx.y;
+                if (m < here) e[u][i * d_axis] = store(results[m * OUT_PITCH + threadIdx.x], low, high, rounding);
+            }
+        }
+        acc_t *const other = results;
+        results = spare;
+        spare = other;
     }
 }
 
@@ -243,11 +316,11 @@ extern "C" __global__ void resample_axis_lines(
     const int window,
     const int tiles,      // tiles of a block
     const int pitch,      // odd: samples from a staged line to the next
-    const int out_pitch,  // odd: outputs from a staged line to the next; 0: lines lie side by side in dst, no stage
+    const int direct,     // lines lie side by side in dst: results are stored from registers
     const int wide)       // lines start at whole, aligned fours
 {
-    DYNAMIC_SHARED(acc_t, staged);             // [LANES, pitch]
-    acc_t *results = staged + LANES * pitch;   // [LANES, out_pitch]
+    DYNAMIC_SHARED(acc_t, staged);            // [LANES, pitch]
+    acc_t *results = staged + LANES * pitch;  // [2, LANES, OUT_PITCH]
     const int n_tiles = (n_dst + TILE_I - 1) / TILE_I;
     const int n_groups = (n_tiles + tiles - 1) / tiles;
     const idx_t n_lines = n_batch * n_outer * n_inner;
@@ -278,8 +351,8 @@ extern "C" __global__ void resample_axis_lines(
     __syncthreads();
 
     add_lines(
-        staged, tile, weight, results, here, n_dst, group, begin, window, tiles, pitch, out_pitch, d_axis, low, high,
-        rounding, [=](const int l) {
+        staged, tile, weight, results, results + LANES * OUT_PITCH, here, n_dst, group, begin, window, tiles, pitch,
+        direct, d_axis, low, high, rounding, [=](const int l) {
             const idx_t line = line0 + l, j = line % n_inner, o = line / n_inner % n_outer, b = line / n_inner / n_outer;
             return dst + b * d_batch + o * d_outer + j * d_inner;
         });
@@ -304,10 +377,12 @@ extern "C" __global__ void resample_axis_plane(
     const int window,
     const int tiles,      // tiles of a block along the second axis
     const int pitch,      // odd: columns from a row between the passes to the next
-    const int out_pitch)  // as in v3
+    const int direct,     // as in v3
+    const int n_columns,  // samples along the second axis
+    const int pairs)      // s_axis is 1, and rows start at whole, aligned pairs
 {
     DYNAMIC_SHARED(acc_t, between);            // [LANES, pitch]: as wide as sums are, as between two passes
-    acc_t *results = between + LANES * pitch;  // [LANES, out_pitch]
+    acc_t *results = between + LANES * pitch;  // [2, LANES, OUT_PITCH]
     const int n_row_tiles = (n_rows + TILE_I - 1) / TILE_I;
     const int n_strips = (n_row_tiles + GROUP - 1) / GROUP;
     const int n_groups = ((n_dst + TILE_I - 1) / TILE_I + tiles - 1) / tiles;
@@ -316,36 +391,39 @@ extern "C" __global__ void resample_axis_plane(
     const idx_t o = plane % n_outer, b = plane / n_outer;
     const int row0 = strip * LANES, here = n_rows - row0 < LANES ? n_rows - row0 : LANES;
 
-    // Warps make 4 rows each; the lanes of a warp are columns, a warp apart, so that loads are one piece and stores
-    // meet no bank twice. (Fours of columns would load faster and store to every fourth bank.)
-    const int begin = reach[group * 2], end = reach[group * 2 + 1];
+    // Warps make 4 rows each; the lanes of a warp are columns, or pairs of them, so that loads are one piece and stores
+    // hardly meet in a bank. (Fours of columns would store to every fourth bank.) Pairs come in whole strips: the last
+    // one begins early, and what it makes of the one before it is not stored.
+    const int begin = pairs ? reach[group * 2] / 2 * 2 : reach[group * 2], end = reach[group * 2 + 1];
+    const int paired = (end + 1) / 2 * 2 <= n_columns ? (end + 1) / 2 * 2 : 0;
     const int t = strip * GROUP + threadIdx.y;
-    for (int j = begin + threadIdx.x; t < n_row_tiles && j < end; j += LANES * TILE_J) {
-        int columns = 0;
-        while (columns < TILE_J && j + columns * LANES < end) columns++;
+    for (int j0 = begin; t < n_row_tiles && j0 < end; j0 += STRIP) {
+        const bool inside = j0 + STRIP <= end;
+        const bool whole = pairs && (inside || paired >= STRIP);
+        const int j = whole ? (inside ? j0 : paired - STRIP) + 2 * threadIdx.x : j0 + threadIdx.x;
+        if (j >= end && !whole) break;
+        const int columns = whole ? TILE_J : columns_of(end - j, LANES);
         const int core = row_tile[t * 4 + 1], edge = row_tile[t * 4 + 2], last = row_tile[t * 4 + 3];
         const src_t *p = src + b * s_batch + o * s_outer + row_tile[t * 4] * s_row + j * s_axis;
         const acc4_t *w = row_weight + (idx_t)t * row_window;
         acc_t total[TILE_I][TILE_J];
+        if (whole)
+            add_window(total, p, w, core, edge, last, s_row, Pairs());
+        else
+            add_window(total, p, w, core, edge, last, s_row, Lone(columns, LANES * s_axis));
+        acc_t *q = between + threadIdx.y * TILE_I * pitch - begin;
 #pragma unroll
-        for (int r = 0; r < TILE_I; r++) {
+        for (int c = 0; c < TILE_J; c++) {
+            const int k = j + (whole ? c / 2 * 2 * LANES + c % 2 : c * LANES);
 #pragma unroll
-            for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
-        }
-        add_samples<true>(total, p, w, 0, core, s_row, LANES * s_axis, columns, 0);
-        add_samples<false>(total, p, w, core, edge, s_row, LANES * s_axis, columns, 0);
-        add_samples<true>(total, p, w, edge, last, s_row, LANES * s_axis, columns, 0);
-        acc_t *q = between + threadIdx.y * TILE_I * pitch + (j - begin);
-#pragma unroll
-        for (int r = 0; r < TILE_I; r++) {
-#pragma unroll
-            for (int c = 0; c < TILE_J; c++)
-                if (c < columns) q[r * pitch + c * LANES] = total[r][c];
+            for (int r = 0; r < TILE_I; r++)
+                if (c < columns && k >= j0) q[r * pitch + k] = total[r][c];
         }
     }
     __syncthreads();
 
     add_lines(
-        between, tile, weight, results, here, n_dst, group, begin, window, tiles, pitch, out_pitch, d_axis, low, high,
-        rounding, [=](const int l) { return dst + b * d_batch + o * d_outer + (row0 + l) * d_row; });
+        between, tile, weight, results, results + LANES * OUT_PITCH, here, n_dst, group, begin, window, tiles, pitch,
+        direct, d_axis, low, high, rounding,
+        [=](const int l) { return dst + b * d_batch + o * d_outer + (row0 + l) * d_row; });
 }

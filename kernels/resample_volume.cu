@@ -5,10 +5,39 @@
 //
 // Three passes of resample_axis write and read two volumes in between; with 8 taps per voxel that is nearly all they
 // do. Here the source is read and the destination written, and neighbouring threads find each other's samples in the
-// caches. Axes are the source's. Samples that a row does not tap are not read.
+// caches. Axes are the source's. Samples that a row does not tap are not read. Every version sums along x, then y,
+// then z.
 //
-//   v1  resample_volume  One thread per voxel, neighbours along x; summed along x, then y, then z.
+//   v1  resample_volume      A thread makes ROWS voxels that follow each other along y: what x and z need is looked up
+//                            once for them. A block is a rectangle of x and y, so that one division per block finds its
+//                            place, not three per voxel.
+//   v2  resample_volume_two  v1 for at most two taps per axis, without loops: all samples of a voxel are under way at
+//                            once.
 #include "common.cuh"
+
+#define ROWS 4  // voxels along y that a thread makes
+
+// Where a thread's voxels are.
+struct Place {
+    idx_t b;
+    int z, y, x;
+    bool any;
+};
+
+static __device__ __forceinline__ Place place(const idx_t n_batch, const int n_z, const int n_y, const int n_x)
+{
+    const int n_across = (n_x + blockDim.x - 1) / blockDim.x;
+    const int n_down = (n_y + blockDim.y * ROWS - 1) / (blockDim.y * ROWS);
+    const int across = (int)(blockIdx.x % n_across), down = (int)(blockIdx.x / n_across % n_down);
+    const unsigned plane = blockIdx.x / n_across / n_down;
+    Place it;
+    it.x = across * blockDim.x + threadIdx.x;
+    it.y = (down * blockDim.y + threadIdx.y) * ROWS;
+    it.z = (int)(plane % n_z);
+    it.b = (idx_t)(plane / n_z);
+    it.any = it.x < n_x && it.y < n_y && it.b < n_batch;
+    return it;
+}
 
 extern "C" __global__ void resample_volume(
     const src_t *__restrict__ src,       // [batch, n_src_z, n_src_y, n_src_x], at strides s_*
@@ -26,24 +55,94 @@ extern "C" __global__ void resample_volume(
     const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
     const idx_t d_z, const idx_t d_y, const idx_t d_x, const acc_t low, const acc_t high, const int rounding)
 {
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_x), y = (int)(t / n_x % n_y), z = (int)(t / n_x / n_y % n_z);
-    const idx_t b = t / n_x / n_y / n_z;
-    if (b >= n_batch) return;
-    const src_t *corner = src + b * s_batch + first_z[z] * s_z + first_y[y] * s_y + first_x[x] * s_x;
-    const acc_t *wz = weight_z + (idx_t)z * taps_z, *wy = weight_y + (idx_t)y * taps_y;
-    const acc_t *wx = weight_x + (idx_t)x * taps_x;
-    const int nz = count_z[z], ny = count_y[y], nx = count_x[x];
-    acc_t total = NOTHING;
-    for (int a = 0; a < nz; a++) {
-        acc_t plane = NOTHING;
-        for (int c = 0; c < ny; c++) {
-            const src_t *row = corner + a * s_z + c * s_y;
-            acc_t line = NOTHING;
-            for (int k = 0; k < nx; k++) line += wx[k] * load(row[k * s_x]);
-            plane += wy[c] * line;
+    const Place it = place(n_batch, n_z, n_y, n_x);
+    if (!it.any) return;
+    const src_t *corner = src + it.b * s_batch + first_z[it.z] * s_z + first_x[it.x] * s_x;
+    const acc_t *wz = weight_z + (idx_t)it.z * taps_z, *wx = weight_x + (idx_t)it.x * taps_x;
+    const int nz = count_z[it.z], nx = count_x[it.x];
+    dst_t *d = dst + it.b * d_batch + it.z * d_z + it.x * d_x;
+    for (int y = it.y; y < n_y && y < it.y + ROWS; y++) {
+        const acc_t *wy = weight_y + (idx_t)y * taps_y;
+        const int ny = count_y[y];
+        acc_t total = NOTHING;
+        for (int a = 0; a < nz; a++) {
+            acc_t plane = NOTHING;
+            for (int c = 0; c < ny; c++) {
+                const src_t *row = corner + a * s_z + (first_y[y] + c) * s_y;
+                acc_t line = NOTHING;
+                for (int k = 0; k < nx; k++) line += wx[k] * load(row[k * s_x]);
+                plane += wy[c] * line;
+            }
+            total += wz[a] * plane;
         }
-        total += wz[a] * plane;
+        d[y * d_y] = store(total, low, high, rounding);
     }
-    dst[b * d_batch + z * d_z + y * d_y + x * d_x] = store(total, low, high, rounding);
+}
+
+// One or two taps of a row.
+struct Two {
+    int first;
+    bool second;
+    acc_t weight[2];
+};
+
+static __device__ __forceinline__ Two two(
+    const int *__restrict__ first, const int *__restrict__ count, const acc_t *__restrict__ weight, const int taps,
+    const int i)
+{
+    Two it;
+    it.first = first[i];
+    it.second = count[i] > 1;
+    it.weight[0] = weight[(idx_t)i * taps];
+    it.weight[1] = it.second ? weight[(idx_t)i * taps + 1] : (acc_t)0;
+    return it;
+}
+
+// Two samples or partial sums, by their weights. What is not tapped must not matter, be it NaN or infinite.
+static __device__ __forceinline__ acc_t blend(const Two &it, const acc_t a, const acc_t b)
+{
+    acc_t total = NOTHING;
+    total += it.weight[0] * a;
+    if (it.second) total += it.weight[1] * b;
+    return total;
+}
+
+extern "C" __global__ void resample_volume_two(
+    const src_t *__restrict__ src,       // [batch, n_src_z, n_src_y, n_src_x], at strides s_*
+    const int *__restrict__ first_z,     // [n_z]
+    const int *__restrict__ count_z,     // [n_z]
+    const acc_t *__restrict__ weight_z,  // [n_z, taps_z]
+    const int *__restrict__ first_y,     // [n_y]
+    const int *__restrict__ count_y,     // [n_y]
+    const acc_t *__restrict__ weight_y,  // [n_y, taps_y]
+    const int *__restrict__ first_x,     // [n_x]
+    const int *__restrict__ count_x,     // [n_x]
+    const acc_t *__restrict__ weight_x,  // [n_x, taps_x]
+    dst_t *__restrict__ dst,             // [batch, n_z, n_y, n_x], at strides d_*
+    const idx_t n_batch, const int n_z, const int n_y, const int n_x, const int taps_z, const int taps_y,
+    const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
+    const idx_t d_z, const idx_t d_y, const idx_t d_x, const acc_t low, const acc_t high, const int rounding)
+{
+    const Place it = place(n_batch, n_z, n_y, n_x);
+    if (!it.any) return;
+    const Two tz = two(first_z, count_z, weight_z, taps_z, it.z), tx = two(first_x, count_x, weight_x, taps_x, it.x);
+    // A second sample that is not tapped is the first one again.
+    const idx_t next_z = tz.second ? s_z : 0, next_x = tx.second ? s_x : 0;
+    // Offsets from src itself: one instruction makes each of them an address.
+    const idx_t near = it.b * s_batch + tz.first * s_z + tx.first * s_x, far = near + next_z;
+    dst_t *d = dst + it.b * d_batch + it.z * d_z + it.x * d_x;
+#pragma unroll
+    for (int r = 0; r < ROWS; r++) {
+        // Past the last row it is made again: the loads of all rows can be under way at once.
+        const int y = it.y + r < n_y ? it.y + r : n_y - 1;
+        const Two ty = two(first_y, count_y, weight_y, taps_y, y);
+        const idx_t j = ty.first * s_y, k = j + (ty.second ? s_y : 0);
+        const acc_t a = load(src[near + j]), b = load(src[near + j + next_x]);
+        const acc_t c = load(src[near + k]), e = load(src[near + k + next_x]);
+        const acc_t f = load(src[far + j]), g = load(src[far + j + next_x]);
+        const acc_t h = load(src[far + k]), i = load(src[far + k + next_x]);
+        const acc_t plane = blend(ty, blend(tx, a, b), blend(tx, c, e));
+        const acc_t after = blend(ty, blend(tx, f, g), blend(tx, h, i));
+        d[y * d_y] = store(blend(tz, plane, after), low, high, rounding);
+    }
 }

@@ -19,7 +19,8 @@ from gpuresample.engines.cuda_host import HostRuntime
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
-    "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume", "take",
+    "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume",
+    "resample_volume_two", "take",
     "take_four", "fill_box", "convert_voxels", "gather_copy", "gather_linear", "gather_cubic", "gather_any",
     "vote_linear", "vote_gaussian", "ensemble_normalise", "ensemble_decide", "ensemble_activate", "majority",
 }  # fmt: skip
@@ -62,7 +63,7 @@ def main():
                     src, dst = np.ascontiguousarray(src.swapaxes(2, 3)), np.ascontiguousarray(dst.swapaxes(2, 3))
                     read_part = view(runtime, src).narrow(2, *table.source_range())
                     run(table, read_part, view(runtime, dst), 2, np.dtype(np.float32), Store())
-        for rows, columns in ((37, 33), (70, 90), (1, 1)):
+        for rows, columns in ((37, 33), (70, 90), (1, 1), (35, 150)):
             tables = (
                 random_table(rng, 40, rows, 7, 40 / rows),
                 table if columns == 33 else random_table(rng, 50, columns, 9, -50 / columns),
@@ -88,6 +89,8 @@ def main():
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
     engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
+    few = separable([random_table(rng, n, m, k) for n, m, k in ((9, 7, 2), (11, 13, 1), (40, 35, 4))])
+    engine.run(few, rng.integers(-9, 9, (9, 11, 40)).astype(np.int16), np.empty((7, 13, 35), np.float32), Store())
     ensembles_once(engine, source, target)
     engine.run(Majority((2, 1, 3), (2, 5, 3)), rng.integers(0, 3, (4, 5, 9)), np.empty((2, 5, 3), np.int64), Store())
     assert set(runtime.launches) == KERNELS, set(runtime.launches) ^ KERNELS

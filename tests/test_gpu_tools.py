@@ -90,7 +90,8 @@ def test_every_kernel_is_run_for_the_sanitizers(cupy, capsys):
     assert gpu.main(["--every-kernel"]) == 0
     launched = set(cuda._engine().runtime.launches)
     assert launched >= {
-        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume", "take",
+        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume",
+        "resample_volume_two", "take",
         "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels",
         "fill_box",
     }  # fmt: skip

@@ -253,7 +253,7 @@ def test_orders_and_transposes(dst_axis, order):
     passes = sum(runtimes[0].launches[v] for v in VERSIONS.values())
     taps = np.prod([t.n_taps for t in tables])
     assert passes == (len(order) if taps > 8 else 0)
-    assert runtimes[0].launches["resample_volume"] == (0 if taps > 8 else 1)
+    assert sum(runtimes[0].launches[v] for v in ("resample_volume", "resample_volume_two")) == (0 if taps > 8 else 1)
 
 
 @pytest.mark.parametrize(
@@ -270,22 +270,25 @@ def test_few_taps_go_all_at_once(layouts, taps, dtype):
         src = (src % 100).astype(dtype)
     out_type = "float64" if dtype == "float64" else "float32"
     out, runtimes = run_twice(run(work), src, (2, 11, 8, 37), out_type, *layouts)
-    assert runtimes[0].launches == {"resample_volume": 1}
+    assert runtimes[0].launches == {"resample_volume_two" if max(taps) <= 2 else "resample_volume": 1}
     assert_close(out, summed(work, src), 100 * bound(src, work.precision))
 
 
-def test_all_at_once_an_untapped_sample_does_not_matter():
-    rng = np.random.default_rng(13)
-    tables = [random_table(rng, n, m, 2) for n, m in ((9, 8), (7, 11), (33, 37))]
+@pytest.mark.parametrize("taps", [(2, 2, 2), (2, 3, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 31, 3), (3, 5, 64), (1, 130, 2), (2, 4, 65), (5, 33, 16)])
+def test_all_at_once_for_shapes_that_fill_no_block(shape, taps):
+    rng = np.random.default_rng(15)
+    tables = [random_table(rng, n + 3, n, k) for n, k in zip(shape, taps, strict=True)]
     work = separable(tables)
-    src = noise((9, 7, 33), "float32")
-    src[4, 3, 11:14] = np.nan
-    out, _ = run_twice(run(work), src, (8, 11, 37), "float32")
-    expected = summed(work, src)
-    assert (np.isnan(out) == np.isnan(expected)).all()
-    assert np.isnan(out).any()
-    number = ~np.isnan(out)
-    assert_close(out[number], expected[number], 100 * ENGINES * np.nanmax(np.abs(src)))
+    src = noise((2, *(n + 3 for n in shape)), "int16")
+    out, _ = run_twice(run(work), src, (2, *shape), "float32", "c", "sliced")
+    assert_close(out, summed(work, src), 100 * bound(src))
+
+
+@pytest.mark.parametrize("taps", [(2, 2, 2), (2, 1, 4)])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_all_at_once_an_untapped_sample_does_not_matter(taps, value):
+    check_untapped_at_once(value, *taps)(cuda_runtime.read)
 
 
 @pytest.mark.parametrize("layouts", [("c", "c"), ("flipped", "offset"), ("vectors", "vectors"), ("turned", "sliced")])
@@ -771,12 +774,36 @@ def check_many_columns(read):
         assert_close(out, weighted(table, src, 2), 30 * bound(src))
 
 
-def check_at_once(read):
-    tables = [random_table(np.random.default_rng(12), n, m, 2) for n, m in ((9, 8), (7, 11), (33, 37))]
-    work = separable(tables)
-    src = noise((2, 9, 7, 33), "int16")
-    out, _ = run_twice(run(work), src, (2, 8, 11, 37), "float32", read=read)
-    assert_close(out, summed(work, src), 100 * bound(src))
+def check_at_once(*taps):
+    def check(read):
+        rng = np.random.default_rng(12)
+        tables = [random_table(rng, n, m, k) for n, m, k in zip((9, 7, 33), (8, 11, 37), taps, strict=True)]
+        work = separable(tables)
+        src = noise((2, 9, 7, 33), "int16")
+        # There is room around it that a kernel might write to.
+        out, _ = run_twice(run(work), src, (2, 8, 11, 37), "float32", "c", "sliced", read=read)
+        assert_close(out, summed(work, src), 100 * bound(src))
+
+    return check
+
+
+def check_untapped_at_once(value, *taps):
+    def check(read):
+        rng = np.random.default_rng(13)
+        tables = [random_table(rng, n, m, k) for n, m, k in zip((9, 7, 33), (8, 11, 37), taps, strict=True)]
+        work = separable(tables)
+        src = noise((9, 7, 33), "float32")
+        src[4, :, 11:14] = value
+        out, _ = run_twice(run(work), src, (8, 11, 37), "float32", read=read)
+        with np.errstate(invalid="ignore"):
+            expected = summed(work, src)
+        number = np.isfinite(out)
+        assert (number == np.isfinite(expected)).all()
+        assert (np.isnan(out) == np.isnan(expected)).all()
+        assert not number.all()
+        assert_close(out[number], expected[number], 100 * ENGINES * np.abs(src[np.isfinite(src)]).max())
+
+    return check
 
 
 def check_plane(read):
@@ -863,23 +890,28 @@ def check_ties(interpolation):
 
 SYNC = "    __syncthreads();\n\n    add_lines(\n        staged"
 BETWEEN = "    __syncthreads();\n\n    add_lines(\n        between"
-SECOND = "    __syncthreads();\n\n    // Warps write lines"
+SECOND = "        __syncthreads();\n\n        // Warps write lines"
 MUTATIONS = [
     # an off-by-one
     ("resample_axis.cu", "for (int k = 1; k < taps; k++)", "for (int k = 1; k <= taps; k++)", check_axis("plain")),
     ("resample_axis.cu", "for (int k = 1; k < taps; k++)", "for (int k = 1; k < taps - 1; k++)", check_axis("plain")),
     ("resample_axis.cu", "(i >= n_dst) break;\n        dst4", "(i > n_dst) break;\n        dst4", check_axis("tile")),
     ("resample_axis.cu", "if (j >= n_inner) return;", "if (j >= n_inner - 1) return;", check_many_columns),
-    ("resample_axis.cu", "columns * apart < n_inner", "columns * apart <= n_inner", check_many_columns),
+    ("resample_axis.cu", "c * apart < left", "c * apart <= left", check_many_columns),
     ("resample_axis.cu", "q[s - begin] = load(p[s])", "q[s - begin + 1] = load(p[s])", check_axis("staged")),
     ("resample_axis.cu", "(wide ? 4 : 1) * threadIdx.x", "4 * threadIdx.x", check_axis("staged")),
     # ... in a halo: a column too few, a sample too many; a row too many
-    ("resample_axis.cu", "columns * LANES < end", "columns * LANES < end - 1", check_plane),
+    ("resample_axis.cu", "columns_of(end - j,", "columns_of(end - 1 - j,", check_plane),
+    ("resample_axis.cu", "k >= j0", "k > j0", check_plane),
+    ("resample_axis.cu", "paired - STRIP)", "paired - STRIP - 2)", check_plane),
     ("resample_axis.cu", "edge, last, s_row", "edge, last + 1, s_row", check_plane),
     ("resample_axis.cu", "n_rows - row0 : LANES", "n_rows - row0 + 1 : LANES", check_plane),
-    ("resample_axis.cu", "? n_dst - i0 : tiles", "? n_dst - i0 + 1 : tiles", check_plane),
-    ("resample_volume.cu", "k < nx", "k <= nx", check_at_once),
-    ("resample_volume.cu", "c * s_y", "c * s_z", check_at_once),
+    ("resample_axis.cu", "if (i < n_dst && i < last", "if (i <= n_dst && i < last", check_plane),
+    ("resample_volume.cu", "k < nx", "k <= nx", check_at_once(2, 1, 4)),
+    ("resample_volume.cu", "+ c) * s_y", "+ c) * s_z", check_at_once(2, 3, 1)),
+    ("resample_volume.cu", "y < it.y + ROWS", "y < it.y + ROWS - 1", check_at_once(2, 1, 4)),
+    ("resample_volume.cu", "count[i] > 1", "count[i] > 2", check_at_once(2, 2, 2)),
+    ("resample_volume.cu", "src[far + k + next_x]", "src[far + k]", check_at_once(2, 2, 2)),
     # a dropped barrier
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads();", ""), check_axis("staged")),
     ("resample_axis.cu", SECOND, SECOND.replace("__syncthreads();", ""), check_axis("staged")),
@@ -896,6 +928,7 @@ MUTATIONS = [
     ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
     # what is not tapped is read
     ("resample_axis.cu", "if (!ASK || weight == weight)", "if (true)", check_untapped),
+    ("resample_volume.cu", "if (it.second) total", "total", check_untapped_at_once(np.inf, 2, 2, 2)),
     # nothing is written where the default should be
     ("take.cu", "const bool inside = i >= 0", "if (i < 0) return;\n    const bool inside = i >= 0", check_take),
     # a voxel too far is written
@@ -971,7 +1004,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
 
     done = sanitized()
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "19 kernels ran" in done.stdout
+    assert "20 kernels ran" in done.stdout
     broken = sanitized("broken")
     assert broken.returncode != 0
     assert "AddressSanitizer" in broken.stderr

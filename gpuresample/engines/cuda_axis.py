@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -30,6 +31,8 @@ from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, r
 from gpuresample.engines.views import NONE, Axis, View, contiguous, merge
 from gpuresample.taps import TapTable
 
+# Voxels along y that a thread of kernels/resample_volume.cu makes.
+ROWS = 4
 # Threads of a block where there is one per output.
 BLOCK = 256
 # Taps per voxel, all axes together, up to which one kernel takes all axes: the two volumes between three passes cost
@@ -167,8 +170,12 @@ class Axes:
             *[idx(s) for s in dst.strides], *_storing(dst.dtype, acc, store),
         ]  # fmt: skip
         types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
-        blocks = -(-voxels // BLOCK)
-        self._runtime.launch(Launch("resample_volume", "resample_volume", types, blocks, (BLOCK, 1), arguments))
+        # Narrow volumes have threads for as many more rows.
+        across = min(LANES, 1 << (n_x - 1).bit_length())
+        block = (across, BLOCK // across)
+        blocks = -(-n_x // block[0]) * -(-n_y // (block[1] * ROWS)) * n_z * n_b
+        function = "resample_volume_two" if max(table.n_taps for table in work.tables) <= 2 else "resample_volume"
+        self._runtime.launch(Launch("resample_volume", function, types, blocks, block, arguments))
 
     # --- passes ------------------------------------------------------------------------------------------------
 
@@ -211,8 +218,8 @@ class Axes:
         wide = (
             it.inner.n % TILE_J == 0
             and it.inner.s == it.inner.d == 1
-            and _in_fours(src, [a.s for a in others])
-            and _in_fours(dst, [a.d for a in others])
+            and _aligned(src, [a.s for a in others])
+            and _aligned(dst, [a.d for a in others])
         )
         strips = -(-it.inner.n // (LANES * TILE_J))
         blocks = -(-n_tiles // GROUP) * strips * it.outer.n * it.batch.n
@@ -237,7 +244,7 @@ class Axes:
         block = self._room(table, src, dst, axis)
         if block is None:
             raise ValueError(f"a tile of the table reads more samples than shared memory holds: {window}")
-        wide = _in_fours(src, [a.s for a in (it.batch, it.outer, it.inner)])
+        wide = _aligned(src, [a.s for a in (it.batch, it.outer, it.inner)])
         blocks = -(-n_tiles // block.tiles) * -(-it.lines // LANES)
         arguments: list[Argument] = [
             pointer(src), tile, weight, self._reach(table, block.tiles), pointer(dst), *it.shape(),
@@ -272,17 +279,19 @@ class Axes:
         tile, weight, window, n_tiles = self._tiles(second, acc)
         # Rows that lie side by side in the destination are stored from registers.
         direct = abs(dst.strides[row]) == 1
-        block = self._uploads.get(second, ("columns", direct, acc.name), lambda: room(second, acc, direct))
+        block = self._uploads.get(second, ("columns", direct, acc.name), lambda: room(second, acc, direct, made=True))
         if block is None:
             raise ValueError(f"a tile of the second table reads more columns than shared memory holds: {window}")
         idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
         types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
+        pairs = src.strides[column] == 1 and _aligned(src, (batch.s, outer.s, src.strides[row]), 2)
         arguments: list[Argument] = [
             pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.tiles), pointer(dst),
             idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
             *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
             *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
             *_storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],
+            np.int32(src.shape[column]), np.int32(pairs),
         ]  # fmt: skip
         blocks = -(-n_tiles // block.tiles) * -(-n_row_tiles // GROUP) * batch.n * outer.n
         shared = block.bytes(acc)
@@ -317,9 +326,9 @@ class Axes:
         """A block of v3; None if nothing fits."""
         # Lines that lie side by side in the destination are stored from registers.
         direct = abs(Pass.of(src, dst, axis, "d").inner.d) == 1
-        # As for the widest type: the same blocks whatever the type. Aligned loads begin up to 3 samples early.
+        # As for the widest type: the same blocks whatever the type.
         widest = np.dtype(np.float64)
-        return self._uploads.get(table, ("room", direct), lambda: room(table, widest, direct, early=3))
+        return self._uploads.get(table, ("room", direct), lambda: room(table, widest, direct, made=False))
 
     # --- copies ------------------------------------------------------------------------------------------------
 
@@ -343,7 +352,7 @@ class Axes:
         src, dst = src.transpose([0, *order]), dst.transpose([0, *order])
         n_b, n_z, n_y, n_x = dst.shape
         voxels = math.prod(dst.shape)
-        fours = n_x % 4 == 0 and dst.strides[3] == 1 and _in_fours(dst, dst.strides[:3])
+        fours = n_x % 4 == 0 and dst.strides[3] == 1 and _aligned(dst, dst.strides[:3])
         idx = narrowest(src.reach, dst.reach, voxels)
         types = Types(src.dtype.name, dst.dtype.name, idx=idx.__name__)
         arguments: list[Argument] = [
@@ -403,7 +412,7 @@ def _storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np
     return low, high, np.int32(rounding_of(dtype, store.truncate))
 
 
-def _in_fours(view: View, strides: Any) -> bool:
-    """Whether steps of these strides from a view's first element keep to whole, aligned fours of elements."""
-    unit = min(16, 4 * view.dtype.itemsize)
-    return view.address % unit == 0 and all(s % 4 == 0 for s in strides)
+def _aligned(view: View, strides: Iterable[int], n: int = 4) -> bool:
+    """Whether steps of these strides from a view's first element keep to whole, aligned groups of `n` elements."""
+    unit = min(16, n * view.dtype.itemsize)
+    return view.address % unit == 0 and all(s % n == 0 for s in strides)

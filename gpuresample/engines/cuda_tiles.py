@@ -13,9 +13,14 @@ from gpuresample.taps import TapTable
 
 # As kernels/resample_axis.cu has them.
 TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
-# Tiles of a block of v3 and v4: as many as keep its shared memory below the aim, so that several blocks fit a
-# multiprocessor (64 KB on the smallest); never above what every GPU grants without asking.
-MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
+# From a line of results to the next while they change from lanes that are lines to lanes that are outputs.
+OUT_PITCH = 33
+# Samples by which aligned loads may begin before the first that is tapped.
+EARLY = 3
+# Multiply-adds in the time that loading a sample and putting it into shared memory takes.
+LOADING = 4
+# Shared memory of a block of v3 and v4: at most what every GPU grants without asking.
+SHARED_LIMIT = 48 << 10
 # Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
 SHARING = 1.5
 # v4 is taken where it is more than this many times as fast as two passes by `estimate`, which is careful: all that v4
@@ -53,15 +58,18 @@ class Tiles(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a block of v3 or v4 takes: tiles along its axis, and the pitches of its lines of samples and of results."""
+    """What a block of v3 or v4 takes: tiles along its axis, the pitch of its lines of samples, whether none of results.
+
+    `direct`: lines lie side by side in the destination, and results are stored from registers.
+    """
 
     tiles: int
     pitch: int
-    out_pitch: int
+    direct: bool
 
     def bytes(self, acc: np.dtype[Any]) -> int:
         """Of shared memory."""
-        return LANES * (self.pitch + self.out_pitch) * acc.itemsize
+        return LANES * (self.pitch + (0 if self.direct else 2 * OUT_PITCH)) * acc.itemsize
 
 
 def sharing(table: TapTable) -> float:
@@ -117,8 +125,10 @@ def reach(table: TapTable, tiles: int) -> npt.NDArray[np.int32]:
     return (np.stack([lo, hi], axis=1) - table.source_range()[0]).astype(np.int32)
 
 
-def room(table: TapTable, acc: np.dtype[Any], direct: bool, early: int = 0) -> Room | None:
-    """The most tiles of a block that shared memory has room for; None if it has not even for one.
+def room(table: TapTable, acc: np.dtype[Any], direct: bool, made: bool) -> Room | None:
+    """The tiles of a block with which a line takes least, of those that fit shared memory; None if not even one does.
+
+    A block that is wide reads few samples that its neighbours read too. Its warps make `GROUP` tiles at once.
 
     Parameters
     ----------
@@ -126,20 +136,29 @@ def room(table: TapTable, acc: np.dtype[Any], direct: bool, early: int = 0) -> R
     acc : numpy.dtype
         Type of what is staged.
     direct : bool
-        Lines lie side by side in the destination: results are stored from registers.
-    early : int
-        Samples by which loads may begin before the first that is tapped.
+        See `Room`.
+    made : bool
+        The block makes what it stages by another table, of about as many taps (v4); else it loads that (v3).
     """
-    tiles = min(MOST_TILES, 1 << (-(-table.n_dst // TILE_I) - 1).bit_length())
-    while tiles >= 1:
-        spans = reach(table, tiles)
-        # An odd pitch keeps 32 lines in 32 banks.
-        pitch = int((spans[:, 1] - spans[:, 0]).max()) + early | 1
-        found = Room(tiles, pitch, 0 if direct else tiles * TILE_I | 1)
-        if found.bytes(acc) <= (SHARED_AIM if tiles > 1 else SHARED_LIMIT):
-            return found
-        tiles //= 2
-    return None
+    first, end = _padded(table)
+    low, high = first.min(axis=1), end.max(axis=1)
+    window = int((high - low).max())
+    # What staging a sample costs, in multiply-adds, and how many are made at once.
+    each, whole = (window, LANES * TILE_J) if made else (LOADING, 1)
+    best: tuple[float, Room] | None = None
+    n = len(first)
+    for tiles in (1, 2, 4, *range(GROUP, max(n, 1) + GROUP, GROUP)):
+        starts = np.arange(0, n, tiles)
+        spans = np.maximum.reduceat(high, starts) - np.minimum.reduceat(low, starts)
+        # An odd pitch keeps 32 lines in 32 banks. Aligned loads begin up to 3 samples before the first that is tapped.
+        found = Room(tiles, int(spans.max()) + EARLY | 1, direct)
+        if found.bytes(acc) > SHARED_LIMIT:
+            break
+        turns = int((-(-np.minimum(n - starts, tiles) // GROUP)).sum())
+        cost = each * float((-(-spans // whole) * whole).sum()) + turns * GROUP * TILE_I * window
+        if best is None or cost < best[0]:
+            best = cost, found
+    return best[1] if best else None
 
 
 class Load(NamedTuple):
@@ -174,7 +193,7 @@ def estimate(first: TapTable, second: TapTable, src: np.dtype[Any], acc: np.dtyp
     make strips of rows and groups of columns; where they meet, both read the source, and both make the sums of the
     first table. The result counts as one of sums, which is the most that it can be.
     """
-    block = room(second, acc, direct=False)
+    block = room(second, acc, direct=False, made=True)
     if block is None:
         return None
     rows, columns = (hi - lo for lo, hi in (first.source_range(), second.source_range()))
@@ -218,7 +237,7 @@ def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any
         Of the source and of sums.
     """
     if FUSE is not None:
-        return FUSE and room(second, acc, direct=False) is not None
+        return FUSE and room(second, acc, direct=False, made=True) is not None
     # A warp's lanes are rows: fewer leave some idle. Tables whose rows share nothing are best without tiles.
     if not contiguous or acc != FUSED_SUMS or first.n_dst < LANES or min(sharing(first), sharing(second)) < SHARING:
         return False
