@@ -19,6 +19,8 @@ Array = npt.NDArray[Any]
 
 # Bytes of the copy that bandwidth is measured by, and how often: large against any L2.
 COPY_BYTES = 1 << 30
+# Longest time that a call can take to return and not be one that waits for the device.
+BUSY_SECONDS = 2e-3
 
 
 class Device(Protocol):
@@ -41,7 +43,13 @@ class Device(Protocol):
         """A copy in pinned host memory."""
 
     def seconds(self, call: Callable[[], Any], runs: int) -> list[float]:
-        """The time of every run, on the device's own clock, its cache emptied before each."""
+        """The time of every run, on the device's own clock, its cache emptied before each.
+
+        Of what is launched, not of the launching: the device is kept busy until the call has returned.
+        """
+
+    def returns(self, call: Callable[[], Any], runs: int) -> float:
+        """Seconds after which a call returns on an idle device: its launches, not what they do; the median."""
 
     def bandwidth(self, runs: int) -> float:
         """Bytes per second that a copy on the device reads and writes, together."""
@@ -68,6 +76,15 @@ class Gpu:
         self._properties = properties
         # Twice the L2: writing it leaves nothing of what was there.
         self._flush = self.cupy.empty(max(2 * int(properties["l2CacheSize"]), 1 << 26), np.uint8)
+        self._flush_seconds = min(self._flushed() for _ in range(5))
+
+    def _flushed(self) -> float:
+        start, end = self.cupy.cuda.Event(), self.cupy.cuda.Event()
+        start.record()
+        self._flush.fill(0)
+        end.record()
+        end.synchronize()
+        return float(self.cupy.cuda.get_elapsed_time(start, end)) / 1e3
 
     def array(self, host: Array) -> Any:
         """See `Device`."""
@@ -88,17 +105,22 @@ class Gpu:
         return out
 
     def seconds(self, call: Callable[[], Any], runs: int) -> list[float]:
-        """See `Device`. By CUDA events; three runs go before, for compiling and for clocks to rise."""
-        for _ in range(3):
-            call()
+        """See `Device`. By CUDA events; four runs go before, for compiling and for clocks to rise."""
+        # A call that returns late waits for the device itself.
+        flushes = 1 + math.ceil(2 * min(self.returns(call, 3), BUSY_SECONDS) / self._flush_seconds)
         events = [(self.cupy.cuda.Event(), self.cupy.cuda.Event()) for _ in range(runs)]
         for start, end in events:
-            self._flush.fill(0)
+            for _ in range(flushes):
+                self._flush.fill(0)
             start.record()
             call()
             end.record()
         self.cupy.cuda.runtime.deviceSynchronize()
         return [self.cupy.cuda.get_elapsed_time(start, end) / 1e3 for start, end in events]
+
+    def returns(self, call: Callable[[], Any], runs: int) -> float:
+        """See `Device`."""
+        return _returns(call, runs, self.cupy.cuda.runtime.deviceSynchronize)
 
     def bandwidth(self, runs: int) -> float:
         """See `Device`."""
@@ -155,6 +177,10 @@ class Host:
             taken.append(time.perf_counter() - start)
         return taken
 
+    def returns(self, call: Callable[[], Any], runs: int) -> float:
+        """See `Device`."""
+        return _returns(call, runs, lambda: None)
+
     def bandwidth(self, runs: int) -> float:
         """See `Device`."""
         a, b = np.ones(COPY_BYTES >> 5, np.uint8), np.empty(COPY_BYTES >> 5, np.uint8)
@@ -163,6 +189,18 @@ class Host:
     def facts(self) -> dict[str, Any]:
         """See `Device`."""
         return {"device": self.name}
+
+
+def _returns(call: Callable[[], Any], runs: int, idle: Callable[[], Any]) -> float:
+    call()
+    taken = []
+    for _ in range(runs):
+        idle()
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    idle()
+    return statistics.median(taken)
 
 
 def nbytes(shape: Sequence[int], dtype: npt.DTypeLike) -> int:

@@ -25,9 +25,10 @@ from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.engines import AUTO_VOXELS, cuda_staging, cuda_tiles
+from gpuresample.engines import cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.packing import accumulator
+from gpuresample.engines.pool import get_num_threads
 from gpuresample.engines.views import View
 from gpuresample.plans import Plan
 
@@ -158,6 +159,7 @@ def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str,
         "bytes_in": host.nbytes,
         "bytes_out": out.nbytes,
         "device": median(device, lambda: device.engine.run(job.work, src, dst, store), runs),
+        "returns": device.returns(lambda: device.engine.run(job.work, src, dst, store), runs),
         "host_pinned": median(device, lambda: device.staged.run(job.work, pinned_in, pinned_out, store), runs),
         "host_pageable": median(device, lambda: device.staged.run(job.work, host, out, store), runs),
         "copies_pinned": median(device, copies, runs),
@@ -234,18 +236,23 @@ def _torch_peers(device: Device, torch: Any, volume: Array, shape: tuple[int, ..
 def crossover(
     device: Device, volume: Array, geometry: Geometry, runs: int, factors: Sequence[int]
 ) -> list[dict[str, Any]]:
-    """Host to host on the device against the CPU engine, for volumes of several sizes."""
-    return [_against_cpu(device, volume, cases.small(geometry, factor), runs) for factor in factors]
+    """Host to host on the device against the CPU engine, pageable memory, for volumes of several sizes."""
+    rows = []
+    for factor in factors:
+        small = cases.small(geometry, factor)
+        rows += [_against_cpu(device, volume, small, name, runs) for name in ("linear", "bspline")]
+        rows.append({**_against_cpu(device, volume, cases.oblique(small), "bspline", runs), "job": "bspline, oblique"})
+    return rows
 
 
-def _against_cpu(device: Device, volume: Array, geometry: Geometry, runs: int) -> dict[str, Any]:
+def _against_cpu(device: Device, volume: Array, geometry: Geometry, name: str, runs: int) -> dict[str, Any]:
     src = np.ascontiguousarray(volume[tuple(slice(n) for n in geometry.source.size[::-1])])
-    job = made(geometry, "linear", "int16", "int16", src)
+    job = made(geometry, name, "int16", "int16", src)
     out = np.empty(job.output_shape, np.int16)
     on_device = _wall(lambda: device.staged.run(job.work, src, out, Store()), runs)
     on_cpu = _wall(lambda: _on_cpu(job, src, out), runs)
     taken = {"device": statistics.median(on_device), "cpu": statistics.median(on_cpu)}
-    return {"voxels": src.size + out.size, **taken}
+    return {"job": name, "voxels": src.size + out.size, **taken}
 
 
 # --- the report ------------------------------------------------------------------------------------------------------
@@ -277,7 +284,7 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "gain_now": cuda_tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
-        "auto_voxels_now": AUTO_VOXELS,
+        "threads": get_num_threads(),
         "overlap_bytes_now": cuda_staging.OVERLAP_BYTES,
     }
 
@@ -302,16 +309,17 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
             ])  # fmt: skip
         w = job["whole"]
         over = w["host_pinned"] / w["copies_pinned"]
+        times = ("device", "returns", "host_pinned", "host_pageable", "copies_pinned")
         whole.append([
-            job["name"], *[tables.duration(w[k]) for k in ("device", "host_pinned", "host_pageable", "copies_pinned")],
+            job["name"], *[tables.duration(w[k]) for k in times],
             f"{over:.2f}x", verdict(facts, -over, -COPIES).lstrip("-"), tables.duration(w["cpu_engine"]),
             f"{job['agreement']:.1e}", f"{AGREEMENT:g}: {'kept' if job['agreement'] <= AGREEMENT else 'BROKEN'}",
         ])  # fmt: skip
     copy = f"copy: {facts['copy_bandwidth'] / 1e9:.1f} GB/s read and written"
     header = ["job", "pass", "kernels", "must move", "time", "rate", "of the copy", "target"]
     yield f"Passes on {facts['device']}; {copy}", header, roofline
-    header = ["job", "device", "host, pinned", "host, pageable", "bare copies", "pinned / copies", "target",
-              "CPU engine", "difference", "bound"]  # fmt: skip
+    header = ["job", "device", "call returns", "host, pinned", "host, pageable", "bare copies", "pinned / copies",
+              "target", "CPU engine", "difference", "bound"]  # fmt: skip
     yield "The reference job", header, whole
     yield _planes_table(facts)
     ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
@@ -328,9 +336,9 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
     rows = []
     for r in facts["auto"]:
         times = [tables.duration(r["device"]), tables.duration(r["cpu"])]
-        rows.append([f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
-    title = f'Host to host, linear: where device="auto" should begin (AUTO_VOXELS is {facts["auto_voxels_now"]:,})'
-    yield title, ["voxels in and out", "device", "CPU engine", "device is faster by"], rows
+        rows.append([r["job"], f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
+    title = f'Host to host, pageable, beside {facts["threads"]} threads: what device="auto" should choose'
+    yield title, ["job, int16", "voxels in and out", "device", "CPU engine", "device is faster by"], rows
 
 
 def _planes_table(facts: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:

@@ -82,7 +82,15 @@ class TapTable:
 
     def source_range(self, start: int = 0, stop: int | None = None) -> tuple[int, int]:
         """Half-open range of source samples that rows `start` to `stop` read."""
-        rows = slice(start, stop)
+        if start == 0 and stop in (None, self.n_dst):
+            return self._read
+        return self._read_by(slice(start, stop))
+
+    @cached_property
+    def _read(self) -> tuple[int, int]:
+        return self._read_by(slice(None))
+
+    def _read_by(self, rows: slice) -> tuple[int, int]:
         return int(self.first[rows].min()), int((self.first[rows] + self.count[rows]).max())
 
     def crop(self, start: int, stop: int, within: tuple[int, int] | None = None) -> TapTable:

@@ -91,7 +91,7 @@ struct Fours {
 };
 
 struct Pairs {
-    enum { AT_ONCE = 4 };
+    enum { AT_ONCE = 2 };
 
     __device__ __forceinline__ void operator()(const src_t *p, acc_t sample[TILE_J]) const
     {

@@ -15,7 +15,7 @@
 //                            once.
 #include "common.cuh"
 
-#define ROWS 4  // voxels along y that a thread makes
+#define ROWS 8  // voxels along y that a thread makes
 
 // Where a thread's voxels are.
 struct Place {

@@ -433,3 +433,21 @@ gr.resample(np.zeros((40, 50, 60), np.float32), spacing=0.9)
 print("done")
 """
     assert python(code, timeout=60) == "done"
+
+
+@pytest.mark.parametrize("shape", [(), (5,), (3, 1, 70), (2, 40, 50, 9), (1, 1, 3000), (0, 4)])
+@pytest.mark.parametrize("layout", ["c", "f", "sliced"])
+def test_copies_on_all_threads(shape, layout, monkeypatch):
+    monkeypatch.setattr(pool, "COPIED_AT_ONCE", 64)
+    src = np.random.default_rng(1).integers(-99, 99, shape).astype(">i2")
+    if layout == "f":
+        src = np.asfortranarray(src)
+    if layout == "sliced" and shape:
+        src = np.repeat(src, 2, axis=0)[::2]
+    dst = np.full(shape, -1, np.float32)
+    threads = []
+    monkeypatch.setattr(pool, "run_items", lambda job, n: (threads.append(n), [job(k) for k in range(n)]))
+    monkeypatch.setattr(pool, "get_num_threads", lambda: 3)
+    pool.copy(dst, src)
+    assert (dst == src).all()
+    assert bool(threads) == (dst.nbytes >= 128)

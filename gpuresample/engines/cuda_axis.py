@@ -32,7 +32,7 @@ from gpuresample.engines.views import NONE, Axis, View, contiguous, merge
 from gpuresample.taps import TapTable
 
 # Voxels along y that a thread of kernels/resample_volume.cu makes.
-ROWS = 4
+ROWS = 8
 # Threads of a block where there is one per output.
 BLOCK = 256
 # Taps per voxel, all axes together, up to which one kernel takes all axes: the two volumes between three passes cost
@@ -75,7 +75,7 @@ class Pass:
 
     def types(self, acc: np.dtype[Any]) -> Types:
         """What the kernel is compiled for."""
-        return Types(self.src.dtype.name, self.dst.dtype.name, acc.name, self.idx.__name__)
+        return Types.of(self.src.dtype, self.dst.dtype, self.idx, acc)
 
     def shape(self) -> tuple[np.generic, ...]:
         """The kernels' sizes and strides."""
@@ -146,7 +146,7 @@ class Axes:
         def make() -> Steps:
             return steps(work.tables, work.order, contiguous, src.dtype, acc)
 
-        return self._uploads.get(work, ("steps", contiguous, src.dtype.name, cuda_tiles.FUSE), make)
+        return self._uploads.get(work, ("steps", contiguous, src.dtype, cuda_tiles.FUSE), make)
 
     def step(
         self, work: Separable, axes: tuple[int, ...], src: View, dst: View, acc: np.dtype[Any], store: Store
@@ -169,7 +169,7 @@ class Axes:
             *[np.int32(table.n_taps) for table in work.tables], *[idx(s) for s in src.strides],
             *[idx(s) for s in dst.strides], *_storing(dst.dtype, acc, store),
         ]  # fmt: skip
-        types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
+        types = Types.of(src.dtype, dst.dtype, idx, acc)
         # Narrow volumes have threads for as many more rows.
         across = min(LANES, 1 << (n_x - 1).bit_length())
         block = (across, BLOCK // across)
@@ -279,11 +279,11 @@ class Axes:
         tile, weight, window, n_tiles = self._tiles(second, acc)
         # Rows that lie side by side in the destination are stored from registers.
         direct = abs(dst.strides[row]) == 1
-        block = self._uploads.get(second, ("columns", direct, acc.name), lambda: room(second, acc, direct, made=True))
+        block = self._uploads.get(second, ("columns", direct, acc), lambda: room(second, acc, direct, made=True))
         if block is None:
             raise ValueError(f"a tile of the second table reads more columns than shared memory holds: {window}")
         idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
-        types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
+        types = Types.of(src.dtype, dst.dtype, idx, acc)
         pairs = src.strides[column] == 1 and _aligned(src, (batch.s, outer.s, src.strides[row]), 2)
         arguments: list[Argument] = [
             pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.tiles), pointer(dst),
@@ -307,7 +307,7 @@ class Axes:
             weight = packed_weight(table, acc)
             return self.upload(first), self.upload(table.count.astype(np.int32)), self.upload(weight)
 
-        return self._uploads.get(table, ("plain", acc.name), make)
+        return self._uploads.get(table, ("plain", acc), make)
 
     def _tiles(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, int, int]:
         """Tiles and weights on the device, the window, the number of tiles."""
@@ -316,7 +316,7 @@ class Axes:
             made = make_tiles(table, acc)
             return self.upload(made.tile), self.upload(made.weight, TILE_I), made.window, len(made.tile)
 
-        return self._uploads.get(table, ("tiles", acc.name), make)
+        return self._uploads.get(table, ("tiles", acc), make)
 
     def _reach(self, table: TapTable, tiles: int) -> Pointer:
         """What groups of tiles read, on the device."""
@@ -354,7 +354,7 @@ class Axes:
         voxels = math.prod(dst.shape)
         fours = n_x % 4 == 0 and dst.strides[3] == 1 and _aligned(dst, dst.strides[:3])
         idx = narrowest(src.reach, dst.reach, voxels)
-        types = Types(src.dtype.name, dst.dtype.name, idx=idx.__name__)
+        types = Types.of(src.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
             pointer(src), *[index[axis - 1] for axis in order], pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y),
             np.int32(n_x), *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], fill,
@@ -370,7 +370,7 @@ class Axes:
         n_b, n_z, n_y, n_x = dst.shape
         voxels = math.prod(dst.shape)
         idx = narrowest(src.reach, dst.reach, voxels)
-        types = Types(src.dtype.name, dst.dtype.name, idx=idx.__name__)
+        types = Types.of(src.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
             pointer(src), pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
             *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(rounding), np.float64(factor),
@@ -380,8 +380,9 @@ class Axes:
     def fill_outside(self, work: Separable, dst: View, store: Store) -> None:
         """The default into whatever lies outside the source; `dst` (batch, z, y, x) in the source's order of axes."""
         for axis, (lo, hi) in enumerate(work.inside, start=1):
-            self.fill(dst.narrow(axis, 0, lo), store)
-            self.fill(dst.narrow(axis, hi, dst.shape[axis]), store)
+            for outside in ((0, lo), (hi, dst.shape[axis])):
+                if outside[0] < outside[1]:
+                    self.fill(dst.narrow(axis, *outside), store)
             dst = dst.narrow(axis, lo, hi)
 
     def fill(self, dst: View, store: Store) -> None:
@@ -394,7 +395,7 @@ class Axes:
         dst = dst.bits().transpose([0, *order])
         n_b, n_z, n_y, n_x = dst.shape
         idx = narrowest(dst.reach, voxels)
-        types = Types(dst.dtype.name, dst.dtype.name, idx=idx.__name__)
+        types = Types.of(dst.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
             pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x), *[idx(s) for s in dst.strides], fill,
         ]  # fmt: skip

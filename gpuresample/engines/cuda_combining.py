@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines import pool
 from gpuresample.engines.contract import Combiner, Ensemble, Outputs
 from gpuresample.engines.cuda_runtime import Runtime
 from gpuresample.engines.cuda_streams import SLOTS
@@ -69,7 +69,7 @@ class StagedCombiner:
             parts = []
             for part in scores:
                 pinned = runtime.pinned(part.shape, part.dtype)
-                np.copyto(pinned, part)
+                pool.copy(pinned, part)
                 parts.append(runtime.empty(part.shape, part.dtype))
                 runtime.copy_in(pinned, parts[-1])
                 turn.keep.append(pinned)
@@ -88,7 +88,7 @@ class StagedCombiner:
             return
         self._runtime.finish(turn.done)
         for pinned, place in turn.pairs:
-            np.copyto(place, pinned)
+            pool.copy(place, pinned)
         turn.pairs, turn.keep, turn.done = [], [], None
 
     def counts(self) -> list[int]:

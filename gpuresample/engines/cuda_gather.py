@@ -60,8 +60,7 @@ class Gathers:
         rows = max(1, PIECE_BYTES // row_bytes)
         # A piece of explicit coordinates is itself indexed by idx_t.
         idx = narrowest(src.reach, dst.reach, min(rows, n_z * n_y) * row_bytes // 8)
-        acc_name = acc.name if file == "gather" and function != "gather_copy" else "float32"
-        types = Types(src.dtype.name, dst.dtype.name, acc_name, idx.__name__)
+        types = Types.of(src.dtype, dst.dtype, idx, acc if file == "gather" and function != "gather_copy" else None)
         box, extent = self._uploads.get(work, "geometry", lambda: self._geometry(work))
         for start in range(0, n_z * n_y, rows):
             stop = min(start + rows, n_z * n_y)
@@ -94,7 +93,7 @@ class Gathers:
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
         coefficients = self._uploads.get(
-            work, ("coefficients", acc.name), lambda: self._axes.upload(work.coefficients.astype(acc))
+            work, ("coefficients", acc), lambda: self._axes.upload(work.coefficients.astype(acc))
         )
         function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"
         sizes = (np.int32(pieces), np.int32(width), np.int32(terms))

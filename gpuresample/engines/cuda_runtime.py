@@ -41,12 +41,23 @@ class Types:
     acc: str = "float32"
     idx: str = "int32"
 
+    @classmethod
+    def of(cls, src: np.dtype[Any], dst: np.dtype[Any], idx: type, acc: np.dtype[Any] | None = None) -> Types:
+        """By NumPy's types; `acc` is float32 unless given."""
+        return _types(src, dst, idx, acc)
+
     @property
     def prelude(self) -> str:
         """The typedefs in front of a kernel's text."""
         lines = ["#define GPURESAMPLE_TYPES", "struct half_t;"]
         lines += [f"typedef {C_NAMES[getattr(self, name)]} {name}_t;" for name in ("src", "dst", "acc", "idx")]
         return "\n".join(lines) + "\n"
+
+
+@lru_cache(maxsize=256)
+def _types(src: np.dtype[Any], dst: np.dtype[Any], idx: type, acc: np.dtype[Any] | None) -> Types:
+    """Names are slow to ask for."""
+    return Types(src.name, dst.name, "float32" if acc is None else acc.name, idx.__name__)
 
 
 @dataclass(frozen=True)
@@ -270,6 +281,7 @@ class CupyRuntime:
         self._cupy = cupy
         self._lock = threading.Lock()
         self._modules: dict[tuple[str, Types], Any] = {}
+        self._functions: dict[tuple[str, Types], Any] = {}
         self.launches: Counter[str] = Counter()
         self.compilations: Counter[tuple[str, Types]] = Counter()
 
@@ -371,8 +383,12 @@ class CupyRuntime:
 
     def launch(self, launch: Launch) -> None:
         """See `Runtime`."""
-        function = self._module(launch.file, launch.types).get_function(launch.function)
-        arguments = tuple(a.address if isinstance(a, Pointer) else a for a in launch.arguments)
+        name = (launch.function, launch.types)
+        # CuPy makes a new object whenever it is asked for a function.
+        function = self._functions.get(name)
+        if function is None:
+            function = self._functions[name] = self._module(launch.file, launch.types).get_function(launch.function)
+        arguments = tuple([a.address if isinstance(a, Pointer) else a for a in launch.arguments])
         function((launch.blocks,), launch.block, arguments, shared_mem=launch.shared)
         with self._lock:
             self.launches[launch.function] += 1

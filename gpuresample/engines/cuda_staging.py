@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterator
+import threading
+from collections.abc import Hashable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample import work as works
+from gpuresample.engines import pool
 from gpuresample.engines.contract import Combiner, Gather, Range, Separable, Store, Work
 from gpuresample.engines.cuda_combining import StagedCombiner
 from gpuresample.engines.cuda_footprint import footprint
@@ -27,13 +30,16 @@ Array = npt.NDArray[Any]
 Block = tuple[Range, Range, Range]
 
 # Bytes of source and destination together from which parts overlap, the most parts of a volume, and how much more may
-# be read for it than the whole (neighbouring parts share the samples between them). Guesses still: on an H200
-# pinned arrays took 0.9 to 4.8 times as long as their bare copies (`python -m benchmarks.kernels`).
+# be read for it than the whole (neighbouring parts share the samples between them).
 OVERLAP_BYTES = 32 << 20
 PARTS = 8
 READ_AGAIN = 1.25
 # Most bytes that a part may take on the device, however large that is: its pinned buffers are the host's memory.
 PART_BYTES = 1 << 30
+
+# What works were last cut for, and the blocks with their works and what they read.
+_blocks: WeakKeyDictionary[Work, tuple[Hashable, list[tuple[Block, Work | None, Block]]]] = WeakKeyDictionary()
+_lock = threading.Lock()
 
 
 class DeviceEngine(Protocol):
@@ -97,10 +103,16 @@ class Staged:
         runtime = self.engine.runtime
         # The parts' streams are not the caller's, whose allocator follows its own.
         with runtime.use(self.device), scratch_from(None):
+            if src.nbytes + dst.nbytes < OVERLAP_BYTES:
+                try:
+                    self._at_once(work, src, dst, store)
+                    return
+                except MemoryError:
+                    pass  # in parts, then
             budget = int(SHARE * runtime.free_memory())
             while True:
                 try:
-                    self._run(work, src, dst, store, budget)
+                    self._in_turns(work, src, dst, store, budget)
                     return
                 except MemoryError:
                     # Someone else took memory meanwhile. Smaller parts; those that are done get the same bits again.
@@ -120,14 +132,6 @@ class Staged:
         ):
             yield StagedCombiner(runtime, combiner, own)
 
-    def _run(self, work: Work, src: Array, dst: Array, store: Store, budget: int) -> None:
-        needed = footprint(work, src.shape, src.dtype, dst.shape, dst.dtype, store)
-        if needed <= budget and src.nbytes + dst.nbytes < OVERLAP_BYTES:
-            self._at_once(work, src, dst, store)
-            return
-        each = parts(work, src, dst, store, min(budget // SLOTS, PART_BYTES), min(budget, PART_BYTES))
-        self._in_turns(each, store)
-
     def _at_once(self, work: Work, src: Array, dst: Array, store: Store) -> None:
         runtime = self.engine.runtime
         source = runtime.upload(np.ascontiguousarray(src, dtype=src.dtype.newbyteorder("=")))
@@ -135,8 +139,9 @@ class Staged:
         self.engine.run(work, source, target, store)
         runtime.download(target, dst)
 
-    def _in_turns(self, each: Iterator[Part], store: Store) -> None:
+    def _in_turns(self, work: Work, src: Array, dst: Array, store: Store, budget: int) -> None:
         runtime = self.engine.runtime
+        each = parts(work, src, dst, store, min(budget // SLOTS, PART_BYTES), min(budget, PART_BYTES))
         with streams(runtime) as own:
             slots = [Slot(stream) for stream in own]
             for number, part in enumerate(each):
@@ -155,7 +160,7 @@ class Staged:
         slot.keep = part.src
         if not self._direct(part.src):
             slot.keep = runtime.pinned(part.src.shape, dtype)
-            np.copyto(slot.keep, part.src)
+            pool.copy(slot.keep, part.src)
         source = runtime.empty(part.src.shape, dtype)
         runtime.copy_in(slot.keep, source)
         target = runtime.empty(part.dst.shape, part.dst.dtype)
@@ -170,7 +175,7 @@ class Staged:
             return
         self.engine.runtime.finish(slot.done)
         if slot.host is not slot.part.dst:
-            np.copyto(slot.part.dst, slot.host)
+            pool.copy(slot.part.dst, slot.host)
         slot.part = slot.host = slot.keep = slot.done = None
 
     def _direct(self, array: Array) -> bool:
@@ -182,7 +187,10 @@ class Staged:
 
 
 def parts(work: Work, src: Array, dst: Array, store: Store, budget: int, lone: int) -> Iterator[Part]:
-    """The parts of a work, block by block: the tables of a block are let go before those of the next but one are made.
+    """The parts of a work, block by block.
+
+    A few blocks are kept with the work: the next call finds their tables made and on the device. Of many, as a volume
+    larger than memory has, the tables of one are let go before those of the next but one are made.
 
     Parameters
     ----------
@@ -191,9 +199,22 @@ def parts(work: Work, src: Array, dst: Array, store: Store, budget: int, lone: i
     lone : int
         The same for a part that is the only one.
     """
-    for block, cropped, region in Cut(work, src, dst, store).blocks(budget, lone):
+    key = (src.shape, src.dtype, dst.shape, dst.dtype, store, budget, lone)
+    with _lock:
+        made_for, kept = _blocks.get(work, (None, []))
+    found = kept if made_for == key else Cut(work, src, dst, store).blocks(budget, lone)
+    met: list[tuple[Block, Work | None, Block]] = []
+    for block, cropped, region in found:
+        if budget == PART_BYTES and len(met) <= PARTS:
+            # What is kept must not keep the work itself.
+            met.append((block, None if cropped is work else cropped, region))
         for volume in np.ndindex(dst.shape[:-3]):
-            yield Part(cropped, src[volume][_slices(region)], dst[volume][_slices(block)])
+            yield Part(cropped or work, src[volume][_slices(region)], dst[volume][_slices(block)])
+    # Tables on the device take memory that must not be short; coordinates of a deformed grid are as large as a volume.
+    large = any(isinstance(cropped, Gather) and not cropped.lines for _, cropped, _ in met)
+    if not large and 0 < len(met) <= PARTS:
+        with _lock:
+            _blocks[work] = key, met
 
 
 @dataclass(eq=False)

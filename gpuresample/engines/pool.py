@@ -9,7 +9,15 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+# Bytes of an array from which another thread helps to copy it, and the most threads that do. Beside an H200 8 threads
+# moved 43 GB/s, 16 threads 46, one 6; each costs some 20 us to call.
+COPIED_AT_ONCE = 1 << 20
+COPYING_THREADS = 8
 ENVIRONMENT = "GPURESAMPLE_NUM_THREADS"
 
 _lock = threading.Lock()
@@ -157,6 +165,27 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
         stop.set()
         wait([f for f in futures if not f.cancel()])
         raise
+
+
+def copy(dst: npt.NDArray[Any], src: npt.NDArray[Any]) -> None:
+    """`numpy.copyto` on all threads; both of one shape.
+
+    One thread does not use up the memory's bandwidth, and the first writes to new memory cost it more than the copy.
+    """
+    wanted = min(dst.nbytes // COPIED_AT_ONCE, get_num_threads(), COPYING_THREADS)
+    if wanted <= 1:
+        np.copyto(dst, src)
+        return
+    axis = next((a for a, n in enumerate(dst.shape) if n >= wanted), int(np.argmax(dst.shape)))
+    n = min(wanted, dst.shape[axis])
+    edges = [dst.shape[axis] * k // n for k in range(n + 1)]
+    before = (slice(None),) * axis
+
+    def piece(k: int) -> None:
+        part = (*before, slice(edges[k], edges[k + 1]))
+        np.copyto(dst[part], src[part])
+
+    run_items(piece, n)
 
 
 def _get_pool() -> ThreadPoolExecutor:

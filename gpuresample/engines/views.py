@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """Part of an array on some device.
+    """Part of an array on some device. Views are made by the dozen for every call: by no way but the quickest.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class View:
     @property
     def reach(self) -> int:
         """Largest offset from the first element to any other, in elements."""
-        return sum(abs(s) * (n - 1) for n, s in zip(self.shape, self.strides, strict=True))
+        return sum([abs(s) * (n - 1) for n, s in zip(self.shape, self.strides, strict=True)])
 
     @property
     def is_contiguous(self) -> bool:
@@ -63,29 +63,35 @@ class View:
 
     def transpose(self, order: Sequence[int]) -> View:
         """Axes in another order."""
-        return replace(self, shape=tuple(self.shape[a] for a in order), strides=tuple(self.strides[a] for a in order))
+        shape, strides = self.shape, self.strides
+        return View(
+            self.address, self.dtype, tuple([shape[a] for a in order]), tuple([strides[a] for a in order]), self.keep
+        )
 
     def narrow(self, axis: int, start: int, stop: int) -> View:
         """Positions `start` to `stop` along an axis; `axis` counts from the end if negative."""
         axis %= len(self.shape)
+        if start == 0 and stop == self.shape[axis]:
+            return self
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
-        return replace(self, address=self.address + start * self.strides[axis] * self.dtype.itemsize, shape=shape)
+        address = self.address + start * self.strides[axis] * self.dtype.itemsize
+        return View(address, self.dtype, shape, self.strides, self.keep)
 
     def every(self, axis: int, step: int) -> View:
         """Positions along an axis that are `step` apart, from the first on."""
         axis %= len(self.shape)
         shape = (*self.shape[:axis], -(-self.shape[axis] // step), *self.shape[axis + 1 :])
         strides = (*self.strides[:axis], self.strides[axis] * step, *self.strides[axis + 1 :])
-        return replace(self, shape=shape, strides=strides)
+        return View(self.address, self.dtype, shape, strides, self.keep)
 
     def at(self, position: int) -> View:
         """Without the first axis, at a position along it."""
         part = self.narrow(0, position, position + 1)
-        return replace(part, shape=self.shape[1:], strides=self.strides[1:])
+        return View(part.address, self.dtype, self.shape[1:], self.strides[1:], self.keep)
 
     def bits(self) -> View:
         """The same voxels as unsigned integers of their size."""
-        return replace(self, dtype=np.dtype(f"u{self.dtype.itemsize}"))
+        return View(self.address, np.dtype(f"u{self.dtype.itemsize}"), self.shape, self.strides, self.keep)
 
 
 class Axis(NamedTuple):
@@ -119,8 +125,8 @@ def volumes(src: View, dst: View) -> Iterator[tuple[View, View]]:
     if len(batch) <= 1:
         n, s, d = batch[0] if batch else NONE
         yield (
-            replace(src, shape=(n, *src.shape[-3:]), strides=(s, *src.strides[-3:])),
-            replace(dst, shape=(n, *dst.shape[-3:]), strides=(d, *dst.strides[-3:])),
+            View(src.address, src.dtype, (n, *src.shape[-3:]), (s, *src.strides[-3:]), src.keep),
+            View(dst.address, dst.dtype, (n, *dst.shape[-3:]), (d, *dst.strides[-3:]), dst.keep),
         )
         return
     for position in range(dst.shape[0]):
