@@ -51,6 +51,9 @@ class Device(Protocol):
     def returns(self, call: Callable[[], Any], runs: int) -> float:
         """Seconds after which a call returns on an idle device: its launches, not what they do; the median."""
 
+    def wall(self, call: Callable[[], Any], runs: int) -> float:
+        """Seconds from a call on an idle device until it is idle again, by the host's clock; the median."""
+
     def bandwidth(self, runs: int) -> float:
         """Bytes per second that a copy on the device reads and writes, together."""
 
@@ -120,7 +123,12 @@ class Gpu:
 
     def returns(self, call: Callable[[], Any], runs: int) -> float:
         """See `Device`."""
-        return _returns(call, runs, self.cupy.cuda.runtime.deviceSynchronize)
+        return _wall(call, runs, self.cupy.cuda.runtime.deviceSynchronize, lambda: None)
+
+    def wall(self, call: Callable[[], Any], runs: int) -> float:
+        """See `Device`."""
+        idle = self.cupy.cuda.runtime.deviceSynchronize
+        return _wall(call, runs, idle, idle)
 
     def bandwidth(self, runs: int) -> float:
         """See `Device`."""
@@ -179,7 +187,11 @@ class Host:
 
     def returns(self, call: Callable[[], Any], runs: int) -> float:
         """See `Device`."""
-        return _returns(call, runs, lambda: None)
+        return self.wall(call, runs)
+
+    def wall(self, call: Callable[[], Any], runs: int) -> float:
+        """See `Device`."""
+        return _wall(call, runs, lambda: None, lambda: None)
 
     def bandwidth(self, runs: int) -> float:
         """See `Device`."""
@@ -191,15 +203,16 @@ class Host:
         return {"device": self.name}
 
 
-def _returns(call: Callable[[], Any], runs: int, idle: Callable[[], Any]) -> float:
+def _wall(call: Callable[[], Any], runs: int, before: Callable[[], Any], after: Callable[[], Any]) -> float:
     call()
     taken = []
     for _ in range(runs):
-        idle()
+        before()
         start = time.perf_counter()
         call()
+        after()
         taken.append(time.perf_counter() - start)
-    idle()
+    before()
     return statistics.median(taken)
 
 

@@ -160,9 +160,9 @@ def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str,
         "bytes_out": out.nbytes,
         "device": median(device, lambda: device.engine.run(job.work, src, dst, store), runs),
         "returns": device.returns(lambda: device.engine.run(job.work, src, dst, store), runs),
-        "host_pinned": median(device, lambda: device.staged.run(job.work, pinned_in, pinned_out, store), runs),
-        "host_pageable": median(device, lambda: device.staged.run(job.work, host, out, store), runs),
-        "copies_pinned": median(device, copies, runs),
+        "host_pinned": device.wall(lambda: device.staged.run(job.work, pinned_in, pinned_out, store), runs),
+        "host_pageable": device.wall(lambda: device.staged.run(job.work, host, out, store), runs),
+        "copies_pinned": device.wall(copies, runs),
         "cpu_engine": statistics.median(_wall(lambda: _on_cpu(job, host, out), max(3, runs // 3))),
     }
 
@@ -309,9 +309,9 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
             ])  # fmt: skip
         w = job["whole"]
         over = w["host_pinned"] / w["copies_pinned"]
-        times = ("device", "returns", "host_pinned", "host_pageable", "copies_pinned")
+        columns = ("device", "returns", "host_pinned", "host_pageable", "copies_pinned")
         whole.append([
-            job["name"], *[tables.duration(w[k]) for k in times],
+            job["name"], *[tables.duration(w[k]) for k in columns],
             f"{over:.2f}x", verdict(facts, -over, -COPIES).lstrip("-"), tables.duration(w["cpu_engine"]),
             f"{job['agreement']:.1e}", f"{AGREEMENT:g}: {'kept' if job['agreement'] <= AGREEMENT else 'BROKEN'}",
         ])  # fmt: skip

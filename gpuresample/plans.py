@@ -14,7 +14,7 @@ from gpuresample import engines
 from gpuresample import work as works
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.distributed import blocks
-from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
+from gpuresample.engines.contract import Engine, Gather, Range, Separable, Store, Work
 from gpuresample.engines.packing import rounding_of
 from gpuresample.grid import Grid
 
@@ -241,7 +241,7 @@ def execute(plan: Plan, container: Container, out: Any = None) -> Any:
         return blocks.execute(plan, container, out)
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
-    engine = engines.select(plan.device, container.where, voxels, plan.copies)
+    engine = engines.select(plan.device, container.where, voxels, plan.copies, isinstance(plan.work, Gather))
     if out is None:
         check_memory(container, container.output_shape(plan.target), plan.dtype, f"size {plan.target.size}")
         result, target = container.new(plan.target, plan.dtype)

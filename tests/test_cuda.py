@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_cupy import FAKE, Array, Stream
-from support import labels, noise, same_bits
+from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import engines
@@ -123,7 +123,7 @@ IMAGE = noise((9, 34, 41), "int16")
 @pytest.fixture
 def small(monkeypatch):
     """Any volume is large enough."""
-    monkeypatch.setattr(engines, "AUTO_VOXELS", 1)
+    monkeypatch.setattr(engines, "pays", lambda voxels, gathers: True)
 
 
 def ran():
@@ -139,16 +139,30 @@ def test_auto_takes_large_sums_to_the_gpu(cupy, small):
 @pytest.mark.kernels
 def test_auto_leaves_copies_and_small_volumes_on_the_cpu(cupy, monkeypatch):
     gr.resample(IMAGE, size=(7, 40, 33))
-    monkeypatch.setattr(engines, "AUTO_VOXELS", IMAGE.size + 7 * 40 * 33 + 1)
-    gr.resample(IMAGE, size=(7, 40, 33))
-    monkeypatch.setattr(engines, "AUTO_VOXELS", 1)
+    asked = []
+    monkeypatch.setattr(engines, "pays", lambda *job: asked.append(job) or True)
     gr.resample(IMAGE, size=(7, 40, 33), interpolation="nearest")
     gr.shrink(IMAGE, 2)
     gr.resample(IMAGE, size=(7, 40, 33), device="cpu")
     assert ran() == 0
-    monkeypatch.setattr(engines, "AUTO_VOXELS", IMAGE.size + 7 * 40 * 33)
     gr.resample(IMAGE, size=(7, 40, 33))
     assert ran() > 0
+    gr.resample(IMAGE, like=gr.Grid((7, 40, 33), (1.0,) * 3, (0.0,) * 3, flat(rotation(0, 0, 20))))
+    n = IMAGE.size + 7 * 40 * 33
+    # No voxels: whether the word is one.
+    assert [job for job in asked if job[0]] == [(n, False), (n, True)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 8, 16, 64])
+def test_auto_goes_by_threads_voxels_and_what_is_done(threads, monkeypatch):
+    monkeypatch.setattr(engines, "get_num_threads", lambda: threads)
+    sizes = [1000 * 2**k for k in range(20)]
+    for gathers in (False, True):
+        taken = [engines.pays(n, gathers) for n in sizes]
+        assert not taken[0]
+        assert taken == sorted(taken)
+        assert taken[-1] == (gathers or threads < 10)
+    assert all(engines.pays(n, True) >= engines.pays(n, False) for n in sizes)
 
 
 def test_auto_says_once_that_it_falls_back(cupy, small, monkeypatch):
@@ -188,7 +202,7 @@ sys.modules["cupy"] = FAKE
 import numpy as np
 import gpuresample as gr
 from gpuresample import engines
-engines.AUTO_VOXELS = 1
+engines.pays = lambda voxels, gathers: True
 image = np.ones((4, 5, 6), np.float32)
 {before}
 child = os.fork()

@@ -23,6 +23,7 @@ from gpuresample.containers.kinds import lazy_kind
 from gpuresample.distributed import chunking, zarrs
 from gpuresample.distributed.chunking import Planned
 from gpuresample.engines import pool
+from gpuresample.engines.contract import Gather
 
 Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
@@ -268,7 +269,7 @@ def pinned(plan: Planned, container: LazyContainer) -> Any:
     """The plan on the engine that the whole would take: engines agree to the contract, not to the bit."""
     lead = math.prod(container.shape[: -plan.source.dimension])
     voxels = (plan.source.voxels + plan.target.voxels) * lead
-    engine = engines.select(plan.device, "cpu", voxels, plan.copies)
+    engine = engines.select(plan.device, "cpu", voxels, plan.copies, isinstance(plan.work, Gather))
     return replace(cast(Any, plan), device=engine.name) if plan.device == "auto" else plan
 
 

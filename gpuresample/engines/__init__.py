@@ -10,17 +10,20 @@ from functools import lru_cache
 
 from gpuresample.engines import forks
 from gpuresample.engines.contract import Engine
+from gpuresample.engines.pool import get_num_threads
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
 
 # The rule of device="auto" for images in host memory. Results are the same numbers within 1e-6 of the range, so only
-# speed decides. The GPU has to make up for the way there and back over PCIe, and for CuPy's import and the start of
-# CUDA (about a second, once per process): so it gets whatever sums taps over at least AUTO_VOXELS voxels of input and
-# output together. Copies (nearest, shrink) stay on the CPU: the bus is no faster than its memory.
-# A guess. Beside 16 cores an H200 was 1.1 to 1.7 times as fast for linear interpolation of 0.17 to 11 million voxels,
-# and 0.28 times at 85 million (benchmarks/results/nvidia-h200-2026-11-26): pageable memory, staged by one thread, takes
-# ten times as long as pinned memory does. That has to become faster before another number helps.
-AUTO_VOXELS = 1 << 25
+# speed decides: the GPU is taken where the CPU engine's threads would need longer than the way there and back by PCIe.
+# Seconds, times threads, that the CPU engine takes per voxel of input and output, by tables and by a gather; seconds
+# that the GPU's way takes per voxel and per call. Fitted to the last table of
+# benchmarks/results/nvidia-h200-2026-11-26/kernels.md (pageable memory, 16 threads). Beside many cores tables stay on
+# the CPU, at any size. The first call pays a second more, for CuPy's import and CUDA's start. Copies (nearest, shrink)
+# stay on the CPU, for the bus is no faster than its memory; so do votes for labels, for engines may break ties in two
+# ways.
+CPU_TABLES, CPU_GATHER = 2e-9, 28e-9
+GPU_VOXEL, GPU_CALL = 2e-10, 1e-3
 
 
 def install_hint() -> str:
@@ -44,7 +47,21 @@ def check_device(device: object) -> str:
     return device
 
 
-def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False) -> Engine:
+def pays(voxels: int, gathers: bool) -> bool:
+    """Whether a GPU would be faster than the CPU engine's threads, for an image in host memory.
+
+    Parameters
+    ----------
+    voxels : int
+        Of input and output together.
+    gathers : bool
+        Whether the output's grid is rotated or deformed, so that no tables serve it.
+    """
+    on_cpu = voxels * (CPU_GATHER if gathers else CPU_TABLES) / get_num_threads()
+    return on_cpu > GPU_CALL + voxels * GPU_VOXEL
+
+
+def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False, gathers: bool = False) -> Engine:
     """The engine for a device word, and for where an image is.
 
     Parameters
@@ -56,7 +73,9 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
     voxels : int
         Of input and output together.
     copies : bool
-        Whether voxels are copied, not summed.
+        Whether voxels are chosen, not summed.
+    gathers : bool
+        See `pays`.
 
     Raises
     ------
@@ -76,7 +95,7 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
         return _cuda(device)
     if device.startswith("cuda"):
         return _cuda(device, host=True)
-    if device == "auto" and not copies and voxels >= AUTO_VOXELS and _gpu_is_there():
+    if device == "auto" and not copies and pays(voxels, gathers) and _gpu_is_there():
         return _cuda("cuda", host=True)
     from gpuresample.engines import cpu
 
