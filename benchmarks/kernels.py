@@ -249,9 +249,11 @@ def _against_cpu(device: Device, volume: Array, geometry: Geometry, name: str, r
     src = np.ascontiguousarray(volume[tuple(slice(n) for n in geometry.source.size[::-1])])
     job = made(geometry, name, "int16", "int16", src)
     out = np.empty(job.output_shape, np.int16)
-    on_device = _wall(lambda: device.staged.run(job.work, src, out, Store()), runs)
-    on_cpu = _wall(lambda: _on_cpu(job, src, out), runs)
-    taken = {"device": statistics.median(on_device), "cpu": statistics.median(on_cpu)}
+    # Call upon call, as a loader makes them: a pause before each lets cores fall asleep.
+    taken = {
+        "device": device.wall(lambda: device.staged.run(job.work, src, out, Store()), runs),
+        "cpu": device.wall(lambda: _on_cpu(job, src, out), runs),
+    }
     return {"job": name, "voxels": src.size + out.size, **taken}
 
 
