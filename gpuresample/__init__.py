@@ -28,6 +28,7 @@ _HOMES = {
     "Laplacian": "laplacians",
     "ensemble": "ensembling",
     "doctor": "checkup",
+    "verify": "verification",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -54,6 +55,7 @@ __all__ = [
     "set_num_threads",
     "shrink",
     "upsample",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -75,6 +77,7 @@ if TYPE_CHECKING:
     from gpuresample.shrinking import shrink as shrink
     from gpuresample.shrinking import upsample as upsample
     from gpuresample.smoothing import gaussian as gaussian
+    from gpuresample.verification import verify as verify
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,8 @@ LAYERS = [
     "engines.cpu_ensemble_kernels",
     "engines.cpu_ensemble",
     "engines.cpu_majority",
+    "engines.cpu_means_kernels",
+    "engines.cpu_means",
     "engines.cpu",
     "engines.cuda_runtime",
     "engines.cuda_host",
@@ -87,12 +89,13 @@ LAYERS = [
     "files",
     "pages",
     "score_files",
-    "demo",
     "bench",
+    "demo",
+    "verification",
     "cli",
 ]
-# Around the package, not in it: the command line and what measures go through the front door, as users do.
-SHELLS = ("bench", "cli")
+# Around the package, not in it: what measures, what compares and the command line use the front door, as users do.
+SHELLS = ("bench", "verification", "cli")
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
            for path in SOURCES}  # fmt: skip

@@ -16,6 +16,7 @@ from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
 from gpuresample.cli.pyramid import pyramid
 from gpuresample.cli.resample import resample
+from gpuresample.cli.verify import verify
 
 app = typer.Typer(
     name="gpuresample",
@@ -33,6 +34,7 @@ app.command(cls=SeveralNumbers)(ensemble)
 app.command()(info)
 app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
+app.command(cls=SeveralNumbers)(verify)
 
 
 def _show_version(wanted: bool) -> None:
