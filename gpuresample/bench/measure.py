@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -62,6 +63,29 @@ def interleaved(
             taken.append(time.perf_counter() - start)
             del result
     return times
+
+
+def copying(n: int) -> Callable[[], None]:
+    """A call that copies `n` bytes, in as many threads as there are cores: what memory can do at best."""
+    import numpy as np
+
+    source, target = np.ones(n, np.uint8), np.empty(n, np.uint8)
+    workers = affinity()
+    ends = [n * k // workers for k in range(workers + 1)]
+    pool = ThreadPoolExecutor(workers)
+
+    def copy(k: int) -> None:
+        np.copyto(target[ends[k] : ends[k + 1]], source[ends[k] : ends[k + 1]])
+
+    return lambda: list(pool.map(copy, range(workers))).clear()
+
+
+def memory() -> int:
+    """Bytes of memory that the machine has; 0 if it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
 
 
 def affinity() -> int:
@@ -120,7 +144,10 @@ def _version(package: str) -> str | None:
 
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
-    packages = ("gpuresample", "numpy", "numba", "SimpleITK", "volresample", "torch", "scipy")
+    packages = (
+        "gpuresample", "numpy", "numba", "SimpleITK", "scipy", "volresample", "torch", "monai", "torchio", "scikit-image",
+        "nnunetv2", "nibabel", "cupy",
+    )  # fmt: skip
     return {
         "cpu": _cpu_model(),
         "cores": affinity(),
