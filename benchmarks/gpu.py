@@ -20,6 +20,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gpuresample.bench.measure import folder_name
+
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("tests", "sanitizers", "kernels")
 TOOLS = ("memcheck", "racecheck")
@@ -131,7 +133,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(ONCE, action="store_true", help="only run each kernel once, for a sanitizer")
     options = parser.parse_args(arguments)
     try:
-        from benchmarks.kernels import folder_name
         from gpuresample.engines import cuda
 
         cupy = cuda.usable()

@@ -1,8 +1,7 @@
-"""What can only be measured in a process of its own: start-up and peak memory. Prints one line of JSON.
+"""What can only be measured in a process of its own: start-up. Prints one line of JSON. And the peak memory of a call.
 
 python -m gpuresample.bench.child import
 python -m gpuresample.bench.child first-call
-python -m gpuresample.bench.child memory PEER INTERPOLATION FACTOR
 """
 
 from __future__ import annotations
@@ -56,28 +55,6 @@ def memory_now(key: str) -> int:
     raise RuntimeError(f"/proc/self/status has no {key}")
 
 
-def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
-    """Peak memory of one call on the reference job, on top of what the process and the input hold already."""
-    import numpy as np
-
-    from gpuresample.bench import cases, measure
-    from gpuresample.bench.peers import PEERS
-
-    measure.set_threads(measure.affinity())
-    geometry = cases.REFERENCE if factor == 1 else cases.small(cases.REFERENCE, factor)
-    kind = np.float32 if peer == "torch" else np.int16
-    # A tiny run first: libraries load and compile what they need, which is not the job's memory.
-    tiny = cases.small(cases.REFERENCE, 16)
-    PEERS[peer].prepare(cases.Job(cases.ct_like(tiny.source.size[::-1], kind), tiny, interpolation))()
-    array = cases.ct_like(geometry.source.size[::-1], kind)
-    call = PEERS[peer].prepare(cases.Job(array, geometry, interpolation))
-    n_input = array.nbytes
-    del array
-    peak = peak_of(call)
-    n_output = int(np.prod(geometry.target.size)) * np.dtype(kind).itemsize
-    return {"peer": peer, "input": n_input, "output": n_output, "extra": peak}
-
-
 def peak_of(call: Callable[[], Any]) -> int:
     """Bytes that a call takes at its peak, on top of what the process holds before."""
     if (libc := ctypes.util.find_library("c")) is not None:
@@ -93,12 +70,7 @@ def peak_of(call: Callable[[], Any]) -> int:
 
 def main(arguments: list[str]) -> None:
     """Run one measurement."""
-    what, *rest = arguments
-    if what == "memory":
-        report = memory(rest[0], rest[1], int(rest[2]))
-    else:
-        report = {"import": import_time, "first-call": first_call}[what]()
-    print(json.dumps(report))
+    print(json.dumps({"import": import_time, "first-call": first_call}[arguments[0]]()))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -124,7 +125,8 @@ def child(
     return report
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The CPU's name."""
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
@@ -145,11 +147,11 @@ def _version(package: str) -> str | None:
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
     packages = (
-        "gpuresample", "numpy", "numba", "SimpleITK", "scipy", "volresample", "torch", "monai", "torchio", "scikit-image",
-        "nnunetv2", "nibabel", "cupy",
+        "gpuresample", "numpy", "numba", "SimpleITK", "scipy", "volresample", "torch", "monai", "torchio",
+        "scikit-image", "nnunetv2", "nibabel", "cupy",
     )  # fmt: skip
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": affinity(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
@@ -158,6 +160,11 @@ def machine(threads: int) -> dict[str, Any]:
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
     }
+
+
+def folder_name(device: str, date: str) -> str:
+    """A device and a date as the name of a folder."""
+    return f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}-{date}"
 
 
 def about(info: Mapping[str, Any]) -> str:

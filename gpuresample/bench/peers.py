@@ -300,7 +300,8 @@ class Peer:
             return {"size": size, "anchor": "edge", "boundary": boundary, "interpolation": job.interpolation}
         if not job.aligned:
             return {**own_keywords(job), "boundary": "constant"}
-        return {"spacing": job.new[::-1], "interpolation": job.interpolation, "convention": self.convention}
+        grid = {"size": job.shape[::-1]} if "size" in CONVENTIONS[self.convention].ways else {"spacing": job.new[::-1]}
+        return {**grid, "interpolation": job.interpolation, "convention": self.convention}
 
 
 def _known(

@@ -134,14 +134,15 @@ def doers(job: Job, dtype: str, stacked: bool, gpu: bool, targets: Targets) -> t
             expected=None if key == "simpleitk" else expected, reference=_reference(peer), dtype=given,
         ))  # fmt: skip
         if expected not in ("gpuresample", *(d.key for d in found)):
-            found.append(_as_peer(peer, expected, given, targets))
+            found.append(_as_peer(peer, expected, given, targets, None if job.aligned else key))
     if gpu:
         found += _on_device(job, targets)
         for key, peer in GPU_PEERS.items():
             if peer.installed and offers(peer, job, stacked):
                 expected = _expected(peer)
                 if expected not in ("gpuresample", *(d.key for d in found)):
-                    found.append(_as_peer(peer, expected, _type_of(peer, dtype, job.interpolation), targets))
+                    given = _type_of(peer, dtype, job.interpolation)
+                    found.append(_as_peer(peer, expected, given, targets, None))
                 rest.append(Doer(
                     f"{key}-cuda", peer.label, _of_peer(peer, True), peer.version, "cuda:0", "kernel",
                     expected=expected, reference=_reference(peer), dtype=_type_of(peer, dtype, job.interpolation),
@@ -165,14 +166,17 @@ def _plain(key: str, dtype: str, stacked: bool, targets: Targets) -> Doer:
     )  # fmt: skip
 
 
-def _as_peer(peer: Peer, key: str, dtype: str | None, targets: Targets) -> Doer:
+def _as_peer(peer: Peer, key: str, dtype: str | None, targets: Targets, expected: str | None) -> Doer:
+    """Ours by a peer's rules; `expected` where no float64 reference judges it."""
+
     def prepare(data: Job | Stack) -> Call:
         given = data if dtype is None else data.of_type(dtype)
         return _ours(given, peer.keywords(_stack(given).job))
 
     label = f"gpuresample, as {peer.label.removesuffix(' interpolate')}"
     return Doer(
-        key, label, prepare, gr.__version__, reference=_reference(peer), dtype=dtype, target=targets.get(key)
+        key, label, prepare, gr.__version__, expected=expected, reference=_reference(peer), dtype=dtype,
+        target=targets.get(key),
     )  # fmt: skip
 
 

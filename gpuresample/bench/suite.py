@@ -65,7 +65,7 @@ PROFILES = {
         Profile("quick", 2, 5, 2, 0.8, (0.5, 1.0, 4.0, 30.0), (64, 128, 256), 128, 0.5),
         Profile("full", 1, 7, 3, 12.0, SIGMAS, (64, 128, 256, 512), 512, 30.0),
         # Whether everything works; its times mean nothing.
-        Profile("tiny", 12, 2, 1, 0.0, (1.0,), (16,), 16, 1.0),
+        Profile("tiny", 12, 2, 1, 0.02, (1.0,), (16,), 16, 1.0),
     )
 }
 
@@ -121,11 +121,19 @@ SERIES = _geometry("series", (96, 96, 40), (3.0, 3.0, 3.0), (2.0, 2.0, 2.0))
 PATCHES = _geometry("patches", (64, 64, 64), (1.0, 1.0, 1.0), (4 / 3, 4 / 3, 4 / 3))
 
 
+def _smaller(geometry: Geometry, factor: int) -> Geometry:
+    """That many times fewer voxels on every axis, and as many on the target as its spacing says."""
+    reduced = cases.small(geometry, factor)
+    return Geometry(reduced.name, reduced.source, resized(reduced.source, geometry.target.spacing))
+
+
 def _resamplings(factor: int, gpu: bool) -> Iterator[Case]:
     def case(
         name: str, what: str, geometry: Geometry, kind: str, dtype: str, make: Make, leading: tuple[int, ...] = ()
     ) -> Case:
-        reduced = geometry if factor == 1 else cases.small(geometry, factor)
+        reduced = geometry if factor == 1 else _smaller(geometry, factor)
+        if name.startswith("oblique"):
+            reduced = cases.oblique(reduced)
         what = f"{what}, {NAMES[kind]}, {dtype}"
         return resampling_cases.case(
             name, what, reduced, kind, dtype, make, leading=leading, gpu=gpu, targets=TARGETS.get(name)
@@ -138,7 +146,7 @@ def _resamplings(factor: int, gpu: bool) -> Iterator[Case]:
     yield case("brain-mr-bspline", "Brain MR, 1 mm to 0.7 mm", BRAIN, "bspline", "float32", single)
     yield case("isotropic-up-bspline", "Isotropic, twice as fine", UP, "bspline", "float32", single)
     yield case("isotropic-down-linear", "Isotropic, 1.7 times as coarse", DOWN, "linear", "float32", single)
-    yield case("oblique-bspline", "CT recipe, grid turned by 10 degrees", cases.oblique(CT), "bspline", "int16", short)
+    yield case("oblique-bspline", "CT recipe, grid turned by 10 degrees", CT, "bspline", "int16", short)
     yield case("labels-nearest", "CT recipe, 12 labels", CT, "nearest", "uint8", _labels)
     n = max(16 // factor, 2)
     yield case("series-4d-bspline", f"4-D, {n} volumes, 3 mm to 2 mm", SERIES, "bspline", "int16", short, (n,))

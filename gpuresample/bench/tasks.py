@@ -132,8 +132,11 @@ class Case:
     @property
     def bytes_moved(self) -> int:
         """What must be read and written at the least."""
-        i, o = np.dtype(self.input_dtype).itemsize, np.dtype(self.output_dtype).itemsize
-        return math.prod(self.input_shape) * i + self.voxels * o
+        return self.bytes_of(self.input_dtype, self.output_dtype)
+
+    def bytes_of(self, given: str, made: str) -> int:
+        """The same for other voxel types."""
+        return math.prod(self.input_shape) * np.dtype(given).itemsize + self.voxels * np.dtype(made).itemsize
 
     def doer(self, key: str) -> Doer:
         """One of its doers."""
@@ -157,8 +160,6 @@ class Row:
     case : Case
     doer : Doer
     size, threads : int or None
-    once : bool
-        Whether it is run only once, for it takes long.
     seconds : callable, optional
         What measures itself: processes of their own.
     """

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
+from gpuresample.cli.bench import bench
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
 from gpuresample.cli.doctor import doctor
@@ -35,6 +36,7 @@ app.command()(info)
 app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
 app.command(cls=SeveralNumbers)(verify)
+app.command()(bench)
 
 
 def _show_version(wanted: bool) -> None:

@@ -1,0 +1,123 @@
+"""A recorded run as tables: for the terminal, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from gpuresample.bench import measure
+from gpuresample.bench.records import OURS, Record, Run, by_case, yardstick
+from gpuresample.bench.tables import duration, megabytes
+
+HEADER = ("", "median", "spread", "runs", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "check")
+TARGETS = ("case", "who", "against", "measured", "target", "verdict")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: its title, header and rows, and what is to be said below."""
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+
+    @property
+    def markdown(self) -> str:
+        """As Markdown."""
+        lines = [self.header, ["---", *["---:"] * (len(self.header) - 1)], *self.rows]
+        text = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+        return f"## {self.title}\n\n{text}\n" + (f"\n{self.note}\n" if self.note else "")
+
+
+def times(ratio: float) -> str:
+    """A ratio, with two or three figures."""
+    return f"{ratio:.0f}x" if ratio >= 20 else f"{ratio:.2g}x" if ratio < 1 else f"{ratio:.1f}x"
+
+
+def ratio(r: Record, among: Sequence[Record], peer: str = "simpleitk") -> float | None:
+    """A peer's median over the row's; None where there is no right answer to compare with, or the row's is wrong."""
+    judge = yardstick(r, among, peer)
+    return None if judge is None or r.wrong else judge.median / r.median
+
+
+def _spread(r: Record) -> str:
+    return f"{100 * (min(r.seconds) / r.median - 1):+.0f} / {100 * (max(r.seconds) / r.median - 1):+.0f} %"
+
+
+def _cells(r: Record, among: Sequence[Record]) -> list[str]:
+    found = ratio(r, among)
+    return [
+        f"{r.doer} {r.version}".strip() if not r.ours else r.doer, duration(r.median), _spread(r), str(len(r.seconds)),
+        "" if found is None else times(found), f"{r.rate / 1e6:,.3g}" if r.rate < 1e9 else f"{r.rate / 1e6:,.0f}",
+        "" if r.share is None else f"{100 * r.share:.2g} %", "" if r.peak_host is None else megabytes(r.peak_host),
+        "" if r.error is None else f"{r.error:.0e}", r.check,
+    ]  # fmt: skip
+
+
+def targets(run: Run) -> Table | None:
+    """Ratios against what they are meant to be."""
+    rows = []
+    cases = run.of("case")
+    for r in cases:
+        if r.target is None:
+            continue
+        found, judge = ratio(r, cases, r.target.against), yardstick(r, cases, r.target.against)
+        verdict = "not measured" if found is None else "reached" if found >= r.target.ratio else "not reached"
+        against = judge.label if judge is not None else r.target.against
+        shown = "" if found is None else times(found)
+        rows.append([r.what, r.doer, against, shown, f"{r.target.ratio:g}x", verdict])
+    note = "" if run.machine.get("profile") == "full" else "Targets are set for the whole jobs, not for this profile."
+    return Table("Targets", TARGETS, rows, note) if rows else None
+
+
+def tables(run: Run) -> Iterator[Table]:
+    """All tables of a run."""
+    for rows in by_case(run.of("case")).values():
+        first = rows[0]
+        shapes = " to ".join("x".join(map(str, s)) for s in (first.input_shape, first.output_shape))
+        note = f"{first.case}: {shapes} (array order); {megabytes(first.bytes_moved)} must be moved."
+        yield Table(first.what, HEADER, [_cells(r, rows) for r in sorted(rows, key=lambda r: r.median)], note)
+    for kind, title in (("threads", "By threads"), ("size", "By size")):
+        for rows in by_case(run.of(kind)).values():
+            header: Sequence[str] = ("who", kind, "median", "spread", "vs SimpleITK", "MVoxel/s")
+            yield Table(f"{title}: {rows[0].what}", header, [
+                [r.doer, str(getattr(r, kind)), duration(r.median), _spread(r),
+                 "" if (found := ratio(r, rows)) is None else times(found), f"{r.rate / 1e6:,.3g}"] for r in rows
+            ])  # fmt: skip
+    if cold := run.of("cold"):
+        header = ("40x64x64 int16, cubic B-spline; new processes", "median", "runs")
+        yield Table("First calls", header, [[r.what, duration(r.median), str(len(r.seconds))] for r in cold])
+    if copies := run.of("copy"):
+        header = ("case", "bytes, read and written", "median", "GB/s")
+        yield Table("Copies of the same bytes", header, [
+            [r.case, megabytes(r.bytes_moved), duration(r.median), f"{r.bytes_moved / r.median / 1e9:.1f}"]
+            for r in copies
+        ])  # fmt: skip
+    if (aims := targets(run)) is not None:
+        yield aims
+
+
+def about(run: Run) -> str:
+    """The run in a few lines: profile, machine, what was not here."""
+    m = run.machine
+    lines = [
+        f"Profile {m.get('profile', 'unknown')}; {run.date}" + (f"; commit {run.commit}" if run.commit else ""),
+        measure.about(m) + (f"; {m['gpu']}" if m.get("gpu") else "; no GPU"),
+    ]
+    if m.get("image"):
+        lines.append(f"Volume: {m['image']}")
+    if m.get("absent"):
+        lines.append(f"Not installed: {', '.join(m['absent'])}")
+    return "\n\n".join(lines)
+
+
+def markdown(run: Run) -> str:
+    """The whole run."""
+    parts = [f"# gpuresample against its peers\n\n{about(run)}\n", *(t.markdown for t in tables(run))]
+    return "\n".join(parts)
+
+
+def wrong(run: Run) -> list[str]:
+    """Our own wrong answers."""
+    return [f"{r.case}: {r.doer}" for r in run.records if r.wrong and (r.peer == OURS or r.ours)]

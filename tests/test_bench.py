@@ -1,0 +1,344 @@
+"""`gpuresample bench`, its rows, checks and tables, at sizes that cost seconds; real peers, real answers."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import io
+import json
+import math
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import noise
+
+import gpuresample as gr
+from benchmarks import readme
+from gpuresample import Grid
+from gpuresample.bench import cases, ensemble_cases, exact, listing, measure, records, suite, timing
+from gpuresample.bench.peers import PEERS
+from gpuresample.bench.tasks import compare
+from gpuresample.bench.timed import Clock
+from gpuresample.grid import resized
+
+pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
+from gpuresample.cli import main
+
+TINY = suite.PROFILES["tiny"]
+# What `bench` runs is measured by pytest-benchmark, an extra that the tests can do without.
+needs_benchmark = pytest.mark.skipif(
+    importlib.util.find_spec("pytest_benchmark") is None,
+    reason="pytest-benchmark is the extra gpuresample[bench]",
+)
+
+
+@pytest.fixture(scope="module")
+def named():
+    return {case.name: case for case in suite.named(TINY, gpu=False)}
+
+
+def found_of(case):
+    """What a session finds out about every doer of a case."""
+    rows = [suite.Row("case", case, d) for d in case.doers]
+    session = timing.Session(rows, TINY)
+    return {row.doer.key: session.measured(row) for row in rows}
+
+
+# --- checks ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["ct-recipe-linear", "labels-nearest", "series-4d-bspline", "oblique-bspline", "gaussian-sampled-1", "pyramid",
+     "block-modes", "ensemble-2x12"],
+)  # fmt: skip
+def test_every_answer_is_right_and_timed(named, name):
+    found = found_of(named[name])
+    assert "gpuresample" in found
+    assert len(found) > 1
+    assert {key: f.check for key, f in found.items() if f.check not in ("ok", "judge")} == {}
+    assert all(f.failed == "" and f.seconds and min(f.seconds) > 0 for f in found.values())
+
+
+def test_a_fast_wrong_answer_is_listed_as_wrong(named):
+    case = named["ct-recipe-bspline"]
+
+    def shifted(job):
+        right = PEERS["scipy"].prepare(job)()
+        return lambda: np.roll(right, 1, axis=2)
+
+    doers = tuple(dataclasses.replace(d, prepare=shifted) if d.key == "scipy" else d for d in case.doers)
+    found = found_of(dataclasses.replace(case, doers=doers))
+    assert found["scipy"].check == "WRONG"
+    assert found["scipy"].error > 0.01
+    assert found["scipy"].seconds
+    assert found["gpuresample"].check == "ok"
+
+
+def test_a_wrong_answer_of_ours_is_wrong_by_the_reference_alone(named):
+    case = named["brain-mr-bspline"]
+
+    def off(job):
+        right = gr.resample(
+            gr.Volume(job.volume, job.geometry.source.spacing), spacing=job.new[::-1], interpolation="bspline"
+        ).array
+        return lambda: right + 2e-3 * np.ptp(job.volume)
+
+    doers = tuple(dataclasses.replace(d, prepare=off) if d.key == "gpuresample-as-scipy" else d for d in case.doers)
+    found = found_of(dataclasses.replace(case, doers=doers))
+    assert found["gpuresample-as-scipy"].check == "WRONG"
+
+
+def test_a_peer_that_fails_has_no_times_and_ours_must_not_fail(named):
+    def broken(data):
+        raise MemoryError("no room")
+
+    def with_broken(peer):
+        case = named["ct-recipe-nearest"]
+        doers = tuple(dataclasses.replace(d, prepare=broken) if d.key == peer else d for d in case.doers)
+        return dataclasses.replace(case, doers=doers)
+
+    found = found_of(with_broken("volresample" if PEERS["volresample"].installed else "scipy"))
+    failed = [f for f in found.values() if f.failed]
+    assert [f.failed for f in failed] == ["MemoryError: no room"]
+    assert failed[0].seconds == []
+    with pytest.raises(MemoryError):
+        found_of(with_broken("gpuresample"))
+
+
+def test_compare():
+    array = noise((4, 5, 6), "int16")
+    assert compare(array, array + np.int16(1), array, exact=False).same
+    assert not compare(array, array + np.int16(1), array, exact=True).same
+    assert not compare(array, array + np.int16(2), array, exact=False).same
+    assert compare(array, array[:-1], array, exact=False) == compare(array, [array], [array, array], exact=False)
+    floats = array.astype(np.float32)
+    unit = float(floats.max() - floats.min())
+    assert compare(array, floats + np.float32(5e-5 * unit), floats, exact=False).same
+    assert not compare(array, floats + np.float32(5e-4 * unit), floats, exact=False).same
+
+
+def test_labels_differ_only_where_classes_tie():
+    of = ensemble_cases.Ensemble(2, 5, (4, 6, 7), (7, 11, 12))
+    models = [ensemble_cases.scores(of, m) for m in range(2)]
+    labels = ensemble_cases._ours(of)(models)()
+    assert ensemble_cases.differs(of, models, labels, labels.copy()).same
+    other = labels.copy()
+    other[2, 3, 4] = (other[2, 3, 4] + 1) % 5
+    verdict = ensemble_cases.differs(of, models, other, labels)
+    assert not verdict.same
+    assert verdict.error == 1 / labels.size
+
+
+# --- the float64 reference ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("peer", ["simpleitk", "scipy", "nibabel", "volresample"])
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_the_reference_is_the_peers_result_in_float64(peer, interpolation):
+    if not PEERS[peer].installed:
+        pytest.skip(f"{peer} is not installed")
+    source = Grid.of_size((90, 60, 97), (0.9, 1.1, 2.0))
+    job = cases.Job(
+        noise((97, 60, 90), "float32"), cases.Geometry("", source, resized(source, (1.31, 0.84, 1.7))), interpolation
+    )
+    error = exact.resampling(PEERS[peer], job)
+    result = timing.voxels_of(PEERS[peer].prepare(job)())
+    assert error(result) < 5e-6
+    result[-1, -1, -1] += 0.01 * np.ptp(job.volume)  # in the last corner
+    assert error(result) == pytest.approx(0.01, rel=1e-3)
+
+
+# --- what is run ----------------------------------------------------------------------------------------------------
+
+
+def test_the_rows_have_names_of_their_own_and_the_targets_have_rows():
+    rows = suite.rows(suite.PROFILES["full"])
+    names = [r.name for r in rows]
+    assert len(set(names)) == len(names)
+    assert {r.kind for r in rows} == set(records.KINDS)
+    by_case = {r.case.name: r.case for r in rows if r.kind == "case"}
+    assert set(suite.TARGETS) <= set(by_case)
+    for name, targets in suite.TARGETS.items():
+        here = {d.key for d in by_case[name].doers}
+        asked = {k for k, t in targets.items() if t.against in here and not k.endswith("cuda")}
+        assert asked <= {d.key for d in by_case[name].doers if d.target is not None}
+    for name, case in by_case.items():
+        assert {d.expected for d in case.doers} - {None} <= {d.key for d in case.doers}, name
+
+
+def test_full_cases_have_the_contracts_sizes():
+    by_name = {c.name: c for c in suite.named(suite.PROFILES["full"], gpu=False)}
+    assert by_name["ct-recipe-bspline"].input_shape == (247, 512, 512)
+    assert by_name["ct-recipe-bspline"].output_shape == (124, 400, 400)
+    assert by_name["ct-recipe-bspline"].bytes_moved == 2 * (247 * 512 * 512 + 124 * 400 * 400)
+    assert by_name["ensemble-2x12"].input_shape == (2, 12, 62, 200, 200)
+    assert by_name["batch-32-linear"].input_shape == (32, 64, 64, 64)
+
+
+def test_118_classes_fit_the_machine():
+    whole = suite.many_classes(1, 64 << 30, gpu=False)
+    assert whole.input_shape == (1, 118, 124, 256, 256)
+    assert "scaled" not in whole.what
+    small = suite.many_classes(1, 4 << 30, gpu=False)
+    assert 3 * 4 * math.prod(small.input_shape) <= 4 << 30
+    assert "scaled down to fit into 4 GB" in small.what
+
+
+def test_unknown_cases_are_refused():
+    with pytest.raises(ValueError, match="there is no case nearest; there are ct-recipe-nearest, "):
+        suite.rows(TINY, only=("nearest",))
+
+
+def test_the_suite_is_not_among_the_tests():
+    root = Path(__file__).parents[1]
+    options = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert options["testpaths"] == ["tests"]
+    assert "python_files" not in options  # test_*.py and *_test.py, then
+    assert not list((root / "gpuresample").rglob("test_*.py"))
+    assert not list((root / "gpuresample").rglob("*_test.py"))
+
+
+def test_the_clock_ticks_what_was_measured():
+    clock = Clock()
+    clock.load([0.25, 0.5])
+    ticks = [clock() for _ in range(4)]
+    assert [ticks[1] - ticks[0], ticks[3] - ticks[2]] == [0.25, 0.5]
+
+
+def test_copying_copies():
+    call = measure.copying(1 << 20)
+    begin = time.perf_counter()
+    call()
+    assert time.perf_counter() - begin < 10
+    assert measure.memory() > 1 << 28
+
+
+# --- the command ----------------------------------------------------------------------------------------------------
+
+
+def bench(*arguments, code=0):
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+        got = main(["bench", *map(str, arguments)])
+    assert got == code, out.getvalue() + err.getvalue()
+    return out.getvalue() + err.getvalue()
+
+
+@pytest.fixture(scope="module")
+def recorded(tmp_path_factory):
+    out = tmp_path_factory.mktemp("bench")
+    said = bench("--profile", "tiny", "--out", out, "--case", "ct-recipe-linear", "--case", "gaussian-sampled-1")
+    return out, said
+
+
+@needs_benchmark
+def test_a_run_leaves_a_folder(recorded):
+    out, said = recorded
+    (folder,) = out.iterdir()  # nothing else, no partial one
+    assert sorted(p.name for p in folder.iterdir()) == ["benchmark.json", "report.html", "tables.md"]
+    assert str(folder) in said
+    run = records.read(folder / "benchmark.json")
+    assert run.machine["profile"] == "tiny"
+    assert "node" not in json.loads((folder / "benchmark.json").read_text())["machine_info"]
+    assert {r.case for r in run.of("case")} == {"ct-recipe-linear", "gaussian-sampled-1"}
+    assert [r.case for r in run.of("copy")] == ["ct-recipe-linear", "gaussian-sampled-1"]
+    mine = next(r for r in run.of("case") if r.peer == "gpuresample" and r.case == "ct-recipe-linear")
+    assert mine.target == records.Target("simpleitk", 6.0)
+    assert mine.copy_bandwidth > 0
+    assert mine.check == "ok"
+    assert mine.bytes_moved == 2 * (math.prod(mine.input_shape) + math.prod(mine.output_shape))
+    content = json.loads((folder / "benchmark.json").read_text())
+    for entry in content["benchmarks"]:
+        assert sorted(entry["extra_info"]["seconds"]) == pytest.approx(sorted(entry["stats"]["data"]))
+    text = (folder / "tables.md").read_text()
+    assert "Not installed: " in text or not suite.absent()
+    assert "| CT recipe, linear, int16 | gpuresample | SimpleITK |" in text
+    assert "<html" in (folder / "report.html").read_text()
+
+
+@needs_benchmark
+def test_ones_own_volume(tmp_path):
+    image = sitk.GetImageFromArray(noise((20, 30, 28), "int16"))
+    image.SetSpacing((0.7, 0.7, 2.0))
+    sitk.WriteImage(image, str(tmp_path / "mine.nii.gz"))
+    said = bench(tmp_path / "mine.nii.gz", "--profile", "tiny", "--out", tmp_path / "out", "--case", "own-bspline")
+    assert "mine.nii.gz to cubes of 0.993 mm, cubic B-spline, int16" in said
+    (folder,) = (tmp_path / "out").iterdir()
+    run = records.read(folder / "benchmark.json")
+    assert run.machine["image"] == "mine.nii.gz"
+    assert not [r for r in run.records if r.wrong]
+
+
+@needs_benchmark
+def test_bad_arguments_are_refused_before_any_work(tmp_path):
+    assert "there is no case nonsense" in bench("--out", tmp_path / "out", "--case", "nonsense", code=2)
+    assert "--profile takes quick, full, tiny" in bench("--profile", "slow", "--out", tmp_path / "out", code=2)
+    assert "there is no such file" in bench(tmp_path / "none.nii", "--out", tmp_path / "out", code=1)
+    sitk.WriteImage(sitk.GetImageFromArray(noise((20, 30), "int16")), str(tmp_path / "flat.nii"))
+    assert "scalar images of 3 dimensions" in bench(tmp_path / "flat.nii", "--out", tmp_path / "out", code=2)
+    assert not (tmp_path / "out").exists()
+
+
+# --- tables and the README ------------------------------------------------------------------------------------------
+
+
+def row(case, peer, seconds, kind="case", **more):
+    label = {"gpuresample": "gpuresample", "simpleitk": "SimpleITK"}.get(peer, peer)
+    return records.Record(
+        name=f"{kind}-{case}-{peer}", kind=kind, case=case, what=f"{case}, in words", peer=peer, label=label,
+        input_shape=(247, 512, 512), output_shape=(124, 400, 400), voxels=10**6, bytes_moved=10**6,
+        peak_host=5 * 10**7, threads=2, seconds=(seconds,) * 3, **more,
+    )  # fmt: skip
+
+
+def whole_run(**machine):
+    target = records.Target("simpleitk", 60.0)
+    rows = [
+        row("ct-recipe-bspline", "gpuresample", 0.05, target=target),
+        row("ct-recipe-bspline", "gpuresample-image", 0.1),
+        row("ct-recipe-bspline", "simpleitk", 5.0), row("ct-recipe-linear", "gpuresample", 0.05, target=target),
+        row("ct-recipe-linear", "simpleitk", 0.1), row("gaussian-sampled-1", "gpuresample", 0.01),
+        row("gaussian-sampled-1", "scipy", 0.1), row("downsample", "gpuresample", 0.01),
+        row("downsample", "gpuresample-two-steps", 0.02), row("downsample", "simpleitk", 0.5),
+        row("block-modes", "gpuresample", 0.1), row("ensemble-2x12", "gpuresample", 0.5),
+        row("ensemble-2x12", "torch", 7),
+    ]  # fmt: skip
+    facts = {
+        "cpu": "Made-up",
+        "cores": 2,
+        "threads": 2,
+        "profile": "full",
+        "versions": {"SimpleITK": "2.5.7"},
+        **machine,
+    }
+    return records.Run(facts, "2026-01-02 03:04:05", "0123456789", tuple(rows))
+
+
+def test_the_readmes_tables_say_target_verdict_and_run():
+    text = readme.speed(whole_run(), "made-up-2026-01-02")
+    assert "| ct-recipe-bspline, in words | 50 ms (NumPy) | SimpleITK: 5 s | 100x | 60x | reached |" in text
+    assert "| ct-recipe-linear, in words | 50 ms (NumPy) | SimpleITK: 100 ms | 2.0x | 60x | not reached |" in text
+    assert "| ct-recipe-bspline, in words | 100 ms (SimpleITK.Image) | SimpleITK: 5 s | 50x |  |  |" in text
+    assert "run `made-up-2026-01-02` by `gpuresample bench --profile full`" in text
+    assert '| `kind="sampled"` (against SciPy) | 10.0 (10x) |' in readme.gaussian(whole_run(), "")
+    assert "| 500 ms, 50 MB | 7 s, 50 MB | 14.0x |" in readme.ensemble(whole_run(), "")
+
+
+def test_the_readme_takes_whole_and_right_runs_only():
+    with pytest.raises(SystemExit, match="whole run"):
+        readme._fit(whole_run(profile="quick"))
+    run = whole_run()
+    wrong = dataclasses.replace(run.records[0], check="WRONG")
+    with pytest.raises(SystemExit, match="an answer is wrong"):
+        readme._fit(dataclasses.replace(run, records=(wrong, *run.records[1:])))
+    readme._fit(run)
+
+
+def test_targets_of_absent_peers_are_not_measured():
+    run = whole_run()
+    without = tuple(r for r in run.records if r.peer != "simpleitk")
+    table = listing.targets(dataclasses.replace(run, records=without))
+    assert [cells[-1] for cells in table.rows] == ["not measured", "not measured"]
