@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample import work as works
-from gpuresample.containers import Container, check_memory, spatial, unwrap
+from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
+from gpuresample.distributed import blocks
 from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
 from gpuresample.engines.packing import rounding_of
 from gpuresample.grid import Grid
@@ -87,7 +88,7 @@ class Plan:
         image : SimpleITK.Image, Volume, nibabel image or array
             Of the planned spatial shape and voxel type. An image with geometry must lie on the planned grid.
         out : same kind as `image`, optional
-            Where to write the result.
+            Where to write the result; for a dask or zarr array a zarr array.
 
         Returns
         -------
@@ -103,10 +104,20 @@ class Plan:
             If a GPU is needed that cannot be used.
         """
         engines.check_device(self.device)
-        return execute(self, unwrap(image), out)
+        return execute(self, unwrap(image, lazy=True), out)
 
-    def _check(self, container: Container) -> None:
-        """Refuse an image that does not fit the plan."""
+    def check_image(self, container: Container) -> None:
+        """Refuse an image that does not fit the plan.
+
+        Parameters
+        ----------
+        container : the image, unwrapped
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `run`.
+        """
         d = self.source.dimension
         if container.grid.dimension != d or container.grid.size != self.source.size:
             raise ValueError(
@@ -171,6 +182,39 @@ class Plan:
         region = works.input_region(self.work, block)
         return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
+    def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
+        """Bytes that the CPU engine takes for a run beside the input and the output, at most.
+
+        Parameters
+        ----------
+        source : dtype, optional
+            Of the input; the planned one unless given.
+        lead : int
+            Volumes that are run together: the product of the leading axes.
+        threads : int
+            Of the engine, see `gpuresample.get_num_threads`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        TypeError
+            For `source` that is no type.
+        """
+        from gpuresample.engines import cpu_footprint
+
+        voxels = self.input_dtype if source is None else np.dtype(source)
+        shapes = [(lead, *(1,) * (3 - len(s)), *s) for s in (self.input_shape, self.output_shape)]
+        beside = 0
+        if self.clip or self.away:
+            wide = 4 if self.precision == "single" else 8
+            beside = math.prod(self.output_shape) * (wide + cpu_footprint.CONVERSION_BYTES)
+        return beside + cpu_footprint.scratch_bytes(
+            self.work, shapes[0], voxels, shapes[1], self.dtype, store_of(self), threads
+        )
+
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
         if isinstance(dst_slices, slice) or len(dst_slices) != d:
@@ -192,7 +236,9 @@ class Plan:
 
 def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     """`Plan.run`, for an image that is unwrapped already."""
-    plan._check(container)
+    plan.check_image(container)
+    if isinstance(container, LazyContainer):
+        return blocks.execute(plan, container, out)
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
     engine = engines.select(plan.device, container.where, voxels, plan.copies)

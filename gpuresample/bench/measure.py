@@ -18,6 +18,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpuresample.engines.pool import cores
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -71,7 +73,7 @@ def copying(n: int) -> Callable[[], None]:
     import numpy as np
 
     source, target = np.ones(n, np.uint8), np.empty(n, np.uint8)
-    workers = affinity()
+    workers = cores()
     ends = [n * k // workers for k in range(workers + 1)]
     pool = ThreadPoolExecutor(workers)
 
@@ -87,11 +89,6 @@ def memory() -> int:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, OSError, ValueError):
         return 0
-
-
-def affinity() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(n: int) -> None:
@@ -152,7 +149,7 @@ def machine(threads: int) -> dict[str, Any]:
     )  # fmt: skip
     return {
         "cpu": cpu_model(),
-        "cores": affinity(),
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

@@ -31,11 +31,13 @@ class Look(NamedTuple):
 
 def looks(records: Iterable[Record]) -> dict[str, Look]:
     """A colour and a marker for every peer; ours and SimpleITK's are the same in every run."""
-    labels = {r.peer: r.label for r in records}
+    labels: dict[str, str] = {}
+    for r in records:
+        labels.setdefault(r.peer, r.label)
     ours = [peer for peer in labels if peer.startswith(f"{OURS}-")]
     others = [peer for peer in labels if peer not in (OURS, _JUDGE, *ours)]
     found = {OURS: Look(COLOURS[0], "o", labels.get(OURS, OURS)), _JUDGE: Look(COLOURS[1], "s", "SimpleITK")}
-    found |= {peer: Look(COLOURS[5], "DH8"[k % 3], labels[peer]) for k, peer in enumerate(ours)}
+    found |= {peer: Look(COLOURS[5], "Dv^<>p"[k % 6], labels[peer]) for k, peer in enumerate(ours)}
     found |= {peer: Look(_OTHERS[k % 4], "^vPXd<>p"[k % 8], labels[peer]) for k, peer in enumerate(others)}
     return {peer: look for peer, look in found.items() if peer in labels}
 
@@ -105,7 +107,8 @@ def overview(records: Sequence[Record], look: Mapping[str, Look]) -> Draw:
         axes = figure.subplots()
         for y, rows in enumerate(cases.values()):
             judge = next(found for r in rows if (found := yardstick(r, rows)))
-            for r in (r for r in rows if not r.wrong and r.peer != _JUDGE):
+            # Ours in others' words is for those cases' own plots: here it would hide them.
+            for r in (r for r in rows if not r.wrong and r.peer != _JUDGE and not r.peer.startswith(f"{OURS}-as-")):
                 ratio = judge.median / r.median
                 if r.peer == OURS and r.device == "cpu":
                     axes.barh(y, ratio - 1, 0.56, left=1, color=look[OURS].colour, label=r.label)

@@ -116,15 +116,15 @@ def _targets(made: Page, run: Run) -> None:
     aims = [(r, r.target) for r in run.records if r.target]
     if not aims:
         return
-    labels = {r.peer: r.label for r in run.records}
     rows: list[list[str | Cell]] = []
     for r, target in aims:
+        judge = yardstick(r, run.records, target.against)
         found = ratio(r, run.records, target.against)
         verdict = Cell("not measured", "warn")
         if found is not None:
             verdict = Cell("reached", "good") if reached(r, run) else Cell("not reached", "bad")
         rows.append([
-            r.what, r.doer, labels.get(target.against, target.against), f"{target.ratio:g}x",
+            r.what, r.doer, judge.label if judge else target.against, f"{target.ratio:g}x",
             "-" if found is None else plots.times(found), verdict,
         ])  # fmt: skip
     made.section("Targets")
@@ -137,7 +137,7 @@ def _case(made: Page, name: str, rows: Sequence[Record], look: dict[str, plots.L
     shape = " to ".join("x".join(map(str, s)) for s in (r.input_shape, r.output_shape) if s)
     kinds = " to ".join(dict.fromkeys(k for k in (r.input_dtype, r.output_dtype) if k))
     moved = f"; {megabytes(r.bytes_moved)} to be read and written" if r.bytes_moved else ""
-    made.text(f"{name}: {shape} (z, y, x), {kinds}{moved}.")
+    made.text(f"{name}: {shape} (last axes z, y, x), {kinds}{moved}.")
     made.plot(
         f"{r.what}: medians; the line spans fastest to slowest round. Hatched: wrong answers.",
         plots.bars(rows, look), height=plots.height(len(rows)),
@@ -170,7 +170,7 @@ def answer(r: Record) -> str | Cell:
         return Cell("WRONG", "bad")
     if r.unchecked:
         return Cell("unchecked", "warn")
-    return "the judge" if r.check == "judge" else Cell("right", "good") if r.check == "ok" else r.check
+    return "the\u00a0judge" if r.check == "judge" else Cell("right", "good") if r.check == "ok" else r.check
 
 
 def _bandwidth(made: Page, cases: Sequence[Record], look: dict[str, plots.Look]) -> None:
@@ -224,8 +224,11 @@ def _machine(made: Page, run: Run) -> None:
     names = {
         "cpu": "CPU", "cores": "cores of this process", "threads": "threads of every library", "gpu": "GPU",
         "driver": "GPU driver", "load_before": "load before", "system": "system", "python": "Python",
+        "profile": "profile", "absent": "not installed",
     }  # fmt: skip
-    rows: list[list[str | Cell]] = [[said, str(m[key])] for key, said in names.items() if m.get(key) not in (None, "")]
+    rows: list[list[str | Cell]] = [
+        [said, _said(m[key])] for key, said in names.items() if m.get(key) not in (None, "", [])
+    ]
     rows += [[name, version] for name, version in m.get("versions", {}).items()]
     rows += [["date", run.date], ["commit", run.commit or "not known"]]
     made.section("The machine")
@@ -240,3 +243,7 @@ def _machine(made: Page, run: Run) -> None:
         "SimpleITK is its median over the row's, on the same case.",
     ):
         made.text(paragraph)
+
+
+def _said(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from gpuresample.bench import devices, listing, measure, records, suite
+from gpuresample.engines.pool import cores
 
 MISSING = ("pytest", "pytest_benchmark")
 
@@ -20,7 +21,7 @@ MISSING = ("pytest", "pytest_benchmark")
 def machine_name() -> str:
     """What this machine is called in names of folders: its GPU, or its CPU and cores."""
     gpu = devices.usable()
-    return gpu if gpu is not None else f"{measure.cpu_model()} {measure.affinity()} cores"
+    return gpu if gpu is not None else f"{measure.cpu_model()} {cores()} cores"
 
 
 def check_installed() -> None:

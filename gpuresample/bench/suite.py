@@ -20,6 +20,7 @@ from gpuresample.bench.ensemble_cases import Ensemble
 from gpuresample.bench.records import Target
 from gpuresample.bench.tasks import Case, Doer, Row
 from gpuresample.containers import unwrap
+from gpuresample.engines.pool import cores
 from gpuresample.grid import resized
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
@@ -324,7 +325,7 @@ def rows(profile: Profile, image: Path | None = None, only: tuple[str, ...] = ()
         return made
     by_name = {c.name: c for c in wanted}
     case = by_name["own-bspline" if image is not None else "ct-recipe-bspline"]
-    made += _by_threads(case, measure.affinity())
+    made += _by_threads(case, cores())
     return made if image is not None else [*made, *_by_size(profile), *_cold()]
 
 
@@ -338,7 +339,7 @@ def absent() -> list[str]:
 
 def facts(profile: Profile, image: Path | None) -> dict[str, Any]:
     """What a run says about itself beside its rows."""
-    told = measure.machine(measure.affinity())
+    told = measure.machine(cores())
     return {
         **told, "gpu": devices.usable(), "profile": profile.name, "image": image.name if image else None,
         "absent": absent(),

@@ -17,6 +17,7 @@ from gpuresample.bench.contract import span_of, unit_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
 from gpuresample.bench.tasks import TOLERANCE, Call, Case, Doer, Row
+from gpuresample.engines.pool import cores
 
 
 @dataclass
@@ -58,7 +59,7 @@ class Session:
         self._case: Case | None = None
         self._data: Any = None
         self._bandwidth: dict[tuple[str, int], float] = {}
-        self.threads = measure.affinity()
+        self.threads = cores()
         for name in ("volresample", "torch"):
             _load(name)
         measure.set_threads(self.threads)

@@ -57,7 +57,9 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     weight = packed_weight(table, acc)
     n_taps = table.n_taps
     few = n_taps <= kernels.FEW_TAPS
-    index = np.minimum(first, hi - lo - n_taps)
+    # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
+    # their end is scratch (see `run_separable`) that is not used.
+    index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
     if few:
@@ -104,21 +106,9 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     strides = np.array([*source.strides, *target.strides], np.int64)
     a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
     x = pack_x(work.tables[2], acc)
-    n_a, n_b, m_x = (work.tables[k].n_dst for k in (axis_a, axis_b, 2))
-    n_x = x[8]
-    table_a, table_b = work.tables[axis_a], work.tables[axis_b]
-    per_row = table_b.source_range()
-    step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
-    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), step_a, dst.size)
+    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
+    step_a, step_b, room, size = tiling(work, len(source.offsets), dst.size)
     a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
-    reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
-    reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
-    rows = kernels.ROWS
-    tile = step_a * reach_b * n_x
-    window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
-    row = max(rows * n_x, m_x)
-    columns = rows * (n_x + m_x) if not x[6] else 0
-    room = np.array([0, tile, tile + window, tile + window + row], np.int64)
     bounds = bounds_of(target.memory.dtype, acc, store.high)
     rounding = rounding_of(dst.dtype, store.truncate)
     n_items_a, n_items_b = len(a_starts), len(b_starts)
@@ -129,10 +119,32 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
         kernels.separable_block(
             source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
             a_starts[ia], min(a_starts[ia] + step_a, n_a), b_starts[ib], min(b_starts[ib] + step_b, n_b),
-            x_early, bounds, rounding, scratch(int(room[3]) + columns, acc), room,
+            x_early, bounds, rounding, scratch(size, acc), room,
         )  # fmt: skip
 
     run_items(job, len(source.offsets) * n_items_a * n_items_b)
+
+
+def tiling(work: Separable, n_volumes: int, voxels: int) -> tuple[int, int, npt.NDArray[np.int64], int]:
+    """How a work is cut into tiles: their rows along a and b, where in a thread's scratch what begins, and its size."""
+    acc = accumulator(work.precision)
+    axis_a, axis_b, x_early = tile_axes(work.order)
+    table_a, table_b = work.tables[axis_a], work.tables[axis_b]
+    x = pack_x(work.tables[2], acc)
+    n_a, n_b, m_x, n_x = table_a.n_dst, table_b.n_dst, work.tables[2].n_dst, x[8]
+    per_row = table_b.source_range()
+    step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
+    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, voxels)
+    a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
+    reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
+    reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
+    rows = kernels.ROWS
+    tile = step_a * reach_b * n_x
+    window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
+    row = max(rows * n_x, m_x)
+    columns = rows * (n_x + m_x) if not x[6] else 0
+    room = np.array([0, tile, tile + window, tile + window + row], np.int64)
+    return step_a, step_b, room, int(room[3]) + columns + kernels.FEW_TAPS
 
 
 def tile_axes(order: tuple[int, ...]) -> tuple[int, int, bool]:
