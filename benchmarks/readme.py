@@ -23,8 +23,9 @@ from typing import Any
 from benchmarks import smoothing_parity
 from gpuresample.bench import listing, records
 from gpuresample.bench.measure import ROOT
-from gpuresample.bench.records import OURS, Record, Run, by_case, yardstick
-from gpuresample.bench.tables import duration, megabytes
+from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
+from gpuresample.bench.tables import duration, megabytes, times
+from gpuresample.bench.targets import Verdict, verdicts
 
 FAMILIES = {
     "nearest": ("nearest",),
@@ -45,7 +46,7 @@ PEERS = {
     "sampled": "SciPy",
     "recursive": "SimpleITK SmoothingRecursiveGaussian",
 }
-WAYS = {"gpuresample-image": "SimpleITK.Image"}
+WAYS = {"gpuresample-image": "SimpleITK.Image", "gpuresample-truncate": "SimpleITK.Image, truncated"}
 # The recipe's rows without a target that the table shows, too.
 IMAGES = ("ct-recipe-nearest", "ct-recipe-linear", "ct-recipe-bspline", "oblique-bspline")
 
@@ -94,21 +95,39 @@ def _one(run: Run, kind: str, case: str, peer: str) -> Record:
     raise SystemExit(f"the run has no row {kind}, {case}, {peer}: the README takes a whole run")
 
 
-def _speed_row(r: Record, run: Run) -> list[str]:
-    against = r.target.against if r.target else "simpleitk"
-    judge, found = yardstick(r, run.of("case"), against), listing.ratio(r, run.of("case"), against)
-    way = WAYS.get(r.peer, r.label.removeprefix("gpuresample, ") if r.peer != OURS else "NumPy")
-    cells = [r.what, f"{duration(r.median)} ({way})" if r.device == "cpu" else f"{duration(r.median)} ({r.device})"]
+def _way(r: Record) -> str:
+    """How a row of ours was asked, in brackets behind its time."""
+    if r.device != "cpu":
+        return r.doer.removeprefix("gpuresample").strip(" ,()")
+    return WAYS.get(r.peer, r.label.removeprefix("gpuresample, ") if r.peer != OURS else "NumPy")
+
+
+def _speed_row(v: Verdict) -> list[str]:
+    mine = v.who if v.ours is None else f"{duration(v.ours.median)} ({_way(v.ours)})"
+    against = v.against
+    if v.target.measure == "memory" and v.ours is not None and v.ours.peak_host is not None:
+        mine = f"{megabytes(v.ours.peak_host)} beyond the inputs"
+    elif v.theirs is not None and v.target.against:
+        against = f"{v.against}: {duration(v.theirs.median)}"
+    return [v.what, mine, against, v.shown, v.target.wanted, v.said]
+
+
+def _image_row(r: Record, run: Run) -> list[str]:
+    """A row that has no target, against SimpleITK."""
+    judge, found = yardstick(r, run.of("case")), ratio(r, run.of("case"))
     if judge is None or found is None:
-        return [*cells, f"{against}: not measured", "", f"{r.target.ratio:g}x" if r.target else "", ""]
-    verdict = "" if r.target is None else "reached" if found >= r.target.ratio else "not reached"
-    aim = f"{r.target.ratio:g}x" if r.target else ""
-    return [*cells, f"{judge.label}: {duration(judge.median)}", listing.times(found), aim, verdict]
+        raise SystemExit(f"the run has no right answer of SimpleITK to {r.case}: the README takes a whole run")
+    return [
+        r.what, f"{duration(r.median)} ({_way(r)})", f"{judge.label}: {duration(judge.median)}", times(found), "", "",
+    ]  # fmt: skip
 
 
 def speed(run: Run, folder: str) -> str:
     """The table of the performance targets, as Markdown: what was measured, what is meant to be, reached or not."""
-    shown = [r for r in run.of("case") if r.target or (r.peer in WAYS and r.case in IMAGES)]
+    judged = verdicts(run)
+    images = [r for r in run.of("case") if r.peer in WAYS and r.case in IMAGES]
+    rows = [*map(_speed_row, judged), *(_image_row(r, run) for r in images)]
+    shown = [*images, *(v.ours for v in judged if v.ours is not None)]
     reference = _one(run, "case", "ct-recipe-bspline", OURS)
     image, theirs = (_one(run, "case", "ct-recipe-bspline", p) for p in ("gpuresample-image", "simpleitk"))
     cold = {r.case: r.median for r in run.of("cold")}
@@ -117,7 +136,7 @@ def speed(run: Run, folder: str) -> str:
         f"{_size(reference.output_shape)} at 1 x 1 x 2 mm, and what else has a target. Each library is compared with "
         "gpuresample under that library's own rules:",
         "",
-        _table(("job", "gpuresample", "against", "times as fast", "target", ""), [_speed_row(r, run) for r in shown]),
+        _table(("job", "gpuresample", "against", "measured", "target", ""), rows),
         "",
     ]
     if image.peak_host is not None and theirs.peak_host is not None:
@@ -127,10 +146,10 @@ def speed(run: Run, folder: str) -> str:
         )
     if cold:
         out.append(
-            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation compiles for "
-            f"{duration(cold['nothing compiled'])} (rotated grids: {duration(cold['nothing compiled, rotated grid'])} "
-            f"more); in later processes the first call takes {duration(cold['in a new process'])}, loading Numba "
-            "included."
+            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation takes "
+            f"{duration(cold['nothing compiled'])} and compiles (the first on a rotated grid: "
+            f"{duration(cold['nothing compiled, rotated grid'])} more); in later processes the first call takes "
+            f"{duration(cold['in a new process'])}, loading Numba included."
         )
     runs = min(len(r.seconds) for r in shown)
     where = _run_of(run, folder, ("SimpleITK", "scipy", "volresample", "torch"))
@@ -145,7 +164,7 @@ def gaussian(run: Run, folder: str) -> str:
     lines: dict[str, list[str]] = {}
     for _, kind, sigma in names:
         mine = _one(run, "case", f"gaussian-{kind}-{sigma}", OURS)
-        found = listing.ratio(mine, run.of("case"), "scipy" if kind == "sampled" else "simpleitk")
+        found = ratio(mine, run.of("case"), "scipy" if kind == "sampled" else "simpleitk")
         cells = lines.setdefault(f'`kind="{kind}"` (against {PEERS[kind]})', ["-"] * len(sigmas))
         versus = "" if found is None else f" ({found:.0f}x)"
         cells[sigmas.index(float(sigma))] = f"{1e9 * mine.median / mine.voxels:.1f}{versus}"
@@ -176,10 +195,10 @@ def ensemble(run: Run, folder: str) -> str:
         if not name.startswith("ensemble-"):
             continue
         mine, torch = _one(run, "case", name, OURS), next((r for r in rivals if r.peer == "torch"), None)
-        found = listing.ratio(mine, rivals, "torch")
+        found = ratio(mine, rivals, "torch")
         rows.append([
             mine.what.removeprefix("Scores to labels: "), _time_and_memory(mine),
-            "not run" if torch is None else _time_and_memory(torch), "" if found is None else listing.times(found),
+            "not run" if torch is None else _time_and_memory(torch), "" if found is None else times(found),
         ])  # fmt: skip
     header = ("class scores to labels (sizes z, y, x)", "gpuresample, peak beyond the scores", "torch", "times as fast")
     return "\n".join([_table(header, rows), "", f"<sub>{_run_of(run, folder, ('torch',))}</sub>"])

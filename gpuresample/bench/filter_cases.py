@@ -2,13 +2,13 @@
 
 "discrete" stands against SimpleITK's DiscreteGaussian (the same kernel, cut at the same error, with no limit to its
 radius), "recursive" against its SmoothingRecursiveGaussian, "sampled" against scipy.ndimage.gaussian_filter; all make
-float32. ITK's Bessel values go wrong above some 6 voxels: there "discrete" has no judge.
+float32. ITK's Bessel values go wrong above some 6 voxels: there "discrete" is judged by sums in float64 alone.
 """
 
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -16,15 +16,15 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
+from gpuresample.bench import exact
 from gpuresample.bench.cases import Array
 from gpuresample.bench.devices import synchronised
 from gpuresample.bench.peers import Call
-from gpuresample.bench.records import Target
-from gpuresample.bench.tasks import Case, Doer
+from gpuresample.bench.tasks import Case, Doer, Error
 
 Shape = tuple[int, int, int]
 Make = Callable[[Shape], Array]
-Targets = Mapping[str, Target]
+Reference = Callable[[Array], Error | None]
 
 # The share of weight that "discrete" may cut off: SimpleITK's default where it is the judge, else ours.
 MAX_ERROR, DEFAULT_ERROR = 0.01, 1e-4
@@ -47,8 +47,8 @@ def _ours(prepare: Callable[[Array], Call], expected: str | None, **more: Any) -
     return Doer("gpuresample", "gpuresample", prepare, gr.__version__, expected=expected, **more)
 
 
-def _on_device(call: Callable[[Any], Any], expected: str | None) -> list[Doer]:
-    """Ours on a GPU: device arrays in and out, and with the copies."""
+def _on_device(call: Callable[[Any], Any], expected: str | None, **more: Any) -> list[Doer]:
+    """Ours on a GPU: device arrays in and out."""
 
     def kernels(array: Array) -> Call:
         import cupy
@@ -56,7 +56,7 @@ def _on_device(call: Callable[[Any], Any], expected: str | None) -> list[Doer]:
         source = cupy.asarray(array)
         return synchronised(lambda: call(source))
 
-    return [_ours(kernels, expected, device="cuda:0", scope="kernel")]
+    return [_ours(kernels, expected, device="cuda:0", scope="kernel", **more)]
 
 
 def _theirs(key: str, label: str, package: str, prepare: Callable[[Array], Call], **more: Any) -> Doer:
@@ -104,30 +104,32 @@ def _cupyx(sigma: float) -> Callable[[Array], Call]:
     return prepare
 
 
-def _peers_of_blur(kind: str, sigma: float, gpu: bool) -> Iterator[Doer]:
+def _peers_of_blur(kind: str, sigma: float, gpu: bool, reference: Reference) -> Iterator[Doer]:
     if kind == "recursive":
         yield _theirs("simpleitk", "SimpleITK SmoothingRecursiveGaussian", "SimpleITK", _recursive(sigma), judge=True)
     elif kind == "discrete" and sigma <= ITK_LIMIT:
-        yield _theirs("simpleitk", "SimpleITK DiscreteGaussian", "SimpleITK", _discrete(sigma), judge=True)
+        yield _theirs("simpleitk", "SimpleITK DiscreteGaussian", "SimpleITK", _discrete(sigma), judge=True,
+                      reference=reference)  # fmt: skip
     elif kind == "sampled" and _have("scipy"):
-        yield _theirs("scipy", "SciPy gaussian_filter", "scipy", _scipy(sigma), judge=True)
+        yield _theirs("scipy", "SciPy gaussian_filter", "scipy", _scipy(sigma), judge=True, reference=reference)
         if gpu and _have("cupyx"):
             yield _theirs("cupyx", "cupyx gaussian_filter", "cupy", _cupyx(sigma), device="cuda:0", scope="kernel",
-                          expected="scipy")  # fmt: skip
+                          expected="scipy", reference=reference)  # fmt: skip
 
 
-def blur(kind: str, sigma: float, shape: Shape, make: Make, gpu: bool, targets: Targets | None = None) -> Case:
+def blur(kind: str, sigma: float, shape: Shape, make: Make, gpu: bool) -> Case:
     """A Gaussian of a kind and a sigma in voxels, int16 to float32."""
-    theirs = tuple(_peers_of_blur(kind, sigma, gpu))
-    judge = theirs[0].key if theirs else None
     max_error = MAX_ERROR if sigma <= ITK_LIMIT else DEFAULT_ERROR
+    reference = exact.gaussian(kind, sigma, max_error)
+    theirs = tuple(_peers_of_blur(kind, sigma, gpu, reference))
+    judge = theirs[0].key if theirs else None
 
     def ours(array: Any, device: str = "auto") -> Any:
         return gr.gaussian(array, sigma, kind=kind, max_error=max_error, dtype=np.float32, device=device)
 
-    mine = [_ours(lambda array: lambda: ours(array, "cpu"), judge, target=(targets or {}).get("gpuresample"))]
+    mine = [_ours(lambda array: lambda: ours(array, "cpu"), judge, reference=reference)]
     if gpu:
-        mine += _on_device(ours, judge)
+        mine += _on_device(ours, judge, reference=reference)
     return Case(
         f"gaussian-{kind}-{sigma:g}", f'Gaussian, kind="{kind}", sigma {sigma:g} voxels, int16 to float32',
         lambda: make(shape), lambda a: a, (*mine, *theirs), shape, shape, "int16", "float32",

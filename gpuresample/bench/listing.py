@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from gpuresample.bench import measure
-from gpuresample.bench.records import OURS, Record, Run, by_case, yardstick
-from gpuresample.bench.tables import duration, megabytes
+from gpuresample.bench.records import OURS, Record, Run, by_case, ratio
+from gpuresample.bench.tables import duration, megabytes, times
+from gpuresample.bench.targets import verdicts
 
 HEADER = ("", "median", "spread", "runs", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "check")
 TARGETS = ("case", "who", "against", "measured", "target", "verdict")
@@ -30,17 +31,6 @@ class Table:
         return f"## {self.title}\n\n{text}\n" + (f"\n{self.note}\n" if self.note else "")
 
 
-def times(ratio: float) -> str:
-    """A ratio, with two or three figures."""
-    return f"{ratio:.0f}x" if ratio >= 20 else f"{ratio:.2g}x" if ratio < 1 else f"{ratio:.1f}x"
-
-
-def ratio(r: Record, among: Sequence[Record], peer: str = "simpleitk") -> float | None:
-    """A peer's median over the row's; None where there is no right answer to compare with, or the row's is wrong."""
-    judge = yardstick(r, among, peer)
-    return None if judge is None or r.wrong else judge.median / r.median
-
-
 def _spread(r: Record) -> str:
     return f"{100 * (min(r.seconds) / r.median - 1):+.0f} / {100 * (max(r.seconds) / r.median - 1):+.0f} %"
 
@@ -50,25 +40,28 @@ def _cells(r: Record, among: Sequence[Record]) -> list[str]:
     return [
         f"{r.doer} {r.version}".strip() if not r.ours else r.doer, duration(r.median), _spread(r), str(len(r.seconds)),
         "" if found is None else times(found), f"{r.rate / 1e6:,.3g}" if r.rate < 1e9 else f"{r.rate / 1e6:,.0f}",
-        "" if r.share is None else f"{100 * r.share:.2g} %", "" if r.peak_host is None else megabytes(r.peak_host),
+        "" if r.share is None else f"{100 * r.share:.2g} %", peak(r),
         "" if r.error is None else f"{r.error:.0e}", r.check,
     ]  # fmt: skip
 
 
+def peak(r: Record) -> str:
+    """Peak memory: of the device, where the work is done on one."""
+    if r.device != "cpu":
+        return "not measured" if r.peak_device is None else f"{megabytes(r.peak_device)} on the device"
+    return "not measured" if r.peak_host is None else megabytes(r.peak_host)
+
+
+def scaled(run: Run) -> str:
+    """What is to be said of targets in a run that is not of the whole jobs."""
+    profile = run.machine.get("profile")
+    return "" if profile == "full" else f"The targets are those of the whole jobs; this is profile {profile}."
+
+
 def targets(run: Run) -> Table | None:
-    """Ratios against what they are meant to be."""
-    rows = []
-    cases = run.of("case")
-    for r in cases:
-        if r.target is None:
-            continue
-        found, judge = ratio(r, cases, r.target.against), yardstick(r, cases, r.target.against)
-        verdict = "not measured" if found is None else "reached" if found >= r.target.ratio else "not reached"
-        against = judge.label if judge is not None else r.target.against
-        shown = "" if found is None else times(found)
-        rows.append([r.what, r.doer, against, shown, f"{r.target.ratio:g}x", verdict])
-    note = "" if run.machine.get("profile") == "full" else "Targets are set for the whole jobs, not for this profile."
-    return Table("Targets", TARGETS, rows, note) if rows else None
+    """Figures against what they are meant to be."""
+    rows = [[v.what, v.who, v.against, v.shown, v.target.wanted, v.said] for v in verdicts(run)]
+    return Table("Targets", TARGETS, rows, scaled(run)) if rows else None
 
 
 def tables(run: Run) -> Iterator[Table]:

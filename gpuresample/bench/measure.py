@@ -104,12 +104,19 @@ def set_threads(n: int) -> None:
             sys.modules[name].set_num_threads(n)
 
 
-def child(
-    *arguments: str, module: str = "gpuresample.bench.child", environment: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def child(*arguments: str, module: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run a module in a new process and return what it reports: the JSON of its last line."""
+    return _reported(["-m", module, *arguments], environment)
+
+
+def start_up(environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """What `bench.start_up` reports from a new interpreter."""
+    return _reported(["-P", str(Path(__file__).with_name("start_up.py")), str(ROOT)], environment)
+
+
+def _reported(arguments: Sequence[str], environment: Mapping[str, str] | None) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         capture_output=True,
@@ -117,7 +124,7 @@ def child(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 

@@ -79,6 +79,12 @@ def gpuresample_image(job: Job) -> Call:
     return lambda: gr.resample(source, device="cpu", **keywords)
 
 
+def gpuresample_truncate(job: Job) -> Call:
+    """Ours, SimpleITK.Image in and out, integers truncated as SimpleITK does."""
+    source, keywords = image(job.volume, job.geometry.source), own_keywords(job)
+    return lambda: gr.resample(source, device="cpu", rounding="truncate", **keywords)
+
+
 def gpuresample_as(job: Job, keywords: dict[str, Any]) -> Call:
     """Ours, asked for what a peer does."""
     source = volume(job.volume, job.geometry.source)
@@ -321,6 +327,8 @@ PEERS = {
                         oblique=True),
     "gpuresample-image": Peer("gpuresample, SimpleITK.Image", gpuresample_image, "gpuresample", "gpuresample",
                               SIMPLEITK, "simpleitk", oblique=True),
+    "gpuresample-truncate": Peer("gpuresample, SimpleITK.Image, truncated", gpuresample_truncate, "gpuresample",
+                                 "gpuresample", SIMPLEITK, "simpleitk", oblique=True),
     "simpleitk": _known("SimpleITK", simpleitk, "SimpleITK", "simpleitk", oblique=True),
     "scipy": _known("SciPy", scipy, "scipy", "scipy", oblique=True),
     "volresample": Peer("volresample", volresample, "volresample", "volresample", ("nearest", "linear", "bspline"),
@@ -342,7 +350,7 @@ GPU_PEERS = {
     "cupyx": _known("cupyx", cupyx, "cupyx", "scipy", package="cupy"),
     "cucim": _known("cuCIM", cucim, "cucim", "skimage", package="cucim"),
 }  # fmt: skip
-OURS = ("gpuresample", "gpuresample-image")
+OURS = ("gpuresample", "gpuresample-image", "gpuresample-truncate")
 
 
 def as_array(result: Any) -> Array:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from gpuresample.bench.records import OURS, Record, by_case, yardstick
-from gpuresample.bench.tables import duration
+from gpuresample.bench.tables import duration, times
 from gpuresample.pages import COLOURS
 
 Draw = Callable[[Any], None]
@@ -40,13 +40,6 @@ def looks(records: Iterable[Record]) -> dict[str, Look]:
     found |= {peer: Look(COLOURS[5], "Dv^<>p"[k % 6], labels[peer]) for k, peer in enumerate(ours)}
     found |= {peer: Look(_OTHERS[k % 4], "^vPXd<>p"[k % 8], labels[peer]) for k, peer in enumerate(others)}
     return {peer: look for peer, look in found.items() if peer in labels}
-
-
-def times(ratio: float) -> str:
-    """How many times as fast."""
-    if ratio >= 10:
-        return f"{ratio:,.0f}x"
-    return f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2g}x"
 
 
 def _wrapped(text: str, width: int = 36) -> str:

@@ -7,21 +7,18 @@ SimpleITK. So like is timed with like.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 import gpuresample as gr
-from gpuresample.bench import exact
+from gpuresample.bench import devices, exact
 from gpuresample.bench.cases import Array, Geometry, Job, volume
 from gpuresample.bench.devices import synchronised
 from gpuresample.bench.peers import GPU_PEERS, OURS, PEERS, Call, Peer, own_keywords
-from gpuresample.bench.records import Target
 from gpuresample.bench.tasks import Case, Doer, Error
-
-Targets = Mapping[str, Target]
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +105,7 @@ def offers(peer: Peer, job: Job, stacked: bool) -> bool:
     return not (stacked and peer.label.endswith("matmuls"))
 
 
-def doers(job: Job, dtype: str, stacked: bool, gpu: bool, targets: Targets) -> tuple[Doer, ...]:
+def doers(job: Job, dtype: str, stacked: bool, gpu: bool) -> tuple[Doer, ...]:
     """Ours, ours by each convention that a peer follows, and the peers that are installed.
 
     Parameters
@@ -120,10 +117,12 @@ def doers(job: Job, dtype: str, stacked: bool, gpu: bool, targets: Targets) -> t
         Whether the case has several volumes.
     gpu : bool
         Whether there is one to use.
-    targets : mapping
-        By key of `peers.PEERS` or "gpuresample-as-...".
     """
-    found = [_plain(key, dtype, stacked, targets) for key in OURS if not (stacked and key == "gpuresample-image")]
+    found = [_plain("gpuresample")]
+    if not stacked:
+        found.append(_plain("gpuresample-image"))
+        if np.dtype(dtype).kind in "iu" and job.interpolation != "nearest":
+            found.append(_plain("gpuresample-truncate"))
     rest: list[Doer] = []
     asked = {key: p for key, p in PEERS.items() if key not in OURS and p.installed and offers(p, job, stacked)}
     for key, peer in asked.items():
@@ -134,27 +133,38 @@ def doers(job: Job, dtype: str, stacked: bool, gpu: bool, targets: Targets) -> t
             expected=None if key == "simpleitk" else expected, reference=_reference(peer), dtype=given,
         ))  # fmt: skip
         if expected not in ("gpuresample", *(d.key for d in found)):
-            found.append(_as_peer(peer, expected, given, targets, None if job.aligned else key))
+            found.append(_as_peer(peer, expected, given, None if job.aligned else key))
     if gpu:
-        found += _on_device(job, targets)
-        for key, peer in GPU_PEERS.items():
-            if peer.installed and offers(peer, job, stacked):
-                expected = _expected(peer)
-                if expected not in ("gpuresample", *(d.key for d in found)):
-                    given = _type_of(peer, dtype, job.interpolation)
-                    found.append(_as_peer(peer, expected, given, targets, None))
-                rest.append(Doer(
-                    f"{key}-cuda", peer.label, _of_peer(peer, True), peer.version, "cuda:0", "kernel",
-                    expected=expected, reference=_reference(peer), dtype=_type_of(peer, dtype, job.interpolation),
-                ))  # fmt: skip
+        _of_gpu(job, dtype, stacked, found, rest)
     return (*found, *rest)
+
+
+def _of_gpu(job: Job, dtype: str, stacked: bool, found: list[Doer], rest: list[Doer]) -> None:
+    """Add those that work on a GPU: ours to `found`, others to `rest`."""
+    found += _on_device(stacked)
+    if not stacked:
+        rest.append(_copies())
+    for key, peer in GPU_PEERS.items():
+        if not peer.installed or not offers(peer, job, stacked):
+            continue
+        expected, given = _expected(peer), _type_of(peer, dtype, job.interpolation)
+        if expected not in ("gpuresample", *(d.key for d in found)):
+            found.append(_as_peer(peer, expected, given, None))
+        if expected != "gpuresample":
+            there = _as_peer(peer, expected, given, expected, on_device=True)
+            if there.key not in [d.key for d in found]:
+                found.append(there)
+        rest.append(Doer(
+            f"{key}-cuda", peer.label, _of_peer(peer, True), peer.version, "cuda:0", "kernel",
+            expected=expected, reference=_reference(peer), dtype=given,
+        ))  # fmt: skip
 
 
 def _expected(peer: Peer) -> str:
     return "gpuresample" if peer.convention == "simpleitk" else f"gpuresample-as-{peer.convention}"
 
 
-def _plain(key: str, dtype: str, stacked: bool, targets: Targets) -> Doer:
+def _plain(key: str) -> Doer:
     peer = PEERS[key]
 
     def prepare(data: Job | Stack) -> Call:
@@ -162,37 +172,61 @@ def _plain(key: str, dtype: str, stacked: bool, targets: Targets) -> Doer:
 
     return Doer(
         key, peer.label, prepare, gr.__version__, expected="simpleitk", reference=_reference(peer),
-        target=targets.get(key),
     )  # fmt: skip
 
 
-def _as_peer(peer: Peer, key: str, dtype: str | None, targets: Targets, expected: str | None) -> Doer:
+def _as_peer(peer: Peer, key: str, dtype: str | None, expected: str | None, on_device: bool = False) -> Doer:
     """Ours by a peer's rules; `expected` where no float64 reference judges it."""
 
     def prepare(data: Job | Stack) -> Call:
         given = data if dtype is None else data.of_type(dtype)
-        return _ours(given, peer.keywords(_stack(given).job))
+        keywords = peer.keywords(_stack(given).job)
+        return _ours_on_device(given, keywords) if on_device else _ours(given, keywords)
 
+    where = ("cuda:0", "kernel") if on_device else ("cpu", "call")
     label = f"gpuresample, as {peer.label.removesuffix(' interpolate')}"
-    return Doer(
-        key, label, prepare, gr.__version__, expected=expected, reference=_reference(peer), dtype=dtype,
-        target=targets.get(key),
-    )  # fmt: skip
+    if peer.convention == "scipy":
+        label = "gpuresample, as SciPy"
+    return Doer(key, label, prepare, gr.__version__, *where, expected=expected, reference=_reference(peer), dtype=dtype)
 
 
-def _on_device(job: Job, targets: Targets) -> list[Doer]:
+def _on_device(stacked: bool) -> list[Doer]:
+    """Ours with arrays on the device, with pageable ones in host memory, and with pinned ones."""
     peer = PEERS["gpuresample"]
     shared: dict[str, Any] = {"version": gr.__version__, "expected": "simpleitk", "reference": _reference(peer)}
-    return [
-        Doer(
-            "gpuresample", peer.label, lambda data: _ours_on_device(data, own_keywords(_stack(data).job)),
-            device="cuda:0", scope="kernel", target=targets.get("gpuresample-cuda"), **shared,
-        ),
-        Doer(
-            "gpuresample", peer.label, lambda data: _ours(data, own_keywords(_stack(data).job), "cuda"),
-            device="cuda:0", scope="end-to-end", **shared,
-        ),
-    ]  # fmt: skip
+
+    def there(data: Job | Stack) -> Call:
+        return _ours_on_device(data, own_keywords(_stack(data).job))
+
+    def pageable(data: Job | Stack) -> Call:
+        return _ours(data, own_keywords(_stack(data).job), "cuda")
+
+    def pinned(data: Job | Stack) -> Call:
+        job = _stack(data).job
+        source = volume(devices.pinned(job.volume), job.geometry.source)
+        out = devices.pinned(np.empty(job.shape, job.volume.dtype))
+        return lambda: gr.resample(source, device="cuda", out=out, **own_keywords(job))
+
+    found = [
+        Doer("gpuresample", peer.label, there, device="cuda:0", scope="kernel", **shared),
+        Doer("gpuresample", peer.label, pageable, device="cuda:0", scope="end-to-end", **shared),
+    ]
+    if not stacked:
+        label = "gpuresample, pinned memory"
+        found.append(Doer("gpuresample-pinned", label, pinned, device="cuda:0", scope="end-to-end", **shared))
+    return found
+
+
+def _copies() -> Doer:
+    """The case's voxels to the device and the result's from there, and nothing else."""
+
+    def prepare(data: Job | Stack) -> Call:
+        job = _stack(data).job
+        return devices.copies(job.volume, np.empty(job.shape, job.volume.dtype))
+
+    return Doer(
+        "copies", "bare copies, pinned", prepare, device="cuda:0", scope="end-to-end", unchecked="it computes nothing"
+    )
 
 
 def case(
@@ -205,7 +239,6 @@ def case(
     *,
     leading: tuple[int, ...] = (),
     gpu: bool = False,
-    targets: Targets | None = None,
 ) -> Case:
     """A case of resampling.
 
@@ -220,8 +253,6 @@ def case(
     leading : tuple of int
         Of a series or a batch.
     gpu : bool
-    targets : mapping, optional
-        From a key of ours to its target.
     """
     n, m = geometry.source.size[::-1], geometry.target.size[::-1]
 
@@ -233,6 +264,6 @@ def case(
 
     empty = Job(np.zeros((1, 1, 1), dtype), geometry, interpolation)
     return Case(
-        name, what, data, lambda d: _stack(d).array, doers(empty, dtype, bool(leading), gpu, targets or {}),
+        name, what, data, lambda d: _stack(d).array, doers(empty, dtype, bool(leading), gpu),
         (*leading, *n), (*leading, *m), dtype, dtype, exact=interpolation == "nearest",
     )  # fmt: skip

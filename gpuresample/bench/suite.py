@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import statistics
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -17,7 +16,6 @@ from gpuresample import Grid, files
 from gpuresample.bench import cases, devices, ensemble_cases, filter_cases, measure, resampling_cases
 from gpuresample.bench.cases import Array, Geometry
 from gpuresample.bench.ensemble_cases import Ensemble
-from gpuresample.bench.records import Target
 from gpuresample.bench.tasks import Case, Doer, Row
 from gpuresample.containers import unwrap
 from gpuresample.engines.pool import cores
@@ -70,25 +68,6 @@ PROFILES = {
     )
 }
 
-# The performance contract: ours, against whom, how many times faster; on the CPU, and on a GPU.
-TARGETS: dict[str, dict[str, Target]] = {
-    "ct-recipe-nearest": {
-        "gpuresample": Target("simpleitk", 6.0), "gpuresample-as-volresample": Target("volresample", 1.0),
-    },
-    "ct-recipe-linear": {
-        "gpuresample": Target("simpleitk", 6.0), "gpuresample-as-volresample": Target("volresample", 1.5),
-        "gpuresample-as-torch": Target("torch", 2.0), "gpuresample-cuda": Target("torch-cuda", 1.5),
-    },
-    "ct-recipe-bspline": {
-        "gpuresample": Target("simpleitk", 60.0), "gpuresample-as-volresample": Target("volresample", 12.0),
-        "gpuresample-cuda": Target("torch-matmul-cuda", 4.0),
-    },
-    "oblique-bspline": {"gpuresample": Target("simpleitk", 6.0)},
-    "gaussian-discrete-1": {"gpuresample": Target("simpleitk", 12.0)},
-    "gaussian-sampled-1": {"gpuresample": Target("scipy", 8.0)},
-    "ensemble-2x12": {"gpuresample": Target("torch", 12.0)},
-}  # fmt: skip
-
 Make = Callable[[tuple[int, ...]], Array]
 NAMES = {"nearest": "nearest", "linear": "linear", "bspline": "cubic B-spline"}
 
@@ -136,9 +115,7 @@ def _resamplings(factor: int, gpu: bool) -> Iterator[Case]:
         if name.startswith("oblique"):
             reduced = cases.oblique(reduced)
         what = f"{what}, {NAMES[kind]}, {dtype}"
-        return resampling_cases.case(
-            name, what, reduced, kind, dtype, make, leading=leading, gpu=gpu, targets=TARGETS.get(name)
-        )
+        return resampling_cases.case(name, what, reduced, kind, dtype, make, leading=leading, gpu=gpu)
 
     short, single = _of_ct("int16"), _of_ct("float32")
     for kind in ("nearest", "linear", "bspline"):
@@ -159,7 +136,7 @@ def _filters(profile: Profile, gpu: bool) -> Iterator[Case]:
     make, shape = _of_ct("int16"), (z, y, x)
     for kind in ("discrete", "sampled", "recursive"):
         for sigma in profile.sigmas:
-            yield filter_cases.blur(kind, sigma, shape, make, gpu, TARGETS.get(f"gaussian-{kind}-{sigma:g}"))
+            yield filter_cases.blur(kind, sigma, shape, make, gpu)
     yield filter_cases.pyramid(2, shape, make, gpu)
     yield filter_cases.pyramid(filter_cases.LEVELS, shape, make, gpu)
     yield filter_cases.block_means(shape, make, gpu)
@@ -172,9 +149,9 @@ def _ensembles(factor: int, gpu: bool) -> Iterator[Case]:
         return z, y, x
 
     small, whole = reduced((62, 200, 200)), reduced((124, 400, 400))
-    target = TARGETS["ensemble-2x12"]["gpuresample"]
-    yield ensemble_cases.ensemble("ensemble-2x12", Ensemble(2, 12, small, whole), gpu, target)
+    yield ensemble_cases.ensemble("ensemble-2x12", Ensemble(2, 12, small, whole), gpu)
     yield ensemble_cases.ensemble("ensemble-1x12", Ensemble(1, 12, small, whole), gpu)
+    yield ensemble_cases.ensemble("ensemble-5x12", Ensemble(5, 12, small, whole), gpu)
     yield ensemble_cases.ensemble("ensemble-2x12-bspline", Ensemble(2, 12, small, whole, "bspline"), gpu)
     yield many_classes(factor, measure.memory(), gpu)
 
@@ -271,36 +248,38 @@ def _copy(case: Case) -> Row:
 
 
 @functools.cache
-def _first_calls() -> dict[str, list[float]]:
-    """Imports and first calls in new processes, the first of them with nothing compiled yet."""
-    imports = [measure.child("import")["import"] for _ in range(3)]
+def _start_ups() -> dict[str, list[float]]:
+    """Imports and first calls in new interpreters: the first with nothing compiled, the others with its cache."""
     with tempfile.TemporaryDirectory() as cache:
         fresh = {"NUMBA_CACHE_DIR": cache}
-        cold = measure.child("first-call", environment=fresh)
-        warm = [measure.child("first-call", environment=fresh) for _ in range(2)]
+        cold = measure.start_up(fresh)
+        warm = [measure.start_up(fresh) for _ in range(3)]
     return {
-        "import": imports,
+        "import": [w["import"] for w in warm],
         "nothing compiled": [cold["aligned first"]],
         "nothing compiled, rotated grid": [cold["oblique first"]],
         "in a new process": [w["aligned first"] for w in warm],
         "in a new process, rotated grid": [w["oblique first"] for w in warm],
-        "second call": [statistics.median(w["aligned second"] for w in warm)],
+        "second call": [w["aligned second"] for w in warm],
     }
+
+
+STARTS = {
+    "import": "import gpuresample",
+    "nothing compiled": "First call, nothing compiled",
+    "nothing compiled, rotated grid": "First call on a rotated grid after that, nothing compiled",
+    "in a new process": "First call in a new process, compiled before",
+    "in a new process, rotated grid": "First call on a rotated grid after that, compiled before",
+    "second call": "Second call",
+}
 
 
 def _cold() -> Iterator[Row]:
     small = (40, 64, 64)
-    for name in (
-        "import", "nothing compiled", "nothing compiled, rotated grid", "in a new process",
-        "in a new process, rotated grid", "second call",
-    ):  # fmt: skip
+    for name, what in STARTS.items():
         doer = Doer("gpuresample", "gpuresample", lambda _: lambda: None, gr.__version__)
-        what = "import gpuresample" if name == "import" else f"First call, {name}"
-        case = Case(
-            name, what if name != "second call" else "Second call", lambda: None, lambda _: np.zeros(1), (doer,),
-            small, small, "int16", "int16",
-        )  # fmt: skip
-        yield Row("cold", case, doer, seconds=lambda name=name: _first_calls()[name])  # type: ignore[misc]
+        case = Case(name, what, lambda: None, lambda _: np.zeros(1), (doer,), small, small, "int16", "int16")
+        yield Row("cold", case, doer, seconds=lambda name=name: _start_ups()[name])  # type: ignore[misc]
 
 
 def rows(profile: Profile, image: Path | None = None, only: tuple[str, ...] = ()) -> list[Row]:

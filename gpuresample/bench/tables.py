@@ -40,6 +40,11 @@ def _plain(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], not
         print(note)
 
 
+def times(ratio: float) -> str:
+    """How many times as fast, or as much."""
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 2 else f"{ratio:.2f}x"
+
+
 def duration(seconds: float) -> str:
     """A time with three figures and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e3)):

@@ -11,7 +11,6 @@ import numpy as np
 
 from gpuresample.bench.cases import Array
 from gpuresample.bench.contract import difference, span_of, unit_of
-from gpuresample.bench.records import Target
 
 Call = Callable[[], Any]
 Error = Callable[[Array], float]
@@ -42,8 +41,8 @@ class Doer:
         From the data to what measures a result's distance from float64, if something does.
     dtype : str or None
         Voxel type that it is given, where that is not the case's.
-    target : Target, optional
-        How many times faster than whom it is meant to be.
+    unchecked : str
+        Why nothing judges it, if that is how it is.
     """
 
     peer: str
@@ -56,7 +55,7 @@ class Doer:
     judge: bool = False
     reference: Callable[[Any], Error | None] | None = None
     dtype: str | None = None
-    target: Target | None = None
+    unchecked: str = ""
 
     @property
     def key(self) -> str:

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.bench import devices, measure
-from gpuresample.bench.child import peak_of
 from gpuresample.bench.contract import span_of, unit_of
+from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
 from gpuresample.bench.tasks import TOLERANCE, Call, Case, Doer, Row
@@ -22,11 +22,12 @@ from gpuresample.engines.pool import cores
 
 @dataclass
 class Found:
-    """What is known of a row before it is timed: its check, error, peak, type of result, or why it cannot be timed."""
+    """What is known of a row before it is timed: its check, error, peaks, type of result, or why it cannot be timed."""
 
     check: str = "ok"
     error: float | None = None
     peak: int | None = None
+    peak_device: int | None = None
     dtype: str = ""
     failed: str = ""
     seconds: list[float] = field(default_factory=list)
@@ -102,7 +103,7 @@ class Session:
             self._found[doer.key] = found = Found()
             try:
                 calls[doer.key] = call = doer.prepare(self._data)
-                answer = self._first(call, found)
+                answer = self._first(call, found, doer.device)
                 if doer.key in held:
                     answers[doer.key] = answer
                 self._judge(case, doer, answer, answers, found)
@@ -113,7 +114,7 @@ class Session:
                 found.failed = f"{type(error).__name__}: {error}"
         return {d.key: calls[d.key] for d in doers if d.key in calls}
 
-    def _first(self, call: Call, found: Found) -> Any:
+    def _first(self, call: Call, found: Found, device: str) -> Any:
         begin = time.perf_counter()
         result = call()
         seconds = time.perf_counter() - begin
@@ -121,8 +122,11 @@ class Session:
         del result
         if isinstance(answer, np.ndarray):
             found.dtype = str(answer.dtype)
-        if seconds <= self._profile.again and sys.platform == "linux":
-            found.peak = peak_of(call)
+        if seconds <= self._profile.again:
+            if sys.platform == "linux":
+                found.peak = peak_of(call)
+            if device != "cpu":
+                found.peak_device = devices.peak_of(call)
         return answer
 
     def _judge(self, case: Case, doer: Doer, answer: Any, answers: dict[str, Any], found: Found) -> None:
@@ -130,6 +134,8 @@ class Session:
             found.error = measured(answer)
         if doer.judge:
             found.check = "judge"
+        elif doer.unchecked:
+            found.check = f"unchecked: {doer.unchecked}"
         elif doer.expected is not None:
             right = self._answer(case, doer.expected, answers)
             if right is None:
@@ -167,7 +173,6 @@ class Session:
     def info(self, row: Row, found: Found) -> dict[str, Any]:
         """A row's `extra_info`; see `records.Record`."""
         case, doer = row.case, row.doer
-        target = doer.target if row.kind == "case" else None
         threads = row.threads or self.threads
         bare = row.kind in ("cold", "copy")
         given = doer.dtype or case.input_dtype
@@ -179,9 +184,8 @@ class Session:
             "input_dtype": given, "output_dtype": made,
             "voxels": case.voxels, "bytes": 0 if row.kind == "cold" else case.bytes_of(given, made),
             "copy_bandwidth": 0.0 if bare else self._copy(doer.device, case), "check": "ok" if bare else found.check,
-            "error": found.error, "peak_host": None if bare else found.peak, "peak_device": None, "threads": threads,
-            "size": row.size, "seconds": found.seconds,
-            "target": {"against": target.against, "ratio": target.ratio} if target else None,
+            "error": found.error, "peak_host": None if bare else found.peak,
+            "peak_device": found.peak_device, "threads": threads, "size": row.size, "seconds": found.seconds,
         }  # fmt: skip
 
 
