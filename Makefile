@@ -53,11 +53,11 @@ types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, voxel types, geometries
 	$(BIN)/python -m benchmarks.parity $(ARGS)
 
-bench: $(VENV)/.bench ## speed and memory against the peers, in 3 minutes: benchmarks/results/<machine>-<date>/
+bench: $(VENV)/.bench ## speed and memory against the peers, in about 4 minutes: benchmarks/results/<machine>-<date>/
 	$(BIN)/gpuresample bench --profile quick --out benchmarks/results $(ARGS)
 
 # All peers, torch and what builds on it included.
-bench-full: ## the whole jobs against all peers, in the environment of the integrations; half an hour or more
+bench-full: ## the whole jobs against all peers, in the environment of the integrations; an hour
 	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" bench-here
 
 .PHONY: bench-here

@@ -197,11 +197,15 @@ def ensemble(run: Run, folder: str) -> str:
         mine, torch = _one(run, "case", name, OURS), next((r for r in rivals if r.peer == "torch"), None)
         found = ratio(mine, rivals, "torch")
         rows.append([
-            mine.what.removeprefix("Scores to labels: "), _time_and_memory(mine),
+            f"{mine.what.removeprefix('Scores to labels: ')}, {_sizes(mine)}", _time_and_memory(mine),
             "not run" if torch is None else _time_and_memory(torch), "" if found is None else times(found),
         ])  # fmt: skip
     header = ("class scores to labels (sizes z, y, x)", "gpuresample, peak beyond the scores", "torch", "times as fast")
     return "\n".join([_table(header, rows), "", f"<sub>{_run_of(run, folder, ('torch',))}</sub>"])
+
+
+def _sizes(r: Record) -> str:
+    return " to ".join("x".join(map(str, shape[-3:])) for shape in (r.input_shape, r.output_shape))
 
 
 def _time_and_memory(r: Record) -> str:

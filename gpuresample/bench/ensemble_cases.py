@@ -181,15 +181,15 @@ def _spline_at(models: list[Array], where: Array, size: Shape) -> Array:
 def sampled(of: Ensemble, models: list[Array]) -> Error | None:
     """What compares some voxels of a label map with averages in float64: 0, or infinity if one has another class.
 
-    They lie in the first and the last corner of the map, border and interior.
+    They lie in the blocks that `exact` looks at: corners and the middle of the map.
     """
     if of.interpolation != "linear" and importlib.util.find_spec("scipy") is None:
         return None
     rng, averages = np.random.default_rng(0), _at if of.interpolation == "linear" else _spline_at
 
     def error(labels: Array) -> float:
-        for block in exact.corners(of.size):
-            where = np.stack([rng.integers(s.start, s.stop, SAMPLES // 2) for s in block], axis=1)
+        for block in exact.blocks(of.size):
+            where = np.stack([rng.integers(s.start, s.stop, SAMPLES // 3) for s in block], axis=1)
             at = averages(models, where, of.size)
             lost = at.max(axis=0) - at[labels[tuple(where.T)], np.arange(len(where))]
             if (lost > TIE).any():
@@ -234,10 +234,7 @@ def ensemble(name: str, of: Ensemble, gpu: bool, note: str = "") -> Case:
         mine.append(Doer("gpuresample", "gpuresample", _ours_on_device(of), gr.__version__, "cuda:0", "kernel",
                          expected="gpuresample"))  # fmt: skip
     models = f"{of.models} models" if of.models > 1 else "1 model"
-    sizes = " to ".join("x".join(map(str, s)) for s in (of.shape, of.size))
-    what = f"{models}, {of.classes} classes, {of.interpolation}, {sizes}"
-    if linear and not whole:
-        note = "; ".join(filter(None, [note, f"whole volumes would take {of.whole_bytes / 1e9:.1f} GB"]))
+    what = f"{models}, {of.classes} classes, {of.interpolation}"
     return Case(
         name, f"Scores to labels: {what}" + (f" ({note})" if note else ""),
         lambda: [scores(of, m) for m in range(of.models)], lambda models: models[0], (*mine, *theirs),

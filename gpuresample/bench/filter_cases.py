@@ -8,6 +8,7 @@ float32. ITK's Bessel values go wrong above some 6 voxels: there "discrete" is j
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable, Iterator
 from importlib import metadata
 from typing import Any
@@ -117,8 +118,8 @@ def _peers_of_blur(kind: str, sigma: float, gpu: bool, reference: Reference) -> 
                           expected="scipy", reference=reference)  # fmt: skip
 
 
-def blur(kind: str, sigma: float, shape: Shape, make: Make, gpu: bool) -> Case:
-    """A Gaussian of a kind and a sigma in voxels, int16 to float32."""
+def blur(kind: str, sigma: float, shape: Shape, make: Make, gpu: bool, dtype: str = "int16") -> Case:
+    """A Gaussian of a kind and a sigma in voxels, to float32."""
     max_error = MAX_ERROR if sigma <= ITK_LIMIT else DEFAULT_ERROR
     reference = exact.gaussian(kind, sigma, max_error)
     theirs = tuple(_peers_of_blur(kind, sigma, gpu, reference))
@@ -131,8 +132,8 @@ def blur(kind: str, sigma: float, shape: Shape, make: Make, gpu: bool) -> Case:
     if gpu:
         mine += _on_device(ours, judge, reference=reference)
     return Case(
-        f"gaussian-{kind}-{sigma:g}", f'Gaussian, kind="{kind}", sigma {sigma:g} voxels, int16 to float32',
-        lambda: make(shape), lambda a: a, (*mine, *theirs), shape, shape, "int16", "float32",
+        f"gaussian-{kind}-{sigma:g}", f'Gaussian, kind="{kind}", sigma {sigma:g} voxels, {dtype} to float32',
+        lambda: make(shape), lambda a: a, (*mine, *theirs), shape, shape, dtype, "float32",
     )  # fmt: skip
 
 
@@ -182,13 +183,14 @@ def pyramid(levels: int, shape: Shape, make: Make, gpu: bool) -> Case:
     doers.append(
         _theirs("simpleitk", "SimpleITK DiscreteGaussian, Shrink", "SimpleITK", _itk_pyramid(levels), judge=True)
     )
-    z, y, x = (n // 2 ** (levels - 1) for n in shape)
+    made = [tuple(n // 2**k for n in shape) for k in range(1, levels)]
+    z, y, x = made[-1]
     name, what = ("pyramid", f"Pyramid of {levels} levels, ITK's recursive one, float32")
     if levels == 2:
         name, what = "downsample", "Blur (sigma 1) and every second voxel, float32"
     return Case(
         name, what, lambda: make(shape).astype(np.float32), lambda a: a, tuple(doers), shape, (z, y, x), "float32",
-        "float32",
+        "float32", several=sum(math.prod(n) for n in made),
     )  # fmt: skip
 
 

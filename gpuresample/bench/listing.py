@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gpuresample.bench import measure
 from gpuresample.bench.records import OURS, Record, Run, by_case, ratio
-from gpuresample.bench.tables import duration, megabytes, times
+from gpuresample.bench.tables import duration, megabytes, millions, percent, times
 from gpuresample.bench.targets import verdicts
 
 HEADER = ("", "median", "spread", "runs", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "check")
@@ -39,8 +39,8 @@ def _cells(r: Record, among: Sequence[Record]) -> list[str]:
     found = ratio(r, among)
     return [
         f"{r.doer} {r.version}".strip() if not r.ours else r.doer, duration(r.median), _spread(r), str(len(r.seconds)),
-        "" if found is None else times(found), f"{r.rate / 1e6:,.3g}" if r.rate < 1e9 else f"{r.rate / 1e6:,.0f}",
-        "" if r.share is None else f"{100 * r.share:.2g} %", peak(r),
+        "" if found is None else times(found), millions(r.rate),
+        "" if r.share is None else percent(r.share), peak(r),
         "" if r.error is None else f"{r.error:.0e}", r.check,
     ]  # fmt: skip
 
@@ -64,29 +64,30 @@ def targets(run: Run) -> Table | None:
     return Table("Targets", TARGETS, rows, scaled(run)) if rows else None
 
 
+def copied(run: Run, case: str) -> str:
+    """What a bare copy of a case's bytes takes."""
+    copy = next((r for r in run.of("copy") if r.case == case), None)
+    rate = "" if copy is None else f"{copy.bytes_moved / copy.median / 1e9:.1f} GB/s"
+    return "" if copy is None else f", which a copy does in {duration(copy.median)} ({rate})"
+
+
 def tables(run: Run) -> Iterator[Table]:
     """All tables of a run."""
-    for rows in by_case(run.of("case")).values():
+    for name, rows in by_case(run.of("case")).items():
         first = rows[0]
         shapes = " to ".join("x".join(map(str, s)) for s in (first.input_shape, first.output_shape))
-        note = f"{first.case}: {shapes} (array order); {megabytes(first.bytes_moved)} must be moved."
+        note = f"{first.case}: {shapes} (array order); {megabytes(first.bytes_moved)} must be moved{copied(run, name)}."
         yield Table(first.what, HEADER, [_cells(r, rows) for r in sorted(rows, key=lambda r: r.median)], note)
     for kind, title in (("threads", "By threads"), ("size", "By size")):
         for rows in by_case(run.of(kind)).values():
             header: Sequence[str] = ("who", kind, "median", "spread", "vs SimpleITK", "MVoxel/s")
             yield Table(f"{title}: {rows[0].what}", header, [
                 [r.doer, str(getattr(r, kind)), duration(r.median), _spread(r),
-                 "" if (found := ratio(r, rows)) is None else times(found), f"{r.rate / 1e6:,.3g}"] for r in rows
+                 "" if (found := ratio(r, rows)) is None else times(found), millions(r.rate)] for r in rows
             ])  # fmt: skip
     if cold := run.of("cold"):
         header = ("40x64x64 int16, cubic B-spline; new processes", "median", "runs")
         yield Table("First calls", header, [[r.what, duration(r.median), str(len(r.seconds))] for r in cold])
-    if copies := run.of("copy"):
-        header = ("case", "bytes, read and written", "median", "GB/s")
-        yield Table("Copies of the same bytes", header, [
-            [r.case, megabytes(r.bytes_moved), duration(r.median), f"{r.bytes_moved / r.median / 1e9:.1f}"]
-            for r in copies
-        ])  # fmt: skip
     if (aims := targets(run)) is not None:
         yield aims
 

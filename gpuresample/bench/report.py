@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gpuresample.bench import listing, plots, records, targets
 from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
-from gpuresample.bench.tables import duration, megabytes, times
+from gpuresample.bench.tables import duration, megabytes, millions, percent, times
 from gpuresample.pages import Cell, Page
 
 HEADER = ("", "median", "spread", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "answer")
@@ -138,8 +138,8 @@ def table_row(r: Record, among: Sequence[Record]) -> list[str | Cell]:
         duration(r.median),
         f"{100 * fast:+.0f} / {100 * slow:+.0f} %",
         "-" if found is None else times(found),
-        f"{r.rate / 1e6:,.3g}" if r.rate < 1e9 else f"{r.rate / 1e6:,.0f}",
-        "-" if r.share is None else f"{100 * r.share:.2g} %" if r.share < 0.1 else f"{100 * r.share:.0f} %",
+        millions(r.rate),
+        "-" if r.share is None else percent(r.share),
         listing.peak(r),
         "-" if r.error is None else "0" if r.error == 0 else f"{r.error:.0e}".replace("e-0", "e-"),
         answer(r),
@@ -184,7 +184,7 @@ def _scaling(made: Page, run: Run, look: dict[str, plots.Look]) -> None:
             made.table(
                 ("who", kind, "median", "vs SimpleITK", "MVoxel/s"),
                 [[r.doer, str(getattr(r, kind)), duration(r.median),
-                  "-" if (found := ratio(r, rows)) is None else times(found), f"{r.rate / 1e6:,.3g}"]
+                  "-" if (found := ratio(r, rows)) is None else times(found), millions(r.rate)]
                  for r in points],
             )  # fmt: skip
 

@@ -65,7 +65,8 @@ def run(
     ValueError
         For an image that the suite does not take, or a name that is no case's.
     RuntimeError
-        If pytest-benchmark is missing, rows failed or nothing was measured; the folder is then not made.
+        If pytest-benchmark is missing, rows failed or nothing was measured; the folder is then not made. If only the
+        tables or the page could not be made, it is, with `benchmark.json`.
     KeyboardInterrupt
         What was measured until then is thrown away.
     """
@@ -81,8 +82,14 @@ def run(
         code = _pytest(partial, file, profile, image, only, extra)
         if code != 0 or not file.exists():
             raise RuntimeError(f"the benchmarks failed: pytest ended with exit code {code}; nothing was written")
-        _finish(partial, file)
-        return _placed(partial, out / measure.folder_name(machine_name(), date))
+        (partial / "pytest.ini").unlink()
+        target = out / measure.folder_name(machine_name(), date)
+        try:
+            _finish(partial, file)
+        except Exception as error:  # what was measured is kept
+            kept = _placed(partial, target)
+            raise RuntimeError(f"the figures are in {kept}, but not as tables and a page: {error}") from error
+        return _placed(partial, target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
@@ -114,7 +121,6 @@ def _finish(partial: Path, file: Path) -> None:
 
     (partial / "tables.md").write_text(listing.markdown(records.read(file)), encoding="utf-8")
     write_report(file, partial / "report.html")
-    (partial / "pytest.ini").unlink()
 
 
 def _placed(partial: Path, wanted: Path) -> Path:

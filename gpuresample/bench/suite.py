@@ -61,7 +61,7 @@ class Profile:
 PROFILES = {
     p.name: p
     for p in (
-        Profile("quick", 2, 5, 2, 0.8, (0.5, 1.0, 4.0, 30.0), (64, 128, 256), 128, 0.5),
+        Profile("quick", 2, 5, 1, 0.8, (0.5, 1.0, 4.0, 30.0), (64, 128, 256), 128, 0.5),
         Profile("full", 1, 7, 3, 12.0, SIGMAS, (64, 128, 256, 512), 512, 30.0),
         # Whether everything works; its times mean nothing.
         Profile("tiny", 12, 2, 1, 0.02, (1.0,), (16,), 16, 1.0),
@@ -175,7 +175,7 @@ def named(profile: Profile, gpu: bool) -> list[Case]:
 
 
 def of_image(path: Path, profile: Profile, gpu: bool) -> list[Case]:
-    """Cases made from a user's own volume: onto cubic voxels of the same volume, blurs, a pyramid, block means.
+    """Cases made from a user's own volume: onto cubic voxels, blurs, a pyramid.
 
     Raises
     ------
@@ -191,6 +191,8 @@ def of_image(path: Path, profile: Profile, gpu: bool) -> list[Case]:
     array, source = sitk.GetArrayFromImage(image), unwrap(image).grid
     dtype = str(array.dtype)
     edge = float(np.prod(source.spacing) ** (1 / 3))
+    if max(source.spacing) < 1.05 * min(source.spacing):  # cubes already: coarser ones
+        edge *= 1.5
     geometry = Geometry("own", source, resized(source, (edge,) * 3))
 
     def own(_: tuple[int, ...]) -> Array:
@@ -202,9 +204,8 @@ def of_image(path: Path, profile: Profile, gpu: bool) -> list[Case]:
         for kind in ("nearest", "linear", "bspline")
     ]  # fmt: skip
     z, y, x = array.shape
-    short = array.astype(np.int16)
-    for kind, sigma in (("discrete", 1.0), ("sampled", 1.0), ("recursive", 1.0)):
-        found.append(filter_cases.blur(kind, sigma, (z, y, x), lambda _: short, gpu))
+    for kind in ("discrete", "sampled", "recursive") if min(z, y, x) >= 4 else ("discrete", "sampled"):
+        found.append(filter_cases.blur(kind, 1.0, (z, y, x), own, gpu, dtype))
     levels = min(filter_cases.LEVELS, int(np.log2(max(min(z, y, x), 2))) + 1)
     found.append(filter_cases.pyramid(levels, (z, y, x), own, gpu))
     return found
@@ -239,7 +240,7 @@ def _by_threads(case: Case, cores: int) -> Iterator[Row]:
 def _copy(case: Case) -> Row:
     """As many bytes read and written as the case must move."""
     half = max(case.bytes_moved // 2, 1)
-    doer = Doer("numpy", "NumPy copy, all threads", lambda _: measure.copying(half), np.__version__)
+    doer = Doer("copy", "NumPy copy, all threads", lambda _: measure.copying(half), np.__version__)
     of = Case(
         case.name, f"A copy of the bytes: {case.what}", lambda: None, lambda _: np.zeros(1), (doer,), (half,), (half,),
         "uint8", "uint8",
@@ -309,11 +310,10 @@ def rows(profile: Profile, image: Path | None = None, only: tuple[str, ...] = ()
 
 
 def absent() -> list[str]:
-    """Peers that the suite knows and this environment lacks."""
+    """Packages that the suite knows and this environment lacks."""
     from gpuresample.bench.peers import GPU_PEERS, PEERS
 
-    everyone = [*PEERS.values(), *(GPU_PEERS[k] for k in ("cupyx", "cucim"))]
-    return sorted({p.label for p in everyone if not p.installed})
+    return sorted({p.package for p in (*PEERS.values(), *GPU_PEERS.values()) if not p.installed})
 
 
 def facts(profile: Profile, image: Path | None) -> dict[str, Any]:

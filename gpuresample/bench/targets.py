@@ -173,7 +173,9 @@ class Verdict:
 
 
 def verdicts(run: Run) -> list[Verdict]:
-    """What a run says about every target of the cases that it has."""
+    """What a run says about every target of the cases that it has; none of those of somebody's own volume."""
+    if run.machine.get("image"):
+        return []
     rows = run.of("case")
     cases = {r.case for r in rows}
     return [_verdict(t, run, rows) for t in TARGETS if t.case in cases]
@@ -203,8 +205,8 @@ def _obstacle(target: Target, run: Run, ours: Record | None, theirs: Record | No
     if target.device == "cuda" and not run.machine.get("gpu"):
         return "no GPU"
     if theirs is None and target.against:
-        absent = any(target.label.startswith(label) for label in run.machine.get("absent") or ())
-        return f"{target.label.split(',')[0]} {'is not installed' if absent else 'has no row'}"
+        absent = [package for package in run.machine.get("absent") or () if target.against.startswith(package)]
+        return f"{absent[0]} is not installed" if absent else f"{target.label.split(',')[0]} has no row"
     if ours is None:
         return f"{_unseen(target)} has no row"
     if theirs is not None and theirs is not ours and theirs.wrong:

@@ -109,6 +109,8 @@ class Case:
         Whether answers must be equal, voxel by voxel.
     differs : callable, optional
         From data, answer and right answer to a verdict, in place of `compare`.
+    several : int
+        Voxels of all outputs, where there are several; `output_shape` is then the last one's.
     """
 
     name: str
@@ -122,11 +124,12 @@ class Case:
     output_dtype: str
     exact: bool = False
     differs: Callable[[Any, Any, Any], Verdict] | None = None
+    several: int = 0
 
     @property
     def voxels(self) -> int:
         """Of the output."""
-        return math.prod(self.output_shape)
+        return self.several or math.prod(self.output_shape)
 
     @property
     def bytes_moved(self) -> int:

@@ -19,7 +19,7 @@ def bench(
         Path | None, typer.Argument(metavar="[IMAGE]", help="A volume of yours; the named cases unless given.")
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="quick: about 3 minutes; full: the whole jobs; tiny: does it work at all.")
+        str, typer.Option(help="quick: about 4 minutes; full: the whole jobs; tiny: does it work at all.")
     ] = "quick",
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where a folder named after machine and date is made.")
