@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from fake_cupy import FAKE
+from recorded import synthetic
 from support import noise
 
 import gpuresample as gr
@@ -31,6 +32,7 @@ from gpuresample.bench import (
     peers,
     records,
     resampling_cases,
+    runs,
     suite,
     targets,
     timing,
@@ -344,6 +346,23 @@ def test_bad_arguments_are_refused_before_any_work(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(noise((20, 30), "int16")), str(tmp_path / "flat.nii"))
     assert "scalar images of 3 dimensions" in bench(tmp_path / "flat.nii", "--out", tmp_path / "out", code=2)
     assert not (tmp_path / "out").exists()
+
+
+def test_figures_outlive_a_page_that_cannot_be_made(tmp_path, monkeypatch):
+    def pytest_ran(partial, file, *_):
+        file.write_text(json.dumps(synthetic()))
+        return 0
+
+    def fails(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(runs, "_pytest", pytest_ran)
+    monkeypatch.setattr("gpuresample.bench.report.write_report", fails)
+    monkeypatch.setattr(runs, "check_installed", lambda: None)
+    with pytest.raises(RuntimeError, match=r"the figures are in .*, but not as tables and a page: no space left"):
+        runs.run("tiny", tmp_path)
+    (folder,) = tmp_path.iterdir()
+    assert records.read(folder / "benchmark.json").records
 
 
 # --- tables and the README ------------------------------------------------------------------------------------------
