@@ -73,10 +73,11 @@ def _run_of(run: Run, folder: str, peers: Sequence[str]) -> str:
     versions = ", ".join(f"{name} {m['versions'][name]}" for name in peers if name in m["versions"])
     load = m.get("load_before") or 0.0
     busy = f"; the machine was busy (load {load:g})" if load > m["cores"] else ""
-    return (
-        f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads each{busy}; {run.date[:10]}; {versions}; "
-        f"run `{folder}` by `gpuresample bench --profile full`"
-    )
+    parts = (
+        f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads each{busy}", run.date[:10], versions,
+        f"run `{folder}` by `gpuresample bench --profile full`",
+    )  # fmt: skip
+    return "; ".join(filter(None, parts))
 
 
 def _fit(run: Run) -> None:
@@ -127,7 +128,7 @@ def speed(run: Run, folder: str) -> str:
     judged = verdicts(run)
     images = [r for r in run.of("case") if r.peer in WAYS and r.case in IMAGES]
     rows = [*map(_speed_row, judged), *(_image_row(r, run) for r in images)]
-    shown = [*images, *(v.ours for v in judged if v.ours is not None)]
+    shown = [*images, *(r for v in judged if v.found is not None for r in (v.ours, v.theirs) if r is not None)]
     reference = _one(run, "case", "ct-recipe-bspline", OURS)
     image, theirs = (_one(run, "case", "ct-recipe-bspline", p) for p in ("gpuresample-image", "simpleitk"))
     cold = {r.case: r.median for r in run.of("cold")}

@@ -325,8 +325,36 @@ def test_a_run_leaves_a_folder(recorded):
     assert "<html" in (folder / "report.html").read_text()
 
 
+@pytest.fixture
+def own(tmp_path):
+    """Files of somebody's: flat voxels of int16, cubic ones of float32, three planes."""
+
+    def written(name, shape, dtype, spacing):
+        image = sitk.GetImageFromArray(noise(shape, dtype))
+        image.SetSpacing(spacing)
+        sitk.WriteImage(image, str(tmp_path / name))
+        return tmp_path / name
+
+    return written
+
+
+def test_cases_of_ones_own_volume(own):
+    flat = {c.name: c for c in suite.of_image(own("flat.nii", (20, 30, 28), "int16", (0.7, 0.7, 2.0)), TINY, False)}
+    assert flat["own-bspline"].what == "flat.nii to cubes of 0.993 mm, cubic B-spline, int16"
+    checks = {key: f.check for key, f in found_of(flat["own-bspline"]).items()}
+    assert {c for c in checks.values() if c not in ("ok", "judge")} == set()
+    cubic = {c.name: c for c in suite.of_image(own("cubic.nii", (16, 18, 20), "float32", (1, 1, 1)), TINY, False)}
+    assert cubic["own-linear"].what == "cubic.nii to cubes of 1.5 mm, linear, float32"  # not onto its own grid
+    blur = cubic["gaussian-discrete-1"]
+    assert (blur.input_dtype, blur.make().dtype) == ("float32", np.float32)
+    assert {f.check for f in found_of(blur).values()} == {"ok", "judge"}
+    thin = suite.of_image(own("thin.nii", (3, 18, 20), "int16", (1, 1, 4)), TINY, False)
+    assert "gaussian-recursive-1" not in [c.name for c in thin]  # which takes 4 voxels
+
+
+@pytest.mark.slow
 @needs_benchmark
-def test_ones_own_volume(tmp_path):
+def test_the_command_takes_ones_own_volume(tmp_path):
     image = sitk.GetImageFromArray(noise((20, 30, 28), "int16"))
     image.SetSpacing((0.7, 0.7, 2.0))
     sitk.WriteImage(image, str(tmp_path / "mine.nii.gz"))
@@ -335,6 +363,7 @@ def test_ones_own_volume(tmp_path):
     (folder,) = (tmp_path / "out").iterdir()
     run = records.read(folder / "benchmark.json")
     assert run.machine["image"] == "mine.nii.gz"
+    assert targets.verdicts(run) == []
     assert not [r for r in run.records if r.wrong]
 
 

@@ -148,6 +148,11 @@ def _version(package: str) -> str | None:
         return None
 
 
+def load() -> float | None:
+    """How many threads have been busy on this machine, over the last minute; None if it does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
     packages = (
@@ -162,7 +167,7 @@ def machine(threads: int) -> dict[str, Any]:
         "python": platform.python_version(),
         "versions": {name: v for name in packages if (v := _version(name))},
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": load(),
     }
 
 

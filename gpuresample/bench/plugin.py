@@ -8,8 +8,15 @@ from typing import Any
 
 import pytest
 
-from gpuresample.bench import suite
+from gpuresample.bench import measure, suite
 from gpuresample.bench.timing import Session
+
+LOAD = pytest.StashKey[float | None]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """How busy the machine is before the rows keep it busy: pytest-benchmark asks for its facts at the end."""
+    config.stash[LOAD] = measure.load()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +53,7 @@ def pytest_benchmark_update_machine_info(config: pytest.Config, machine_info: di
     """Our own facts; the machine's name is nobody's business."""
     machine_info.pop("node", None)
     profile, image, _ = _chosen(config)
-    machine_info["gpuresample"] = suite.facts(profile, image)
+    machine_info["gpuresample"] = {**suite.facts(profile, image), "load_before": config.stash[LOAD]}
 
 
 def pytest_benchmark_update_json(config: pytest.Config, benchmarks: Any, output_json: dict[str, Any]) -> None:

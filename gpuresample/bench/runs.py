@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import importlib.util
+import os
 import secrets
 import shutil
 import signal
@@ -105,7 +106,9 @@ def _pytest(
         *(["--suite-image", str(image.resolve())] if image is not None else []),
         *(a for name in only for a in ("--suite-case", name)), *extra,
     ]  # fmt: skip
-    process = subprocess.Popen(command)
+    # Another pytest's variables are not this one's: a worker of xdist would have pytest-benchmark keep nothing.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    process = subprocess.Popen(command, env=environment)
     try:
         return process.wait()
     except KeyboardInterrupt:
