@@ -1,5 +1,5 @@
 # Needs only python3 (3.11 or newer), make and gcc. Every target makes what it needs in .venv, quietly, and only once;
-# again when pyproject.toml changes. ARGS goes through: make test ARGS="-k grid", make speed ARGS=--quick.
+# again when pyproject.toml changes. ARGS goes through: make test ARGS="-k grid", make bench ARGS="--case labels-nearest".
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed regress tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full regress tiles orders kernels reliability cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -53,18 +53,20 @@ types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, voxel types, geometries
 	$(BIN)/python -m benchmarks.parity $(ARGS)
 
-speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
-	$(BIN)/python -m benchmarks.speed $(ARGS)
+bench: $(VENV)/.bench ## speed and memory against the peers, in about 4 minutes: benchmarks/results/<machine>-<date>/
+	$(BIN)/gpuresample bench --profile quick --out benchmarks/results $(ARGS)
+
+# All peers, torch and what builds on it included.
+bench-full: ## the whole jobs against all peers, in the environment of the integrations; an hour
+	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" bench-here
+
+.PHONY: bench-here
+bench-here: $(VENV)/.integrations
+	$(BIN)/gpuresample bench --profile full --out benchmarks/results $(ARGS)
 
 # ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
 regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
 	$(BIN)/python -m benchmarks.regress $(ARGS)
-
-ensemble: $(VENV)/.bench ## scores of several models to labels: time and memory, against torch where it is installed
-	$(BIN)/python -m benchmarks.ensemble $(ARGS)
-
-gaussian: $(VENV)/.bench ## blurs against sigma, fused downsampling, blocks: against SimpleITK and SciPy
-	$(BIN)/python -m benchmarks.gaussian $(ARGS)
 
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)

@@ -1,1 +1,1 @@
-"""Parity and speed of gpuresample, measured: `python -m benchmarks.parity`, `.speed`, `.orders`."""
+"""Parity and speed of gpuresample, measured: `python -m benchmarks.parity`, `.orders`, `make bench`."""

@@ -23,11 +23,9 @@ import SimpleITK as sitk
 import gpuresample as gr
 from benchmarks import real
 from gpuresample.bench import cases, measure, tables
-from gpuresample.bench.cases import Array
-from gpuresample.bench.peers import ENUMERATORS
+from gpuresample.bench.cases import Array, Job, Spacing
+from gpuresample.bench.peers import PEERS, as_array
 from gpuresample.conventions import CONVENTIONS, Convention
-
-Spacing = tuple[float, float, float]
 
 # Array order z, y, x: finer here, coarser there; no sample falls halfway between voxels.
 OLD: Spacing = (2.0, 0.9, 1.1)
@@ -35,95 +33,16 @@ NEW: tuple[Spacing, ...] = ((1.31, 1.37, 0.84), (3.12, 0.72, 2.3))
 SHAPE = (40, 60, 50)
 
 
-def order_of(interpolation: str) -> int:
-    """The spline order that SciPy and its users call the interpolation by."""
-    return {"nearest": 0, "linear": 1, "bspline": 3}.get(interpolation) or int(interpolation[-1:].strip("tr") or 0)
+def theirs(name: str) -> Callable[[Array, Spacing, Spacing, str], Array]:
+    """A library's own call."""
+
+    def call(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
+        return as_array(PEERS[name].prepare(Job.of_spacing(array, old, new, interpolation))())
+
+    return call
 
 
-def shape_for(array: Array, old: Spacing, new: Spacing) -> tuple[int, ...]:
-    """The size that libraries without spacing are given."""
-    return tuple(max(1, round(n * a / b)) for n, a, b in zip(array.shape, old, new, strict=True))
-
-
-def simpleitk(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`SimpleITK.Resample`."""
-    image = sitk.GetImageFromArray(array)
-    image.SetSpacing(old[::-1])
-    size = shape_for(array, old, new)[::-1]
-    out = sitk.Resample(image, size, sitk.Transform(), ENUMERATORS[interpolation], (0.0,) * 3, new[::-1])
-    return sitk.GetArrayFromImage(out)
-
-
-def scipy(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`scipy.ndimage.zoom`."""
-    from scipy import ndimage
-
-    zoom = [m / n for m, n in zip(shape_for(array, old, new), array.shape, strict=True)]
-    return np.asarray(ndimage.zoom(array, zoom, order=order_of(interpolation)))
-
-
-def skimage(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`skimage.transform.resize`."""
-    from skimage.transform import resize
-
-    return np.asarray(resize(array, shape_for(array, old, new), order=order_of(interpolation), preserve_range=True))
-
-
-def torch(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`torch.nn.functional.interpolate`."""
-    import torch as t
-
-    mode = {"nearest": "nearest-exact", "linear": "trilinear"}[interpolation]
-    out = t.nn.functional.interpolate(t.from_numpy(array)[None, None], shape_for(array, old, new), mode=mode)
-    return np.asarray(out[0, 0])
-
-
-def monai(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`monai.transforms.Spacing`."""
-    import torch as t
-    from monai.data import MetaTensor
-    from monai.transforms import Spacing as MonaiSpacing
-
-    image = MetaTensor(t.from_numpy(array)[None], affine=t.diag(t.tensor([*old, 1.0], dtype=t.float64)))
-    mode = {"nearest": "nearest", "linear": "bilinear"}[interpolation]
-    return np.asarray(MonaiSpacing(pixdim=new, mode=mode)(image)[0])
-
-
-def torchio(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`torchio.Resample`."""
-    import torch as t
-    import torchio as tio
-
-    image = tio.ScalarImage(tensor=t.from_numpy(np.ascontiguousarray(array.T))[None], affine=np.diag([*old[::-1], 1.0]))
-    out: Any = tio.Resample(new[::-1], image_interpolation="bspline" if interpolation == "bspline3" else interpolation)(
-        image
-    )
-    return np.asarray(out.data[0]).T
-
-
-def nibabel(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """`nibabel.processing.resample_to_output`."""
-    import nibabel as nib
-    from nibabel.processing import resample_to_output
-
-    image = nib.Nifti1Image(np.ascontiguousarray(array.T), np.diag([*old[::-1], 1.0]))
-    return np.asarray(resample_to_output(image, new[::-1], order=order_of(interpolation)).dataobj).T
-
-
-def nnunet(array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:
-    """nnU-Net's resampling of images."""
-    from nnunetv2.preprocessing.resampling.default_resampling import resample_data_or_seg_to_shape
-
-    out = resample_data_or_seg_to_shape(
-        array[None], shape_for(array, old, new), old, new, order=order_of(interpolation), force_separate_z=False
-    )
-    return np.asarray(out[0])
-
-
-LIBRARIES: dict[str, Callable[[Array, Spacing, Spacing, str], Array]] = {
-    "simpleitk": simpleitk, "scipy": scipy, "skimage": skimage, "torch": torch, "monai": monai, "torchio": torchio,
-    "nibabel": nibabel, "nnunet": nnunet,
-}  # fmt: skip
+LIBRARIES = {name: theirs(name) for name in CONVENTIONS}
 
 
 def ours(name: str, array: Array, old: Spacing, new: Spacing, interpolation: str) -> Array:

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument(ONCE, action="store_true", help="only run each kernel once, for a sanitizer")
     options = parser.parse_args(arguments)
     try:
-        from benchmarks.kernels import folder_name
+        from gpuresample.bench.measure import folder_name
         from gpuresample.engines import cuda
 
         cupy = cuda.usable()

@@ -12,7 +12,6 @@ import argparse
 import datetime
 import importlib.util
 import json
-import re
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -375,11 +374,6 @@ def markdown(facts: dict[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def folder_name(device: str, date: str) -> str:
-    """A device and a date as the name of a folder."""
-    return f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}-{date}"
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure, print and write; exit code 1 without a GPU."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.kernels", description=__doc__.splitlines()[0])
@@ -398,7 +392,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     facts = measured(device, factor, options.runs or (7 if options.quick else 21))
     for title, header, rows in all_tables(facts):
         tables.table(title, header, rows)
-    out = options.out or measure.ROOT / "benchmarks" / "results" / folder_name(device.name, facts["date"])
+    out = options.out or measure.ROOT / "benchmarks" / "results" / measure.folder_name(device.name, facts["date"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "kernels.json").write_text(json.dumps(facts, indent=1) + "\n")
     (out / "kernels.md").write_text(markdown(facts))

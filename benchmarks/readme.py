@@ -1,11 +1,12 @@
-"""Fills the README's tables from what was measured, and says when, where and by which command.
+"""Fills the README's tables from what was measured, and says when, where, by which command and in which run.
 
-    python -m benchmarks.speed --json speed.json
+    make bench-full
     python -m benchmarks.parity --json parity.json
-    python -m benchmarks.gaussian --json gaussian.json
-    python -m benchmarks.readme speed.json parity.json gaussian.json
+    python -m benchmarks.readme benchmarks/results/RUN/benchmark.json parity.json
 
-Replaced is what stands between `<!-- speed -->` and `<!-- /speed -->`, and so on for each report's kind.
+Replaced is what stands between `<!-- speed -->` and `<!-- /speed -->`, and so on: `speed` (with the targets),
+`gaussian` and `ensemble` from a recorded run, `parity` from its own report. Runs that are not whole, and wrong answers,
+are refused.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import smoothing_parity
+from gpuresample.bench import listing, records
 from gpuresample.bench.measure import ROOT
-from gpuresample.bench.tables import duration, megabytes
+from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
+from gpuresample.bench.tables import duration, megabytes, times
+from gpuresample.bench.targets import Verdict, verdicts
 
 FAMILIES = {
     "nearest": ("nearest",),
@@ -39,10 +43,12 @@ FILTERS = {
 
 PEERS = {
     "discrete": "SimpleITK DiscreteGaussian",
-    "sampled": "scipy",
+    "sampled": "SciPy",
     "recursive": "SimpleITK SmoothingRecursiveGaussian",
 }
-OURS = {"numpy": "NumPy", "image": "SimpleITK.Image"}
+WAYS = {"gpuresample-image": "SimpleITK.Image", "gpuresample-truncate": "SimpleITK.Image, truncated"}
+# The recipe's rows without a target that the table shows, too.
+IMAGES = ("ct-recipe-nearest", "ct-recipe-linear", "ct-recipe-bspline", "oblique-bspline")
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -61,88 +67,150 @@ def _size(shape: Sequence[int]) -> str:
     return "x".join(str(n) for n in reversed(shape))
 
 
-def speed(report: dict[str, Any]) -> str:
-    """The speed table, as Markdown."""
-    if report["quick"]:
-        raise SystemExit("the README takes a whole run of benchmarks.speed, not a --quick one")
-    rows = []
-    for group in report["groups"]:
-        by_peer = {row["peer"]: row for row in group["rows"]}
-        if any(row["check"] == "WRONG" for row in group["rows"]):
-            raise SystemExit(f"{group['what']}: an answer is wrong; nothing was written")
-        for t in group["targets"]:
-            ours, peer = by_peer[t["ours"]], by_peer[t["peer"]]
-            rows.append(
-                [
-                    group["what"],
-                    f"{duration(ours['median'])} ({OURS[t['ours']]})",
-                    f"{peer['label']}: {duration(peer['median'])}",
-                    f"{t['ratio']:.0f}x" if t["ratio"] >= 20 else f"{t['ratio']:.1f}x",
-                ]
-            )
-    group = report["groups"][0]
-    runs = min(len(row["seconds"]) for g in report["groups"] for row in g["rows"])
+def _run_of(run: Run, folder: str, peers: Sequence[str]) -> str:
+    """On what, when, with what, and which run."""
+    m = run.machine
+    versions = ", ".join(f"{name} {m['versions'][name]}" for name in peers if name in m["versions"])
+    load = m.get("load_before") or 0.0
+    busy = f"; the machine was busy (load {load:g})" if load > m["cores"] else ""
+    parts = (
+        f"{m['cpu']}, {m['cores']} cores, {m['threads']} threads each{busy}", run.date[:10], versions,
+        f"run `{folder}` by `gpuresample bench --profile full`",
+    )  # fmt: skip
+    return "; ".join(filter(None, parts))
+
+
+def _fit(run: Run) -> None:
+    """Refuse a run whose figures are none for the README."""
+    if run.machine.get("profile") != "full" or run.machine.get("image"):
+        raise SystemExit("the README takes a whole run: gpuresample bench --profile full")
+    if bad := listing.wrong(run):
+        raise SystemExit(f"an answer is wrong; nothing was written: {', '.join(bad)}")
+
+
+def _one(run: Run, kind: str, case: str, peer: str) -> Record:
+    """A row of the CPU that must be there."""
+    for r in run.of(kind):
+        if (r.case, r.peer, r.device) == (case, peer, "cpu"):
+            return r
+    raise SystemExit(f"the run has no row {kind}, {case}, {peer}: the README takes a whole run")
+
+
+def _way(r: Record) -> str:
+    """How a row of ours was asked, in brackets behind its time."""
+    if r.device != "cpu":
+        return r.doer.removeprefix("gpuresample").strip(" ,()")
+    return WAYS.get(r.peer, r.label.removeprefix("gpuresample, ") if r.peer != OURS else "NumPy")
+
+
+def _speed_row(v: Verdict) -> list[str]:
+    mine = v.who if v.ours is None else f"{duration(v.ours.median)} ({_way(v.ours)})"
+    against = v.against
+    if v.target.measure == "memory" and v.ours is not None and v.ours.peak_host is not None:
+        mine = f"{megabytes(v.ours.peak_host)} beyond the inputs"
+    elif v.theirs is not None and v.target.against:
+        against = f"{v.against}: {duration(v.theirs.median)}"
+    return [v.what, mine, against, v.shown, v.target.wanted, v.said]
+
+
+def _image_row(r: Record, run: Run) -> list[str]:
+    """A row that has no target, against SimpleITK."""
+    judge, found = yardstick(r, run.of("case")), ratio(r, run.of("case"))
+    if judge is None or found is None:
+        raise SystemExit(f"the run has no right answer of SimpleITK to {r.case}: the README takes a whole run")
+    return [
+        r.what, f"{duration(r.median)} ({_way(r)})", f"{judge.label}: {duration(judge.median)}", times(found), "", "",
+    ]  # fmt: skip
+
+
+def speed(run: Run, folder: str) -> str:
+    """The table of the performance targets, as Markdown: what was measured, what is meant to be, reached or not."""
+    judged = verdicts(run)
+    images = [r for r in run.of("case") if r.peer in WAYS and r.case in IMAGES]
+    rows = [*map(_speed_row, judged), *(_image_row(r, run) for r in images)]
+    shown = [*images, *(r for v in judged if v.found is not None for r in (v.ours, v.theirs) if r is not None)]
+    reference = _one(run, "case", "ct-recipe-bspline", OURS)
+    image, theirs = (_one(run, "case", "ct-recipe-bspline", p) for p in ("gpuresample-image", "simpleitk"))
+    cold = {r.case: r.median for r in run.of("cold")}
     out = [
-        f"One volume of {_size(group['input'])} voxels at 0.78125 x 0.78125 x 1 mm to {_size(group['output'])} "
-        "at 1 x 1 x 2 mm:",
+        f"One volume of {_size(reference.input_shape)} voxels at 0.78125 x 0.78125 x 1 mm to "
+        f"{_size(reference.output_shape)} at 1 x 1 x 2 mm, and what else has a target. Each library is compared with "
+        "gpuresample under that library's own rules:",
         "",
-        _table(("job", "gpuresample", "against", "times as fast"), rows),
+        _table(("job", "gpuresample", "against", "measured", "target", ""), rows),
         "",
     ]
-    if report["memory"]:
-        job = {(m["peer"], m["interpolation"]): m for m in report["memory"]}
-        ours, theirs = job["image", "bspline"], job["simpleitk", "bspline"]
+    if image.peak_host is not None and theirs.peak_host is not None:
         out.append(
-            f"Peak memory of the cubic B-spline beyond the input ({ours['input'] / 1e6:.0f} MB; the output is "
-            f"{ours['output'] / 1e6:.0f} MB): {ours['extra'] / 1e6:.0f} MB, SimpleITK {theirs['extra'] / 1e6:.0f} MB."
+            f"Peak memory of the cubic B-spline beyond the input: {megabytes(image.peak_host)}, SimpleITK "
+            f"{megabytes(theirs.peak_host)}."
         )
-    if report["start"]:
-        s = report["start"]
+    if cold:
         out.append(
-            f"`import gpuresample` takes {duration(s['import'])}. The first call after installation compiles for "
-            f"{duration(s['cold']['aligned first'])} (rotated grids: {duration(s['cold']['oblique first'])} more); "
-            f"in later processes the first call takes {duration(s['warm']['aligned first'])}, loading Numba included."
+            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation takes "
+            f"{duration(cold['nothing compiled'])} and compiles (the first on a rotated grid: "
+            f"{duration(cold['nothing compiled, rotated grid'])} more); in later processes the first call takes "
+            f"{duration(cold['in a new process'])}, loading Numba included."
         )
-    where = _where(report, ("SimpleITK", "volresample", "torch"))
+    runs = min(len(r.seconds) for r in shown)
+    where = _run_of(run, folder, ("SimpleITK", "scipy", "volresample", "torch"))
     out += ["", f"<sub>Medians of {runs} or more runs that take turns. {where}</sub>"]
     return "\n".join(out)
 
 
-def gaussian(report: dict[str, Any]) -> str:
+def gaussian(run: Run, folder: str) -> str:
     """The table of blurs, as Markdown: nanoseconds per voxel against sigma."""
-    if report["quick"]:
-        raise SystemExit("the README takes a whole run of benchmarks.gaussian, not a --quick one")
-    voxels = math.prod(report["shape"])
-    sigmas = sorted({row["sigma"] for row in report["rows"]})
+    names = [c.split("-") for c in by_case(run.of("case")) if c.startswith("gaussian-")]
+    sigmas = sorted({float(sigma) for _, _, sigma in names})
     lines: dict[str, list[str]] = {}
-    for row in report["rows"]:
-        ratio = f" ({row['peer_median'] / row['median']:.0f}x)" if row["peer"] else ""
-        name = f'`kind="{row["kind"]}"` (against {PEERS[row["kind"]]})'
-        cell = f"{1e9 * row['median'] / voxels:.1f}{ratio}"
-        lines.setdefault(name, ["-"] * len(sigmas))[sigmas.index(row["sigma"])] = cell
-    down, blocks = report["fused"], report["blocks"]
-    fused = down["fused"]["median"]
-    mode = voxels / blocks["mode, uint8 labels"]["median"] / 1e6
-    load = report["machine"]["load_before"] or 0.0
-    once = min(len(row["theirs"]) for row in report["rows"] if row["theirs"])
+    for _, kind, sigma in names:
+        mine = _one(run, "case", f"gaussian-{kind}-{sigma}", OURS)
+        found = ratio(mine, run.of("case"), "scipy" if kind == "sampled" else "simpleitk")
+        cells = lines.setdefault(f'`kind="{kind}"` (against {PEERS[kind]})', ["-"] * len(sigmas))
+        versus = "" if found is None else f" ({found:.0f}x)"
+        cells[sigmas.index(float(sigma))] = f"{1e9 * mine.median / mine.voxels:.1f}{versus}"
+    fused, steps, theirs = (
+        _one(run, "case", "downsample", p).median for p in (OURS, "gpuresample-two-steps", "simpleitk")
+    )
+    modes, first = _one(run, "case", "block-modes", OURS), _one(run, "case", "gaussian-sampled-1", OURS)
     return "\n".join(
         [
-            f"Nanoseconds per voxel of {_size(report['shape'])}, int16 to float32, against sigma in voxels, and how "
+            f"Nanoseconds per voxel of {_size(first.output_shape)}, int16 to float32, against sigma in voxels, and how "
             "many times as fast that is as the peer where it has a right answer:",
             "",
             _table(("", *[f"{s:g}" for s in sigmas]), [[name, *cells] for name, cells in lines.items()]),
             "",
-            f"Blur (sigma 1) and every second voxel: {duration(fused)} fused, "
-            f"{down['two steps']['median'] / fused:.1f}x that in our two steps, "
-            f"{down['SimpleITK']['median'] / fused:.0f}x in SimpleITK's. Modes of 2x2x2 labels, uint8: "
-            f"{mode:,.0f} million voxels per second.",
+            f"Blur (sigma 1) and every second voxel: {duration(fused)} fused, {steps / fused:.1f}x that in our two "
+            f"steps, {theirs / fused:.0f}x in SimpleITK's. Modes of 2x2x2 labels, uint8: "
+            f"{math.prod(modes.input_shape) / modes.median / 1e6:,.0f} million voxels per second.",
             "",
-            "<sub>Medians; runs take turns"
-            + (", peers of more than 8 seconds run once" if once == 1 else "")
-            + (f"; the machine was busy (load {load:g})" if load > report["machine"]["cores"] else "")
-            + f". {_where(report, ('SimpleITK', 'scipy'))}</sub>",
+            f"<sub>Medians; runs take turns. {_run_of(run, folder, ('SimpleITK', 'scipy'))}</sub>",
         ]
     )
+
+
+def ensemble(run: Run, folder: str) -> str:
+    """The table of ensembles, as Markdown."""
+    rows = []
+    for name, rivals in by_case(run.of("case")).items():
+        if not name.startswith("ensemble-"):
+            continue
+        mine, torch = _one(run, "case", name, OURS), next((r for r in rivals if r.peer == "torch"), None)
+        found = ratio(mine, rivals, "torch")
+        rows.append([
+            f"{mine.what.removeprefix('Scores to labels: ')}, {_sizes(mine)}", _time_and_memory(mine),
+            "not run" if torch is None else _time_and_memory(torch), "" if found is None else times(found),
+        ])  # fmt: skip
+    header = ("class scores to labels (sizes z, y, x)", "gpuresample, peak beyond the scores", "torch", "times as fast")
+    return "\n".join([_table(header, rows), "", f"<sub>{_run_of(run, folder, ('torch',))}</sub>"])
+
+
+def _sizes(r: Record) -> str:
+    return " to ".join("x".join(map(str, shape[-3:])) for shape in (r.input_shape, r.output_shape))
+
+
+def _time_and_memory(r: Record) -> str:
+    return duration(r.median) + ("" if r.peak_host is None else f", {megabytes(r.peak_host)}")
 
 
 def _worst(rows: Sequence[dict[str, Any]], key: str) -> float:
@@ -194,30 +262,7 @@ def parity(report: dict[str, Any]) -> str:
     )
 
 
-def ensemble(report: dict[str, Any]) -> str:
-    """The table of ensembles, as Markdown."""
-    if report["quick"]:
-        raise SystemExit("the README takes a whole run of benchmarks.ensemble, not a --quick one")
-    rows = []
-    for case in report["cases"]:
-        who = {row["who"]: row for row in case["rows"]}
-        if any(row["check"] == "WRONG" for row in case["rows"]):
-            raise SystemExit(f"{case['what']}: an answer is wrong; nothing was written")
-        mine, torch = who["gpuresample"], who.get("torch")
-        rows.append(
-            [
-                case["what"],
-                f"{duration(mine['median'])}, {megabytes(mine['extra'])}",
-                f"{duration(torch['median'])}, {megabytes(torch['extra'])}" if torch else
-                "has none" if "bspline" in case["what"] else f"not run: {case['torch_bytes'] / 1e9:.1f} GB",
-                f"{torch['median'] / mine['median']:.1f}x" if torch else "",
-            ]
-        )  # fmt: skip
-    header = ("class scores to labels (sizes z, y, x)", "gpuresample, peak beyond the scores", "torch", "times as fast")
-    return "\n".join([_table(header, rows), "", f"<sub>{_where(report, ('torch',))}</sub>"])
-
-
-MAKERS = {"speed": speed, "parity": parity, "gaussian": gaussian, "ensemble": ensemble}
+MAKERS = {"speed": speed, "gaussian": gaussian, "ensemble": ensemble}
 
 
 def fill(text: str, name: str, content: str) -> str:
@@ -232,14 +277,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Fill in what the reports hold."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.readme", description=__doc__.splitlines()[0])
     parser.add_argument(
-        "reports", nargs="+", metavar="JSON", help="written by benchmarks.speed, .parity or .gaussian --json"
+        "reports", nargs="+", metavar="JSON", help="benchmark.json of a run, or what benchmarks.parity --json wrote"
     )
     options = parser.parse_args(arguments)
     target = ROOT / "README.md"
     text = target.read_text(encoding="utf-8")
-    for file in options.reports:
-        report = json.loads(Path(file).read_text())
-        text = fill(text, report["kind"], MAKERS[report["kind"]](report))
+    for file in map(Path, options.reports):
+        report = json.loads(file.read_text(encoding="utf-8"))
+        if "benchmarks" not in report:
+            text = fill(text, report["kind"], parity(report))
+            continue
+        run = records.read(file)
+        _fit(run)
+        for name, make in MAKERS.items():
+            text = fill(text, name, make(run, file.resolve().parent.name))
     target.write_text(text, encoding="utf-8")
     print(f"written: {target.name}")
     return 0

@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 
 import gpuresample as gr
-from gpuresample.bench import child, measure, tables
+from gpuresample.bench import measure, memory, tables
 from gpuresample.distributed import omezarr
 
 CHUNK, SHARD = 64, (128, 256, 256)
@@ -76,7 +76,7 @@ def measured(what: str, source: str, target: str, levels: str) -> dict[str, Any]
     }
     start = time.perf_counter()
     ways[what]()
-    return {"seconds": time.perf_counter() - start, "peak": child.memory_now("VmHWM")}
+    return {"seconds": time.perf_counter() - start, "peak": memory.memory_now("VmHWM")}
 
 
 def size_of(folder: Path) -> int:

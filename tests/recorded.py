@@ -51,11 +51,6 @@ CASES = {
     "batch-32": ("32 patches of 64x64x64 to 48x48x48, linear, float32", (32, 64, 64, 64), (32, 48, 48, 48),
         ("float32", "float32"), {"gpuresample": 9.1, "simpleitk": 61, "torch": 14.0}),
 }  # fmt: skip
-TARGETS = {
-    ("ct-recipe-bspline", "gpuresample"): ("simpleitk", 60.0),
-    ("ct-recipe-linear", "gpuresample"): ("simpleitk", 6.0),
-    ("ct-recipe-nearest", "gpuresample"): ("simpleitk", 6.0),
-}
 WRONG = {("ct-recipe-linear", "torch"), ("ct-recipe-bspline", "nnunet")}
 UNCHECKED = {("batch-32", "torch"): "unchecked: no bound is stated for it"}
 
@@ -67,7 +62,7 @@ def benchmark(kind, case, what, peer, seconds, **more):
         "device": "cpu", "scope": "call", "input_shape": [64] * 3, "output_shape": [64] * 3, "input_dtype": "float32",
         "output_dtype": "float32", "voxels": 64**3, "bytes": 8 * 64**3, "copy_bandwidth": COPY, "check": "ok",
         "error": None, "peak_host": None, "peak_device": None, "threads": 2, "size": None, "ratio_to_simpleitk": None,
-        "seconds": list(seconds), "target": None, **more,
+        "seconds": list(seconds), **more,
     }  # fmt: skip
     tail = "-".join(str(v) for v in (kind, case, peer, info["device"], info["scope"], info["size"], info["threads"]))
     name = f"test_speed[{tail}]"
@@ -91,12 +86,10 @@ def of_case(name, rng):
         check = "WRONG" if (name, peer) in WRONG else UNCHECKED.get((name, peer), usual)
         base = {"linear": 2e-8, "nearest": 0.0}.get(name.split("-")[-1], 9e-7 if ours else 3e-8)
         error = 0.04 if check == "WRONG" else base * (1 + rng.random())
-        against, ratio = TARGETS.get((name, peer), (None, None))
         yield benchmark(
             "case", name, what, peer, rounds(milliseconds, rng), input_shape=list(source), output_shape=list(target),
             input_dtype=types[0], output_dtype=types[1], voxels=math.prod(target), bytes=moved, check=check,
             error=error, peak_host=int(moved * (0.3 if ours else 3.3)),
-            target={"against": against, "ratio": ratio} if against else None,
         )  # fmt: skip
 
 

@@ -10,6 +10,7 @@ from fake_cupy import FAKE
 
 from benchmarks import gpu, kernels
 from benchmarks.device import Host
+from gpuresample.bench import measure
 from gpuresample.engines import cuda
 
 
@@ -63,7 +64,7 @@ def test_a_report_says_what_is_reached():
     facts = {"device": "Fake H1"}
     assert kernels.verdict(facts, 0.8, 0.7) == "0.7: reached"
     assert kernels.verdict(facts, 0.6, 0.7) == "0.7: not reached"
-    assert kernels.folder_name("NVIDIA H100 80GB HBM3", "2026-01-02") == "nvidia-h100-80gb-hbm3-2026-01-02"
+    assert measure.folder_name("NVIDIA H100 80GB HBM3", "2026-01-02") == "nvidia-h100-80gb-hbm3-2026-01-02"
 
 
 def test_without_a_gpu_nothing_is_measured(no_gpu, capsys):

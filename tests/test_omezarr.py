@@ -510,7 +510,7 @@ _MEMORY = """
 import json, sys
 import numpy as np, zarr, gpuresample as gr
 from gpuresample.distributed import layout, omezarr
-from gpuresample.bench.child import memory_now
+from gpuresample.bench.memory import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])
 gr.set_num_threads(2)

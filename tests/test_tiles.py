@@ -438,7 +438,7 @@ import numpy as np, zarr, gpuresample as gr
 from gpuresample import distributed
 from gpuresample.distributed import blocks, chunking
 from gpuresample.engines import pool
-from gpuresample.bench.child import memory_now
+from gpuresample.bench.memory import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])
 gr.set_num_threads(2)

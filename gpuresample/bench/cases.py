@@ -18,6 +18,7 @@ from gpuresample import Grid, Volume
 from gpuresample.grid import resized
 
 Array = npt.NDArray[Any]
+Spacing = tuple[float, float, float]
 
 LABELS = 12
 
@@ -58,6 +59,43 @@ class Job:
     geometry: Geometry
     interpolation: str
     boundary: str | None = None
+
+    @classmethod
+    def of_spacing(cls, array: Array, old: Spacing, new: Spacing, interpolation: str) -> Job:
+        """An array with spacing z, y, x onto another spacing, first voxels aligned, size rounded."""
+        z, y, x = array.shape
+        source = Grid.of_size((x, y, z), old[::-1])
+        return cls(array, Geometry("of spacing", source, resized(source, new[::-1])), interpolation)
+
+    @property
+    def old(self) -> Spacing:
+        """The volume's spacing z, y, x."""
+        x, y, z = self.geometry.source.spacing
+        return z, y, x
+
+    @property
+    def new(self) -> Spacing:
+        """The target's spacing z, y, x."""
+        x, y, z = self.geometry.target.spacing
+        return z, y, x
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """The target's size z, y, x."""
+        x, y, z = self.geometry.target.size
+        return z, y, x
+
+    @property
+    def aligned(self) -> bool:
+        """Whether the target's axes and first voxel are the source's: a grid that a spacing alone can say."""
+        source, target = self.geometry.source, self.geometry.target
+        same = source.direction == target.direction and source.origin == target.origin
+        return same and self.geometry.transform is None
+
+    def of_type(self, dtype: npt.DTypeLike) -> Job:
+        """The same with voxels of another type."""
+        volume = self.volume.astype(dtype, copy=False)
+        return Job(volume, self.geometry, self.interpolation, self.boundary)
 
 
 def rotation(degrees: float, axis: tuple[float, float, float] = (0.0, 0.0, 1.0)) -> Array:

@@ -6,11 +6,13 @@ import datetime
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
@@ -66,6 +68,29 @@ def interleaved(
     return times
 
 
+def copying(n: int) -> Callable[[], None]:
+    """A call that copies `n` bytes, in as many threads as there are cores: what memory can do at best."""
+    import numpy as np
+
+    source, target = np.ones(n, np.uint8), np.empty(n, np.uint8)
+    workers = cores()
+    ends = [n * k // workers for k in range(workers + 1)]
+    pool = ThreadPoolExecutor(workers)
+
+    def copy(k: int) -> None:
+        np.copyto(target[ends[k] : ends[k + 1]], source[ends[k] : ends[k + 1]])
+
+    return lambda: list(pool.map(copy, range(workers))).clear()
+
+
+def memory() -> int:
+    """Bytes of memory that the machine has; 0 if it does not say."""
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return 0
+
+
 def set_threads(n: int) -> None:
     """The same number of threads for every library that is loaded."""
     import SimpleITK as sitk
@@ -79,12 +104,19 @@ def set_threads(n: int) -> None:
             sys.modules[name].set_num_threads(n)
 
 
-def child(
-    *arguments: str, module: str = "gpuresample.bench.child", environment: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def child(*arguments: str, module: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Run a module in a new process and return what it reports: the JSON of its last line."""
+    return _reported(["-m", module, *arguments], environment)
+
+
+def start_up(environment: Mapping[str, str] | None = None) -> dict[str, float]:
+    """What `bench.start_up` reports from a new interpreter."""
+    return _reported(["-P", str(Path(__file__).with_name("start_up.py")), str(ROOT)], environment)
+
+
+def _reported(arguments: Sequence[str], environment: Mapping[str, str] | None) -> dict[str, Any]:
     done = subprocess.run(
-        [sys.executable, "-m", module, *arguments],
+        [sys.executable, *arguments],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         capture_output=True,
@@ -92,12 +124,13 @@ def child(
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
+        raise RuntimeError(f"{' '.join(arguments)} failed:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 
 
-def _cpu_model() -> str:
+def cpu_model() -> str:
+    """The CPU's name."""
     try:
         with open("/proc/cpuinfo") as file:
             for line in file:
@@ -115,19 +148,32 @@ def _version(package: str) -> str | None:
         return None
 
 
+def load() -> float | None:
+    """How many threads have been busy on this machine, over the last minute; None if it does not say."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
+
+
 def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
-    packages = ("gpuresample", "numpy", "numba", "SimpleITK", "volresample", "torch", "scipy")
+    packages = (
+        "gpuresample", "numpy", "numba", "SimpleITK", "scipy", "volresample", "torch", "monai", "torchio",
+        "scikit-image", "nnunetv2", "nibabel", "cupy",
+    )  # fmt: skip
     return {
-        "cpu": _cpu_model(),
+        "cpu": cpu_model(),
         "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "versions": {name: v for name in packages if (v := _version(name))},
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
-        "load_before": round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None,
+        "load_before": load(),
     }
+
+
+def folder_name(device: str, date: str) -> str:
+    """A device and a date as the name of a folder."""
+    return f"{re.sub('[^a-z0-9]+', '-', device.lower()).strip('-')}-{date}"
 
 
 def about(info: Mapping[str, Any]) -> str:

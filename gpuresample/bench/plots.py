@@ -6,10 +6,11 @@ import math
 import statistics
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from gpuresample.bench.records import OURS, Record, by_case, yardstick
-from gpuresample.bench.tables import duration
+from gpuresample.bench.tables import duration, percent, times
 from gpuresample.pages import COLOURS
 
 Draw = Callable[[Any], None]
@@ -34,23 +35,18 @@ def looks(records: Iterable[Record]) -> dict[str, Look]:
     labels: dict[str, str] = {}
     for r in records:
         labels.setdefault(r.peer, r.label)
-    ours = [peer for peer in labels if peer.startswith(f"{OURS}-")]
+    # In others' words last: those are many, and there are not as many markers.
+    ours = sorted((p for p in labels if p.startswith(f"{OURS}-")), key=lambda p: p.startswith(f"{OURS}-as-"))
     others = [peer for peer in labels if peer not in (OURS, _JUDGE, *ours)]
     found = {OURS: Look(COLOURS[0], "o", labels.get(OURS, OURS)), _JUDGE: Look(COLOURS[1], "s", "SimpleITK")}
-    found |= {peer: Look(COLOURS[5], "Dv^<>p"[k % 6], labels[peer]) for k, peer in enumerate(ours)}
+    found |= {peer: Look(COLOURS[5], "DpHv^<>dPX8"[k % 11], labels[peer]) for k, peer in enumerate(ours)}
     found |= {peer: Look(_OTHERS[k % 4], "^vPXd<>p"[k % 8], labels[peer]) for k, peer in enumerate(others)}
     return {peer: look for peer, look in found.items() if peer in labels}
 
 
-def times(ratio: float) -> str:
-    """How many times as fast."""
-    if ratio >= 10:
-        return f"{ratio:,.0f}x"
-    return f"{ratio:.1f}x" if ratio >= 1 else f"{ratio:.2g}x"
-
-
 def _wrapped(text: str, width: int = 36) -> str:
-    return "\n".join(textwrap.wrap(text, width))
+    """Two lines at the most: a third would reach into the next row."""
+    return "\n".join(textwrap.wrap(text, width, max_lines=2, placeholder=" ..."))
 
 
 def _plain_log(axis: Any) -> None:
@@ -83,15 +79,18 @@ def _legend(figure: Any, axes: Any, look: Mapping[str, Look]) -> None:
     figure.legend([entries[n] for n in names], names, loc="outside upper left", ncols=columns, fontsize=9)
 
 
-def _mark(axes: Any, x: float, y: float, r: Record, look: Mapping[str, Look], label: str | None = None) -> None:
-    """A peer's mark: ours larger, a star on a GPU; hollow where the copies from and to the host are in its time."""
-    colour, marker, _ = look[r.peer]
+def _mark(axes: Any, x: float, y: float, r: Record, look: Mapping[str, Look]) -> None:
+    """A peer's mark: ours larger, a star on a GPU; hollow where the copies from and to the host are in its time.
+
+    Its label is the peer's usual one: what it was called in single cases would fill the legend.
+    """
+    colour, marker, usual = look[r.peer]
     if r.device != "cpu":
         marker = "*" if r.ours else "h"
     hollow = r.scope == "end-to-end"
     # A thin rim of the page's ink: marks stand on bars of any colour.
     rim = {"mfc": "none", "mec": colour, "mew": 2.0} if hollow else {"mfc": colour, "mec": _INK, "mew": 0.6}
-    axes.plot(x, y, marker, ms=(9 if r.ours else 7) + 5 * (marker == "*"), label=label or r.doer, **rim)
+    axes.plot(x, y, marker, ms=(9 if r.ours else 7) + 5 * (marker == "*"), label=replace(r, label=usual).doer, **rim)
 
 
 def height(n_rows: int, n_labels: int = 0) -> float:
@@ -111,7 +110,7 @@ def overview(records: Sequence[Record], look: Mapping[str, Look]) -> Draw:
             for r in (r for r in rows if not r.wrong and r.peer != _JUDGE and not r.peer.startswith(f"{OURS}-as-")):
                 ratio = judge.median / r.median
                 if r.peer == OURS and r.device == "cpu":
-                    axes.barh(y, ratio - 1, 0.56, left=1, color=look[OURS].colour, label=r.label)
+                    axes.barh(y, ratio - 1, 0.56, left=1, color=look[OURS].colour, label=look[OURS].label)
                     axes.annotate(times(ratio), (1, y), xycoords=("axes fraction", "data"), ha="right", va="center",
                                   fontweight="bold")  # fmt: skip
                 else:
@@ -172,9 +171,9 @@ def roofline(records: Sequence[Record], look: Mapping[str, Look]) -> Draw:
                 each.plot([roof, roof], [y - 0.42, y + 0.42], color=_INK, linewidth=3, label="a copy")
                 for r in sorted(rows, key=lambda r: r.ours):
                     rate = r.bytes_moved / r.median / 1e9
-                    _mark(each, rate, y, r, look, r.doer.replace(f"{r.device}, ", ""))
+                    _mark(each, rate, y, r, look)
                     if r.peer == OURS and r.share is not None and r.scope != "end-to-end":
-                        each.annotate(f"{100 * r.share:.0f} %", (1, y), xycoords=("axes fraction", "data"), ha="right",
+                        each.annotate(percent(r.share), (1, y), xycoords=("axes fraction", "data"), ha="right",
                                       va="center", fontweight="bold")  # fmt: skip
             each.set_xscale("log")
             low, high = each.get_xlim()
@@ -207,7 +206,7 @@ def error_and_speed(records: Sequence[Record], look: Mapping[str, Look]) -> Draw
         axes.set_yscale("log")
         axes.set_ylim(floor / 3, None)
         ticks = [t for t in axes.get_yticks() if floor < t <= axes.get_ylim()[1]]
-        axes.set_yticks([floor, *ticks], ["0", *[f"{t:.0e}".replace("e-0", "e-") for t in ticks]])
+        axes.set_yticks([floor, *ticks], ["0", *[f"{t:.0e}".replace("e-0", "e-").replace("e+00", "") for t in ticks]])
         axes.minorticks_off()
         _plain_log(axes.xaxis)
         axes.set_xlabel("million output voxels per second")

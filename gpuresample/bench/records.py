@@ -19,14 +19,6 @@ _NEEDED = ("kind", "case", "peer")
 
 
 @dataclass(frozen=True)
-class Target:
-    """How many times faster than a peer a row is meant to be."""
-
-    against: str
-    ratio: float
-
-
-@dataclass(frozen=True)
 class Record:
     """One timed row of a run.
 
@@ -43,7 +35,7 @@ class Record:
     device : str
         "cpu" or "cuda:0".
     scope : {"call", "kernel", "end-to-end"}
-        The usual call; on a device the kernels alone, or with the copies from and to the host.
+        The usual call; on a device with arrays there, or with the copies from and to the host.
     input_shape, output_shape : tuple of int
         In array order, z, y, x last.
     input_dtype, output_dtype : str
@@ -60,7 +52,6 @@ class Record:
     threads, size : int or None
     seconds : tuple of float
         Every round.
-    target : Target or None
     """
 
     name: str
@@ -86,7 +77,6 @@ class Record:
     threads: int | None = None
     size: int | None = None
     seconds: tuple[float, ...] = ()
-    target: Target | None = None
 
     @property
     def ours(self) -> bool:
@@ -124,8 +114,8 @@ class Record:
     def doer(self) -> str:
         """Who did it, with the device and the scope where they are not the usual ones."""
         more = [self.device] if self.device != "cpu" else []
-        if self.scope != "call":
-            more.append({"kernel": "kernels only", "end-to-end": "with copies"}.get(self.scope, self.scope))
+        if self.scope == "end-to-end":
+            more.append("with copies")
         return f"{self.label} ({', '.join(more)})" if more else self.label
 
 
@@ -167,6 +157,12 @@ def yardstick(record: Record, among: Iterable[Record], peer: str = "simpleitk") 
     return next(iter(threads or rows), None)
 
 
+def ratio(record: Record, among: Iterable[Record], peer: str = "simpleitk") -> float | None:
+    """A peer's median over the record's; None where one of them is wrong, or the peer has no row for the same."""
+    judge = yardstick(record, among, peer)
+    return None if judge is None or record.wrong else judge.median / record.median
+
+
 def read(path: Path) -> Run:
     """A run from its file.
 
@@ -200,7 +196,6 @@ def _record(benchmark: Mapping[str, Any], path: Path) -> Record:
     seconds = info.get("seconds") or stats.get("data") or [stats[k] for k in ("median",) if k in stats]
     if not seconds or min(seconds) <= 0:
         raise ValueError(f"{path}: {name} has no times, or some that are not above 0")
-    wanted = info.get("target")
     return Record(
         name=name,
         kind=info["kind"],
@@ -225,5 +220,4 @@ def _record(benchmark: Mapping[str, Any], path: Path) -> Record:
         threads=info.get("threads"),
         size=info.get("size"),
         seconds=tuple(float(s) for s in seconds),
-        target=Target(wanted["against"], float(wanted["ratio"])) if wanted else None,
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpuresample.bench import plots, records
-from gpuresample.bench.records import OURS, Record, Run, by_case, yardstick
-from gpuresample.bench.tables import duration, megabytes
+from gpuresample.bench import listing, plots, records, targets
+from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
+from gpuresample.bench.tables import duration, megabytes, millions, percent, times
 from gpuresample.pages import Cell, Page
 
 HEADER = ("", "median", "spread", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "answer")
@@ -79,14 +79,17 @@ def _facts(run: Run) -> list[tuple[str, str | Cell]]:
     ]
     if ratios:
         best, row = max(ratios, key=lambda pair: pair[0])
-        facts.append((f"against SimpleITK: {row.case}", plots.times(best)))
+        facts.append((f"against SimpleITK: {row.case}", times(best)))
         least, row = min(ratios, key=lambda pair: pair[0])
         if len(ratios) > 1:
-            facts.append((f"the least: {row.case}", plots.times(least)))
-    verdicts = [reached(r, run) for r in run.records if r.target]
+            facts.append((f"the least: {row.case}", times(least)))
+    verdicts = [v.reached for v in targets.verdicts(run)]
     if verdicts:
-        n = verdicts.count(True)
-        facts.append(("targets reached", Cell(f"{n} of {len(verdicts)}", "good" if n == len(verdicts) else "warn")))
+        n, measured = verdicts.count(True), len(verdicts) - verdicts.count(None)
+        facts.append((
+            "targets reached, of those measured",
+            Cell(f"{n} of {measured}", "good" if n == len(verdicts) else "warn"),
+        ))  # fmt: skip
     wrong = sum(r.wrong for r in cases if r.ours)
     if cases:
         facts.append(("our wrong answers", Cell(str(wrong), "bad" if wrong else "good")))
@@ -98,37 +101,17 @@ def _facts(run: Run) -> list[tuple[str, str | Cell]]:
     return facts
 
 
-def ratio(record: Record, among: Sequence[Record], peer: str = "simpleitk") -> float | None:
-    """A peer's median over the record's; None where the peer has no right answer to the same."""
-    judge = yardstick(record, among, peer)
-    return None if judge is None else judge.median / record.median
-
-
-def reached(record: Record, run: Run) -> bool | None:
-    """Whether a row reaches its target; None if the peer of the target has no row."""
-    if record.target is None:
-        return None
-    found = ratio(record, run.records, record.target.against)
-    return None if found is None else found >= record.target.ratio and not record.wrong
-
-
 def _targets(made: Page, run: Run) -> None:
-    aims = [(r, r.target) for r in run.records if r.target]
-    if not aims:
+    found = targets.verdicts(run)
+    if not found:
         return
-    rows: list[list[str | Cell]] = []
-    for r, target in aims:
-        judge = yardstick(r, run.records, target.against)
-        found = ratio(r, run.records, target.against)
-        verdict = Cell("not measured", "warn")
-        if found is not None:
-            verdict = Cell("reached", "good") if reached(r, run) else Cell("not reached", "bad")
-        rows.append([
-            r.what, r.doer, judge.label if judge else target.against, f"{target.ratio:g}x",
-            "-" if found is None else plots.times(found), verdict,
-        ])  # fmt: skip
+    colours = {None: "warn", True: "good", False: "bad"}
     made.section("Targets")
-    made.table(("case", "who", "against", "meant to be", "measured", "verdict"), rows, "Ratios of medians in one run.")
+    made.table(
+        ("case", "who", "against", "meant to be", "measured", "verdict"),
+        [[v.what, v.who, v.against, v.target.wanted, v.shown, Cell(v.said, colours[v.reached])] for v in found],
+        f"Ratios of medians in one run. {listing.scaled(run)}".strip(),
+    )
 
 
 def _case(made: Page, name: str, rows: Sequence[Record], look: dict[str, plots.Look]) -> None:
@@ -148,17 +131,16 @@ def _case(made: Page, name: str, rows: Sequence[Record], look: dict[str, plots.L
 
 def table_row(r: Record, among: Sequence[Record]) -> list[str | Cell]:
     """A row under `HEADER`."""
-    found = None if r.wrong else ratio(r, among)
-    peak = r.peak_device if r.peak_device is not None else r.peak_host
+    found = ratio(r, among)
     fast, slow = min(r.seconds) / r.median - 1, max(r.seconds) / r.median - 1
     return [
         " ".join([r.doer, r.version] if r.version and not r.ours else [r.doer]),
         duration(r.median),
         f"{100 * fast:+.0f} / {100 * slow:+.0f} %",
-        "-" if found is None else plots.times(found),
-        f"{r.rate / 1e6:,.3g}" if r.rate < 1e9 else f"{r.rate / 1e6:,.0f}",
-        "-" if r.share is None else f"{100 * r.share:.2g} %" if r.share < 0.1 else f"{100 * r.share:.0f} %",
-        "-" if peak is None else megabytes(peak) + (" on the device" if r.peak_device is not None else ""),
+        "-" if found is None else times(found),
+        millions(r.rate),
+        "-" if r.share is None else percent(r.share),
+        listing.peak(r),
         "-" if r.error is None else "0" if r.error == 0 else f"{r.error:.0e}".replace("e-0", "e-"),
         answer(r),
     ]
@@ -202,7 +184,7 @@ def _scaling(made: Page, run: Run, look: dict[str, plots.Look]) -> None:
             made.table(
                 ("who", kind, "median", "vs SimpleITK", "MVoxel/s"),
                 [[r.doer, str(getattr(r, kind)), duration(r.median),
-                  "-" if (found := ratio(r, rows)) is None else plots.times(found), f"{r.rate / 1e6:,.3g}"]
+                  "-" if (found := ratio(r, rows)) is None else times(found), millions(r.rate)]
                  for r in points],
             )  # fmt: skip
 

@@ -40,6 +40,21 @@ def _plain(title: str, header: Sequence[str], rows: Sequence[Sequence[str]], not
         print(note)
 
 
+def times(ratio: float) -> str:
+    """How many times as fast, or as much."""
+    return f"{ratio:,.0f}x" if ratio >= 100 else f"{ratio:.1f}x" if ratio >= 2 else f"{ratio:.2f}x"
+
+
+def percent(share: float) -> str:
+    """A share, with two figures where it is small."""
+    return f"{100 * share:.0f} %" if share >= 0.1 else f"{100 * share:.2g} %"
+
+
+def millions(rate: float) -> str:
+    """Millions of something per second, with three figures."""
+    return f"{rate / 1e6:,.3g}" if rate < 1e9 else f"{rate / 1e6:,.0f}"
+
+
 def duration(seconds: float) -> str:
     """A time with three figures and its unit."""
     for unit, scale in (("s", 1.0), ("ms", 1e3)):

@@ -8,6 +8,7 @@ import typer
 
 from gpuresample import __version__
 from gpuresample.cli.batch import batch
+from gpuresample.cli.bench import bench
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
 from gpuresample.cli.doctor import doctor
@@ -37,6 +38,7 @@ app.command()(info)
 app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
 app.command(cls=SeveralNumbers)(verify)
+app.command()(bench)
 
 
 def _show_version(wanted: bool) -> None:
