@@ -51,6 +51,9 @@ _FORMATS = {
     "GiplImageIO": "GIPL",
 }
 
+# Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
+_DEFLATE_RATIO = 1040
+
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
 _HEADER_TOLERANCE = 0.05
@@ -179,6 +182,7 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             reader = _opened(path)
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
+        _check_plausible(path, *expected)
         check = pool.submit(_check_complete, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
@@ -437,6 +441,23 @@ def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
         )
 
 
+def _check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
+    """Refuse a header that promises more voxels than its file can hold: before ITK makes room for them.
+
+    Raises
+    ------
+    OSError
+        With both numbers.
+    """
+    single = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or path.suffix in (".nrrd", ".mha")
+    most = _DEFLATE_RATIO * os.path.getsize(path)
+    if single and voxel_bytes > most:
+        raise OSError(
+            f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
+            f"{os.path.getsize(path):,} bytes of file hold {most:,} at most"
+        )
+
+
 def _check_complete(path: Path, image_io: str, voxel_bytes: int) -> None:
     """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
 
@@ -454,7 +475,10 @@ def _check_complete(path: Path, image_io: str, voxel_bytes: int) -> None:
             head, length = file.read(1024), os.path.getsize(path)
             if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
                 raise OSError(f"{path}: the file ends early: pages are missing")
-    needed = _needed_length(image_io, voxel_bytes, head)
+    try:
+        needed = _needed_length(image_io, voxel_bytes, head)
+    except OSError as error:
+        raise OSError(f"{path}: {error}") from None
     if length < needed:
         raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
 
@@ -505,6 +529,8 @@ def _nifti_length(head: bytes) -> int:
         bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
     else:
         return 0
+    if not math.isfinite(offset):
+        raise OSError(f"the header is damaged: vox_offset is {offset}")
     return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
 
 
