@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import engines
+from gpuresample import costs, engines, rates
 from gpuresample import work as works
+from gpuresample.checks import one_of, positive_numbers, sizes
 from gpuresample.containers import Container, check_memory, spatial, unwrap
 from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
 from gpuresample.engines.packing import rounding_of
@@ -171,6 +172,54 @@ class Plan:
         region = works.input_region(self.work, block)
         return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
+    def cost(
+        self,
+        *,
+        channels: int = 1,
+        volumes: int = 1,
+        read: str = "none",
+        write: str = "none",
+        file_bytes: int | None = None,
+        storage: float | None = None,
+        machine: rates.Rates | None = None,
+    ) -> costs.Cost:
+        """What running the plan costs on the CPU of this machine: nothing is run.
+
+        Parameters
+        ----------
+        channels : int
+            Components, time points or a batch: volumes that one call resamples.
+        volumes : int
+            Calls, one after the other: a cohort of images of this shape.
+        read, write : {"none", "raw", "gzip"}
+            Whether an image comes from a file, and goes to one: its voxels as they are, or in a gzip stream.
+        file_bytes : int, optional
+            Of the input file, compressed. How well the output compresses follows from it, too.
+        storage : float, optional
+            Bytes per second that the storage gives and takes. Without, files are taken to be in the page cache.
+        machine : Rates, optional
+            Rates of a machine; those that `gpuresample.calibrate` stored unless given. Without any, there are no times.
+
+        Returns
+        -------
+        Cost
+            Taps, multiply-adds, bytes, peak memory beyond the input, and seconds by step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arguments out of range.
+        """
+        channels, volumes = sizes("channels", (channels,), 1)[0], sizes("volumes", (volumes,), 1)[0]
+        one_of("read", read, costs.FILES)
+        one_of("write", write, costs.FILES)
+        if file_bytes is not None:
+            sizes("file_bytes", (file_bytes,), 1)
+        if storage is not None:
+            positive_numbers("storage", storage, 1)
+        machine = rates.current() if machine is None else machine
+        return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
+
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
         if isinstance(dst_slices, slice) or len(dst_slices) != d:
@@ -236,6 +285,14 @@ def store_of(plan: Plan) -> Store:
     return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
 
 
+def call_of(plan: Plan, channels: int = 1) -> costs.Call:
+    """What an engine is called with, as far as it costs time or memory."""
+    return costs.Call(
+        plan.work, store_of(plan), _number(plan.input_dtype), _number(plan.dtype), plan.source.voxels,
+        plan.target.voxels, channels, plan.clip or plan.away,
+    )  # fmt: skip
+
+
 def of_work(
     work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, store: Store | None = None, device: str = "auto"
 ) -> Plan:
@@ -261,6 +318,11 @@ def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:
     )
 
 
+def _number(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that an engine meets."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+
+
 def _as_numbers(array: Any) -> Any:
     """Booleans as bytes."""
-    return array.view(np.uint8) if array.dtype == np.bool_ else array
+    return array.view(_number(array.dtype)) if array.dtype == np.bool_ else array

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -94,22 +96,45 @@ def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tup
     return step_a, step_b
 
 
-def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    """Tap tables, fused per tile: only the result leaves the cache."""
+@dataclass(frozen=True)
+class Tiling:
+    """How a separable work is cut into blocks, and the scratch that a block needs.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        First and second axis of a tile.
+    x_early : bool
+        Whether x comes before the second.
+    steps : tuple of int
+        Rows of a block along these axes.
+    room : tuple of four int
+        Offsets in scratch of the tile, the window, the rows and the columns, in elements.
+    elements : int
+        Of a thread's scratch, in the accumulator's type.
+    blocks : tuple of int
+        Of a volume along the two axes.
+    """
+
+    axes: tuple[int, int]
+    x_early: bool
+    steps: tuple[int, int]
+    room: tuple[int, int, int, int]
+    elements: int
+    blocks: tuple[int, int]
+
+
+def tiling(work: Separable, n_volumes: int) -> Tiling:
+    """The blocks of so many volumes of a work; they depend on the number of threads."""
     acc = accumulator(work.precision)
     axis_a, axis_b, x_early = tile_axes(work.order)
-    n = src.ndim - 3
-    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
-    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
-    strides = np.array([*source.strides, *target.strides], np.int64)
-    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
-    x = pack_x(work.tables[2], acc)
-    n_a, n_b, m_x = (work.tables[k].n_dst for k in (axis_a, axis_b, 2))
-    n_x = x[8]
-    table_a, table_b = work.tables[axis_a], work.tables[axis_b]
+    table_a, table_b, table_x = work.tables[axis_a], work.tables[axis_b], work.tables[2]
+    n_a, n_b, m_x = table_a.n_dst, table_b.n_dst, table_x.n_dst
+    lo, hi = table_x.source_range()
+    n_x = hi - lo
     per_row = table_b.source_range()
     step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
-    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), step_a, dst.size)
+    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, n_volumes * n_a * n_b * m_x)
     a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
     reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
     reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
@@ -117,22 +142,40 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     tile = step_a * reach_b * n_x
     window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
     row = max(rows * n_x, m_x)
-    columns = rows * (n_x + m_x) if not x[6] else 0
-    room = np.array([0, tile, tile + window, tile + window + row], np.int64)
+    columns = rows * (n_x + m_x) if table_x.n_taps > kernels.FEW_TAPS else 0
+    room = (0, tile, tile + window, tile + window + row)
+    blocks = len(a_starts), len(b_starts)
+    return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, room[3] + columns, blocks)
+
+
+def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Tap tables, fused per tile: only the result leaves the cache."""
+    acc = accumulator(work.precision)
+    n_volumes = math.prod(src.shape[:-3])
+    cut = tiling(work, n_volumes)
+    axis_a, axis_b = cut.axes
+    n = src.ndim - 3
+    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
+    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
+    x = pack_x(work.tables[2], acc)
+    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
+    room = np.array(cut.room, np.int64)
     bounds = bounds_of(target.memory.dtype, acc, store.high)
     rounding = rounding_of(dst.dtype, store.truncate)
-    n_items_a, n_items_b = len(a_starts), len(b_starts)
+    (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks
 
     def job(item: int) -> None:
         rest, ib = divmod(item, n_items_b)
         volume, ia = divmod(rest, n_items_a)
         kernels.separable_block(
             source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
-            a_starts[ia], min(a_starts[ia] + step_a, n_a), b_starts[ib], min(b_starts[ib] + step_b, n_b),
-            x_early, bounds, rounding, scratch(int(room[3]) + columns, acc), room,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b),
+            cut.x_early, bounds, rounding, scratch(cut.elements, acc), room,
         )  # fmt: skip
 
-    run_items(job, len(source.offsets) * n_items_a * n_items_b)
+    run_items(job, n_volumes * n_items_a * n_items_b)
 
 
 def tile_axes(order: tuple[int, ...]) -> tuple[int, int, bool]:

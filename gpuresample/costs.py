@@ -1,0 +1,403 @@
+"""What a job costs before it runs: multiply-adds, bytes, memory, and the time on a machine whose rates are known.
+
+Counts follow from the tables and from how the CPU engine cuts them into tiles; they are exact. Times are sums of
+products of counts and measured rates (`rates.Rates`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuresample import work as works
+from gpuresample.engines import pool
+from gpuresample.engines.contract import Branch, Gather, Majority, Separable, Store, Work
+from gpuresample.engines.packing import accumulator
+
+if TYPE_CHECKING:
+    from gpuresample.rates import Rates
+
+# Tables of up to this many taps take the engine's shorter loops (`cpu_kernels.FEW_TAPS`; that module loads Numba).
+FEW_TAPS = 4
+# Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
+ROW_BYTES = 248
+# Voxels of the two neighbourhoods that `calibration` measures on rotated grids: cubic B-spline and windowed sinc.
+CUBIC, SINC = 4**3, 10**3
+STEPS = ("read", "decompress", "resample", "compress", "write")
+# What a file is: none, its voxels as they are, or its voxels in a gzip stream.
+FILES = ("none", "raw", "gzip")
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a job costs. Counts and times are of all volumes together, memory is of one after the other.
+
+    Attributes
+    ----------
+    volumes : int
+        Volumes of the job.
+    taps : tuple of float
+        Mean taps per output sample along the input's axes, in array order; 0 where an axis stays as it is. Rotated
+        grids: of the prefilter, then one more number, the voxels of a neighbourhood.
+    order : tuple of str
+        Axes ("z", "y", "x") in the order of their passes; "gather" for what rotated grids add, "copy" for copies.
+    multiply_adds : int
+        Multiply-adds of all passes.
+    input_bytes, output_bytes : int
+        Of the voxels in memory.
+    moved_bytes : int
+        Bytes of input that the job needs, and of output: what must move between memory and processor at least.
+    scratch_bytes : int
+        Of each thread, as the CPU engine makes it.
+    threads : int
+        Threads that work on a volume.
+    peak_bytes : int
+        Peak memory beyond the input: output, scratch of all threads, and whole volumes in between.
+    seconds : dict of str to float, or None
+        Estimated time by step: "read", "decompress", "resample", "compress", "write", one after the other. None where
+        no rates are known. Without the time to compile kernels on first use.
+    """
+
+    volumes: int
+    taps: tuple[float, ...]
+    order: tuple[str, ...]
+    multiply_adds: int
+    input_bytes: int
+    output_bytes: int
+    moved_bytes: int
+    scratch_bytes: int
+    threads: int
+    peak_bytes: int
+    seconds: dict[str, float] | None
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Estimated time of all steps; None where no rates are known."""
+        return None if self.seconds is None else sum(self.seconds.values())
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {**asdict(self), "total_seconds": self.total_seconds}
+
+
+@dataclass(frozen=True)
+class Call:
+    """What the engine is called with, once per volume: a plan's work, types and rules."""
+
+    work: Work
+    store: Store
+    source: np.dtype[Any]
+    target: np.dtype[Any]
+    n_src: int
+    n_dst: int
+    channels: int
+    finishes: bool  # clipped or rounded half away from zero after the engine
+
+
+# --- counts --------------------------------------------------------------------------------------------------------
+
+
+def of(
+    call: Call, volumes: int, read: str, write: str, file_bytes: int | None, storage: float | None, rates: Rates | None
+) -> Cost:
+    """The cost of so many calls; see `Plan.cost`."""
+    cost = counted(call, volumes)
+    if rates is None:
+        return cost
+    one_input, one_output = cost.input_bytes // volumes, cost.output_bytes // volumes
+    seconds = file_seconds(read, write, file_bytes, one_input, one_output, rates, storage)
+    seconds["resample"] = resampling_seconds(call, rates)
+    return replace(cost, seconds={step: volumes * seconds[step] for step in STEPS})
+
+
+def counted(call: Call, volumes: int = 1) -> Cost:
+    """All of a job's cost but its time."""
+    work = call.work
+    source, target = call.n_src * call.channels, call.n_dst * call.channels
+    read = _needed(work) * call.channels * call.source.itemsize
+    scratch, threads = _scratch(call)
+    taps, order, adds = _arithmetic(work)
+    output = target * call.target.itemsize
+    return Cost(
+        volumes=volumes,
+        taps=taps,
+        order=order,
+        multiply_adds=adds * call.channels * volumes,
+        input_bytes=source * call.source.itemsize * volumes,
+        output_bytes=output * volumes,
+        moved_bytes=(read + output) * volumes,
+        scratch_bytes=scratch,
+        threads=threads,
+        peak_bytes=output + scratch * threads + _between(call),
+        seconds=None,
+    )
+
+
+def _arithmetic(work: Work) -> tuple[tuple[float, ...], tuple[str, ...], int]:
+    """Taps, order and multiply-adds of one volume."""
+    if isinstance(work, Majority):
+        return (0.0, 0.0, 0.0), ("mode",), 0
+    if isinstance(work, Gather):
+        neighbours = _neighbours(work)
+        taps, order, adds = (0.0, 0.0, 0.0), (), 0
+        if work.prefilter is not None:
+            taps, order, adds = _of_tables(_prefilter(work))  # type: ignore[assignment]
+        sums = 0 if work.method == "index" else neighbours * math.prod(work.n_dst)
+        return (*taps, float(neighbours)), (*order, "gather"), adds + sums
+    if work.copies:
+        return (0.0, 0.0, 0.0), ("copy",), 0
+    taps, order, adds = _of_tables(work)
+    if work.shortcut:
+        adds = sum(_of_tables(step)[2] for step in _steps(work.shortcut))
+    return taps, order, adds
+
+
+def _of_tables(work: Separable) -> tuple[tuple[float, float, float], tuple[str, ...], int]:
+    mean = [0.0, 0.0, 0.0]
+    adds = 0.0
+    for axis, samples, taps in works.passes(_read(work), work.order):
+        mean[axis] = taps
+        adds += samples * taps
+    return (mean[0], mean[1], mean[2]), tuple("zyx"[axis] for axis in work.order), round(adds)
+
+
+def _read(work: Separable) -> tuple[Any, Any, Any]:
+    """The tables over the part of the source that they read: no engine computes more."""
+    a, b, c = (t.crop(0, t.n_dst) if t.n_dst else t for t in work.tables)
+    return a, b, c
+
+
+def _needed(work: Work) -> int:
+    """Voxels of a volume that are read."""
+    if isinstance(work, Majority):
+        return math.prod(work.block) * math.prod(work.n_dst)
+    n = list(work.n_dst)
+    if isinstance(work, Separable):
+        for axis, out in enumerate(work.dst_axis):
+            n[out] = work.n_dst[axis]
+    return math.prod(hi - lo for lo, hi in works.input_region(work, ((0, n[0]), (0, n[1]), (0, n[2]))))
+
+
+def _neighbours(work: Gather) -> int:
+    width = work.coefficients.shape[1]
+    return 1 if work.method == "index" else int(width**3)
+
+
+def _prefilter(work: Gather) -> Separable:
+    from gpuresample.engines.cpu_gather import prefilter_work
+
+    assert work.prefilter is not None
+    return prefilter_work(work.prefilter, work.precision)
+
+
+def _steps(branches: tuple[Branch, ...]) -> Iterator[Separable]:
+    """Every work that a shortcut runs."""
+    for branch in branches:
+        yield branch.first
+        for chain in branch.middle:
+            yield from chain
+        yield branch.last
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def _scratch(call: Call) -> tuple[int, int]:
+    """Bytes of a thread's scratch, and the threads that have one."""
+    from gpuresample.engines import cpu_tables
+
+    work = call.work
+    threads = pool.get_num_threads()
+    if isinstance(work, Gather):
+        run = [_prefilter(work)] if work.prefilter is not None else []
+        n_volumes = 1
+    elif isinstance(work, Separable):
+        run = list(_steps(work.shortcut)) if work.shortcut else [work]
+        n_volumes = 1 if work.shortcut else call.channels
+        if not all(t.n_dst for t in work.tables) or (work.copies and (call.store.exact or call.source == call.target)):
+            run = []
+    else:
+        run, n_volumes = [], 1
+    cuts = [(cpu_tables.tiling(step, n_volumes), accumulator(step.precision).itemsize) for step in run]
+    size = max((cut.elements * item for cut, item in cuts), default=0)
+    busy = max((min(threads, n_volumes * math.prod(cut.blocks)) for cut, _ in cuts), default=threads)
+    return size, busy
+
+
+def _between(call: Call) -> int:
+    """Bytes of whole volumes between input and output."""
+    work, source, target = call.work, call.n_src * call.channels, call.n_dst * call.channels
+    held = 0
+    if call.store.exact and call.source != call.target:
+        held += source * call.target.itemsize + _converting(call.source, call.target) * source
+    if call.store.divisor != 1:
+        held += (8 + 8 + _converting(np.dtype(np.float64), call.target)) * target
+    if call.finishes:
+        sums = accumulator(_precision(work))
+        held += (sums.itemsize + _converting(sums, call.target)) * call.n_dst
+    copied = isinstance(work, Separable) and work.copies and call.store.exact
+    if np.float16 in (call.source, call.target) and not copied:
+        held += source * 4 if call.source == np.float16 else 0
+        held += target * 4 if call.target == np.float16 else 0
+    if isinstance(work, Gather):
+        held += _coordinates(work)
+        if work.prefilter is not None:
+            held += math.prod(t.n_dst for t in work.prefilter) * accumulator(work.precision).itemsize
+    if isinstance(work, Separable) and work.shortcut:
+        held += _coarse(work.shortcut) * accumulator(work.precision).itemsize
+    return held
+
+
+def _coordinates(work: Gather) -> int:
+    """Bytes of the ends of rows that are computed at once, and of what NumPy holds meanwhile."""
+    from gpuresample.engines.cpu_gather import ROWS_AT_ONCE
+
+    n_z, n_y, _ = work.n_dst
+    return min(n_z * n_y, ROWS_AT_ONCE) * ROW_BYTES if work.lines else 0
+
+
+def _converting(source: np.dtype[Any], target: np.dtype[Any]) -> int:
+    """Bytes per voxel that a conversion by NumPy holds meanwhile, see `engines.cpu.convert`."""
+    if target.kind not in "iu":
+        return 0
+    return source.itemsize if source.kind in "iu" else 2 * source.itemsize + 4
+
+
+def _precision(work: Work) -> str:
+    return "single" if isinstance(work, Majority) else work.precision
+
+
+def _coarse(branches: tuple[Branch, ...]) -> int:
+    """Elements of the coarse grids that are held at once, at most: see `engines.cpu_shortcut`."""
+    kept = most = 0
+    for branch in branches:
+        start = _made(branch.first)
+        total = 0
+        for chain in branch.middle:
+            before = start
+            for step in chain:
+                most = max(most, kept + total + start + before + _made(step))
+                before = _made(step)
+            total = before
+            most = max(most, kept + start + 2 * total)
+        kept += total
+    return max(most, kept)
+
+
+def _made(work: Separable) -> int:
+    return math.prod(t.n_dst for t in work.tables)
+
+
+# --- time ----------------------------------------------------------------------------------------------------------
+
+
+def resampling_seconds(call: Call, rates: Mapping[str, float] | Rates) -> float:
+    """The engine's time for one call."""
+    computed = sum(rates[name] * amount for name, amount in terms(call))
+    cost = counted(call)
+    # No job is faster than its bytes pass through the memory.
+    moved = rates["memory_byte"] * cost.moved_bytes
+    # Scratch is kept from call to call; the output and volumes in between are new memory.
+    fresh = cost.peak_bytes - cost.scratch_bytes * cost.threads
+    return rates["call"] + max(computed, moved) + rates["new_byte"] * fresh
+
+
+def terms(call: Call) -> Iterator[tuple[str, float]]:
+    """Rates by name, and how often each is due."""
+    work, source, target = call.work, call.n_src * call.channels, call.n_dst * call.channels
+    if call.store.exact and call.source != call.target:
+        yield "convert", source
+    if call.store.divisor != 1:
+        yield "convert", target
+    if call.finishes:
+        yield "convert", 2 * target
+    if np.float16 in (call.source, call.target):
+        yield "convert", source
+    if isinstance(work, Majority):
+        yield "mode", math.prod(work.block) * target
+    elif isinstance(work, Gather):
+        yield from ((name, amount * call.channels) for name, amount in _gather_terms(work))
+    elif work.copies and (call.store.exact or call.source == call.target):
+        copied = _made(work) * call.channels
+        yield "copy_voxel", copied
+        yield "copy_byte", copied * call.target.itemsize
+    else:
+        # What `pass_cost` leaves out: the first pass reads all of the source, however few samples it makes.
+        yield "memory_byte", _needed(work) * call.channels * call.source.itemsize
+        for step in _steps(work.shortcut) if work.shortcut else [work]:
+            yield from ((name, amount * call.channels) for name, amount in _table_terms(step))
+
+
+def _table_terms(work: Separable) -> Iterator[tuple[str, float]]:
+    if not all(t.n_dst for t in work.tables):
+        return
+    few = all(t.n_taps <= FEW_TAPS for t in work.tables)
+    kind = "single" if work.precision == "single" else "double"
+    # Small work is done by one thread.
+    alone = pool.get_num_threads() if _made(work) < _small() else 1
+    order = work.order or (0,)  # a conversion is a pass that changes nothing
+    yield f"{'few' if few else 'wide'}_{kind}", works.pass_cost(_read(work), order) * alone
+
+
+def _small() -> int:
+    from gpuresample.engines.cpu_tables import SMALL
+
+    return SMALL
+
+
+def _gather_terms(work: Gather) -> Iterator[tuple[str, float]]:
+    voxels = math.prod(work.n_dst)
+    kind = "single" if work.precision == "single" else "double"
+    if work.prefilter is not None:
+        yield from _table_terms(_prefilter(work))
+    if work.method == "index":
+        yield "gather_index", voxels
+    elif work.method == "label_linear":
+        yield "vote_linear", voxels
+    elif work.method == "label_gaussian":
+        yield "vote_gaussian", voxels
+    elif work.coefficients.shape[1] == 2:
+        yield f"gather_pair_{kind}", voxels
+    else:
+        # In proportion up to the smaller of the two neighbourhoods that were measured, on a line between them.
+        n = _neighbours(work)
+        share = max(0.0, (n - CUBIC) / (SINC - CUBIC))
+        yield f"gather_cubic_{kind}", voxels * (1.0 - share if n > CUBIC else n / CUBIC)
+        yield f"gather_sinc_{kind}", voxels * share
+
+
+def file_seconds(
+    read: str, write: str, file_bytes: int | None, input_bytes: int, output_bytes: int, rates: Rates,
+    storage: float | None = None,
+) -> dict[str, float]:  # fmt: skip
+    """Times of the steps around the resampling, for one volume.
+
+    Parameters
+    ----------
+    read, write : {"none", "raw", "gzip"}
+    file_bytes : int or None
+        Of the input file; estimated where it is not known.
+    input_bytes, output_bytes : int
+        Of the voxels.
+    rates : Rates
+    storage : float, optional
+        Bytes per second of the storage, where it is slower than what was measured.
+    """
+    share = rates["gzip_share"] if file_bytes is None or read != "gzip" else min(1.0, file_bytes / max(1, input_bytes))
+    held = {"none": 0.0, "raw": float(input_bytes), "gzip": share * input_bytes}[read]
+    made = {"none": 0.0, "raw": float(output_bytes), "gzip": share * output_bytes}[write]
+    slowest = 0.0 if storage is None else 1.0 / storage
+    seconds = dict.fromkeys(STEPS, 0.0)
+    if read != "none":
+        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held
+    if write != "none":
+        seconds["write"] = rates["file_written"] + max(rates["write_byte"], slowest) * made
+    if read == "gzip":
+        seconds["decompress"] = rates["unzip_in"] * held + rates["unzip_out"] * input_bytes
+    if write == "gzip":
+        seconds["compress"] = rates["zip_in"] * output_bytes + rates["zip_out"] * made
+    return seconds
