@@ -314,6 +314,7 @@ def _opened(path: Path) -> Any:
     """A reader that knows the file's header."""
     import SimpleITK as sitk
 
+    _check_dimensions(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -323,6 +324,24 @@ def _opened(path: Path) -> Any:
             _unzipped(path)  # says so where that is the reason
         raise
     return reader
+
+
+def _check_dimensions(path: Path) -> None:
+    """Refuse numbers of axes that ITK's MetaImage reader does not survive: it ends the process.
+
+    Raises
+    ------
+    OSError
+        With what the header says.
+    """
+    if path.suffix not in (".mha", ".mhd"):
+        return
+    with open(path, "rb") as file:
+        head = file.read(1 << 14)
+    for found in re.finditer(rb"^\s*NDims[ \t]*[=:]?[ \t]*([^\r\n]*)", head, re.MULTILINE):
+        text = found[1].decode("latin-1").strip()
+        if text not in map(str, range(1, 11)):
+            raise OSError(f"{path}: the header is damaged: NDims must be 1 to 10, got {text or 'nothing'}")
 
 
 def _image_io(reader: Any) -> str:
