@@ -7,7 +7,10 @@ from typing import Any, TypeVar
 
 from typer.core import TyperCommand
 
-SEVERAL = ("--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing")
+SEVERAL = (
+    "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-size",
+    "--input-spacing",
+)  # fmt: skip
 # Not one for each axis, but any number.
 MANY = ("--weights", "--labels", "--regions", "--threshold")
 ALONE = ("--antialias",)  # says something without numbers, too
