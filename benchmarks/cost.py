@@ -1,6 +1,6 @@
 """Estimated cost against the clock: a dozen jobs whose time and memory are estimated, then measured.
 
-    python -m benchmarks.cost [--runs N] [--job NAME] [--json FILE]
+    python -m benchmarks.cost [--seconds S] [--job NAME] [--json FILE]
 
 The machine is calibrated first (`gpuresample.calibrate`, not stored). No job is one of the calibration's. "estimate /
 measured" is the estimate of a step over the fastest of its runs; 1 is right, 2 is twice too much.
@@ -72,6 +72,9 @@ JOBS = {
     "lanczos, int16, coarser, .nii": Job(
         (256, 256, 100), CT, "int16", {"spacing": 1.7, "interpolation": "lanczos"}, ".nii"
     ),
+    "linear, float32, coarser, .nii": Job(
+        (320, 320, 180), CT, "float32", {"spacing": 2.1, "interpolation": "linear"}, ".nii"
+    ),
     "gaussian, float32, coarser": Job(
         (256, 256, 100), CT, "float32", {"spacing": 1.9, "interpolation": "gaussian"}
     ),
@@ -95,10 +98,10 @@ JOBS = {
 }  # fmt: skip
 
 
-def fastest(call: Callable[[], Any], runs: int) -> float:
-    """Seconds of the fastest run; the result is freed before the next."""
-    times = []
-    for _ in range(runs):
+def fastest(call: Callable[[], Any], seconds: float) -> float:
+    """Seconds of the fastest run, of three or as many as take so long; the result is freed before the next."""
+    times: list[float] = []
+    while len(times) < 3 or sum(times) < seconds:
         start = time.perf_counter()
         call()
         times.append(time.perf_counter() - start)
@@ -118,7 +121,7 @@ def peak_of(plan: gr.Plan, voxels: Any) -> int:
         gr.set_num_threads(None)
 
 
-def measured(job: Job, machine: Any, runs: int, folder: Path) -> list[dict[str, Any]]:
+def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[str, Any]]:
     """Estimates and times of a job's steps."""
     array = cases.ct_like(job.size[::-1], np.dtype(job.dtype))
     image = cases.image(array, gr.Grid.of_size(job.size, job.spacing))
@@ -134,13 +137,13 @@ def measured(job: Job, machine: Any, runs: int, folder: Path) -> list[dict[str, 
     result = plan.run(image)  # compiles
     rows = [
         {
-            "step": "resample", "estimate": s["resample"], "measured": fastest(lambda: plan.run(volume), runs),
+            "step": "resample", "estimate": s["resample"], "measured": fastest(lambda: plan.run(volume), budget),
             "peak estimate": cost.peak_bytes, "peak": peak_of(plan, volume),
         }
     ]  # fmt: skip
     if job.ending:
-        read = fastest(lambda: files.read(path), max(2, runs // 2))
-        write = fastest(lambda: files.write(result, out, overwrite=True), max(2, runs // 2))
+        read = fastest(lambda: files.read(path), budget)
+        write = fastest(lambda: files.write(result, out, overwrite=True), budget)
         rows += [
             {"step": "read", "estimate": s["read"] + s["decompress"], "measured": read},
             {"step": "write", "estimate": s["compress"] + s["write"], "measured": write},
@@ -159,7 +162,7 @@ def off(row: dict[str, Any]) -> float:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Calibrate, estimate, measure, print."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cost", description=__doc__.splitlines()[0])
-    parser.add_argument("--runs", type=int, default=7, help="runs of every job (default 7)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="for the runs of every step (default 0.5)")
     parser.add_argument("--job", choices=list(JOBS), action="append", help="only this one; may be repeated")
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     given = list(sys.argv[1:] if arguments is None else arguments)
@@ -172,7 +175,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="gpuresample-") as folder:
         for name in options.job or JOBS:
-            found += [{"job": name, **row} for row in measured(JOBS[name], machine, options.runs, Path(folder))]
+            found += [{"job": name, **row} for row in measured(JOBS[name], machine, options.seconds, Path(folder))]
     lines = [
         [
             row["job"], row["step"], report.duration(row["estimate"]), report.duration(row["measured"]),

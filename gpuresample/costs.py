@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 # Tables of up to this many taps take the engine's shorter loops (`cpu_kernels.FEW_TAPS`; that module loads Numba).
 FEW_TAPS = 4
+# Larger blocks of memory are new every time they are asked for, smaller ones are what was freed before (glibc's largest
+# threshold for that). New memory is dear: the system clears it page by page.
+REUSED = 1 << 25
 # Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
 ROW_BYTES = 248
 # Voxels of the two neighbourhoods that `calibration` measures on rotated grids: cubic B-spline and windowed sinc.
@@ -301,8 +304,7 @@ def resampling_seconds(call: Call, rates: Mapping[str, float] | Rates) -> float:
     cost = counted(call)
     # No job is faster than its bytes pass through the memory.
     moved = rates["memory_byte"] * cost.moved_bytes
-    # Scratch is kept from call to call; the output and volumes in between are new memory.
-    fresh = cost.peak_bytes - cost.scratch_bytes * cost.threads
+    fresh = sum(n for n in (cost.output_bytes, _between(call)) if n > REUSED)
     return rates["call"] + max(computed, moved) + rates["new_byte"] * fresh
 
 
@@ -393,7 +395,8 @@ def file_seconds(
     slowest = 0.0 if storage is None else 1.0 / storage
     seconds = dict.fromkeys(STEPS, 0.0)
     if read != "none":
-        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held
+        fresh = rates["new_image_byte"] * input_bytes if input_bytes > REUSED else 0.0
+        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held + fresh
     if write != "none":
         seconds["write"] = rates["file_written"] + max(rates["write_byte"], slowest) * made
     if read == "gzip":

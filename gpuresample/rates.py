@@ -43,6 +43,7 @@ NAMES = {
     "vote_gaussian": "s per voxel, label_gaussian",
     "mode": "s per input voxel of block modes",
     "new_byte": "s per byte of memory that is touched for the first time",
+    "new_image_byte": "the same for images that are read, which SimpleITK clears first",
     "memory_byte": "s per byte read or written by all threads in large copies",
     "call": "s per call",
     "file": "s per file read, whatever its size",
