@@ -15,7 +15,7 @@ import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -135,7 +135,7 @@ def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[s
     s = cost.seconds
     volume = gr.Volume(array, job.spacing)
     result = plan.run(image)  # compiles
-    rows = [
+    rows: list[dict[str, Any]] = [
         {
             "step": "resample", "estimate": s["resample"], "measured": fastest(lambda: plan.run(volume), budget),
             "peak estimate": cost.peak_bytes, "peak": peak_of(plan, volume),
@@ -148,7 +148,7 @@ def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[s
             {"step": "read", "estimate": s["read"] + s["decompress"], "measured": read},
             {"step": "write", "estimate": s["compress"] + s["write"], "measured": write},
         ]
-        whole = {key: sum(row[key] for row in rows) for key in ("estimate", "measured")}
+        whole = {key: sum(float(row[key]) for row in rows) for key in ("estimate", "measured")}
         rows.append({"step": "all", **whole})
     return rows
 

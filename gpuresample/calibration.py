@@ -32,7 +32,7 @@ LEAST_RUNS, MOST_RUNS, BUDGET = 3, 20, 0.25
 
 
 def machine() -> Rates:
-    """This machine's rates: stored ones, or measured now where there are none or they are stale.
+    """Rates of this machine: stored ones, or measured now where there are none or they are stale.
 
     Returns
     -------
@@ -150,8 +150,9 @@ def _amount(plan: Plan) -> dict[str, float]:
 # --- rotated grids, labels -----------------------------------------------------------------------------------------
 
 
-def _turned(dtype: npt.DTypeLike, interpolation: str, size: tuple[int, int, int] = SMALL) -> Plan:
+def _turned(dtype: npt.DTypeLike, interpolation: str) -> Plan:
     """A plan onto a grid turned by 10 degrees about z, of the same size."""
+    size = SMALL
     c, s = np.cos(np.radians(10.0)), np.sin(np.radians(10.0))
     centre = (np.array(size) - 1) / 2
     turn = np.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])

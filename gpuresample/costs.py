@@ -146,9 +146,8 @@ def _arithmetic(work: Work) -> tuple[tuple[float, ...], tuple[str, ...], int]:
         return (0.0, 0.0, 0.0), ("mode",), 0
     if isinstance(work, Gather):
         neighbours = _neighbours(work)
-        taps, order, adds = (0.0, 0.0, 0.0), (), 0
-        if work.prefilter is not None:
-            taps, order, adds = _of_tables(_prefilter(work))  # type: ignore[assignment]
+        nothing: tuple[tuple[float, float, float], tuple[str, ...], int] = (0.0, 0.0, 0.0), (), 0
+        taps, order, adds = nothing if work.prefilter is None else _of_tables(_prefilter(work))
         sums = 0 if work.method == "index" else neighbours * math.prod(work.n_dst)
         return (*taps, float(neighbours)), (*order, "gather"), adds + sums
     if work.copies:

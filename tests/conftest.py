@@ -16,17 +16,17 @@ LAUNCHES, REASON = pytest.StashKey[int](), pytest.StashKey[str]()
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the GPU's tests where there is none, and its slow ones unless GPURESAMPLE_SLOW is set; count them."""
+    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set; count them."""
     config.stash[LAUNCHES] = 0
     for item in items:
+        if item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
+            item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))
         if item.get_closest_marker("gpu") is None:
             continue
         if REASON not in config.stash:
             config.stash[REASON] = why_no_gpu()
         if config.stash[REASON]:
             item.add_marker(pytest.mark.skip(reason=config.stash[REASON]))
-        elif item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
-            item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))
 
 
 def why_no_gpu() -> str:

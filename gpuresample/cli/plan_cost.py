@@ -66,7 +66,8 @@ def _plan_cost(
     storage: Annotated[
         float | None,
         typer.Option(
-            metavar="MB/S", help="What the storage gives and takes; files in memory unless given.",
+            metavar="MB/S",
+            help="What the storage gives and takes; files in memory unless given.",
             rich_help_panel=_MACHINE,
         ),
     ] = None,
@@ -196,7 +197,7 @@ def _keywords(asked: dict[str, Any]) -> dict[str, Any]:
 
 
 def _measured(again: bool) -> rates.Rates:
-    """This machine's rates, measured now where that is due."""
+    """Rates of this machine, measured now where that is due."""
     stored = rates.load()
     why = "asked for" if again else "first use" if stored is None else stored.stale
     if stored is not None and not why:
