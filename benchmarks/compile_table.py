@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import report
+from gpuresample.bench import tables
 from gpuresample.engines.cuda_runtime import Types, assemble
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)
@@ -147,7 +147,7 @@ def main() -> int:
         "spills",
     )
     note = "Shared memory is static; resample_axis_lines takes up to 48 KB more, which the launch decides."
-    report.table(f"Registers per thread, as compiled by {name}", header, rows, note)
+    tables.table(f"Registers per thread, as compiled by {name}", header, rows, note)
     for line in [*(f"not compiled: {m}" for m in missing), *(f"spills: {s}" for s in spilling)]:
         print(line)
     return 1 if missing or spilling else 0

@@ -21,9 +21,10 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report
-from benchmarks.cases import Array
-from benchmarks.peers import ENUMERATORS
+from benchmarks import real
+from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.cases import Array
+from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.conventions import CONVENTIONS, Convention
 
 Spacing = tuple[float, float, float]
@@ -141,7 +142,7 @@ def installed(c: Convention) -> str | None:
 
 def volume(dtype: Any) -> Array:
     """The real volume that all are compared on, or a synthetic one."""
-    folder = cases.data_folder()
+    folder = real.data_folder()
     if folder is not None and (path := folder / "FLAIR.nii.gz").is_file():
         whole = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
         z, y, x = SHAPE
@@ -216,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     note = (
         "In units of the volume's range, float32, over all interpolations that the library offers; int16: by at most 1."
     )
-    report.table("Conventions", header, lines, note)
+    tables.table("Conventions", header, lines, note)
     broken = [r for r in found if not r.ok]
     for r in broken:
         print(f"out of bounds: {r.convention}, {r.interpolation}: {r.error:.2e}, integers off by {r.units}")

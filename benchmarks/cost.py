@@ -23,8 +23,8 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report
 from gpuresample import calibration, files
+from gpuresample.bench import cases, measure, tables
 from gpuresample.engines import cpu_tables
 
 CLOSE = 2.0
@@ -171,22 +171,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(measure.about(info))
     start = time.perf_counter()
     machine = calibration.calibrate(store=False)
-    print(f"calibrated in {report.duration(time.perf_counter() - start)}")
+    print(f"calibrated in {tables.duration(time.perf_counter() - start)}")
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="gpuresample-") as folder:
         for name in options.job or JOBS:
             found += [{"job": name, **row} for row in measured(JOBS[name], machine, options.seconds, Path(folder))]
     lines = [
         [
-            row["job"], row["step"], report.duration(row["estimate"]), report.duration(row["measured"]),
+            row["job"], row["step"], tables.duration(row["estimate"]), tables.duration(row["measured"]),
             f"{row['estimate'] / row['measured']:.2f}",
-            report.megabytes(row["peak estimate"]) if "peak" in row else "",
-            report.megabytes(row["peak"]) if "peak" in row else "",
+            tables.megabytes(row["peak estimate"]) if "peak" in row else "",
+            tables.megabytes(row["peak"]) if "peak" in row else "",
         ]
         for row in found
     ]  # fmt: skip
     header = ("job", "step", "estimate", "measured", "estimate / measured", "peak estimate", "peak measured")
-    report.table("Estimated cost against the clock", header, lines)
+    tables.table("Estimated cost against the clock", header, lines)
     for step in ("resample", "read", "write", "all"):
         ratios = [off(row) for row in found if row["step"] == step]
         if ratios:

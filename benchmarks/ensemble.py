@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import json
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from benchmarks import measure, report
+from gpuresample.bench import measure, tables
+from gpuresample.bench.child import peak_of
 
 Array = npt.NDArray[Any]
 # Averages closer than this are a tie to float32.
@@ -161,7 +163,9 @@ def run_case(name: str, case: Case, runs: int) -> dict[str, Any]:
     times = measure.interleaved(calls, runs, budget=60.0)
     del models, calls
     same = lead <= TIE
-    memory = {key: measure.child("ensemble-memory", name, key, str(case.shape[0])) for key in times}
+    memory = {
+        key: measure.child("--memory-of", name, key, str(case.shape[0]), module="benchmarks.ensemble") for key in times
+    }
     base, lines, rows = times["gpuresample"].median, [], []
     labels = math.prod(case.size)
     for key, t in times.items():
@@ -169,19 +173,34 @@ def run_case(name: str, case: Case, runs: int) -> dict[str, Any]:
         check = "judge" if key == "torch" else "ok" if same else "WRONG"
         rows.append({"who": key, "seconds": t.seconds, "median": t.median, "extra": m["extra"], "check": check})
         lines.append([
-            key, report.duration(t.median), t.spread, str(len(t.seconds)), f"{t.median / base:.3g}",
-            report.megabytes(m["extra"]), check,
+            key, tables.duration(t.median), t.spread, str(len(t.seconds)), f"{t.median / base:.3g}",
+            tables.megabytes(m["extra"]), check,
         ])  # fmt: skip
-    note = f"Inputs {report.megabytes(memory['gpuresample']['input'])}, labels {report.megabytes(labels)}."
+    note = f"Inputs {tables.megabytes(memory['gpuresample']['input'])}, labels {tables.megabytes(labels)}."
     if "torch" in times:
         note += f" Labels differ in {share:.1e} of the voxels, the largest lead there is {lead:.0e}."
     else:
         note += f" torch's way would hold {case.torch_bytes / 1e9:.1f} GB."
-    report.table(case.what, ("", "median", "spread", "runs", "times ours", "peak beyond input", "check"), lines, note)
+    tables.table(case.what, ("", "median", "spread", "runs", "times ours", "peak beyond input", "check"), lines, note)
     return {
         "name": name, "what": case.what, "rows": rows, "differ": share, "lead": lead, "labels": labels,
         "input": memory["gpuresample"]["input"], "torch_bytes": case.torch_bytes,
     }  # fmt: skip
+
+
+def memory_of(name: str, who: str, planes: int) -> dict[str, Any]:
+    """Peak memory of one ensemble (a key of `CASES`, or its half where that has as many planes)."""
+    if who == "torch":
+        __import__("torch")
+    measure.set_threads(measure.affinity())
+    case = CASES[name]
+    case = case if case.shape[0] == planes else small(case)
+    prepare = torch_way if who == "torch" else ours
+    tiny = Case(case.models, case.classes, (4, 5, 6), (8, 10, 12), case.interpolation)
+    prepare(tiny, [scores(tiny, m) for m in range(case.models)])()
+    models = [scores(case, m) for m in range(case.models)]
+    call = prepare(case, models)
+    return {"who": who, "input": sum(m.nbytes for m in models), "extra": peak_of(call)}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -193,8 +212,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", metavar="NAME", action="append", default=[], choices=list(CASES))
     parser.add_argument("--runs", type=int, help="runs of every call (default 5)")
     parser.add_argument("--threads", type=int, default=measure.affinity(), help="threads of every library")
+    parser.add_argument("--memory-of", nargs=3, metavar=("CASE", "WHO", "PLANES"), help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
+    if options.memory_of:  # a process of its own for one peak
+        name, who, planes = options.memory_of
+        print(json.dumps(memory_of(name, who, int(planes))))
+        return 0
     info = measure.machine(options.threads)
     print(measure.about(info))
     if importlib.util.find_spec("torch") is not None:

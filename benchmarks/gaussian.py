@@ -23,8 +23,8 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 import gpuresample as gr
-from benchmarks import cases, measure, report
-from benchmarks.cases import Array
+from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.cases import Array
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # DESIGN.md, section 7.
@@ -144,7 +144,7 @@ def _print(rows: list[dict[str, Any]], down: dict[str, Any], block: dict[str, An
     """The tables, on the terminal."""
     lines = []
     for row in rows:
-        line = [row["kind"], f"{row['sigma']:g}", report.duration(row["median"]), _per_voxel(row["median"], voxels)]
+        line = [row["kind"], f"{row['sigma']:g}", tables.duration(row["median"]), _per_voxel(row["median"], voxels)]
         if row["peer"] is None:
             lines.append([*line, "-", "-", "-", "-", "", ""])
             continue
@@ -154,10 +154,10 @@ def _print(rows: list[dict[str, Any]], down: dict[str, Any], block: dict[str, An
         verdict = "" if target is None else "reached" if ratio >= target else "not reached"
         lines.append([*line, f"{target:g}x" if target else "", verdict])
     header = ("kind", "sigma", "ours", "per voxel", "against", "its per voxel", "ratio", "apart", "target", "verdict")
-    report.table("Gaussian blurs, int16 to float32", header, lines)
+    tables.table("Gaussian blurs, int16 to float32", header, lines)
     for title, ways in (("Blur (sigma 1) and every second voxel", down), ("Blocks of 2x2x2", block)):
-        lines = [[w, report.duration(t["median"]), f"{voxels / t['median'] / 1e6:,.0f}"] for w, t in ways.items()]
-        report.table(title, ("way", "time", "MVoxel/s of input"), lines)
+        lines = [[w, tables.duration(t["median"]), f"{voxels / t['median'] / 1e6:,.0f}"] for w, t in ways.items()]
+        tables.table(title, ("way", "time", "MVoxel/s of input"), lines)
 
 
 def _per_voxel(seconds: float, voxels: int) -> str:

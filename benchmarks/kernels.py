@@ -21,10 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cases, measure, report
-from benchmarks.cases import Array, Geometry
 from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
+from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.cases import Array, Geometry
 from gpuresample.engines import AUTO_VOXELS, cuda_staging
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.packing import accumulator
@@ -237,22 +237,22 @@ def verdict(facts: dict[str, Any], value: float, target: float) -> str:
     return f"{target:g}: {'reached' if value >= target else 'not reached'}"
 
 
-def tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
+def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[str]]]]:
     """Title, header and rows of every table of the report."""
     roofline, whole = [], []
     for job in facts["jobs"]:
         for step in job["passes"]:
             share = step["of_bandwidth"]
             roofline.append([
-                job["name"], step["pass"], step["kernels"], report.megabytes(step["bytes"]),
-                report.duration(step["seconds"]), f"{step['bytes'] / step['seconds'] / 1e9:.1f} GB/s",
+                job["name"], step["pass"], step["kernels"], tables.megabytes(step["bytes"]),
+                tables.duration(step["seconds"]), f"{step['bytes'] / step['seconds'] / 1e9:.1f} GB/s",
                 f"{100 * share:.0f} %", verdict(facts, share, BANDWIDTH),
             ])  # fmt: skip
         w = job["whole"]
         over = w["host_pinned"] / w["copies_pinned"]
         whole.append([
-            job["name"], *[report.duration(w[k]) for k in ("device", "host_pinned", "host_pageable", "copies_pinned")],
-            f"{over:.2f}x", verdict(facts, -over, -COPIES).lstrip("-"), report.duration(w["cpu_engine"]),
+            job["name"], *[tables.duration(w[k]) for k in ("device", "host_pinned", "host_pageable", "copies_pinned")],
+            f"{over:.2f}x", verdict(facts, -over, -COPIES).lstrip("-"), tables.duration(w["cpu_engine"]),
             f"{job['agreement']:.1e}", f"{AGREEMENT:g}: {'kept' if job['agreement'] <= AGREEMENT else 'BROKEN'}",
         ])  # fmt: skip
     copy = f"copy: {facts['copy_bandwidth'] / 1e9:.1f} GB/s read and written"
@@ -269,12 +269,12 @@ def tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[list[st
     rows = []
     for name, seconds in facts["peers"].items():
         ratio = seconds / ours[wanted[name][0]]
-        rows.append([name, report.duration(seconds), f"{ratio:.1f}x", verdict(facts, ratio, wanted[name][1])])
+        rows.append([name, tables.duration(seconds), f"{ratio:.1f}x", verdict(facts, ratio, wanted[name][1])])
     if rows:
         yield "Against the peers, device to device", ["peer", "time", "we are faster by", "target"], rows
     rows = []
     for r in facts["auto"]:
-        times = [report.duration(r["device"]), report.duration(r["cpu"])]
+        times = [tables.duration(r["device"]), tables.duration(r["cpu"])]
         rows.append([f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
     title = f'Host to host, linear: where device="auto" should begin (AUTO_VOXELS is {facts["auto_voxels_now"]:,})'
     yield title, ["voxels in and out", "device", "CPU engine", "device is faster by"], rows
@@ -287,7 +287,7 @@ def markdown(facts: dict[str, Any]) -> str:
         f"# Kernels on {facts['device']}, {facts['date']}", "",
         f"{facts['source']} to {facts['target']} voxels (x, y, z); {facts['runs']} runs. {software}".rstrip(),
     ]  # fmt: skip
-    for title, header, rows in tables(facts):
+    for title, header, rows in all_tables(facts):
         lines += ["", f"## {title}", "", f"| {' | '.join(header)} |", f"|{'---|' * len(header)}"]
         lines += [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join(lines) + "\n"
@@ -314,8 +314,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     factor = options.factor or (2 if options.quick else 1)
     facts = measured(device, factor, options.runs or (7 if options.quick else 21))
-    for title, header, rows in tables(facts):
-        report.table(title, header, rows)
+    for title, header, rows in all_tables(facts):
+        tables.table(title, header, rows)
     out = options.out or measure.ROOT / "benchmarks" / "results" / folder_name(device.name, facts["date"])
     out.mkdir(parents=True, exist_ok=True)
     (out / "kernels.json").write_text(json.dumps(facts, indent=1) + "\n")

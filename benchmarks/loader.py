@@ -21,8 +21,8 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report
 from gpuresample import engines
+from gpuresample.bench import cases, measure, tables
 
 OLD, NEW = (1.0, 0.78125, 0.78125), (2.0, 1.0, 1.0)  # z, y, x
 
@@ -127,7 +127,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
     size = "x".join(map(str, shape))
     note = f"{count} volumes of {size} int16 in each pass, {options.workers} workers ({options.method})."
-    report.table("Data loader", ("way", "volumes/s", "times SimpleITK"), lines, note)
+    tables.table("Data loader", ("way", "volumes/s", "times SimpleITK"), lines, note)
     for name, way in ways.items():
         if isinstance(way, str):
             print(f"{name}: {way}")

@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cases, measure, report
 from gpuresample import Grid, work
+from gpuresample.bench import cases, measure, tables
 from gpuresample.engines import cpu
 from gpuresample.engines.contract import Separable, Store
 
@@ -109,12 +109,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             mark = "" if o != job.order else "picked: " + ("ok" if picked else f"{best_of[o] / best - 1:.0%} off")
             words = " ".join("zyx"[axis] for axis in o)
             lines.append(
-                [words, report.duration(best_of[o]), f"{best_of[o] / best:.2f}", f"{cost[o] / cheapest:.2f}", mark]
+                [words, tables.duration(best_of[o]), f"{best_of[o] / best:.2f}", f"{cost[o] / cheapest:.2f}", mark]
             )
             rows.append({"geometry": name, "order": o, "seconds": times[str(o)].seconds, "cost": cost[o]})
             design.append(terms(job, o))
             seconds.append(best_of[o])
-        report.table(name, ("order", "fastest run", "measured / best", "cost / cheapest", "rule"), lines)
+        tables.table(name, ("order", "fastest run", "measured / best", "cost / cheapest", "rule"), lines)
 
     print(f"the rule picked within {CLOSE - 1:.0%} of the best in {good} of {len(names)} geometries")
     if names == list(JOBS):  # a few orders do not tell three constants apart

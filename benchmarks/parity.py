@@ -21,24 +21,24 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks import cases, measure, report, smoothing_parity
-from benchmarks.cases import Array, Geometry
-from benchmarks.contract import DOUBLE, DOUBLE_GAUSSIAN, MOST_DIFFERING, SINGLE, Row
-from benchmarks.peers import ENUMERATORS
+from benchmarks import real, smoothing_parity
+from gpuresample.bench import cases, measure, reference, tables
+from gpuresample.bench.cases import Array, Geometry
+from gpuresample.bench.contract import (
+    EXACT,
+    LABEL_MODES,
+    MOST_DIFFERING,
+    Row,
+    bound_of,
+    difference,
+    floats,
+    span_of,
+)
+from gpuresample.bench.peers import ENUMERATORS
 
-LABEL_MODES = ("label_gaussian", "label_linear")
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 # SimpleITK spends about 10 microseconds on a voxel of a windowed sinc; a corner of the target will do.
 SINC_SIZE = 24
-
-
-def _reference(source: sitk.Image, geometry: Geometry, interpolation: str, default: float, kind: int) -> Array:
-    t = geometry.target
-    transform = geometry.transform or sitk.Transform()
-    out = sitk.Resample(
-        source, t.size, transform, ENUMERATORS[interpolation], t.origin, t.spacing, t.direction, default, kind
-    )
-    return sitk.GetArrayFromImage(out)
 
 
 def compare(name: str, array: Array, geometry: Geometry, interpolation: str) -> Row:
@@ -49,26 +49,21 @@ def compare(name: str, array: Array, geometry: Geometry, interpolation: str) -> 
         "like": geometry.target, "transform": geometry.transform, "interpolation": interpolation,
         "default_value": default, "rounding": "truncate",
     }  # fmt: skip
-    same = source.GetPixelID()
-    if interpolation == "nearest" or interpolation in LABEL_MODES:
-        ours = gr.resample(mine, **options).array
-        theirs = _reference(source, geometry, interpolation, default, same)
-        differ = float((ours != theirs).mean())
-        return Row(interpolation, name, geometry.name, float(differ > 0), 0.0, 0, differ, differ == 0)
-
-    wide = array.dtype.itemsize == 8 or (array.dtype.kind in "iu" and array.dtype.itemsize > 2)
-    bound = SINGLE if not wide else DOUBLE_GAUSSIAN if interpolation == "gaussian" else DOUBLE
-    ours = gr.resample(mine, dtype=np.float64 if wide else np.float32, **options).array
-    theirs = _reference(source, geometry, interpolation, default, sitk.sitkFloat64)
-    span = float(array.max()) - float(array.min())
-    error = float(np.abs(ours - theirs).max()) / span
-    step, differ = 0, 0.0
-    if array.dtype.kind in "iu":
-        ours = gr.resample(mine, **options).array.astype(np.int64)
-        gap = np.abs(ours - _reference(source, geometry, interpolation, default, same).astype(np.int64))
-        step, differ = int(gap.max()), float((gap > 0).mean())
+    integers = array.dtype.kind in "iu" or interpolation in EXACT
+    step, differ = 0.0, 0.0
+    if integers:
+        theirs = sitk.GetArrayFromImage(reference.resampled(source, geometry, interpolation, default))
+        found = difference(gr.resample(mine, **options).array, theirs)
+        step, differ = found.largest, found.share
+    bound = bound_of(interpolation, array.dtype)
+    if interpolation in EXACT:
+        return Row(interpolation, name, geometry.name, float(differ > 0), bound, 0, differ, differ == 0)
+    ours = gr.resample(mine, dtype=floats(array.dtype), **options).array
+    theirs = sitk.GetArrayFromImage(reference.resampled(source, geometry, interpolation, default, sitk.sitkFloat64))
+    low, high = span_of(array)
+    error = difference(ours, theirs).largest / (high - low)
     ok = error <= bound and step <= 1 and differ <= MOST_DIFFERING
-    return Row(interpolation, name, geometry.name, error, bound, step, differ, ok)
+    return Row(interpolation, name, geometry.name, error, bound, int(step), differ, ok)
 
 
 def copies_survive(geometry: Geometry) -> Row:
@@ -107,7 +102,7 @@ def rows(quick: bool) -> Iterator[Row]:
     for geometry in geometries:
         yield copies_survive(geometry)
     makers = [cases.coarser, cases.finer, cases.permuted, cases.turned_target]
-    for name, array, grid in cases.real_crops():
+    for name, array, grid in real.real_crops():
         for interpolation in LABEL_MODES if name.startswith("labels") else ("nearest", "linear", "bspline"):
             for make in makers[:1] if quick else makers:
                 yield compare(name + ", real", array, make(grid), interpolation)
@@ -151,8 +146,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         f"{len(broken)} out of bounds. Each line is the worst of its geometries.\n"
         f"Integer voxels: truncated as SimpleITK does; off by at most 1, in at most {100 * MOST_DIFFERING} % of voxels."
     )
-    report.table("Parity with SimpleITK", header, lines, note)
-    if cases.data_folder() is None:
+    tables.table("Parity with SimpleITK", header, lines, note)
+    if real.data_folder() is None:
         print("No real volumes were compared: set GPURESAMPLE_DATA to a folder that has them.")
     for r in broken:
         print(

@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import smoothing_parity
-from benchmarks.measure import ROOT
-from benchmarks.report import duration, megabytes
+from gpuresample.bench.measure import ROOT
+from gpuresample.bench.tables import duration, megabytes
 
 FAMILIES = {
     "nearest": ("nearest",),

@@ -18,9 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cases, measure, report
-from benchmarks.cases import Array, Geometry, Job
-from benchmarks.peers import PEERS, as_array
+from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.cases import Array, Geometry, Job
+from gpuresample.bench.peers import PEERS, as_array
 
 # Seconds after which a slow call sits out the remaining rounds.
 BUDGET = 12.0
@@ -124,7 +124,7 @@ def run_group(group: Group, reference: Geometry, volumes: dict[str, Array], runs
         lines.append(
             [
                 label,
-                report.duration(t.median),
+                tables.duration(t.median),
                 t.spread,
                 str(len(t.seconds)),
                 f"{t.median / base:.3g}",
@@ -135,7 +135,7 @@ def run_group(group: Group, reference: Geometry, volumes: dict[str, Array], runs
         rows.append(
             {"peer": key, "label": label, "seconds": t.seconds, "median": t.median, "error": error, "check": check}
         )
-    report.table(group.what, ("", "median", "spread", "runs", "times ours", "difference / range", "check"), lines)
+    tables.table(group.what, ("", "median", "spread", "runs", "times ours", "difference / range", "check"), lines)
     targets = [
         {"ours": ours, "peer": peer, "ratio": times[peer].median / times[ours].median, "target": target}
         for ours, peer, target in group.targets
@@ -162,15 +162,15 @@ def start_up() -> dict[str, Any]:
         "warm": middle,
     }
     lines = [
-        ["import gpuresample", report.duration(found["import"])],
-        ["first call after install, aligned grid (compiles)", report.duration(cold["aligned first"])],
-        ["first call after install, oblique grid (compiles)", report.duration(cold["oblique first"])],
-        ["first call in a new process, aligned grid", report.duration(middle["aligned first"])],
-        ["first call in a new process, oblique grid", report.duration(middle["oblique first"])],
-        ["second call, aligned grid", report.duration(middle["aligned second"])],
-        ["second call, oblique grid", report.duration(middle["oblique second"])],
+        ["import gpuresample", tables.duration(found["import"])],
+        ["first call after install, aligned grid (compiles)", tables.duration(cold["aligned first"])],
+        ["first call after install, oblique grid (compiles)", tables.duration(cold["oblique first"])],
+        ["first call in a new process, aligned grid", tables.duration(middle["aligned first"])],
+        ["first call in a new process, oblique grid", tables.duration(middle["oblique first"])],
+        ["second call, aligned grid", tables.duration(middle["aligned second"])],
+        ["second call, oblique grid", tables.duration(middle["oblique second"])],
     ]
-    report.table("start-up (40x64x64 int16, cubic B-spline; new processes)", ("", "time"), lines)
+    tables.table("start-up (40x64x64 int16, cubic B-spline; new processes)", ("", "time"), lines)
     return found
 
 
@@ -192,10 +192,10 @@ def peak_memory(factor: int) -> list[dict[str, Any]]:
         ours = peer != "simpleitk"
         verdict = "" if not ours else "reached" if ratio <= MEMORY_TARGET else "not reached"
         lines.append(
-            [f"{PEERS[peer].label}, {interpolation}", report.megabytes(m["input"]), report.megabytes(m["output"]),
-             report.megabytes(m["extra"]), f"{ratio:.2f}", verdict]
+            [f"{PEERS[peer].label}, {interpolation}", tables.megabytes(m["input"]), tables.megabytes(m["output"]),
+             tables.megabytes(m["extra"]), f"{ratio:.2f}", verdict]
         )  # fmt: skip
-    report.table(
+    tables.table(
         "peak memory",
         ("", "input", "output", "peak beyond input", "(input + peak) / (input + output)", "verdict"),
         lines,
@@ -250,7 +250,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for t in targets
         ]  # fmt: skip
         note = "Targets are set for the whole job on 2 cores." + (" This was the quick one." if options.quick else "")
-        report.table("against the targets", ("job", "ours", "against", "ratio", "target", "verdict"), lines, note)
+        tables.table("against the targets", ("job", "ours", "against", "ratio", "target", "verdict"), lines, note)
     content = {
         "machine": info, "quick": options.quick, "groups": results, "start": start, "memory": memory,
     }  # fmt: skip

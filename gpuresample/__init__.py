@@ -29,6 +29,7 @@ _HOMES = {
     "ensemble": "ensembling",
     "doctor": "checkup",
     "calibrate": "calibration",
+    "verify": "verification",
     "Volume": "containers",
     "Grid": "grid",
     "set_num_threads": "engines.pool",
@@ -56,6 +57,7 @@ __all__ = [
     "set_num_threads",
     "shrink",
     "upsample",
+    "verify",
 ]
 
 if TYPE_CHECKING:
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
     from gpuresample.shrinking import shrink as shrink
     from gpuresample.shrinking import upsample as upsample
     from gpuresample.smoothing import gaussian as gaussian
+    from gpuresample.verification import verify as verify
 
 
 def __getattr__(name: str) -> Any:

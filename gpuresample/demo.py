@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.bench import contract
 from gpuresample.files import replacing
 from gpuresample.resampling import resample
 
@@ -104,20 +105,20 @@ def compare(image: SimpleITK.Image, spacing: float | Sequence[float], runs: int 
     start = time.perf_counter()
     reference = _sitk_resample(image, result)
     sitk_seconds = time.perf_counter() - start
-    worst, different = _difference(sitk.GetArrayViewFromImage(result), sitk.GetArrayViewFromImage(reference))
-    wide = voxels.dtype.itemsize > (4 if voxels.dtype.kind == "f" else 2)
+    found = contract.difference(sitk.GetArrayViewFromImage(result), sitk.GetArrayViewFromImage(reference))
     integer = voxels.dtype.kind in "iu"
+    allowed = contract.bound_of("bspline", voxels.dtype) * contract.unit_of(low, high)
     return Comparison(
         dtype=voxels.dtype.name,
         first_seconds=seconds[0],
         seconds=statistics.median(seconds[1:]),
         sitk_seconds=sitk_seconds,
         value_range=high - low,
-        max_difference=worst,
-        share_different=different,
-        share_apart=different,
-        allowed_difference=1.0 if integer else (1e-9 if wide else 2e-6) * (high - low),
-        allowed_share=0.005 if integer else 1.0,
+        max_difference=found.largest,
+        share_different=found.share,
+        share_apart=found.share,
+        allowed_difference=1.0 if integer else allowed,
+        allowed_share=contract.MOST_DIFFERING if integer else 1.0,
         result=result,
         reference=reference,
     )
@@ -126,8 +127,7 @@ def compare(image: SimpleITK.Image, spacing: float | Sequence[float], runs: int 
 def judged(integer: Comparison, real: Comparison) -> Comparison:
     """An integer comparison without the voxels on which truncation is a toss-up.
 
-    Where a sample falls on a voxel, or in an even region, the spline's value is a whole number but for its last
-    bits. They decide between two integers when SimpleITK truncates, and they are noise in both results.
+    See `bench.contract.differing_apart`.
 
     Parameters
     ----------
@@ -142,10 +142,8 @@ def judged(integer: Comparison, real: Comparison) -> Comparison:
     import SimpleITK as sitk
 
     images = (integer.result, integer.reference, real.reference)
-    count = 0
-    for ours, theirs, value in zip(*map(sitk.GetArrayViewFromImage, images), strict=True):
-        count += int(np.count_nonzero((ours != theirs) & (np.abs(value - np.rint(value)) > real.allowed_difference)))
-    return replace(integer, share_apart=count / sitk.GetArrayViewFromImage(integer.result).size)
+    ours, theirs, values = map(sitk.GetArrayViewFromImage, images)
+    return replace(integer, share_apart=contract.differing_apart(ours, theirs, values, real.allowed_difference))
 
 
 def _sitk_resample(image: SimpleITK.Image, like: SimpleITK.Image) -> SimpleITK.Image:
@@ -156,15 +154,6 @@ def _sitk_resample(image: SimpleITK.Image, like: SimpleITK.Image) -> SimpleITK.I
     resampler.SetReferenceImage(like)
     resampler.SetInterpolator(sitk.sitkBSpline)
     return resampler.Execute(image)
-
-
-def _difference(a: npt.NDArray[Any], b: npt.NDArray[Any]) -> tuple[float, float]:
-    """Largest difference and share of voxels that differ, a slice at a time to spare memory."""
-    worst, count = 0.0, 0
-    for p, q in zip(a, b, strict=True):
-        d = np.abs(p.astype(np.float64) - q)
-        worst, count = max(worst, float(d.max())), count + int(np.count_nonzero(d))
-    return worst, count / a.size
 
 
 def draw(

@@ -1,10 +1,10 @@
-"""The command line: `gpuresample resample`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `demo`.
+"""The command line: `resample`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `doctor`, `demo`, `verify`.
 
 Exit codes, of all commands:
 
 - 0: done.
 - 1: failed: a file that is missing, unreadable, damaged or in the way, no usable device, no memory, or a result
-  outside the numeric contract (`demo`).
+  outside the numeric contract (`demo`, `verify`).
 - 2: bad arguments: the command as it was typed cannot work. Nothing was read beyond headers, nothing computed.
 - 130: interrupted by Ctrl-C.
 
@@ -19,7 +19,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-_EXTRA = ("typer", "click", "rich", "matplotlib")
+_EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
 
 

@@ -17,6 +17,7 @@ from gpuresample.cli.options import SeveralNumbers
 from gpuresample.cli.plan_cost import plan_cost
 from gpuresample.cli.pyramid import pyramid
 from gpuresample.cli.resample import resample
+from gpuresample.cli.verify import verify
 
 app = typer.Typer(
     name="gpuresample",
@@ -35,6 +36,7 @@ app.command("plan-cost", cls=SeveralNumbers)(plan_cost)
 app.command()(info)
 app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)
+app.command(cls=SeveralNumbers)(verify)
 
 
 def _show_version(wanted: bool) -> None:

@@ -184,8 +184,8 @@ def _keywords(asked: dict[str, Any]) -> dict[str, Any]:
     return {
         "spacing": options.one_or_all("--spacing", asked["spacing"]),
         "size": options.numbers("--size", asked["size"], int),
-        "like": None if like is None else resampling._grid(like),
-        "transform": None if transform is None else resampling._transform(transform),
+        "like": None if like is None else resampling.grid_of_file(like),
+        "transform": None if transform is None else resampling.read_transform(transform),
         "antialias": resampling._antialias(asked["antialias"]),
         "default_value": options.number("--default-value", asked["default_value"]),
         **{name: asked[name] for name in ("interpolation", "anchor", "boundary", "rounding", "convention", "dtype")},

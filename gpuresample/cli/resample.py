@@ -109,8 +109,8 @@ def resample(
     }
     with console.Phases() as phases:
         with phases.phase("read", f"reading {source.name}"), console.native_stderr_hidden():
-            keywords["like"] = None if like is None else _grid(like)
-            keywords["transform"] = None if transform is None else _transform(transform)
+            keywords["like"] = None if like is None else grid_of_file(like)
+            keywords["transform"] = None if transform is None else read_transform(transform)
             # A folder has no header of its own. Of a file, arguments are refused before its voxels are read.
             image = files.read(source, series) if source.is_dir() else None
             header = files.header(source) if image is None else files.Header.of(image)
@@ -137,7 +137,7 @@ def _antialias(text: str | None) -> bool | float | list[float]:
     return sigma
 
 
-def _grid(path: Path) -> gr.Grid:
+def grid_of_file(path: Path) -> gr.Grid:
     """The grid of a volume; of a series, its files are read to know it."""
     header = files.Header.of(files.read(path)) if path.is_dir() else files.header(path)
     d = min(header.dimension, 3)
@@ -145,7 +145,8 @@ def _grid(path: Path) -> gr.Grid:
     return gr.Grid(header.size[:d], header.spacing[:d], header.origin[:d], tuple(direction.ravel().tolist()))
 
 
-def _transform(path: Path) -> Any:
+def read_transform(path: Path) -> Any:
+    """The transform in a file, as the class that it is of."""
     import SimpleITK as sitk
 
     if not path.is_file():

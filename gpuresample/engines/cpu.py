@@ -14,6 +14,7 @@ from gpuresample.engines.contract import Combiner, Gather, Majority, Separable, 
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_majority import run_majority
+from gpuresample.engines.cpu_means import run_means
 from gpuresample.engines.cpu_shortcut import run_shortcut
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
 from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
@@ -29,6 +30,8 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
+    if store.divisor != 1 and isinstance(work, Separable) and run_means(work, src, dst, store):
+        return
     converted(_run, np.empty, convert, work, src, dst, store)
 
 

@@ -34,7 +34,11 @@ TINY = np.float32(1e-37)
 
 @njit(inline="always")
 def exponential(x):
-    """exp(x) of a float32 x <= 0, to 2e-7 of its value, without branches; 0 below -87, NaN for NaN."""
+    """exp(x) of a float32 x <= 0, to 2e-7 of its value, without branches; 0 below -87, NaN for NaN.
+
+    The comparison chooses a factor, not the product: what is added to the product is fused with it in every form of a
+    loop, or in none.
+    """
     t = LEAST if x < LEAST else x
     shifted = t * LOG2E + SHIFT
     whole = shifted - SHIFT
@@ -43,7 +47,7 @@ def exponential(x):
     # 2**whole, put together from its bits.
     bits = np.int32((np.float32(shifted).view(np.int32) << np.int32(23)) + np.int32(0x3F800000))
     power = np.int32(bits).view(np.float32)
-    return ZERO if x < LEAST else p * power
+    return p * (ZERO if x < LEAST else power)
 
 
 @njit(inline="always")
@@ -174,7 +178,9 @@ def largest_row(scores, so, step, n, classes, best, label):
         s0, c = s0 + step, c + 1
 
 
-@njit(**OPTIONS)
+# Not contracted: the product stands behind a comparison, where the compiler fuses it into the sum in some forms of the
+# loop and not in others (vectors and what is left over of them), and the bits would depend on where a row is cut.
+@njit(**{**OPTIONS, "fastmath": False})
 def entropy_row(total, so, step, n, classes, binary, out):
     """-sum p ln p of every voxel; with each class against its absence if `binary`."""
     for j in range(uint64(n)):

@@ -20,7 +20,7 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks.cases import Array, Job, image, volume
+from gpuresample.bench.cases import Array, Job, image, volume
 
 Call = Callable[[], Any]
 

@@ -16,7 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @dataclass
@@ -82,10 +82,12 @@ def set_threads(n: int) -> None:
             sys.modules[name].set_num_threads(n)
 
 
-def child(*arguments: str, environment: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Run `python -m benchmarks.child` in a new process and return what it reports."""
+def child(
+    *arguments: str, module: str = "gpuresample.bench.child", environment: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    """Run a module in a new process and return what it reports: the JSON of its last line."""
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.child", *arguments],
+        [sys.executable, "-m", module, *arguments],
         cwd=ROOT,
         env={**os.environ, **(environment or {})},
         capture_output=True,
@@ -93,7 +95,7 @@ def child(*arguments: str, environment: Mapping[str, str] | None = None) -> dict
         check=False,
     )
     if done.returncode:
-        raise RuntimeError(f"benchmarks.child {' '.join(arguments)} failed:\n{done.stderr}")
+        raise RuntimeError(f"{module} {' '.join(arguments)} failed:\n{done.stderr}")
     report: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return report
 

@@ -1,9 +1,8 @@
 """What can only be measured in a process of its own: start-up and peak memory. Prints one line of JSON.
 
-python -m benchmarks.child import
-python -m benchmarks.child first-call
-python -m benchmarks.child memory PEER INTERPOLATION FACTOR
-python -m benchmarks.child ensemble-memory CASE WHO PLANES
+python -m gpuresample.bench.child import
+python -m gpuresample.bench.child first-call
+python -m gpuresample.bench.child memory PEER INTERPOLATION FACTOR
 """
 
 from __future__ import annotations
@@ -61,8 +60,8 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     """Peak memory of one call on the reference job, on top of what the process and the input hold already."""
     import numpy as np
 
-    from benchmarks import cases, measure
-    from benchmarks.peers import PEERS
+    from gpuresample.bench import cases, measure
+    from gpuresample.bench.peers import PEERS
 
     measure.set_threads(measure.affinity())
     geometry = cases.REFERENCE if factor == 1 else cases.small(cases.REFERENCE, factor)
@@ -77,23 +76,6 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     peak = peak_of(call)
     n_output = int(np.prod(geometry.target.size)) * np.dtype(kind).itemsize
     return {"peer": peer, "input": n_input, "output": n_output, "extra": peak}
-
-
-def ensemble_memory(name: str, who: str, planes: int) -> dict[str, Any]:
-    """Peak memory of one ensemble (a key of `ensemble.CASES`, or its half where that has as many planes)."""
-    from benchmarks import ensemble, measure
-
-    if who == "torch":
-        __import__("torch")
-    measure.set_threads(measure.affinity())
-    case = ensemble.CASES[name]
-    case = case if case.shape[0] == planes else ensemble.small(case)
-    prepare = ensemble.torch_way if who == "torch" else ensemble.ours
-    tiny = ensemble.Case(case.models, case.classes, (4, 5, 6), (8, 10, 12), case.interpolation)
-    prepare(tiny, [ensemble.scores(tiny, m) for m in range(case.models)])()
-    models = [ensemble.scores(case, m) for m in range(case.models)]
-    call = prepare(case, models)
-    return {"who": who, "input": sum(m.nbytes for m in models), "extra": peak_of(call)}
 
 
 def peak_of(call: Callable[[], Any]) -> int:
@@ -114,8 +96,6 @@ def main(arguments: list[str]) -> None:
     what, *rest = arguments
     if what == "memory":
         report = memory(rest[0], rest[1], int(rest[2]))
-    elif what == "ensemble-memory":
-        report = ensemble_memory(rest[0], rest[1], int(rest[2]))
     else:
         report = {"import": import_time, "first-call": first_call}[what]()
     print(json.dumps(report))
