@@ -15,19 +15,16 @@ import numpy as np
 
 from gpuresample import work as works
 from gpuresample.engines import pool
-from gpuresample.engines.contract import Branch, Gather, Majority, Separable, Store, Work
+from gpuresample.engines.contract import Gather, Majority, Separable, Store, Work
 from gpuresample.engines.packing import accumulator
 
 if TYPE_CHECKING:
+    from gpuresample.engines.cpu_footprint import Footprint
     from gpuresample.rates import Rates
 
-# Tables of up to this many taps take the engine's shorter loops (`cpu_kernels.FEW_TAPS`; that module loads Numba).
-FEW_TAPS = 4
 # Larger blocks of memory are new every time they are asked for, smaller ones are what was freed before (glibc's largest
 # threshold for that). New memory is dear: the system clears it page by page.
 REUSED = 1 << 25
-# Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
-ROW_BYTES = 248
 # Voxels of the two neighbourhoods that `calibration` measures on rotated grids: cubic B-spline and windowed sinc.
 CUBIC, SINC = 4**3, 10**3
 STEPS = ("read", "decompress", "resample", "compress", "write")
@@ -93,12 +90,26 @@ class Call:
 
     work: Work
     store: Store
+    src_shape: tuple[int, ...]  # (channels, z, y, x)
     source: np.dtype[Any]
+    dst_shape: tuple[int, ...]
     target: np.dtype[Any]
-    n_src: int
-    n_dst: int
-    channels: int
     finishes: bool  # clipped or rounded half away from zero after the engine
+
+    @property
+    def channels(self) -> int:
+        """Volumes that one call resamples."""
+        return math.prod(self.src_shape[:-3])
+
+    @property
+    def n_src(self) -> int:
+        """Voxels of all that go in."""
+        return math.prod(self.src_shape)
+
+    @property
+    def n_dst(self) -> int:
+        """Voxels of all that come out."""
+        return math.prod(self.dst_shape)
 
 
 # --- counts --------------------------------------------------------------------------------------------------------
@@ -120,22 +131,21 @@ def of(
 def counted(call: Call, volumes: int = 1) -> Cost:
     """All of a job's cost but its time."""
     work = call.work
-    source, target = call.n_src * call.channels, call.n_dst * call.channels
     read = _needed(work) * call.channels * call.source.itemsize
-    scratch, threads = _scratch(call)
+    held = _footprint(call)
     taps, order, adds = _arithmetic(work)
-    output = target * call.target.itemsize
+    output = call.n_dst * call.target.itemsize
     return Cost(
         volumes=volumes,
         taps=taps,
         order=order,
         multiply_adds=adds * call.channels * volumes,
-        input_bytes=source * call.source.itemsize * volumes,
+        input_bytes=call.n_src * call.source.itemsize * volumes,
         output_bytes=output * volumes,
         moved_bytes=(read + output) * volumes,
-        scratch_bytes=scratch,
-        threads=threads,
-        peak_bytes=output + scratch * threads + _between(call),
+        scratch_bytes=held.tile,
+        threads=held.threads,
+        peak_bytes=output + held.total,
         seconds=None,
     )
 
@@ -147,14 +157,14 @@ def _arithmetic(work: Work) -> tuple[tuple[float, ...], tuple[str, ...], int]:
     if isinstance(work, Gather):
         neighbours = _neighbours(work)
         nothing: tuple[tuple[float, float, float], tuple[str, ...], int] = (0.0, 0.0, 0.0), (), 0
-        taps, order, adds = nothing if work.prefilter is None else _of_tables(_prefilter(work))
+        taps, order, adds = nothing if work.prefilter is None else _of_tables(_passes_before(work))
         sums = 0 if work.method == "index" else neighbours * math.prod(work.n_dst)
         return (*taps, float(neighbours)), (*order, "gather"), adds + sums
     if work.copies:
         return (0.0, 0.0, 0.0), ("copy",), 0
     taps, order, adds = _of_tables(work)
     if work.shortcut:
-        adds = sum(_of_tables(step)[2] for step in _steps(work.shortcut))
+        adds = sum(_of_tables(step)[2] for step in _run(work))
     return taps, order, adds
 
 
@@ -189,109 +199,34 @@ def _neighbours(work: Gather) -> int:
     return 1 if work.method == "index" else int(width**3)
 
 
-def _prefilter(work: Gather) -> Separable:
+def _passes_before(work: Gather) -> Separable:
+    """The prefilter of a rotated grid."""
     from gpuresample.engines.cpu_gather import prefilter_work
 
     assert work.prefilter is not None
     return prefilter_work(work.prefilter, work.precision)
 
 
-def _steps(branches: tuple[Branch, ...]) -> Iterator[Separable]:
-    """Every work that a shortcut runs."""
-    for branch in branches:
-        yield branch.first
-        for chain in branch.middle:
-            yield from chain
-        yield branch.last
+def _run(work: Separable) -> list[Separable]:
+    """What the engine runs: the work, or its shortcut's."""
+    from gpuresample.engines.cpu_footprint import steps
+
+    return list(steps(work.shortcut)) if work.shortcut else [work]
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-def _scratch(call: Call) -> tuple[int, int]:
-    """Bytes of a thread's scratch, and the threads that have one."""
-    from gpuresample.engines import cpu_tables
+def _footprint(call: Call) -> Footprint:
+    """What the engine takes, and what is finished after it."""
+    from gpuresample.engines import cpu_footprint
 
-    work = call.work
-    threads = pool.get_num_threads()
-    if isinstance(work, Gather):
-        run = [_prefilter(work)] if work.prefilter is not None else []
-        n_volumes = 1
-    elif isinstance(work, Separable):
-        run = list(_steps(work.shortcut)) if work.shortcut else [work]
-        n_volumes = 1 if work.shortcut else call.channels
-        if not all(t.n_dst for t in work.tables) or (work.copies and (call.store.exact or call.source == call.target)):
-            run = []
-    else:
-        run, n_volumes = [], 1
-    cuts = [(cpu_tables.tiling(step, n_volumes), accumulator(step.precision).itemsize) for step in run]
-    size = max((cut.elements * item for cut, item in cuts), default=0)
-    busy = max((min(threads, n_volumes * math.prod(cut.blocks)) for cut, _ in cuts), default=threads)
-    return size, busy
-
-
-def _between(call: Call) -> int:
-    """Bytes of whole volumes between input and output."""
-    work, source, target = call.work, call.n_src * call.channels, call.n_dst * call.channels
-    held = 0
-    if call.store.exact and call.source != call.target:
-        held += source * call.target.itemsize + _converting(call.source, call.target) * source
-    if call.store.divisor != 1:
-        held += (8 + 8 + _converting(np.dtype(np.float64), call.target)) * target
-    if call.finishes:
-        sums = accumulator(_precision(work))
-        held += (sums.itemsize + _converting(sums, call.target)) * call.n_dst
-    copied = isinstance(work, Separable) and work.copies and call.store.exact
-    if np.float16 in (call.source, call.target) and not copied:
-        held += source * 4 if call.source == np.float16 else 0
-        held += target * 4 if call.target == np.float16 else 0
-    if isinstance(work, Gather):
-        held += _coordinates(work)
-        if work.prefilter is not None:
-            held += math.prod(t.n_dst for t in work.prefilter) * accumulator(work.precision).itemsize
-    if isinstance(work, Separable) and work.shortcut:
-        held += _coarse(work.shortcut) * accumulator(work.precision).itemsize
-    return held
-
-
-def _coordinates(work: Gather) -> int:
-    """Bytes of the ends of rows that are computed at once, and of what NumPy holds meanwhile."""
-    from gpuresample.engines.cpu_gather import ROWS_AT_ONCE
-
-    n_z, n_y, _ = work.n_dst
-    return min(n_z * n_y, ROWS_AT_ONCE) * ROW_BYTES if work.lines else 0
-
-
-def _converting(source: np.dtype[Any], target: np.dtype[Any]) -> int:
-    """Bytes per voxel that a conversion by NumPy holds meanwhile, see `engines.cpu.convert`."""
-    if target.kind not in "iu":
-        return 0
-    return source.itemsize if source.kind in "iu" else 2 * source.itemsize + 4
-
-
-def _precision(work: Work) -> str:
-    return "single" if isinstance(work, Majority) else work.precision
-
-
-def _coarse(branches: tuple[Branch, ...]) -> int:
-    """Elements of the coarse grids that are held at once, at most: see `engines.cpu_shortcut`."""
-    kept = most = 0
-    for branch in branches:
-        start = _made(branch.first)
-        total = 0
-        for chain in branch.middle:
-            before = start
-            for step in chain:
-                most = max(most, kept + total + start + before + _made(step))
-                before = _made(step)
-            total = before
-            most = max(most, kept + start + 2 * total)
-        kept += total
-    return max(most, kept)
-
-
-def _made(work: Separable) -> int:
-    return math.prod(t.n_dst for t in work.tables)
+    held = cpu_footprint.footprint(call.work, call.src_shape, call.source, call.dst_shape, call.target, call.store)
+    if not call.finishes:
+        return held
+    sums = accumulator("single" if isinstance(call.work, Majority) else call.work.precision)
+    finished = (sums.itemsize + cpu_footprint.converting_bytes(sums, call.target)) * math.prod(call.dst_shape[-3:])
+    return replace(held, between=held.between + finished)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -301,17 +236,23 @@ def resampling_seconds(call: Call, rates: Mapping[str, float] | Rates) -> float:
     """The engine's time for one call."""
     computed = sum(rates[name] * amount for name, amount in terms(call))
     cost = counted(call)
+    between = _footprint(call).between
     # No job is faster than its bytes pass through the memory.
     moved = rates["memory_byte"] * cost.moved_bytes
-    fresh = sum(n for n in (cost.output_bytes, _between(call)) if n > REUSED)
+    fresh = sum(n for n in (cost.output_bytes, between) if n > REUSED)
     return rates["call"] + max(computed, moved) + rates["new_byte"] * fresh
 
 
 def terms(call: Call) -> Iterator[tuple[str, float]]:
     """Rates by name, and how often each is due."""
-    work, source, target = call.work, call.n_src * call.channels, call.n_dst * call.channels
+    from gpuresample.engines.cpu_means import blocks_of
+
+    work, source, target = call.work, call.n_src, call.n_dst
     if call.store.exact and call.source != call.target:
         yield "convert", source
+    if isinstance(work, Separable) and blocks_of(work, call.source, call.target, call.store) is not None:
+        yield "mean", _needed(work) * call.channels
+        return
     if call.store.divisor != 1:
         yield "convert", target
     if call.finishes:
@@ -323,38 +264,35 @@ def terms(call: Call) -> Iterator[tuple[str, float]]:
     elif isinstance(work, Gather):
         yield from ((name, amount * call.channels) for name, amount in _gather_terms(work))
     elif work.copies and (call.store.exact or call.source == call.target):
-        copied = _made(work) * call.channels
+        copied = math.prod(t.n_dst for t in work.tables) * call.channels
         yield "copy_voxel", copied
         yield "copy_byte", copied * call.target.itemsize
     else:
         # What `pass_cost` leaves out: the first pass reads all of the source, however few samples it makes.
         yield "memory_byte", _needed(work) * call.channels * call.source.itemsize
-        for step in _steps(work.shortcut) if work.shortcut else [work]:
+        for step in _run(work):
             yield from ((name, amount * call.channels) for name, amount in _table_terms(step))
 
 
 def _table_terms(work: Separable) -> Iterator[tuple[str, float]]:
+    from gpuresample.engines.cpu_kernels import FEW_TAPS
+    from gpuresample.engines.cpu_tables import SMALL
+
     if not all(t.n_dst for t in work.tables):
         return
     few = all(t.n_taps <= FEW_TAPS for t in work.tables)
     kind = "single" if work.precision == "single" else "double"
     # Small work is done by one thread.
-    alone = pool.get_num_threads() if _made(work) < _small() else 1
+    alone = pool.get_num_threads() if math.prod(t.n_dst for t in work.tables) < SMALL else 1
     order = work.order or (0,)  # a conversion is a pass that changes nothing
     yield f"{'few' if few else 'wide'}_{kind}", works.pass_cost(_read(work), order) * alone
-
-
-def _small() -> int:
-    from gpuresample.engines.cpu_tables import SMALL
-
-    return SMALL
 
 
 def _gather_terms(work: Gather) -> Iterator[tuple[str, float]]:
     voxels = math.prod(work.n_dst)
     kind = "single" if work.precision == "single" else "double"
     if work.prefilter is not None:
-        yield from _table_terms(_prefilter(work))
+        yield from _table_terms(_passes_before(work))
     if work.method == "index":
         yield "gather_index", voxels
     elif work.method == "label_linear":

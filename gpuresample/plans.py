@@ -287,9 +287,10 @@ def store_of(plan: Plan) -> Store:
 
 def call_of(plan: Plan, channels: int = 1) -> costs.Call:
     """What an engine is called with, as far as it costs time or memory."""
+    src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
     return costs.Call(
-        plan.work, store_of(plan), _number(plan.input_dtype), _number(plan.dtype), plan.source.voxels,
-        plan.target.voxels, channels, plan.clip or plan.away,
+        plan.work, store_of(plan), src_shape, _number(plan.input_dtype), dst_shape, _number(plan.dtype),
+        plan.clip or plan.away,
     )  # fmt: skip
 
 

@@ -41,6 +41,7 @@ NAMES = {
     "gather_index": "s per voxel of a rotated grid, copied",
     "vote_linear": "s per voxel, label_linear",
     "vote_gaussian": "s per voxel, label_gaussian",
+    "mean": "s per input voxel of block means",
     "mode": "s per input voxel of block modes",
     "new_byte": "s per byte of memory that is touched for the first time",
     "new_image_byte": "the same for images that are read, which SimpleITK clears first",

@@ -12,7 +12,7 @@ from cli_support import refused, volume
 from support import flat, noise, rotation
 
 import gpuresample as gr
-from gpuresample import calibration, costs, files, phantom, rates, smoothing
+from gpuresample import calibration, cascades, costs, files, phantom, rates, shrinking, smoothing
 from gpuresample.engines import cpu_tables
 from gpuresample.plans import call_of
 
@@ -74,19 +74,19 @@ def test_a_shortcut_counts_what_it_does():
     assert plain.multiply_adds > 0
     # A blur this wide goes by way of a coarse grid, in a fraction of the plain taps.
     image = np.broadcast_to(np.float32(0), (300, 300, 300))
-    plan = smoothing_plan(image, 12.0)
+    plan = plan_of(smoothing, lambda: gr.gaussian(image, sigma=12.0))
     assert plan.work.shortcut
     cost = plan.cost()
     whole = sum(cost.taps) * image.size
     assert 0 < cost.multiply_adds < 0.5 * whole
 
 
-def smoothing_plan(image, sigma):
-    """The plan of a blur, taken where it is run."""
+def plan_of(module, call):
+    """The plan of a call that is no resampling, taken where it is run."""
     taken = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(smoothing, "execute", lambda plan, container, out=None: taken.append(plan))
-        smoothing.gaussian(image, sigma=sigma)
+        patch.setattr(module, "execute", lambda plan, container, out=None: taken.append(plan))
+        call()
     return taken[0]
 
 
@@ -135,6 +135,41 @@ def test_peak_memory_of_labels_in_another_type(source, target, threads):
     plan, image = planned("nearest", source, dtype=target)
     plan.run(image)
     assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=100_000)
+
+
+@pytest.mark.parametrize("dtype", ["int16", "float32", "uint64", "float16"])
+def test_peak_memory_of_block_means(dtype, threads):
+    """Summed by a loop of their own, and by tables where no such sums are exact."""
+    threads(1)
+    image = noise((42, 90, 96), "float32").astype(dtype)
+    plan = plan_of(shrinking, lambda: gr.bin_shrink(image, 2))
+    plan.run(image)
+    assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=50_000)
+    due = dict(costs.terms(call_of(plan)))
+    assert due.get("mean") == (None if dtype in ("uint64", "float16") else image.size)
+
+
+def test_peak_memory_of_a_wide_blur(threads, monkeypatch):
+    threads(1)
+    monkeypatch.setattr(cascades, "LEAST_COST", 0)  # of a small volume, too
+    image = noise((96, 90, 100), "float32")
+    plan = plan_of(smoothing, lambda: gr.gaussian(image, sigma=12.0))
+    assert plan.work.shortcut
+    plan.run(image)
+    assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=100_000)
+
+
+def test_peak_memory_of_a_displaced_grid(threads):
+    threads(1)
+    image = gr.Volume(noise(SHAPE, "int16"), (0.8, 0.8, 1.5))
+    field = sitk.GetImageFromArray(np.full((5, 5, 5, 3), 1.5), isVector=True)
+    field.SetSpacing([25.0, 22.0, 10.0])
+    plan = gr.plan(image, transform=sitk.DisplacementFieldTransform(field), interpolation="linear", device="cpu")
+    assert plan.work.lines is False
+    plan.run(image)
+    cost = plan.cost()
+    got = peak_of(plan, image)
+    assert cost.output_bytes < got <= 1.1 * cost.peak_bytes + 100_000
 
 
 def test_scratch_is_the_engines_own(threads):

@@ -44,6 +44,7 @@ LAYERS = [
     "engines.cpu_majority",
     "engines.cpu_means_kernels",
     "engines.cpu_means",
+    "engines.cpu_footprint",
     "engines.cpu",
     "engines.cuda_runtime",
     "engines.cuda_host",

@@ -30,7 +30,7 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
-    if store.divisor != 1 and isinstance(work, Separable) and run_means(work, src, dst, store):
+    if isinstance(work, Separable) and run_means(work, src, dst, store):
         return
     converted(_run, np.empty, convert, work, src, dst, store)
 

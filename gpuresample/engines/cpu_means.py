@@ -35,17 +35,28 @@ def sum_type(dtype: np.dtype[Any], voxels: int) -> np.dtype[Any] | None:
     return np.dtype(np.int32 if largest < 1 << 31 else np.int64) if largest < 1 << 53 else None
 
 
+def blocks_of(
+    work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store
+) -> tuple[tuple[int, int, int], np.dtype[Any]] | None:
+    """Samples along z, y, x that a work takes the means of, and the sums' type; None if `run_means` would not."""
+    if store.divisor == 1 or store.high is not None or src != dst or work.dst_axis != (0, 1, 2):
+        return None
+    z, y, x = (block_of(table) for table in work.tables)
+    acc = sum_type(src, store.divisor)
+    if acc is None or z is None or y is None or x is None or work.n_dst != tuple(t.n_dst for t in work.tables):
+        return None
+    return (z, y, x), acc
+
+
 def run_means(work: Separable, src: Array, dst: Array, store: Store) -> bool:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, and answer whether that was done.
 
     Not done is what is no mean of blocks that lie side by side, and types that only the tables sum.
     """
-    plain = store.high is None and src.dtype == dst.dtype and work.dst_axis == (0, 1, 2)
-    blocks = [block_of(table) for table in work.tables]
-    acc = sum_type(src.dtype, store.divisor)
-    if not plain or acc is None or None in blocks or work.n_dst != tuple(t.n_dst for t in work.tables):
+    found = blocks_of(work, src.dtype, dst.dtype, store)
+    if found is None:
         return False
-    block = np.array(blocks, np.int64)
+    block, acc = np.array(found[0], np.int64), found[1]
     source, target = flatten(src), Flat(dst)
     strides = np.array([*source.strides, *target.strides], np.int64)
     start = sum(int(t.first[0]) * s for t, s in zip(work.tables, source.strides, strict=True))
