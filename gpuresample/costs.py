@@ -332,8 +332,7 @@ def file_seconds(
     slowest = 0.0 if storage is None else 1.0 / storage
     seconds = dict.fromkeys(STEPS, 0.0)
     if read != "none":
-        fresh = rates["new_image_byte"] * input_bytes if input_bytes > REUSED else 0.0
-        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held + fresh
+        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held
     if write != "none":
         seconds["write"] = rates["file_written"] + max(rates["write_byte"], slowest) * made
     if read == "gzip":
