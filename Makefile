@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed gaussian ensemble orders kernels compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed regress tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -40,9 +40,12 @@ module-here: $(VENV)/.integrations
 integrations-here: $(VENV)/.integrations
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integrations $(ARGS)
 
-lint: $(VENV)/.lint ## ruff: rules and formatting
+lint: $(VENV)/.lint ## ruff: rules and formatting; the workflows against their schema and zizmor's rules
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --quiet .github
 
 types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 	$(BIN)/mypy
@@ -53,6 +56,10 @@ parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, vo
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
 
+# ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
+regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
+	$(BIN)/python -m benchmarks.regress $(ARGS)
+
 ensemble: $(VENV)/.bench ## scores of several models to labels: time and memory, against torch where it is installed
 	$(BIN)/python -m benchmarks.ensemble $(ARGS)
 
@@ -62,6 +69,12 @@ gaussian: $(VENV)/.bench ## blurs against sigma, fused downsampling, blocks: aga
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)
 
+reliability: $(VENV)/.test ## batches killed, interrupted, starved of disk, crowded
+	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/test_reliability.py $(ARGS)
+
+cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the single command bit for bit
+	$(BIN)/python -m benchmarks.cohort $(ARGS)
+
 compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
 	@command -v nvcc >/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
 	$(BIN)/python -m benchmarks.compile_table $(ARGS)
@@ -70,6 +83,9 @@ compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: reg
 PY ?= python3
 gpu: ## all that needs a GPU: tests, sanitizers, kernel timings; make gpu PY=/path/to/python3
 	$(PY) -m benchmarks.gpu $(ARGS)
+
+tiles: $(VENV)/.bench ## a volume of 8 GB to an OME-Zarr pyramid: time and peak memory
+	$(BIN)/python -m benchmarks.tiles $(ARGS)
 
 orders: $(VENV)/.bench ## the cost rule that orders the passes, against the clock
 	$(BIN)/python -m benchmarks.orders $(ARGS)

@@ -146,7 +146,7 @@ def main() -> int:
         "stack",
         "spills",
     )
-    note = "Shared memory is static; resample_axis_lines takes up to 48 KB more, which the launch decides."
+    note = "Shared memory is static; resample_axis_lines and _plane take up to 48 KB more, which the launch decides."
     tables.table(f"Registers per thread, as compiled by {name}", header, rows, note)
     for line in [*(f"not compiled: {m}" for m in missing), *(f"spills: {s}" for s in spilling)]:
         print(line)

@@ -23,6 +23,7 @@ import numpy.typing as npt
 
 from gpuresample.bench import measure, tables
 from gpuresample.bench.child import peak_of
+from gpuresample.engines.pool import cores
 
 Array = npt.NDArray[Any]
 # Averages closer than this are a tie to float32.
@@ -192,7 +193,7 @@ def memory_of(name: str, who: str, planes: int) -> dict[str, Any]:
     """Peak memory of one ensemble (a key of `CASES`, or its half where that has as many planes)."""
     if who == "torch":
         __import__("torch")
-    measure.set_threads(measure.affinity())
+    measure.set_threads(cores())
     case = CASES[name]
     case = case if case.shape[0] == planes else small(case)
     prepare = torch_way if who == "torch" else ours
@@ -211,7 +212,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], choices=list(CASES))
     parser.add_argument("--only", metavar="NAME", action="append", default=[], choices=list(CASES))
     parser.add_argument("--runs", type=int, help="runs of every call (default 5)")
-    parser.add_argument("--threads", type=int, default=measure.affinity(), help="threads of every library")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads of every library")
     parser.add_argument("--memory-of", nargs=3, metavar=("CASE", "WHO", "PLANES"), help=argparse.SUPPRESS)
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)

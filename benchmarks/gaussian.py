@@ -25,6 +25,7 @@ from scipy import ndimage
 import gpuresample as gr
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array
+from gpuresample.engines.pool import cores
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 # DESIGN.md, section 7.
@@ -171,7 +172,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", metavar="FILE", help="write all figures to FILE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
-    threads = measure.affinity()
+    threads = cores()
     measure.set_threads(threads)
     info = measure.machine(threads)
     print(measure.about(info))

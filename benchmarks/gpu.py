@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import importlib.util
 import json
 import os
 import shutil
@@ -77,7 +78,12 @@ def ran(command: Sequence[str], log: Path, **environment: str) -> int:
 
 def tests(out: Path) -> dict[str, Any]:
     """The tests marked `gpu`, slow ones included. That they ran and were not skipped is said by their summary line."""
-    code = ran([sys.executable, "-m", "pytest", "-m", "gpu", "tests"], out / "tests.txt", GPURESAMPLE_SLOW="1")
+    from gpuresample.engines.pool import cores
+
+    # By name: to collect the other files, their libraries would have to be there. Compiling takes most of the time.
+    several = ["--numprocesses", str(min(8, cores()))] if importlib.util.find_spec("xdist") else []
+    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-m", "gpu", "tests/test_gpu.py", *several]
+    code = ran(command, out / "tests.txt", GPURESAMPLE_SLOW="1")
     lines = (out / "tests.txt").read_text().splitlines()
     said = next((line for line in reversed(lines) if line.startswith("gpu: ")), "gpu: no test ran")
     return {"ok": code == 0 and " ran on " in said, "said": said}

@@ -25,7 +25,7 @@ from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.engines import AUTO_VOXELS, cuda_staging
+from gpuresample.engines import AUTO_VOXELS, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.views import View
@@ -35,6 +35,8 @@ from gpuresample.plans import Plan
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
 JOBS = (("bspline", "int16", "float32"), ("linear", "float32", "float32"), ("nearest", "int16", "int16"))
 OBLIQUE = "bspline, int16 to float32, oblique"
+# From little to read and to sum again at seams to much: few taps, the reference, many taps.
+PLANES = ("gaussian", "hamming", "bspline", "bspline4", "bspline5")
 
 
 def made(geometry: Geometry, interpolation: str, source: str, target: str, volume: Array) -> Plan:
@@ -74,18 +76,66 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
     for axis, (lo, hi) in enumerate(work.inside):
         view = view.narrow(1 + axis, *work.tables[axis].source_range())
         target = target.narrow(1 + axis, lo, hi)
-    for axis in work.order:
-        table, last = work.tables[axis], axis == work.order[-1]
-        shape = (*view.shape[: 1 + axis], table.n_dst, *view.shape[2 + axis :])
+    strides, steps = engine.axes.steps(work, view, acc)
+    for axis, apart in strides:
+        view = view.every(1 + axis, apart)
+    for axes in steps:
+        last = axes == steps[-1]
+        shape = tuple(work.tables[a - 1].n_dst if a - 1 in axes else n for a, n in enumerate(view.shape))
         to = target if last else engine.axes.scratch(shape, acc)
         moved = nbytes(view.shape, view.dtype) + nbytes(shape, to.dtype)
         here = view
 
-        def one(here: View = here, to: View = to, axis: int = axis, table: Any = table, last: bool = last) -> None:
-            engine.axes.along(table, here, to, 1 + axis, acc, store if last else Store())
+        def one(here: View = here, to: View = to, axes: tuple[int, ...] = axes, last: bool = last) -> None:
+            engine.axes.step(work, axes, here, to, acc, store if last else Store())
 
-        yield row("zyx"[axis], moved, one)
+        yield row(" and ".join("zyx"[axis] for axis in axes), moved, one)
         view = to
+
+
+# --- one kernel for two passes -------------------------------------------------------------------------------------
+
+
+def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str, Any]:
+    """A plan's passes along y and x, one after the other and in one kernel, on a source of sums.
+
+    Raises
+    ------
+    RuntimeError
+        If the two ways differ in a bit.
+    """
+    axes, runtime, work = device.engine.axes, device.engine.runtime, job.work
+    assert isinstance(work, Separable)
+    acc, (y, x) = accumulator(work.precision), work.tables[1:]
+    (y0, y1), (x0, x1) = y.source_range(), x.source_range()
+    n = work.tables[0].n_dst
+    rng = np.random.default_rng(0)
+    src = device.array(rng.standard_normal((1, n, y1 - y0, x1 - x0), dtype=np.float32).astype(acc, copy=False))
+    read = View.of(src, runtime.address(src))
+    between = axes.scratch((1, n, y.n_dst, x1 - x0), acc)
+    outs = [device.empty((1, n, y.n_dst, x.n_dst), acc) for _ in range(2)]
+    two, one = (View.of(out, runtime.address(out)) for out in outs)
+
+    def apart() -> None:
+        axes.along(y, read, between, 2, acc, Store())
+        axes.along(x, between, two, 3, acc, Store())
+
+    def fused() -> None:
+        axes.plane((y, x), read, one, (2, 3), acc, Store())
+
+    seconds = {"apart": median(device, apart, runs), "fused": median(device, fused, runs)}
+    if device.host(outs[0]).tobytes() != device.host(outs[1]).tobytes():
+        raise RuntimeError(f"{interpolation}: passes along y and x in one kernel differ from one after the other")
+    costs = cuda_tiles.estimate(y, x, acc, acc)
+    assert costs is not None
+    once = nbytes(src.shape, acc) + nbytes(outs[0].shape, acc)
+    return {
+        "interpolation": interpolation, "taps": [y.n_taps, x.n_taps], **seconds, "bytes_fused": once,
+        "bytes_apart": n * (costs.first.moved + costs.second.moved), "again": n * costs.both.moved - once,
+        "sums_apart": n * (costs.first.sums + costs.second.sums), "sums_fused": n * costs.both.sums,
+        "estimate": costs.gain,
+        "taken": cuda_tiles.fuses(y, x, contiguous=True, src=acc, acc=acc),
+    }  # fmt: skip
 
 
 # --- the whole job -------------------------------------------------------------------------------------------------
@@ -223,6 +273,8 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "runs": runs,
         "copy_bandwidth": bandwidth,
         "jobs": jobs,
+        "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
+        "gain_now": cuda_tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
         "auto_voxels_now": AUTO_VOXELS,
@@ -261,6 +313,7 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
     header = ["job", "device", "host, pinned", "host, pageable", "bare copies", "pinned / copies", "target",
               "CPU engine", "difference", "bound"]  # fmt: skip
     yield "The reference job", header, whole
+    yield _planes_table(facts)
     ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
     wanted = {
         "cupyx zoom, order 3": ("bspline", ZOOM), "torch, three dense matmuls": ("bspline", MATMUL),
@@ -278,6 +331,25 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
         rows.append([f"{r['voxels']:,}", *times, f"{r['cpu'] / r['device']:.2f}x"])
     title = f'Host to host, linear: where device="auto" should begin (AUTO_VOXELS is {facts["auto_voxels_now"]:,})'
     yield title, ["voxels in and out", "device", "CPU engine", "device is faster by"], rows
+
+
+def _planes_table(facts: dict[str, Any]) -> tuple[str, list[str], list[list[str]]]:
+    rows = [
+        [
+            p["interpolation"], " and ".join(map(str, p["taps"])), tables.megabytes(p["bytes_apart"]),
+            tables.duration(p["apart"]), tables.megabytes(p["bytes_fused"]), tables.megabytes(p["again"]),
+            f"{p['sums_fused'] / p['sums_apart']:.2f}x", tables.duration(p["fused"]), f"{p['apart'] / p['fused']:.2f}x",
+            f"{p['estimate']:.2f}x", "one kernel" if p["taken"] else "two passes",
+        ]
+        for p in facts["planes"]
+    ]  # fmt: skip
+    title = (
+        f"One kernel for two passes, y and x: GAIN is {facts['gain_now']:g}; "
+        "it belongs between the estimates where two passes are faster and those where one kernel is"
+    )
+    header = ["interpolation", "taps", "y, x must move", "time", "one kernel must move", "reads again at most", "sums",
+              "time", "faster by", "estimated", "taken"]  # fmt: skip
+    return title, header, rows
 
 
 def markdown(facts: dict[str, Any]) -> str:

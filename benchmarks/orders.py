@@ -24,6 +24,7 @@ from gpuresample import Grid, work
 from gpuresample.bench import cases, measure, tables
 from gpuresample.engines import cpu
 from gpuresample.engines.contract import Separable, Store
+from gpuresample.engines.pool import cores
 
 CLOSE = 1.15
 
@@ -69,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.orders", description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=7, help="runs of every order (default 7)")
     parser.add_argument("--geometry", choices=list(JOBS), action="append", help="only this one; may be repeated")
-    parser.add_argument("--threads", type=int, default=measure.affinity())
+    parser.add_argument("--threads", type=int, default=cores())
     parser.add_argument("--json", metavar="FILE", help="write all times to FILE")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)

@@ -21,6 +21,7 @@ import numpy as np
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry, Job
 from gpuresample.bench.peers import PEERS, as_array
+from gpuresample.engines.pool import cores
 
 # Seconds after which a slow call sits out the remaining rounds.
 BUDGET = 12.0
@@ -213,7 +214,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip", metavar="NAME", action="append", default=[], choices=names, help=", ".join(names))
     parser.add_argument("--only", metavar="NAME", action="append", default=[], choices=names, help="the reverse")
     parser.add_argument("--runs", type=int, help="runs of every call (default 7)")
-    parser.add_argument("--threads", type=int, default=measure.affinity(), help="threads of every library")
+    parser.add_argument("--threads", type=int, default=cores(), help="threads of every library")
     given = list(sys.argv[1:] if arguments is None else arguments)
     options = parser.parse_args(given)
     runs = options.runs or (3 if options.quick else 7)

@@ -132,7 +132,7 @@ def counted(call: Call, volumes: int = 1) -> Cost:
     """All of a job's cost but its time."""
     work = call.work
     read = _needed(work) * call.channels * call.source.itemsize
-    held = _footprint(call)
+    held = footprint(call, pool.get_num_threads())
     taps, order, adds = _arithmetic(work)
     output = call.n_dst * call.target.itemsize
     return Cost(
@@ -217,11 +217,13 @@ def _run(work: Separable) -> list[Separable]:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-def _footprint(call: Call) -> Footprint:
-    """What the engine takes, and what is finished after it."""
+def footprint(call: Call, threads: int) -> Footprint:
+    """What an engine of so many threads takes, and what is finished after it."""
     from gpuresample.engines import cpu_footprint
 
-    held = cpu_footprint.footprint(call.work, call.src_shape, call.source, call.dst_shape, call.target, call.store)
+    held = cpu_footprint.footprint(
+        call.work, call.src_shape, call.source, call.dst_shape, call.target, call.store, threads
+    )
     if not call.finishes:
         return held
     sums = accumulator("single" if isinstance(call.work, Majority) else call.work.precision)
@@ -236,7 +238,7 @@ def resampling_seconds(call: Call, rates: Mapping[str, float] | Rates) -> float:
     """The engine's time for one call."""
     computed = sum(rates[name] * amount for name, amount in terms(call))
     cost = counted(call)
-    between = _footprint(call).between
+    between = footprint(call, pool.get_num_threads()).between
     # No job is faster than its bytes pass through the memory.
     moved = rates["memory_byte"] * cost.moved_bytes
     fresh = sum(n for n in (cost.output_bytes, between) if n > REUSED)
@@ -245,25 +247,26 @@ def resampling_seconds(call: Call, rates: Mapping[str, float] | Rates) -> float:
 
 def terms(call: Call) -> Iterator[tuple[str, float]]:
     """Rates by name, and how often each is due."""
-    from gpuresample.engines.cpu_means import blocks_of
+    from gpuresample.engines.cpu_means import sums_of
 
     work, source, target = call.work, call.n_src, call.n_dst
-    if call.store.exact and call.source != call.target:
+    voxels = call.source.newbyteorder("=")
+    if call.store.exact and voxels != call.target:
         yield "convert", source
-    if isinstance(work, Separable) and blocks_of(work, call.source, call.target, call.store) is not None:
+    if isinstance(work, Separable) and sums_of(work, voxels, call.target, call.store) is not None:
         yield "mean", _needed(work) * call.channels
         return
     if call.store.divisor != 1:
         yield "convert", target
     if call.finishes:
         yield "convert", 2 * target
-    if np.float16 in (call.source, call.target):
+    if np.float16 in (voxels, call.target):
         yield "convert", source
     if isinstance(work, Majority):
         yield "mode", math.prod(work.block) * target
     elif isinstance(work, Gather):
         yield from ((name, amount * call.channels) for name, amount in _gather_terms(work))
-    elif work.copies and (call.store.exact or call.source == call.target):
+    elif work.copies and (call.store.exact or voxels == call.target):
         copied = math.prod(t.n_dst for t in work.tables) * call.channels
         yield "copy_voxel", copied
         yield "copy_byte", copied * call.target.itemsize

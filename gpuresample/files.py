@@ -8,22 +8,24 @@ header goes.
 from __future__ import annotations
 
 import contextlib
-import gzip
+import errno
+import locale
 import math
 import os
 import re
 import secrets
-import struct
+import shutil
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from gpuresample import completeness, disk
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -51,12 +53,12 @@ _FORMATS = {
     "GiplImageIO": "GIPL",
 }
 
-# Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
-_DEFLATE_RATIO = 1040
-
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
 _HEADER_TOLERANCE = 0.05
+
+# Bytes: a disk with fewer free is full.
+_FULL = 1 << 16
 
 PathLike = str | os.PathLike[str]
 
@@ -182,11 +184,56 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             reader = _opened(path)
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
-        _check_plausible(path, *expected)
-        check = pool.submit(_check_complete, path, *expected)
+        completeness.check_plausible(path, *expected)
+        check = pool.submit(completeness.check, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
         return image
+
+
+def in_parts(path: PathLike) -> Header | None:
+    """The header of a file that `read_part` can read parts of; None for all others.
+
+    These are uncompressed NIfTI and MetaImage files in one piece, of scalars in 2 or 3 dimensions: of others ITK reads
+    all for every part.
+
+    Raises
+    ------
+    OSError
+        As `header`, and if the file ends early.
+    """
+    path = Path(path)
+    found = header(path)
+    if (
+        found.format not in ("NIfTI", "MetaImage")
+        or found.components
+        or found.dimension > 3
+        or completeness.is_gzip(path)
+    ):
+        return None
+    with open(path, "rb") as file:
+        compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
+    # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.
+    if compressed or os.path.getsize(path) < found.nbytes:
+        return None
+    completeness.check(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
+    return found
+
+
+def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> SimpleITK.Image:
+    """A box of a file's voxels, from the index `start` on, `size` voxels along x, y(, z).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        reader = _opened(path)
+        reader.SetExtractIndex([int(i) for i in start])
+        reader.SetExtractSize([int(n) for n in size])
+        return reader.Execute()
 
 
 def check_output(path: PathLike, overwrite: bool = False) -> Path:
@@ -213,10 +260,24 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     FileExistsError
         If the file exists and `overwrite` is False.
     """
-    _check_extension(path)
+    check_extension(path)
     target = Path(os.path.realpath(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
+    return check_place(path, overwrite)
+
+
+def check_place(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a file or folder could be made at `path`; the rest of `check_output`.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder that it goes to is missing, is none, or is not writable.
+    FileExistsError
+        If there is something and `overwrite` is False.
+    """
+    target = Path(os.path.realpath(path))
     if not target.parent.exists():
         raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
     if not target.parent.is_dir():
@@ -262,9 +323,31 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     if not isinstance(image, sitk.Image):
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
-    with replacing(target, overwrite) as partial, _quiet(), _failure(Path(path), "cannot be written"):
+    failure = _failure(Path(path), "cannot be written")
+    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
         sitk.WriteImage(image, str(partial))
         _check_written(partial, image)
+
+
+@contextlib.contextmanager
+def _full_disk(target: Path) -> Iterator[None]:
+    """Say so where that is the reason: ITK writes a short file, with or without an error.
+
+    To be left before that file is removed.
+
+    Raises
+    ------
+    OSError
+        With errno ENOSPC.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if shutil.disk_usage(target.parent).free >= _FULL:
+            raise
+        full = OSError(f"{target}: cannot be written: no space left on the disk")
+        full.errno = errno.ENOSPC
+        raise full from error
 
 
 @contextlib.contextmanager
@@ -273,21 +356,40 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
 
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
     """
-    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
-    partial = target.with_name(f".{target.name[: -len(ending)][:40]}.{secrets.token_hex(4)}.partial{ending}")
+    partial = partial_beside(target)
     try:
         yield partial
-        _to_disk(partial)
+        disk.to_disk(partial)
         if not overwrite and target.exists():
             raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         os.replace(partial, target)
     finally:
         partial.unlink(missing_ok=True)
-    _folder_to_disk(target.parent)
+    disk.folder_to_disk(target.parent)
 
 
-def _check_extension(path: PathLike) -> None:
-    """Refuse extensions that volumes are not written with."""
+def partial_beside(target: Path) -> Path:
+    """A new name beside `target`, of the same format, for what is not to have its name yet."""
+    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
+    stem = target.name[: len(target.name) - len(ending)][:40]
+    return target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
+
+
+def is_partial_of(name: str, target: str) -> bool:
+    """Whether a file of this name is what `partial_beside` calls one on behalf of a file named `target`."""
+    ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
+    stem = target[: len(target) - len(ending)][:40]
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
+
+
+def check_extension(path: PathLike) -> None:
+    """Refuse extensions that volumes are not written with.
+
+    Raises
+    ------
+    ValueError
+        With the extension and what is allowed.
+    """
     name = Path(path).name
     if name.endswith(WRITABLE) and name not in WRITABLE:
         return
@@ -314,34 +416,16 @@ def _opened(path: Path) -> Any:
     """A reader that knows the file's header."""
     import SimpleITK as sitk
 
-    _check_dimensions(path)
+    completeness.check_dimensions(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
-        if _is_gzip(path):
-            _unzipped(path)  # says so where that is the reason
+        if completeness.is_gzip(path):
+            completeness.unzipped(path)  # says so where that is the reason
         raise
     return reader
-
-
-def _check_dimensions(path: Path) -> None:
-    """Refuse numbers of axes that ITK's MetaImage reader does not survive: it ends the process.
-
-    Raises
-    ------
-    OSError
-        With what the header says.
-    """
-    if path.suffix not in (".mha", ".mhd"):
-        return
-    with open(path, "rb") as file:
-        head = file.read(1 << 14)
-    for found in re.finditer(rb"^\s*NDims[ \t]*[=:]?[ \t]*([^\r\n]*)", head, re.MULTILINE):
-        text = found[1].decode("latin-1").strip()
-        if text not in map(str, range(1, 11)):
-            raise OSError(f"{path}: the header is damaged: NDims must be 1 to 10, got {text or 'nothing'}")
 
 
 def _image_io(reader: Any) -> str:
@@ -363,17 +447,22 @@ def _executed(reader: Any, check: Any) -> SimpleITK.Image:
 _quiet_lock = threading.Lock()
 _quiet_depth = 0
 _quiet_before = True
+_locale_before = ""
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process."""
-    global _quiet_depth, _quiet_before
+    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process.
+
+    So is the locale, which ITK's reader of .vtk leaves at "C" where a file ends too early: it is put back.
+    """
+    global _quiet_depth, _quiet_before, _locale_before
     from SimpleITK import ProcessObject
 
     with _quiet_lock:
         if _quiet_depth == 0:
             _quiet_before = ProcessObject.GetGlobalWarningDisplay()
+            _locale_before = locale.setlocale(locale.LC_ALL)
             ProcessObject.SetGlobalWarningDisplay(False)
         _quiet_depth += 1
     try:
@@ -383,6 +472,8 @@ def _quiet() -> Iterator[None]:
             _quiet_depth -= 1
             if _quiet_depth == 0:
                 ProcessObject.SetGlobalWarningDisplay(_quiet_before)
+                if locale.setlocale(locale.LC_ALL) != _locale_before:
+                    locale.setlocale(locale.LC_ALL, _locale_before)
 
 
 @contextlib.contextmanager
@@ -460,122 +551,6 @@ def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
         )
 
 
-def _check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
-    """Refuse a header that promises more voxels than its file can hold: before ITK makes room for them.
-
-    Raises
-    ------
-    OSError
-        With both numbers.
-    """
-    single = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or path.suffix in (".nrrd", ".mha")
-    most = _DEFLATE_RATIO * os.path.getsize(path)
-    if single and voxel_bytes > most:
-        raise OSError(
-            f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
-            f"{os.path.getsize(path):,} bytes of file hold {most:,} at most"
-        )
-
-
-def _check_complete(path: Path, image_io: str, voxel_bytes: int) -> None:
-    """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
-
-    Uses nothing of ITK, so that it can run while ITK reads.
-
-    Raises
-    ------
-    OSError
-        With what is missing.
-    """
-    if _is_gzip(path):
-        head, length = _unzipped(path)
-    else:
-        with open(path, "rb") as file:
-            head, length = file.read(1024), os.path.getsize(path)
-            if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
-                raise OSError(f"{path}: the file ends early: pages are missing")
-    try:
-        needed = _needed_length(image_io, voxel_bytes, head)
-    except OSError as error:
-        raise OSError(f"{path}: {error}") from None
-    if length < needed:
-        raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
-
-
-def _unzipped(path: Path) -> tuple[bytes, int]:
-    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
-    try:
-        with gzip.open(path) as file:
-            head = file.read(1024)
-            length = len(head)
-            while block := file.read(1 << 20):
-                length += len(block)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
-    return head, length
-
-
-def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
-    """Bytes a file must have; 0 where the format's own reader refuses short files."""
-    match image_io:
-        case "NiftiImageIO":
-            return _nifti_length(head)
-        case "MRCImageIO":
-            return 1024 + voxel_bytes
-        case "GiplImageIO":
-            return 256 + voxel_bytes
-        case "VTKImageIO" if b"\nBINARY" in head:
-            start = re.search(rb"\n(SCALARS.*\nLOOKUP_TABLE|VECTORS|TENSORS).*\n", head)
-            return voxel_bytes + (start.end() if start else 0)
-    return 0
-
-
-def _nifti_length(head: bytes) -> int:
-    """Bytes of a NIfTI file of one part, from its header; 0 for others."""
-    if len(head) < 348:
-        return 348
-    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-    if head[344:348] == b"n+1\0":
-        dim = struct.unpack_from(order + "8h", head, 40)
-        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
-    elif head[4:8] == b"n+2\0" and len(head) >= 540:
-        dim = struct.unpack_from(order + "8q", head, 16)
-        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
-    else:
-        return 0
-    if not math.isfinite(offset):
-        raise OSError(f"the header is damaged: vox_offset is {offset}")
-    return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
-
-
-def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:
-    """Whether the chain of pages of a TIFF file stays inside it; its reader would stop at the break."""
-
-    def number(offset: int, code: str) -> int | None:
-        file.seek(offset)
-        data = file.read(struct.calcsize(code))
-        return int(struct.unpack(order + code, data)[0]) if len(data) == struct.calcsize(code) else None
-
-    file.seek(0)
-    order = "<" if file.read(2) == b"II" else ">"
-    big = number(2, "H") == 43
-    start, count_code, entry, link = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    seen: set[int] = set()
-    page = number(start, link)
-    while page and page not in seen:
-        seen.add(page)
-        count = number(page, count_code)
-        if page >= length or count is None:
-            return False
-        page = number(page + struct.calcsize(count_code) + count * entry, link)
-    return page is not None
-
-
 def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     """Read back the header of a file just written, and whether all of it is there.
 
@@ -586,7 +561,7 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     """
     reader = _opened(partial)
     wanted, got = Header.of(image), Header.of(reader)
-    _check_complete(partial, _image_io(reader), got.nbytes)
+    completeness.check(partial, _image_io(reader), got.nbytes)
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(
@@ -600,18 +575,3 @@ def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
     step = np.reshape(h.direction, (h.dimension,) * 2) * np.asarray(h.spacing)
     ends = step.T * (np.asarray(h.size) - 1)[:, None]
     return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])
-
-
-def _to_disk(path: Path) -> None:
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _folder_to_disk(folder: Path) -> None:
-    """Bring a renaming to disk, on systems and file systems where folders can be: elsewhere it is their business."""
-    with contextlib.suppress(OSError):
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from gpuresample import costs, engines, rates
 from gpuresample import work as works
 from gpuresample.checks import one_of, positive_numbers, sizes
-from gpuresample.containers import Container, check_memory, spatial, unwrap
+from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
+from gpuresample.distributed import blocks
 from gpuresample.engines.contract import Engine, Range, Separable, Store, Work
 from gpuresample.engines.packing import rounding_of
 from gpuresample.grid import Grid
@@ -88,7 +89,7 @@ class Plan:
         image : SimpleITK.Image, Volume, nibabel image or array
             Of the planned spatial shape and voxel type. An image with geometry must lie on the planned grid.
         out : same kind as `image`, optional
-            Where to write the result.
+            Where to write the result; for a dask or zarr array a zarr array.
 
         Returns
         -------
@@ -104,10 +105,20 @@ class Plan:
             If a GPU is needed that cannot be used.
         """
         engines.check_device(self.device)
-        return execute(self, unwrap(image), out)
+        return execute(self, unwrap(image, lazy=True), out)
 
-    def _check(self, container: Container) -> None:
-        """Refuse an image that does not fit the plan."""
+    def check_image(self, container: Container) -> None:
+        """Refuse an image that does not fit the plan.
+
+        Parameters
+        ----------
+        container : the image, unwrapped
+
+        Raises
+        ------
+        ValueError, TypeError
+            As `run`.
+        """
         d = self.source.dimension
         if container.grid.dimension != d or container.grid.size != self.source.size:
             raise ValueError(
@@ -220,6 +231,29 @@ class Plan:
         machine = rates.current() if machine is None else machine
         return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
 
+    def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
+        """Bytes that the CPU engine takes for a run beside the input and the output, at most.
+
+        Parameters
+        ----------
+        source : dtype, optional
+            Of the input; the planned one unless given.
+        lead : int
+            Volumes that are run together: the product of the leading axes.
+        threads : int
+            Of the engine, see `gpuresample.get_num_threads`.
+
+        Returns
+        -------
+        int
+
+        Raises
+        ------
+        TypeError
+            For `source` that is no type.
+        """
+        return costs.footprint(call_of(self, lead, source), threads).total
+
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
         if isinstance(dst_slices, slice) or len(dst_slices) != d:
@@ -241,7 +275,9 @@ class Plan:
 
 def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     """`Plan.run`, for an image that is unwrapped already."""
-    plan._check(container)
+    plan.check_image(container)
+    if isinstance(container, LazyContainer):
+        return blocks.execute(plan, container, out)
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
     engine = engines.select(plan.device, container.where, voxels, plan.copies)
@@ -285,11 +321,12 @@ def store_of(plan: Plan) -> Store:
     return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
 
 
-def call_of(plan: Plan, channels: int = 1) -> costs.Call:
-    """What an engine is called with, as far as it costs time or memory."""
+def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:
+    """What an engine is called with, as far as it costs time or memory; on the planned type unless given another."""
+    voxels = plan.input_dtype if source is None else np.dtype(source)
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
     return costs.Call(
-        plan.work, store_of(plan), src_shape, _number(plan.input_dtype), dst_shape, _number(plan.dtype),
+        plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype),
         plan.clip or plan.away,
     )  # fmt: skip
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,12 +15,13 @@ from gpuresample import engines, taps
 from gpuresample import work as works
 from gpuresample.checks import one_of
 from gpuresample.containers import Container, unwrap
+from gpuresample.distributed import blocks
 from gpuresample.filtering import SIGMA_RULES, count_of, factors_of, planned, planned_tables, shrunk, voxel_sigmas
 from gpuresample.filters import FILTERS, discrete_gaussian_response
 from gpuresample.grid import AxisMap, Grid, map_indices
-from gpuresample.plans import execute, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 from gpuresample.resampling import ROUNDINGS
-from gpuresample.shrinking import bin_shrink, downsample, kept
+from gpuresample.shrinking import bin_plan, downsample_plan, kept
 
 KINDS = ("gaussian", "mean", "mode", "itk", "itk_recursive")
 
@@ -79,12 +81,50 @@ def pyramid(
     RuntimeWarning
         If the levels end early because no axis can shrink any further.
     """
+    container = unwrap(image, lazy=True)
+    now = image
+    result = []
+    for level in levels_of(container, levels, factors, schedule, kind, sigma, rounding, device):
+        if level.plan is not None:
+            source = unwrap(image if level.of_image else now, lazy=True)
+            now = execute(level.plan(source), source)
+        result.append(blocks.as_lazy(image) if now is image else rounded(now, container.dtype, rounding, device))
+    return result
+
+
+@dataclass(frozen=True)
+class Level:
+    """How a level is made.
+
+    Attributes
+    ----------
+    of_image : bool
+        From the image; else from the level before, whose voxels are floats still.
+    plan : callable or None
+        The plan for a container of what it is made from; None if it is the level before, unchanged (the first: the
+        image).
+    """
+
+    of_image: bool
+    plan: Callable[[Container], Plan] | None
+
+
+def levels_of(
+    container: Container,
+    levels: int | None,
+    factors: int | Sequence[int] | str,
+    schedule: Sequence[int | Sequence[int]] | None,
+    kind: str,
+    sigma: str | float | Sequence[float],
+    rounding: str,
+    device: str,
+) -> list[Level]:
+    """The levels of `pyramid`, its arguments checked; no voxel is touched."""
     one_of("kind", kind, KINDS)
-    container = unwrap(image)
     if kind != "gaussian" and not (isinstance(sigma, str) and sigma == "auto"):
         raise ValueError(f'sigma is for kind="gaussian", got sigma={sigma!r} with kind={kind!r}')
     if kind in ("itk", "itk_recursive"):
-        return _itk(image, container, levels, factors, schedule, kind == "itk_recursive", rounding, device)
+        return _itk(container, levels, factors, schedule, kind == "itk_recursive", rounding, device)
     steps = steps_of(container, levels, factors, schedule)
     # Checked here too, for levels that need them not.
     one_of("rounding", rounding, ROUNDINGS)
@@ -94,17 +134,19 @@ def pyramid(
     else:
         voxel_sigmas(container, sigma)
     floats = floats_for(container.dtype)
-    now, total = image, (1,) * container.grid.dimension
-    result = []
-    for f, _ in chain(container.grid, steps):
-        if max(f) > 1 and kind == "gaussian":
-            now = downsample(now, container.order(f), sigma=sigma, dtype=floats, device=device)
-        elif max(f) > 1:
-            # Blocks are the image's own: a mode of modes is no mode.
-            total = tuple(a * b for a, b in zip(total, f, strict=True))
-            now = bin_shrink(image, container.order(total), reduce=kind, device=device)
-        result.append(image if now is image else rounded(now, container.dtype, rounding, device))
-    return result
+    total = (1,) * container.grid.dimension
+    out = []
+    for f, _ in chain(container.grid, steps, 4):
+        # Blocks are the image's own: a mode of modes is no mode.
+        total = tuple(a * b for a, b in zip(total, f, strict=True))
+        if max(f) == 1:
+            out.append(Level(False, None))
+        elif kind == "gaussian":
+            made = partial(downsample_plan, factors=container.order(f), sigma=sigma, dtype=floats, device=device)
+            out.append(Level(False, made))
+        else:
+            out.append(Level(True, partial(bin_plan, factors=container.order(total), reduce=kind, device=device)))
+    return out
 
 
 def floats_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -112,8 +154,10 @@ def floats_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float64 if precision_of(dtype, dtype) == "double" else np.float32)
 
 
-def chain(grid: Grid, steps: Sequence[tuple[int, ...] | None]) -> list[tuple[tuple[int, ...], Grid]]:
+def chain(grid: Grid, steps: Sequence[tuple[int, ...] | None], depth: int = 3) -> list[tuple[tuple[int, ...], Grid]]:
     """The factors of every level against the one before, none of which leaves an axis without voxels, and its grid.
+
+    `depth`: how many calls lie between here and the caller's line, for the warning.
 
     Warns
     -----
@@ -128,7 +172,7 @@ def chain(grid: Grid, steps: Sequence[tuple[int, ...] | None]) -> list[tuple[tup
             warnings.warn(
                 f"the pyramid ends after {number} of {len(steps)} levels: no axis can shrink any further",
                 RuntimeWarning,
-                stacklevel=3,
+                stacklevel=depth,
             )
             break
         grid = shrunk(grid, f) if max(f) > 1 else grid
@@ -138,12 +182,15 @@ def chain(grid: Grid, steps: Sequence[tuple[int, ...] | None]) -> list[tuple[tup
 
 def rounded(level: Any, dtype: np.dtype[Any], rounding: str, device: str) -> Any:
     """A level in a voxel type, as a rule the image's own."""
-    now = unwrap(level)
-    if now.dtype == dtype:
-        return level
-    precision = precision_of(now.dtype, dtype)
-    tables = [works.identity_table(n) for n in reversed(now.grid.size)]
-    return execute(planned_tables(now, now.grid, tables, dtype, rounding, device, precision), now)
+    now = unwrap(level, lazy=True)
+    return level if now.dtype == dtype else execute(rounding_plan(now, dtype, rounding, device), now)
+
+
+def rounding_plan(container: Container, dtype: np.dtype[Any], rounding: str, device: str) -> Plan:
+    """The plan of voxels in another type."""
+    tables = [works.identity_table(n) for n in reversed(container.grid.size)]
+    precision = precision_of(container.dtype, dtype)
+    return planned_tables(container, container.grid, tables, dtype, rounding, device, precision)
 
 
 def steps_of(container: Container, levels: int | None, factors: Any, schedule: Any) -> list[tuple[int, ...] | None]:
@@ -188,16 +235,9 @@ def _isotropic(grid: Grid) -> tuple[int, ...]:
 
 
 def _itk(
-    image: Any,
-    container: Container,
-    levels: int | None,
-    factors: Any,
-    schedule: Any,
-    recursive: bool,
-    rounding: str,
-    device: str,
-) -> list[Any]:
-    """ITK's two pyramids, finest level first. See `pyramid`; source: ITK 5.4."""
+    container: Container, levels: int | None, factors: Any, schedule: Any, recursive: bool, rounding: str, device: str
+) -> list[Level]:
+    """The levels of ITK's two pyramids, finest first. See `pyramid`; source: ITK 5.4."""
     one_of("rounding", rounding, ROUNDINGS)
     engines.select(device, container.where)
     chart = _schedule(container, levels, factors, schedule)
@@ -205,25 +245,31 @@ def _itk(
     linked = recursive and all(
         b % a == 0 for fine, coarse in itertools.pairwise(chart) for a, b in zip(fine, coarse, strict=True)
     )
-    result = []
-    now, before = image, (1,) * container.grid.dimension
+    out = []
+    before = (1,) * container.grid.dimension
     for f in chart:
         if linked:
             ratio = tuple(b // a for a, b in zip(before, f, strict=True))
             widths = tuple(0.5 * r if r > 1 else 0.0 for r in ratio)
-            now = now if max(ratio) == 1 else _itk_level(now, ratio, widths, True, floats, device)
+            made = partial(_itk_plan, factors=ratio, widths=widths, keeps=True, floats=floats, device=device)
+            out.append(Level(False, made if max(ratio) > 1 else None))
             before = f
         else:
-            now = _itk_level(image, f, tuple(0.5 * k for k in f), recursive, floats, device)
-        result.append(image if now is image else rounded(now, container.dtype, rounding, device))
-    return result
+            widths = tuple(0.5 * k for k in f)
+            made = partial(_itk_plan, factors=f, widths=widths, keeps=recursive, floats=floats, device=device)
+            out.append(Level(True, made))
+    return out
 
 
-def _itk_level(
-    image: Any, factors: tuple[int, ...], widths: tuple[float, ...], keeps: bool, floats: np.dtype[Any], device: str
-) -> Any:
+def _itk_plan(
+    container: Container,
+    factors: tuple[int, ...],
+    widths: tuple[float, ...],
+    keeps: bool,
+    floats: np.dtype[Any],
+    device: str,
+) -> Plan:
     """One level: a discrete Gaussian of these sigmas, then every f-th voxel, or a point of ITK's coarser grid."""
-    container = unwrap(image)
     source = container.grid
     precision = precision_of(container.dtype, floats)
     blur = tuple(discrete_gaussian_response(w, ITK_ERROR, ITK_RADIUS) for w in widths)
@@ -234,12 +280,12 @@ def _itk_level(
             table = taps.smoothing_table(blur[axis], source.size[axis], "nearest")
             i = index[axis]
             tables.append(replace(table, first=table.first[i], count=table.count[i], weight=table.weight[i]))
-        return execute(planned_tables(container, target, tables, floats, "nearest", device, precision), container)
+        return planned_tables(container, target, tables, floats, "nearest", device, precision)
     target = _itk_grid(source, factors)
     where = map_indices(target, source)
     assert isinstance(where, AxisMap)
     work = works.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    return execute(planned(container, target, work, floats, "nearest", device, precision), container)
+    return planned(container, target, work, floats, "nearest", device, precision)
 
 
 def _itk_grid(source: Grid, factors: tuple[int, ...]) -> Grid:

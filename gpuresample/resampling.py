@@ -125,7 +125,7 @@ def resample(
     >>> gr.resample(ct, spacing=(2, 1, 1), input_spacing=(1, 0.78125, 0.78125)).shape
     (10, 50, 50)
     """
-    container = unwrap(image, input_spacing)
+    container = unwrap(image, input_spacing, lazy=True)
     made = _plan(
         container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
         rounding, convention, dtype, device,
@@ -175,7 +175,7 @@ def plan(
         voxels = output_dtype(np.dtype(np.float32), dtype)
         container = ArrayContainer.of_shape(shape, input_spacing, voxels)
     else:
-        container = unwrap(image_or_shape, input_spacing)
+        container = unwrap(image_or_shape, input_spacing, lazy=True)
     return _plan(
         container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
         rounding, convention, dtype, device,

@@ -55,7 +55,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
     ValueError, TypeError
         For factors below 1 or not whole.
     """
-    container = unwrap(image)
+    container = unwrap(image, lazy=True)
     source = container.grid
     f = factors_of(container, factors)
     target, index = kept(source, f)
@@ -105,8 +105,13 @@ def bin_shrink(
     ValueError, TypeError
         For factors below 1, not whole, or larger than the image.
     """
+    container = unwrap(image, lazy=True)
+    return execute(bin_plan(container, factors, reduce, device), container, out)
+
+
+def bin_plan(container: Container, factors: int | Sequence[int], reduce: str = "mean", device: str = "auto") -> Plan:
+    """The plan of `bin_shrink` for images like a container's."""
     one_of("reduce", reduce, REDUCTIONS)
-    container = unwrap(image)
     source = container.grid
     f = factors_of(container, factors)
     if any(k > n for k, n in zip(f, source.size, strict=True)):
@@ -115,13 +120,9 @@ def bin_shrink(
     if reduce == "mode":
         (fx, fy, fz), (nx, ny, nz) = (*f, 1)[:3], (*target.size, 1)[:3]
         work = Majority((fz, fy, fx), (nz, ny, nx))
-        return planned(container, target, work, container.dtype, "nearest", device, "double", copies=True).run(
-            image, out
-        )
+        return planned(container, target, work, container.dtype, "nearest", device, "double", copies=True)
     tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(source.dimension))]
-    divisor = math.prod(f)
-    made = planned_tables(container, target, tables, container.dtype, "nearest", device, "double", divisor=divisor)
-    return execute(made, container, out)
+    return planned_tables(container, target, tables, container.dtype, "nearest", device, "double", divisor=math.prod(f))
 
 
 def binned(source: Grid, factors: tuple[int, ...]) -> Grid:
@@ -164,7 +165,7 @@ def expand(
     ValueError, TypeError
         For factors below 1 or not whole.
     """
-    container = unwrap(image)
+    container = unwrap(image, lazy=True)
     f = factors_of(container, factors)
     size = tuple(n * k for n, k in zip(container.grid.size, f, strict=True))
     return resample(
@@ -211,7 +212,7 @@ def downsample(
     ValueError, TypeError
         For factors below 1 or not whole, sigma below 0 or an unknown rule.
     """
-    container = unwrap(image)
+    container = unwrap(image, lazy=True)
     return execute(downsample_plan(container, factors, sigma, kind, rounding, dtype, device), container, out)
 
 
@@ -283,7 +284,7 @@ def upsample(
     ValueError, TypeError
         For factors below 1 or not whole, a size that `downsample` does not bring to the image's.
     """
-    container = unwrap(image)
+    container = unwrap(image, lazy=True)
     source = container.grid
     f = factors_of(container, factors)
     whole = tuple(n * k for n, k in zip(source.size, f, strict=True))

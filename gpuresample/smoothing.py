@@ -98,7 +98,7 @@ def gaussian(
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """
-    container = unwrap(image, input_spacing)
+    container = unwrap(image, input_spacing, lazy=True)
     made = gaussian_plan(
         container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
     )

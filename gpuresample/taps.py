@@ -85,12 +85,13 @@ class TapTable:
         rows = slice(start, stop)
         return int(self.first[rows].min()), int((self.first[rows] + self.count[rows]).max())
 
-    def crop(self, start: int, stop: int) -> TapTable:
-        """Rows `start` to `stop` as a table over `source_range(start, stop)`: the same weights, to the bit.
+    def crop(self, start: int, stop: int, within: tuple[int, int] | None = None) -> TapTable:
+        """Rows `start` to `stop` as a table over the samples `within`: the same weights, to the bit.
 
-        It stays as wide as the whole: engines choose their loop by the width, and a block must take the whole's.
+        `within` is `source_range(start, stop)` unless given, and holds it. The table stays as wide as the whole:
+        engines choose their loop by the width, and a block must take the whole's.
         """
-        lo, hi = self.source_range(start, stop)
+        lo, hi = self.source_range(start, stop) if within is None else within
         if (start, stop) == (0, self.n_dst) and (lo, hi) == (0, self.n_src):
             return self  # engines keep what they made for a table
         rows = slice(start, stop)

@@ -149,6 +149,23 @@ def device_engine(device: torch.device) -> tuple[CudaEngine, Any, AbstractContex
     return engine, cupy.asarray, _in_torchs_stream(cupy, device)
 
 
+class _Foreign:
+    """A stream by its address, as the CUDA stream protocol has it: version 0."""
+
+    def __init__(self, pointer: int) -> None:
+        self.pointer = pointer
+
+    def __cuda_stream__(self) -> tuple[int, int]:
+        return 0, self.pointer
+
+
+def _adopted(cupy: Any, pointer: int, device: int) -> Any:
+    """CuPy's stream for another library's; CuPy 14 deprecates how it was made before."""
+    if hasattr(cupy.cuda.Stream, "from_external"):
+        return cupy.cuda.Stream.from_external(_Foreign(pointer))
+    return cupy.cuda.ExternalStream(pointer, device)
+
+
 @contextmanager
 def _in_torchs_stream(cupy: Any, device: torch.device) -> Iterator[None]:
     """In torch's current stream on a device, with scratch from torch's allocator: one memory pool, not two."""
@@ -161,7 +178,7 @@ def _in_torchs_stream(cupy: Any, device: torch.device) -> Iterator[None]:
     with (
         torch.cuda.device(device),
         cupy.cuda.Device(device.index),
-        cupy.cuda.ExternalStream(pointer, device.index),
+        _adopted(cupy, pointer, device.index),
         scratch_from(allocate),
     ):
         yield

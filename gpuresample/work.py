@@ -9,15 +9,18 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import numpy as np
 
 from gpuresample import taps
-from gpuresample.engines.contract import RULES, FloatArray, Gather, Majority, Range, Separable, Work
+from gpuresample.engines.contract import RULES, Branch, FloatArray, Gather, Majority, Range, Separable, Work
 from gpuresample.filters import FILTERS, Filter, gaussian_response, polynomials
 from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_indices
 from gpuresample.taps import TapTable
+
+# Half-open ranges along z, y, x.
+Block = tuple[Range, Range, Range]
 
 # Relative cost of one tap and of touching one sample, per destination sample of a pass: fitted to the timings
 # that `python -m benchmarks.orders` prints.
@@ -302,13 +305,21 @@ class RowCoordinates:
         return out
 
 
-def input_region(work: Work, block: tuple[Range, Range, Range]) -> tuple[Range, Range, Range]:
+def input_region(work: Work, block: Block) -> Block:
     """The part of the source (z, y, x) that destination voxels `block` (z, y, x) need; at least one voxel."""
     if isinstance(work, Gather):
         return _gather_region(work, block)
     if isinstance(work, Majority):
         (z, y, x), (fz, fy, fx) = block, work.block
         return (z[0] * fz, z[1] * fz), (y[0] * fy, y[1] * fy), (x[0] * fx, x[1] * fx)
+    out = _table_region(work, block)
+    for branch in work.shortcut:
+        out = _union(out, _table_region(branch.first, _coarse_block(branch, block)))
+    return out
+
+
+def _table_region(work: Separable, block: Block) -> Block:
+    """The part of the source that the tables of a block read."""
     out = []
     for axis, t in enumerate(work.tables):
         lo, hi = _inside_rows(work, axis, block)
@@ -316,34 +327,77 @@ def input_region(work: Work, block: tuple[Range, Range, Range]) -> tuple[Range, 
     return out[0], out[1], out[2]
 
 
-def _inside_rows(work: Separable, axis: int, block: tuple[Range, Range, Range]) -> Range:
+def _union(a: Block, b: Block) -> Block:
+    """The smallest block around two."""
+    z, y, x = ((min(p[0], q[0]), max(p[1], q[1])) for p, q in zip(a, b, strict=True))
+    return z, y, x
+
+
+def _chain_blocks(chain: tuple[Separable, ...], block: Block) -> list[Block]:
+    """What every step of a chain must make for a block of its result, the chain's own source first."""
+    blocks = [block]
+    for step in reversed(chain):
+        blocks.insert(0, _table_region(step, blocks[0]))
+    return blocks
+
+
+def _coarse_block(branch: Branch, block: Block) -> Block:
+    """What the first step of a branch must make for a block of the result."""
+    end = _table_region(branch.last, block)
+    return reduce(_union, [_chain_blocks(chain, end)[0] for chain in branch.middle])
+
+
+def _inside_rows(work: Separable, axis: int, block: Block) -> Range:
     """Rows of a source axis's table that a destination block asks for."""
     lo, hi = block[work.dst_axis[axis]]
     n = work.tables[axis].n_dst
     return min(max(lo - work.start[axis], 0), n), max(min(hi - work.start[axis], n), 0)
 
 
-def crop(work: Work, block: tuple[Range, Range, Range]) -> Work:
-    """The work of a destination block (z, y, x), on the source's `input_region`: the same bits as the whole.
-
-    A shortcut is left behind: the block agrees with the whole within the contract then, not to the bit.
-    """
+def crop(work: Work, block: Block) -> Work:
+    """The work of a destination block (z, y, x), on the source's `input_region`: the same bits as the whole."""
     if isinstance(work, Gather):
         return _crop_gather(work, block)
     if isinstance(work, Majority):
         return replace(work, n_dst=_three([hi - lo for lo, hi in block]))
+    if not work.shortcut:
+        return _crop_tables(work, block)
+    region = input_region(work, block)
+    shortcut = tuple(_crop_branch(branch, block, region) for branch in work.shortcut)
+    return replace(_crop_tables(work, block, region), shortcut=shortcut)
+
+
+def _crop_tables(work: Separable, block: Block, within: Block | None = None) -> Separable:
+    """The tables of a block, on the part `within` of the source: what they read unless given."""
     tables, n_dst, start = [], [], []
     for axis, t in enumerate(work.tables):
         lo, hi = _inside_rows(work, axis, block)
         first, last = block[work.dst_axis[axis]]
-        tables.append(t.crop(lo, hi) if hi > lo else TapTable(1, t.first[:0], t.count[:0], t.weight[:0]))
+        part = None if within is None else within[axis]
+        tables.append(t.crop(lo, hi, part) if hi > lo else TapTable(1, t.first[:0], t.count[:0], t.weight[:0]))
         n_dst.append(last - first)
         start.append(max(work.start[axis] - first, 0) if hi > lo else 0)
     cropped = (tables[0], tables[1], tables[2])
-    return replace(work, tables=cropped, n_dst=_three(n_dst), start=_three(start), shortcut=())
+    return replace(work, tables=cropped, n_dst=_three(n_dst), start=_three(start))
 
 
-def _coordinate_range(work: Gather, block: tuple[Range, Range, Range]) -> list[tuple[float, float]]:
+def _crop_branch(branch: Branch, block: Block, region: Block) -> Branch:
+    """A shortcut's branch for a block of the result, on the part `region` of the source: step by step, from the end."""
+    end = _table_region(branch.last, block)
+    start = _coarse_block(branch, block)
+    middle = []
+    for chain in branch.middle:
+        blocks = _chain_blocks(chain, end)
+        # Chains share their source: each takes its part out of what all of them need.
+        sources = [start, *blocks[1:-1]]
+        assert chain or start == end
+        middle.append(
+            tuple(_crop_tables(s, made, read) for s, made, read in zip(chain, blocks[1:], sources, strict=False))
+        )
+    return Branch(_crop_tables(branch.first, start, region), tuple(middle), _crop_tables(branch.last, block, end))
+
+
+def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
     """Smallest and largest source coordinate z, y, x of a block's voxels, inside the box; lo > hi if none is."""
     assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
@@ -374,7 +428,7 @@ def reaches(work: Gather) -> bool:
     return all(lo <= hi for lo, hi in _coordinate_range(work, ((0, n_z), (0, n_y), (0, n_x))))
 
 
-def _tap_region(work: Gather, block: tuple[Range, Range, Range]) -> list[Range]:
+def _tap_region(work: Gather, block: Block) -> list[Range]:
     """Range z, y, x of (prefiltered) samples that a block's taps touch, in the array at hand."""
     width = work.coefficients.shape[1]
     out = []
@@ -390,14 +444,14 @@ def _tap_region(work: Gather, block: tuple[Range, Range, Range]) -> list[Range]:
     return out
 
 
-def _gather_region(work: Gather, block: tuple[Range, Range, Range]) -> tuple[Range, Range, Range]:
+def _gather_region(work: Gather, block: Block) -> Block:
     region = _tap_region(work, block)
     if work.prefilter is not None:
         region = [t.source_range(lo, hi) for t, (lo, hi) in zip(work.prefilter, region, strict=True)]
     return region[0], region[1], region[2]
 
 
-def _crop_gather(work: Gather, block: tuple[Range, Range, Range]) -> Gather:
+def _crop_gather(work: Gather, block: Block) -> Gather:
     assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
     region = _tap_region(work, block)

@@ -16,8 +16,14 @@
 //                            weights are then the same for all of them), but must load along the line. So a block
 //                            stages 32 lines in shared memory; an odd pitch lets 32 lines be read at once from 32
 //                            banks.
+//   v4  resample_axis_plane  v2 along one axis and v3 along the next, the contiguous one, in one kernel: two tables, y
+//                            and then x. What lies between two passes is written once and read once in global memory;
+//                            here a block makes the 32 rows that it needs in shared memory, where v3 would have staged
+//                            them. Blocks side by side read and make the columns at their seams twice, which is the price: it grows
+//                            with the number of taps.
 //
-// The launcher (gpuresample/engines/cuda_axis.py, `choose`) picks the version by one rule.
+// The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda_axis.py, v4 by `fuses` in
+// cuda_tiles.py.
 #include "common.cuh"
 
 #define TILE_I 4     // outputs along the axis that a thread makes
@@ -175,6 +181,55 @@ static __device__ __forceinline__ void add_staged(
     }
 }
 
+// What v3 and v4 do with lines in shared memory.
+template <class Line>
+static __device__ __forceinline__ void add_lines(
+    const acc_t *staged,                // [LANES, pitch]: lines, from sample `begin` on
+    const int *__restrict__ tile,       // [n_tiles, 4]
+    const acc4_t *__restrict__ weight,  // [n_tiles, window]
+    acc_t *results,                     // [LANES, out_pitch]
+    const int here,                     // lines that there are
+    const int n_dst, const int group, const int begin, const int window, const int tiles, const int pitch,
+    const int out_pitch, const idx_t d_axis, const acc_t low, const acc_t high, const int rounding,
+    const Line &begins)  // where in dst a line begins
+{
+    // Warps make tiles; the lanes of a warp are lines.
+    const int n_tiles = (n_dst + TILE_I - 1) / TILE_I;
+    const int l = threadIdx.x;
+    for (int g = threadIdx.y; g < tiles && l < here; g += GROUP) {
+        const int t = group * tiles + g;
+        if (t >= n_tiles) break;
+        const acc_t *p = staged + l * pitch + tile[t * 4] - begin;
+        const acc4_t *w = weight + (idx_t)t * window;
+        acc_t total[TILE_I];
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) total[r] = NOTHING;
+        add_staged<true>(total, p, w, 0, tile[t * 4 + 1]);
+        add_staged<false>(total, p, w, tile[t * 4 + 1], tile[t * 4 + 2]);
+        add_staged<true>(total, p, w, tile[t * 4 + 2], tile[t * 4 + 3]);
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) {
+            const int i = t * TILE_I + r;
+            if (i >= n_dst) break;
+            if (out_pitch)
+                results[l * out_pitch + g * TILE_I + r] = total[r];
+            else
+                begins(l)[i * d_axis] = store(total[r], low, high, rounding);
+        }
+    }
+    if (!out_pitch) return;
+    __syncthreads();
+
+    // Warps write lines, again along the line.
+    const int i0 = group * tiles * TILE_I;
+    const int outputs = n_dst - i0 < tiles * TILE_I ? n_dst - i0 : tiles * TILE_I;
+    for (int m = threadIdx.y; m < here; m += GROUP) {
+        dst_t *e = begins(m);
+        for (int i = threadIdx.x; i < outputs; i += LANES)
+            e[(i0 + i) * d_axis] = store(results[m * out_pitch + i], low, high, rounding);
+    }
+}
+
 extern "C" __global__ void resample_axis_lines(
     const src_t *__restrict__ src,      // [batch, outer, n_src, inner], at strides s_*; s_axis is 1
     const int *__restrict__ tile,       // [n_tiles, 4], as in v2
@@ -222,41 +277,75 @@ extern "C" __global__ void resample_axis_lines(
     }
     __syncthreads();
 
-    // Warps make tiles; the lanes of a warp are lines.
-    const int l = threadIdx.x;
-    const idx_t line = line0 + l, j = line % n_inner, o = line / n_inner % n_outer, b = line / n_inner / n_outer;
-    dst_t *d = dst + b * d_batch + o * d_outer + j * d_inner;
-    for (int g = threadIdx.y; g < tiles && l < here; g += GROUP) {
-        const int t = group * tiles + g;
-        if (t >= n_tiles) break;
-        const acc_t *p = staged + l * pitch + tile[t * 4] - begin;
-        const acc4_t *w = weight + (idx_t)t * window;
-        acc_t total[TILE_I];
-#pragma unroll
-        for (int r = 0; r < TILE_I; r++) total[r] = NOTHING;
-        add_staged<true>(total, p, w, 0, tile[t * 4 + 1]);
-        add_staged<false>(total, p, w, tile[t * 4 + 1], tile[t * 4 + 2]);
-        add_staged<true>(total, p, w, tile[t * 4 + 2], tile[t * 4 + 3]);
+    add_lines(
+        staged, tile, weight, results, here, n_dst, group, begin, window, tiles, pitch, out_pitch, d_axis, low, high,
+        rounding, [=](const int l) {
+            const idx_t line = line0 + l, j = line % n_inner, o = line / n_inner % n_outer, b = line / n_inner / n_outer;
+            return dst + b * d_batch + o * d_outer + j * d_inner;
+        });
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// v4: one axis, then the contiguous one
+
+extern "C" __global__ void resample_axis_plane(
+    const src_t *__restrict__ src,          // [batch, outer, n_src_row, n_src], at strides s_*; s_axis is 1 for speed
+    const int *__restrict__ row_tile,       // [n_row_tiles, 4]: the first axis's tiles, as in v2
+    const acc4_t *__restrict__ row_weight,  // [n_row_tiles, row_window], as in v2
+    const int *__restrict__ tile,           // [n_tiles, 4]: the second axis's tiles
+    const acc4_t *__restrict__ weight,      // [n_tiles, window]
+    const int *__restrict__ reach,          // [n_groups, 2], as in v3
+    dst_t *__restrict__ dst,                // [batch, outer, n_rows, n_dst], at strides d_*
+    const idx_t n_outer, const int n_rows, const int n_dst,  // as many planes as the grid has room for
+    const idx_t s_batch, const idx_t s_outer, const idx_t s_row, const idx_t s_axis,
+    const idx_t d_batch, const idx_t d_outer, const idx_t d_row, const idx_t d_axis,
+    const acc_t low, const acc_t high, const int rounding,
+    const int row_window,
+    const int window,
+    const int tiles,      // tiles of a block along the second axis
+    const int pitch,      // odd: columns from a row between the passes to the next
+    const int out_pitch)  // as in v3
+{
+    DYNAMIC_SHARED(acc_t, between);            // [LANES, pitch]: as wide as sums are, as between two passes
+    acc_t *results = between + LANES * pitch;  // [LANES, out_pitch]
+    const int n_row_tiles = (n_rows + TILE_I - 1) / TILE_I;
+    const int n_strips = (n_row_tiles + GROUP - 1) / GROUP;
+    const int n_groups = ((n_dst + TILE_I - 1) / TILE_I + tiles - 1) / tiles;
+    const int group = (int)(blockIdx.x % n_groups), strip = (int)(blockIdx.x / n_groups % n_strips);
+    const idx_t plane = (idx_t)(blockIdx.x / n_groups / n_strips);
+    const idx_t o = plane % n_outer, b = plane / n_outer;
+    const int row0 = strip * LANES, here = n_rows - row0 < LANES ? n_rows - row0 : LANES;
+
+    // Warps make 4 rows each; the lanes of a warp are columns, a warp apart, so that loads are one piece and stores
+    // meet no bank twice. (Fours of columns would load faster and store to every fourth bank.)
+    const int begin = reach[group * 2], end = reach[group * 2 + 1];
+    const int t = strip * GROUP + threadIdx.y;
+    for (int j = begin + threadIdx.x; t < n_row_tiles && j < end; j += LANES * TILE_J) {
+        int columns = 0;
+        while (columns < TILE_J && j + columns * LANES < end) columns++;
+        const int core = row_tile[t * 4 + 1], edge = row_tile[t * 4 + 2], last = row_tile[t * 4 + 3];
+        const src_t *p = src + b * s_batch + o * s_outer + row_tile[t * 4] * s_row + j * s_axis;
+        const acc4_t *w = row_weight + (idx_t)t * row_window;
+        acc_t total[TILE_I][TILE_J];
 #pragma unroll
         for (int r = 0; r < TILE_I; r++) {
-            const int i = t * TILE_I + r;
-            if (i >= n_dst) break;
-            if (out_pitch)
-                results[l * out_pitch + g * TILE_I + r] = total[r];
-            else
-                d[i * d_axis] = store(total[r], low, high, rounding);
+#pragma unroll
+            for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+        }
+        add_samples<true>(total, p, w, 0, core, s_row, LANES * s_axis, columns, 0);
+        add_samples<false>(total, p, w, core, edge, s_row, LANES * s_axis, columns, 0);
+        add_samples<true>(total, p, w, edge, last, s_row, LANES * s_axis, columns, 0);
+        acc_t *q = between + threadIdx.y * TILE_I * pitch + (j - begin);
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) {
+#pragma unroll
+            for (int c = 0; c < TILE_J; c++)
+                if (c < columns) q[r * pitch + c * LANES] = total[r][c];
         }
     }
-    if (!out_pitch) return;
     __syncthreads();
 
-    // Warps write lines, again along the line.
-    const int i0 = group * tiles * TILE_I;
-    const int outputs = n_dst - i0 < tiles * TILE_I ? n_dst - i0 : tiles * TILE_I;
-    for (int m = threadIdx.y; m < here; m += GROUP) {
-        const idx_t at = line0 + m, jj = at % n_inner, oo = at / n_inner % n_outer, bb = at / n_inner / n_outer;
-        dst_t *e = dst + bb * d_batch + oo * d_outer + jj * d_inner;
-        for (int i = threadIdx.x; i < outputs; i += LANES)
-            e[(i0 + i) * d_axis] = store(results[m * out_pitch + i], low, high, rounding);
-    }
+    add_lines(
+        between, tile, weight, results, here, n_dst, group, begin, window, tiles, pitch, out_pitch, d_axis, low, high,
+        rounding, [=](const int l) { return dst + b * d_batch + o * d_outer + (row0 + l) * d_row; });
 }

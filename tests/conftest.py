@@ -12,12 +12,12 @@ settings.register_profile("gpuresample", deadline=None, derandomize=True, databa
 settings.load_profile("gpuresample")
 
 
-LAUNCHES, REASON = pytest.StashKey[int](), pytest.StashKey[str]()
+REASON = pytest.StashKey[str]()
+LAUNCHES = "kernel launches"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set; count them."""
-    config.stash[LAUNCHES] = 0
+    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set."""
     for item in items:
         if item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
             item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))
@@ -57,7 +57,10 @@ def pytest_terminal_summary(terminalreporter, config):
 
     name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
     left = f", {skipped} skipped" if skipped else ""
-    terminalreporter.write_line(f"gpu: {ran} ran on {name}, {config.stash.get(LAUNCHES, 0)} kernel launches{left}")
+    # The property of a test travels with the reports of its worker; the last report of a test has all of them.
+    ends = [r for kind in ("", "error") for r in terminalreporter.stats.get(kind, []) if r.when == "teardown"]
+    launches = sum(value for r in ends for key, value in r.user_properties if key == LAUNCHES)
+    terminalreporter.write_line(f"gpu: {ran} ran on {name}, {launches} kernel launches{left}")
 
 
 @pytest.fixture
@@ -73,7 +76,7 @@ def gpu(request):
     cupy.cuda.runtime.deviceSynchronize()
     after = cuda._engine().runtime.launches.total()
     assert after > before, "no kernel was launched"
-    request.config.stash[LAUNCHES] += after - before
+    request.node.user_properties.append((LAUNCHES, after - before))
 
 
 @pytest.fixture(scope="session")

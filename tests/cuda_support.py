@@ -5,13 +5,20 @@ import math
 import numpy as np
 
 from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Separable
+from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime
 from gpuresample.engines.views import View
 from gpuresample.taps import TapTable
 
 BAND = 256  # bytes on either side of every buffer
+VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
+# Sums that show how they are stored: halves, ends of types, what is no number.
+SPECIAL = [
+    0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 126.5, 127.4, 127.5, 128.0, -128.5, -129.0, 254.5, 255.5,
+    256.0, 32767.5, -32768.5, 65535.5, 2147483647.0, -2147483648.0, 4294967295.0, 9.3e18, -9.3e18, 1.9e19, 1e30, -1e30,
+    np.inf, -np.inf, np.nan, 65504.0, 65519.0, 65520.0, 6e-8, 2e-8, 3e-8, 6.1e-5, 1 / 3, 1e-40,
+]  # fmt: skip
 FILLS = (0x5A, 0xFF)  # two patterns: what depends on memory that is not its own, differs between them
 
 
@@ -153,6 +160,33 @@ def picks(n_src, index):
 def separable(tables, order=(0, 1, 2), dst_axis=(0, 1, 2), start=(0, 0, 0), n_dst=None, precision="single"):
     n_dst = tuple(n_dst or (s + t.n_dst for s, t in zip(start, tables, strict=True)))
     return Separable(tuple(tables), tuple(order), tuple(dst_axis), n_dst, tuple(start), precision)
+
+
+def plane(tables, axes, acc="float32", store=None):
+    """Two tables along two axes of an array of four, one after the other, by one kernel."""
+
+    def act(engine, src, dst):
+        read = view(engine.runtime, src)
+        for table, axis in zip(tables, axes, strict=True):
+            read = read.narrow(axis, *table.source_range())
+        engine.axes.plane(tables, read, view(engine.runtime, dst), axes, np.dtype(acc), store or Store())
+
+    return act
+
+
+def two_passes(tables, axes, acc="float32", store=None):
+    """What `plane` does, by two passes of the plain kernel and what lies between them."""
+
+    def act(engine, src, dst):
+        (first, second), (row, column) = tables, axes
+        read = view(engine.runtime, src).narrow(row, *first.source_range()).narrow(column, *second.source_range())
+        shape = list(read.shape)
+        shape[row] = first.n_dst
+        between = engine.axes.scratch(tuple(shape), np.dtype(acc))
+        engine.axes.plain(first, read, between, row, np.dtype(acc), Store())
+        engine.axes.plain(second, between, view(engine.runtime, dst), column, np.dtype(acc), store or Store())
+
+    return act
 
 
 def weighted(table, src, axis):

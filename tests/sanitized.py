@@ -6,7 +6,7 @@ With the argument "broken", a kernel that reads one sample too far.
 import sys
 
 import numpy as np
-from cuda_support import identity, picks, random_table, separable, view
+from cuda_support import identity, picks, plane, random_table, separable, view
 
 import gpuresample as gr
 from gpuresample import ensembles
@@ -19,10 +19,9 @@ from gpuresample.engines.cuda_host import HostRuntime
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
 KERNELS = {
-    "resample_axis", "resample_axis_tile", "resample_axis_lines", "take", "take_four", "fill_box", "convert_voxels",
-    "resample_volume", "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian",
-    "ensemble_normalise", "ensemble_decide", "ensemble_activate",
-    "majority",
+    "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume", "take",
+    "take_four", "fill_box", "convert_voxels", "gather_copy", "gather_linear", "gather_cubic", "gather_any",
+    "vote_linear", "vote_gaussian", "ensemble_normalise", "ensemble_decide", "ensemble_activate", "majority",
 }  # fmt: skip
 
 
@@ -63,6 +62,15 @@ def main():
                     src, dst = np.ascontiguousarray(src.swapaxes(2, 3)), np.ascontiguousarray(dst.swapaxes(2, 3))
                     read_part = view(runtime, src).narrow(2, *table.source_range())
                     run(table, read_part, view(runtime, dst), 2, np.dtype(np.float32), Store())
+        for rows, columns in ((37, 33), (70, 90), (1, 1)):
+            tables = (
+                random_table(rng, 40, rows, 7, 40 / rows),
+                table if columns == 33 else random_table(rng, 50, columns, 9, -50 / columns),
+            )
+            src = rng.integers(-9, 9, (2, 1, 40, tables[1].n_src)).astype(np.int16)
+            dst = np.empty((2, 1, rows, tables[1].n_dst), np.float32)
+            plane(tables, (2, 3))(engine, src, dst)
+            plane(tables, (2, 3))(engine, src, dst.swapaxes(2, 3).copy().swapaxes(2, 3))
     for n_x in (8, 7):
         src = rng.integers(0, 9, (3, 4, 5)).astype(np.uint8)
         work = separable([picks(3, [2, 0]), identity(4), picks(5, rng.integers(0, 5, n_x))], n_dst=(4, 4, n_x))

@@ -1,5 +1,6 @@
 """What a job costs before it runs: counts against the tables, memory against what is allocated, rates on disk."""
 
+import inspect
 import json
 import math
 import threading
@@ -13,6 +14,7 @@ from support import flat, noise, rotation
 
 import gpuresample as gr
 from gpuresample import calibration, cascades, costs, files, phantom, rates, shrinking, smoothing
+from gpuresample.cli import plan_cost, resample
 from gpuresample.engines import cpu_tables
 from gpuresample.plans import call_of
 
@@ -179,6 +181,15 @@ def test_scratch_is_the_engines_own(threads):
     plan.run(image)
     held = sum(buffer.nbytes for buffer in cpu_tables._scratch.__dict__.values())
     assert plan.cost().scratch_bytes == held > 0
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_another_number_of_threads_may_be_asked_for(name, threads):
+    plan, _ = planned(name, "int16")
+    threads(3)
+    cost = plan.cost()
+    threads(1)
+    assert plan.scratch_bytes(threads=3) == cost.peak_bytes - cost.output_bytes
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -390,6 +401,11 @@ def test_plan_cost_knows_vectors_and_series(run, cache, tmp_path):
 
 
 def test_plan_cost_takes_every_option_of_resample(run, ct, cache, tmp_path):
+    mine, theirs = (inspect.signature(f).parameters for f in (plan_cost.plan_cost, resample.resample))
+    shared = [p for name, p in theirs.items() if name not in ("source", "target", "overwrite")]
+    assert [(p.name, p.default, p.annotation) for p in shared] == [
+        (mine[p.name].name, mine[p.name].default, mine[p.name].annotation) for p in shared
+    ]
     rates.save(present())
     files.write(volume(size=(9, 10, 11)), tmp_path / "other.nrrd")
     for options in (

@@ -1,6 +1,7 @@
 """Volumes in and out: nothing is lost, nothing is half there, every refusal names the file and the reason."""
 
 import gzip
+import locale
 import os
 import shutil
 import signal
@@ -286,8 +287,10 @@ def test_truncated_files_are_refused(tmp_path, extension, share):
     # SimpleITK itself reads several of these to the end, with whatever is in memory.
     sitk.WriteImage(volume(size=(30, 20, 10)), str(path))
     os.truncate(path, int(path.stat().st_size * share))
+    before = locale.setlocale(locale.LC_ALL)
     with pytest.raises(OSError, match=rf"a\{extension}.*(early|damaged|cannot be read)") as caught:
         files.read(path)
+    assert locale.setlocale(locale.LC_ALL) == before
     assert "\n" not in str(caught.value)
     assert "0x" not in str(caught.value)
 

@@ -12,7 +12,7 @@ from support import assert_close, flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import work as works
-from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging
+from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Store
 from gpuresample.filters import FILTERS
 
@@ -75,6 +75,24 @@ def test_every_version_of_a_pass(gpu, version, acc):
     assert_close(gpu.asnumpy(b), expected, total * np.ptp(src) * (ENGINES if acc == "float32" else 1e-13))
 
 
+@pytest.mark.parametrize("dtype", ["int16", "uint8", "float32", "float64"])
+def test_two_passes_in_one_kernel_have_the_bits_of_two(gpu, monkeypatch, dtype):
+    tables = [
+        random_table(np.random.default_rng(k), n, m, 9, n / m)
+        for k, (n, m) in enumerate(((7, 5), (90, 70), (150, 170)))
+    ]
+    work = separable(tables, precision="double" if dtype == "float64" else "single")
+    src = noise((2, 7, 90, 150), dtype)
+    launches, results = cuda._engine().runtime.launches, []
+    for forced in (True, False):
+        monkeypatch.setattr(cuda_tiles, "FUSE", forced)
+        out, before = gpu.empty((2, 5, 70, 170), dtype), launches["resample_axis_plane"]
+        cuda._engine().run(work, gpu.asarray(src), out, Store())
+        assert launches["resample_axis_plane"] - before == (1 if forced else 0)
+        results.append(gpu.asnumpy(out))
+    assert same_bits(*results)
+
+
 def test_masks_block_means_and_pyramids(gpu):
     src = noise((33, 45, 67), "int16")
     for act in (lambda v, **o: gr.bin_shrink(v, (2, 3, 2), **o), lambda v, **o: gr.gaussian(v, 1.3, **o)):
@@ -123,17 +141,9 @@ def test_20_shapes_compile_nothing_new(gpu):
     assert set(runtime.compilations.values()) == {1}
 
 
-CACHE = """
-import time, numpy as np, cupy, gpuresample as gr
-from cupy.cuda import compiler
-real, calls = compiler.compile_using_nvrtc, []
-def counting(*a, **k):
-    calls.append(1)
-    return real(*a, **k)
-compiler.compile_using_nvrtc = counting
-gr.resample(cupy.zeros((20, 40, 50), np.int16), size=(21, 42, 53))
-print(len(calls))
-"""
+CACHE = (
+    "import numpy as np, cupy, gpuresample as gr; gr.resample(cupy.zeros((20, 40, 50), np.int16), size=(21, 42, 53))"
+)
 
 
 def test_compiled_kernels_are_kept_for_the_next_process(gpu, tmp_path):
@@ -141,11 +151,12 @@ def test_compiled_kernels_are_kept_for_the_next_process(gpu, tmp_path):
         env = {**os.environ, "CUPY_CACHE_DIR": str(tmp_path)}
         done = subprocess.run([sys.executable, "-c", CACHE], env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr
-        return int(done.stdout)
+        return {file: file.stat().st_mtime_ns for file in tmp_path.rglob("*") if file.is_file()}
 
     gr.resample(gpu.zeros((4, 5, 6), np.int16), size=(5, 5, 5))
-    assert compiled() > 0
-    assert compiled() == 0
+    first = compiled()
+    assert any(file.suffix == ".cubin" for file in first), first
+    assert compiled() == first
 
 
 # --- containers ------------------------------------------------------------------------------------------------------

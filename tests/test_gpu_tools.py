@@ -26,11 +26,14 @@ def test_the_timings_run_on_the_host(tmp_path, capsys):
     assert facts["peers"] == {}
     by_name = {job["name"]: job for job in facts["jobs"]}
     spline = by_name["bspline, int16 to float32"]
-    assert sorted(step["pass"] for step in spline["passes"]) == ["x", "y", "z"]
+    assert [step["pass"] for step in spline["passes"]] == ["y", "x"]
     assert all(step["kernels"].startswith("resample_axis") for step in spline["passes"])
     assert all(job["agreement"] <= 1e-6 for job in facts["jobs"])
-    assert [len(job["passes"]) for job in facts["jobs"]] == [3, 1, 1, 1]
+    assert [len(job["passes"]) for job in facts["jobs"]] == [2, 1, 1, 1]
+    assert [p["interpolation"] for p in facts["planes"]] == list(kernels.PLANES)
+    assert all(p["bytes_fused"] < p["bytes_apart"] and p["fused"] > 0 < p["apart"] for p in facts["planes"])
     text = (tmp_path / "kernels.md").read_text()
+    assert "GAIN is 0.75" in text
     assert text.startswith("# Kernels on host (no GPU), ")
     assert "not a GPU" in text
     assert "reached" not in text
@@ -49,7 +52,7 @@ def test_passes_count_what_must_be_moved(monkeypatch):
     monkeypatch.setattr(device.engine.axes, "scratch", fake_view)
     job = kernels.made(geometry, "bspline", "int16", "float32", np.zeros((247, 512, 512), np.int16))
     moved = {row["pass"]: row["bytes"] / 1e6 for row in kernels.passes(device, job, volume, 1)}
-    assert {axis: round(mb) for axis, mb in moved.items()} == {"z": 260, "y": 232, "x": 181}
+    assert {axis: round(mb) for axis, mb in moved.items()} == {"y and x": 144}
 
 
 def fake_view(shape, dtype):
@@ -87,8 +90,9 @@ def test_every_kernel_is_run_for_the_sanitizers(cupy, capsys):
     assert gpu.main(["--every-kernel"]) == 0
     launched = set(cuda._engine().runtime.launches)
     assert launched >= {
-        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_volume", "take", "gather_copy",
-        "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels", "fill_box",
+        "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume", "take",
+        "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels",
+        "fill_box",
     }  # fmt: skip
     assert f"{len(launched)} kernels ran" in capsys.readouterr().out
 
@@ -134,18 +138,19 @@ def test_a_command_is_logged(tmp_path, capfd):
 def test_the_summary_line_counts(monkeypatch):
     import conftest
 
-    def report(when, skipped):
-        return types.SimpleNamespace(keywords={"gpu": 1}, when=when, skipped=skipped)
+    def report(when, skipped, *properties):
+        return types.SimpleNamespace(keywords={"gpu": 1}, when=when, skipped=skipped, user_properties=list(properties))
 
     said = []
-    config = types.SimpleNamespace(stash={conftest.REASON: "no CuPy", conftest.LAUNCHES: 0})
-    reporter = types.SimpleNamespace(
-        stats={"skipped": [report("setup", True)] * 5, "passed": [report("call", False)]}, write_line=said.append
-    )
+    config = types.SimpleNamespace(stash={conftest.REASON: "no CuPy"})
+    # Two workers' tests: every report has the properties that its test had by then.
+    ends = [report("setup", False), *[report("teardown", False, (conftest.LAUNCHES, n)) for n in (3, 4)]]
+    stats = {"skipped": [report("setup", True)] * 5, "passed": [report("call", False)], "": ends}
+    reporter = types.SimpleNamespace(stats=stats, write_line=said.append)
     conftest.pytest_terminal_summary(reporter, config)
     assert said == ["gpu: 5 tests skipped: no CuPy"]
     FAKE.reset()
     monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    config.stash.update({conftest.REASON: "", conftest.LAUNCHES: 7})
+    config.stash[conftest.REASON] = ""
     conftest.pytest_terminal_summary(reporter, config)
     assert said[1] == "gpu: 1 ran on Fake H1, 7 kernel launches, 5 skipped"

@@ -15,10 +15,13 @@ import numpy as np
 import pytest
 from cuda_support import (
     LAYOUTS,
+    SPECIAL,
+    VOXELS,
     Guarded,
     identity,
     patched,
     picks,
+    plane,
     random_table,
     run_twice,
     separable,
@@ -31,7 +34,7 @@ from support import assert_close, flat, labels, noise, of_grid, rotation, same_b
 
 import gpuresample as gr
 from gpuresample import work as works
-from gpuresample.engines import cpu, cuda_axis, cuda_gather, cuda_runtime
+from gpuresample.engines import cpu, cuda_axis, cuda_gather, cuda_runtime, cuda_tiles
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime, compiler
@@ -48,7 +51,6 @@ except RuntimeError as error:
 
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
-VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
 FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "vote", "majority", "ensemble")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
@@ -188,13 +190,6 @@ def test_every_type_in(version, dtype):
     acc = "float64" if wide else "float32"
     out, _ = run_twice(along(version, table, acc), src, (1, 2, 40, 30), acc)
     assert_close(out, weighted(table, src, 3), 20 * bound(src, "double" if wide else "single"))
-
-
-SPECIAL = [
-    0.0, -0.0, 0.5, 1.5, 2.5, -0.5, -1.5, -2.5, 0.49999997, 126.5, 127.4, 127.5, 128.0, -128.5, -129.0, 254.5, 255.5,
-    256.0, 32767.5, -32768.5, 65535.5, 2147483647.0, -2147483648.0, 4294967295.0, 9.3e18, -9.3e18, 1.9e19, 1e30, -1e30,
-    np.inf, -np.inf, np.nan, 65504.0, 65519.0, 65520.0, 6e-8, 2e-8, 3e-8, 6.1e-5, 1 / 3, 1e-40,
-]  # fmt: skip
 
 
 @pytest.mark.parametrize("version", VERSIONS)
@@ -784,6 +779,15 @@ def check_at_once(read):
     assert_close(out, summed(work, src), 100 * bound(src))
 
 
+def check_plane(read):
+    rng = np.random.default_rng(14)
+    tables = random_table(rng, 45, 43, 9, 0.9), random_table(rng, 150, 110, 9, 1.3)
+    src = noise((2, 3, 45, 150), "int16")
+    # Its batch and planes do not make one axis, and there is room around it that a kernel might write to.
+    out, _ = run_twice(plane(tables, (2, 3)), src, (2, 3, 43, 110), "float32", "c", "sliced", read=read)
+    assert_close(out, weighted(tables[1], weighted(tables[0], src, 2), 3), 300 * bound(src))
+
+
 def check_untapped(read):
     table = random_table(np.random.default_rng(3), 40, 57, 7, 0.7)
     src = noise((1, 2, 34, 40), "float32")
@@ -857,7 +861,8 @@ def check_ties(interpolation):
     return check
 
 
-SYNC = "    __syncthreads();\n\n    // Warps make tiles"
+SYNC = "    __syncthreads();\n\n    add_lines(\n        staged"
+BETWEEN = "    __syncthreads();\n\n    add_lines(\n        between"
 SECOND = "    __syncthreads();\n\n    // Warps write lines"
 MUTATIONS = [
     # an off-by-one
@@ -868,16 +873,26 @@ MUTATIONS = [
     ("resample_axis.cu", "columns * apart < n_inner", "columns * apart <= n_inner", check_many_columns),
     ("resample_axis.cu", "q[s - begin] = load(p[s])", "q[s - begin + 1] = load(p[s])", check_axis("staged")),
     ("resample_axis.cu", "(wide ? 4 : 1) * threadIdx.x", "4 * threadIdx.x", check_axis("staged")),
+    # ... in a halo: a column too few, a sample too many; a row too many
+    ("resample_axis.cu", "columns * LANES < end", "columns * LANES < end - 1", check_plane),
+    ("resample_axis.cu", "edge, last, s_row", "edge, last + 1, s_row", check_plane),
+    ("resample_axis.cu", "n_rows - row0 : LANES", "n_rows - row0 + 1 : LANES", check_plane),
+    ("resample_axis.cu", "? n_dst - i0 : tiles", "? n_dst - i0 + 1 : tiles", check_plane),
     ("resample_volume.cu", "k < nx", "k <= nx", check_at_once),
     ("resample_volume.cu", "c * s_y", "c * s_z", check_at_once),
     # a dropped barrier
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads();", ""), check_axis("staged")),
     ("resample_axis.cu", SECOND, SECOND.replace("__syncthreads();", ""), check_axis("staged")),
+    ("resample_axis.cu", BETWEEN, BETWEEN.replace("__syncthreads();", ""), check_plane),
     # a barrier that not all threads reach
+    ("resample_axis.cu", BETWEEN, BETWEEN.replace("__syncthreads", "if (t < n_row_tiles) __syncthreads"), check_plane),
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads", "if (threadIdx.y) __syncthreads"), check_axis("staged")),
     # a wrong stride
     ("resample_axis.cu", "+ first[i] * s_axis", "+ first[i] * s_inner", check_axis("plain")),
     ("resample_axis.cu", "d_outer + j * d_inner;\n#p", "s_outer + j * d_inner;\n#p", check_wide_columns),
+    ("resample_axis.cu", "row_tile[t * 4] * s_row", "row_tile[t * 4] * s_axis", check_plane),
+    ("resample_axis.cu", "(row0 + l) * d_row", "(row0 + l) * s_row", check_plane),
+    ("resample_axis.cu", "b = plane / n_outer", "b = plane / n_rows", check_plane),
     ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
     # what is not tapped is read
     ("resample_axis.cu", "if (!ASK || weight == weight)", "if (true)", check_untapped),
@@ -918,7 +933,7 @@ def test_launch_code_and_kernels_have_the_same_constants():
         return int(re.search(rf"^#define {name} (\d+)", cuda_runtime.read(file), re.MULTILINE)[1])
 
     for name in ("TILE_I", "TILE_J", "LANES", "GROUP"):
-        assert constant("resample_axis.cu", name) == getattr(cuda_axis, name)
+        assert constant("resample_axis.cu", name) == getattr(cuda_tiles, name)
     assert constant("gather.cu", "MAX_TAPS") == cuda_gather.MAX_TAPS
     assert constant("vote.cu", "MAX_VOTES") == cuda_gather.MAX_VOTES
 
@@ -956,7 +971,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
 
     done = sanitized()
     assert done.returncode == 0, done.stderr[-4000:]
-    assert "18 kernels ran" in done.stdout
+    assert "19 kernels ran" in done.stdout
     broken = sanitized("broken")
     assert broken.returncode != 0
     assert "AddressSanitizer" in broken.stderr

@@ -10,7 +10,7 @@ from support import same_bits
 import gpuresample as gr
 from gpuresample import taps
 from gpuresample import work as works
-from gpuresample.engines import cpu, cpu_means
+from gpuresample.engines import cpu, cpu_footprint, cpu_means
 from gpuresample.engines.contract import Separable, Store
 
 SUMMED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
@@ -46,8 +46,8 @@ def mean(array, factors):
 def taken(monkeypatch):
     """Whether the kernel took the work, of every call."""
     calls = []
-    real = cpu_means.run_means
-    monkeypatch.setattr(cpu, "run_means", lambda *args: calls.append(real(*args)) or calls[-1])
+    real = cpu_means.sums_of
+    monkeypatch.setattr(cpu, "sums_of", lambda *args: calls.append(real(*args) is not None) or real(*args))
     return calls
 
 
@@ -121,3 +121,18 @@ def test_a_part_of_the_work_has_the_bits_of_the_whole(taken):
     cpu.run(part, array[region], out, Store(divisor=12))
     assert taken == [True, True]
     assert same_bits(out, np.ascontiguousarray(whole[tuple(slice(*b) for b in block)]))
+
+
+def test_memory_is_what_is_said(monkeypatch):
+    asked = []
+    real = cpu_means.scratch
+    monkeypatch.setattr(
+        cpu_means, "scratch", lambda n, dtype: asked.append(n * np.dtype(dtype).itemsize) or real(n, dtype)
+    )
+    array = volume("int16", (6, 6, 40))
+    tables = tuple(taps.block_sum_table(n, f) for n, f in zip(array.shape, (2, 3, 4), strict=True))
+    work = Separable(tables, (0, 1, 2), (0, 1, 2), (3, 2, 10), (0, 0, 0), "double")
+    store = Store(divisor=24)
+    cpu.run(work, array, np.empty((3, 2, 10), np.int16), store)
+    said = cpu_footprint.footprint(work, array.shape, array.dtype, (3, 2, 10), array.dtype, store, threads=1).total
+    assert {said} == set(asked)

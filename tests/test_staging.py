@@ -12,7 +12,7 @@ from support import labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import work as works
-from gpuresample.engines import cuda, cuda_staging
+from gpuresample.engines import cuda, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_footprint import footprint
@@ -191,6 +191,23 @@ def test_the_footprint_is_what_a_work_takes_at_most(case, batch):
     assert runtime.pool.peak <= estimate
     # Nor so much more that work is cut for nothing.
     assert estimate <= 3 * runtime.pool.peak + (80 << 10)
+
+
+def test_what_one_kernel_keeps_to_itself_is_not_counted(monkeypatch):
+    """Passes along y and x alone have one volume between them, or none."""
+    grid = gr.Grid((60, 50, 44), (0.7, 0.8, 1.5), SOURCE.origin, SOURCE.direction)
+    work = works.make_work(SOURCE, grid, None, "bspline3", None, False, "single")
+    src, dst = noise(SOURCE.size[::-1], "int16"), np.zeros(grid.size[::-1], np.float32)
+    peaks = {}
+    for forced in (True, False):
+        monkeypatch.setattr(cuda_tiles, "FUSE", forced)
+        runtime = Small()
+        source, target = runtime.upload(src), runtime.empty(dst.shape, dst.dtype)
+        CudaEngine(runtime).run(work, source, target, Store())
+        estimate = footprint(work, src.shape, src.dtype, dst.shape, dst.dtype, Store())
+        peaks[forced] = runtime.pool.peak
+        assert peaks[forced] <= estimate <= peaks[forced] + (80 << 10)
+    assert peaks[True] < peaks[False]
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)

@@ -15,6 +15,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+from gpuresample.engines.pool import cores
+
 
 def import_time() -> dict[str, Any]:
     """Seconds of `import gpuresample`, and what it brought along."""
@@ -63,7 +65,7 @@ def memory(peer: str, interpolation: str, factor: int) -> dict[str, Any]:
     from gpuresample.bench import cases, measure
     from gpuresample.bench.peers import PEERS
 
-    measure.set_threads(measure.affinity())
+    measure.set_threads(cores())
     geometry = cases.REFERENCE if factor == 1 else cases.small(cases.REFERENCE, factor)
     kind = np.float32 if peer == "torch" else np.int16
     # A tiny run first: libraries load and compile what they need, which is not the job's memory.

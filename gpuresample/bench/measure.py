@@ -16,6 +16,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpuresample.engines.pool import cores
+
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -62,11 +64,6 @@ def interleaved(
             taken.append(time.perf_counter() - start)
             del result
     return times
-
-
-def affinity() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def set_threads(n: int) -> None:
@@ -123,7 +120,7 @@ def machine(threads: int) -> dict[str, Any]:
     packages = ("gpuresample", "numpy", "numba", "SimpleITK", "volresample", "torch", "scipy")
     return {
         "cpu": _cpu_model(),
-        "cores": affinity(),
+        "cores": cores(),
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),

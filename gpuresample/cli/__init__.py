@@ -1,10 +1,10 @@
-"""The command line: `resample`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `doctor`, `demo`, `verify`.
+"""Commands: `resample`, `batch`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `doctor`, `verify`, `demo`.
 
 Exit codes, of all commands:
 
 - 0: done.
-- 1: failed: a file that is missing, unreadable, damaged or in the way, no usable device, no memory, or a result
-  outside the numeric contract (`demo`, `verify`).
+- 1: failed: a file that is missing, unreadable, damaged or in the way, no usable device, no memory, a result
+  outside the numeric contract (`demo`, `verify`), or a volume of a `batch` that failed.
 - 2: bad arguments: the command as it was typed cannot work. Nothing was read beyond headers, nothing computed.
 - 130: interrupted by Ctrl-C.
 
@@ -21,6 +21,7 @@ from collections.abc import Sequence
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
+_BATCH = ("dask", "distributed")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -65,8 +66,10 @@ def _run(args: list[str]) -> int:
 
 def _explained(error: Exception) -> tuple[int, str]:
     """Exit code and message of an exception."""
-    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in _EXTRA:
-        return 2, f"the command line needs {error.name.split('.')[0]}: {_INSTALL}"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] in _EXTRA + _BATCH:
+        missing = error.name.split(".")[0]
+        what, extra = ("batches need", "batch") if missing in _BATCH else ("the command line needs", "cli")
+        return 2, f'{what} {missing}: pip install "gpuresample[{extra}]"'
     if type(error).__name__ == "Abort":
         return 130, "interrupted"
     # Usage errors are click's in older releases of typer and typer's own in newer ones; both can do this.

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
+from gpuresample.cli.batch import batch
 from gpuresample.cli.blur import blur
 from gpuresample.cli.demo import demo
 from gpuresample.cli.doctor import doctor
@@ -28,6 +29,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=SeveralNumbers)(resample)
+app.command(cls=SeveralNumbers)(batch)
 app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)

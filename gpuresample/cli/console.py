@@ -12,8 +12,9 @@ from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import IO
 
-from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.console import Console, RenderableType
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 PATIENCE = 1.0  # seconds of silence before progress is shown
 
@@ -22,6 +23,16 @@ def out() -> Console:
     """The console of results, not narrower than a table needs where there is no terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
+
+
+class _Bar(ProgressColumn):
+    """A bar, where it is known how much there is to do."""
+
+    bar = BarColumn(bar_width=24)
+
+    def render(self, task: Task) -> RenderableType:
+        """Of a task."""
+        return Text("") if task.total is None else self.bar.render(task)
 
 
 class Phases:
@@ -38,7 +49,8 @@ class Phases:
     def __init__(self, patience: float = PATIENCE) -> None:
         self.seconds: dict[str, float] = {}
         self._patience = patience
-        self._text = ""
+        self._text, self._done = "", 0
+        self._total: int | None = None
         self._start = time.monotonic()
         self._lock = threading.Lock()
         self._timer: threading.Timer | None = None
@@ -71,12 +83,13 @@ class Phases:
         """Seconds of all phases."""
         return sum(self.seconds.values())
 
-    def say(self, text: str) -> None:
-        """What the display says from now on."""
+    def say(self, text: str, done: int = 0, total: int | None = None) -> None:
+        """What the display says from now on, and how much of how much is done."""
         with self._lock:
-            self._text = text
+            self._text, self._done, self._total = text, done, total
             if self._progress is not None:
-                self._progress.update(self._progress.task_ids[0], description=text)
+                task = self._progress.tasks[0]
+                task.description, task.completed, task.total = text, done, total
 
     @contextlib.contextmanager
     def phase(self, name: str, text: str) -> Iterator[None]:
@@ -93,12 +106,13 @@ class Phases:
             self._progress = Progress(
                 SpinnerColumn(),
                 TextColumn("{task.description}", markup=False),
+                _Bar(),
                 TimeElapsedColumn(),
                 console=Console(file=self._stream, force_terminal=True),
                 transient=True,
                 get_time=time.monotonic,
             )
-            task = self._progress.add_task(self._text, total=None)
+            task = self._progress.add_task(self._text, completed=self._done, total=self._total)
             self._progress.tasks[task].start_time = self._start  # of the work, not of its display
             self._progress.start()
 

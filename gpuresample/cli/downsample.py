@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 import gpuresample as gr
-from gpuresample import files
 from gpuresample.checks import one_of
-from gpuresample.cli import filtering, options
+from gpuresample.cli import filtering, flags, options
 from gpuresample.shrinking import REDUCTIONS
-
-_VALUES, _RUN = "Values", "Running"
 
 
 def downsample(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder with a DICOM series.")],
-    target: Annotated[Path, typer.Argument(metavar="OUT", help=f"Where to write: {', '.join(files.WRITABLE)}.")],
+    source: flags.Source,
+    target: flags.Target,
     factors: Annotated[str, typer.Option(metavar="X Y Z", help="Whole numbers of at least 1, or one for all axes.")],
     reduce: Annotated[
         str,
@@ -29,24 +25,18 @@ def downsample(
         typer.Option(
             metavar="RULE | X Y Z",
             help="Of the blur: auto, itk, skimage, cardoso, or numbers in input voxels.",
-            rich_help_panel=_VALUES,
+            rich_help_panel=flags.VALUES,
         ),
     ] = "auto",
-    kind: Annotated[str, typer.Option(help="Of Gaussian: sampled, discrete.", rich_help_panel=_VALUES)] = "sampled",
-    rounding: Annotated[
-        str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=_VALUES)
-    ] = "nearest",
-    dtype: Annotated[
-        str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=_VALUES)
-    ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
-    series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=_RUN)
-    ] = None,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace OUT if it exists.", rich_help_panel=_RUN)
-    ] = False,
+    kind: Annotated[
+        str, typer.Option(help="Of Gaussian: sampled, discrete.", rich_help_panel=flags.VALUES)
+    ] = "sampled",
+    rounding: flags.Rounding = "nearest",
+    dtype: flags.Dtype = None,
+    device: flags.Device = "auto",
+    threads: flags.Threads = None,
+    series: flags.Series = None,
+    overwrite: flags.Overwrite = False,
 ) -> None:
     """Blur a volume and keep every f-th sample, the centre of the field of view where it is.
 

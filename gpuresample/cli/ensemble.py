@@ -10,9 +10,9 @@ import typer
 
 import gpuresample as gr
 from gpuresample import files, score_files
-from gpuresample.cli import console, filtering, options, overlay
+from gpuresample.cli import console, filtering, flags, options, overlay
 
-_SCORES, _LABELS, _MORE, _RUN = "Scores", "Labels", "More outputs", "Running"
+_SCORES, _LABELS, _MORE = "Scores", "Labels", "More outputs"
 
 
 def ensemble(
@@ -83,10 +83,10 @@ def ensemble(
     picture: Annotated[
         bool, typer.Option(help="Draw the labels on the image, beside LABELS.", rich_help_panel=_MORE)
     ] = True,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
+    device: flags.Device = "auto",
+    threads: flags.Threads = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=_RUN)
+        bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=flags.RUN)
     ] = False,
 ) -> None:
     """Resample the class scores of one or more models to an image's grid, average them, and write the label map.

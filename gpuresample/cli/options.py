@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Any
 
 from typer.core import TyperCommand
 
+from gpuresample.jobs import Settings
+from gpuresample.texts import is_numbers, number, numbers, one_or_all
+
+__all__ = ["SeveralNumbers", "joined", "number", "numbers", "one_or_all", "rule_or_numbers", "schedule", "settings"]
+
 SEVERAL = (
     "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-size",
-    "--input-spacing",
+    "--input-spacing", "--chunks",
 )  # fmt: skip
 # Not one for each axis, but any number.
 MANY = ("--weights", "--labels", "--regions", "--threshold")
 ALONE = ("--antialias",)  # says something without numbers, too
 MOST = 4  # numbers after an option: no image has more axes
-
-Number = TypeVar("Number", int, float)
 
 
 class SeveralNumbers(TyperCommand):
@@ -27,11 +30,12 @@ class SeveralNumbers(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Join the numbers, then parse as usual."""
-        return super().parse_args(ctx, joined(args))
+        flags = {name for parameter in self.params if getattr(parameter, "is_flag", False) for name in parameter.opts}
+        return super().parse_args(ctx, joined(args, flags))
 
 
-def joined(args: Sequence[str]) -> list[str]:
-    """`args` with the numbers after an option of `SEVERAL` as one argument.
+def joined(args: Sequence[str], flags: Collection[str] = ()) -> list[str]:
+    """`args` with the numbers after an option of `SEVERAL` as one argument; `flags` take none, whatever their name.
 
     >>> joined(["in.nii", "out.nii", "--spacing", "1", "1", "2"])
     ['in.nii', 'out.nii', '--spacing=1 1 2']
@@ -42,11 +46,11 @@ def joined(args: Sequence[str]) -> list[str]:
         arg = rest.pop(0)
         if arg == "--":
             return [*out, arg, *rest]
-        if arg not in SEVERAL + MANY:
+        if arg not in SEVERAL + MANY or arg in flags:
             out.append(arg)
             continue
         values: list[str] = []
-        while rest and (len(values) < MOST or arg in MANY) and _is_numbers(rest[0]):
+        while rest and (len(values) < MOST or arg in MANY) and is_numbers(rest[0]):
             values.append(rest.pop(0))
         if not values and arg not in ALONE and rest and not rest[0].startswith("-"):
             # No number: taken all the same, so that the complaint names the option.
@@ -55,41 +59,16 @@ def joined(args: Sequence[str]) -> list[str]:
     return out
 
 
-def _is_numbers(text: str) -> bool:
-    try:
-        return bool([float(part) for part in _parts(text)])
-    except ValueError:
-        return False
+def schedule(name: str, text: str | None) -> list[int | list[int]] | None:
+    """Factors of every level, one for all axes or one for each, levels parted by slashes.
 
-
-def _parts(text: str) -> list[str]:
-    return text.replace(",", " ").split()
-
-
-def numbers(name: str, text: str | None, kind: Callable[[str], Number]) -> list[Number] | None:
-    """The numbers of an option, separated by spaces or commas.
-
-    Raises
-    ------
-    ValueError
-        If there are none or they are not of this kind.
+    >>> schedule("--schedule", "1 / 2 2 1 / 4")
+    [1, [2, 2, 1], 4]
     """
     if text is None:
         return None
-    what = "whole numbers" if kind is int else "numbers"
-    try:
-        values = [kind(part) for part in _parts(text)]
-    except ValueError:
-        raise ValueError(f"{name} takes {what}, got {text!r}") from None
-    if not values:
-        raise ValueError(f"{name} takes {what}, one for each axis, got none")
-    return values
-
-
-def one_or_all(name: str, text: str | None) -> float | list[float] | None:
-    """Numbers of which a single one serves all axes."""
-    values = numbers(name, text, float)
-    return values[0] if values is not None and len(values) == 1 else values
+    levels = [numbers(name, level, int) or [] for level in text.split("/")]
+    return [level[0] if len(level) == 1 else level for level in levels]
 
 
 def rule_or_numbers(name: str, text: str) -> str | float | list[float]:
@@ -100,24 +79,20 @@ def rule_or_numbers(name: str, text: str) -> str | float | list[float]:
     ValueError
         If it is nothing.
     """
-    if text.strip() and not _is_numbers(text):
+    if text.strip() and not is_numbers(text):
         return text
     values = one_or_all(name, text)
     assert values is not None
     return values
 
 
-def number(name: str, text: str) -> int | float:
-    """One number; whole ones stay whole, as floats cannot hold every label.
+def settings(**words: Any) -> Settings:
+    """The settings that options of `resample` ask for, by their text.
 
     Raises
     ------
     ValueError
-        If it is none.
+        For text that is no number where one is asked for.
     """
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            pass
-    raise ValueError(f"{name} takes a number, got {text!r}")
+    given = {name: None if value is None else str(value) for name, value in words.items()}
+    return Settings().changed(given, lambda name: "--" + name.replace("_", "-"))

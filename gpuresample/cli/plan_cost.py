@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 import math
 import time
@@ -16,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 import gpuresample as gr
-from gpuresample import calibration, files, rates
-from gpuresample.cli import console, options
-from gpuresample.cli import resample as resampling
+from gpuresample import calibration, files, jobs, rates
+from gpuresample.cli import console, flags, options
 from gpuresample.containers.voxels import available_memory
 from gpuresample.costs import Cost
 
@@ -42,10 +40,25 @@ class _Input:
         return max(self.header.components, 1) * math.prod(self.header.size[3:])
 
 
-def _plan_cost(
+def plan_cost(
     source: Annotated[
         Path | None, typer.Argument(metavar="[IN]", help="A file, or a folder with a DICOM series; or --input-size.")
     ] = None,
+    spacing: flags.Spacing = None,
+    size: flags.Size = None,
+    like: flags.Like = None,
+    anchor: flags.Anchor = "first",
+    transform: flags.Transform = None,
+    interpolation: flags.Interpolation = "bspline",
+    boundary: flags.Boundary = None,
+    antialias: flags.Antialias = None,
+    default_value: flags.DefaultValue = "0",
+    rounding: flags.Rounding = "nearest",
+    convention: flags.Convention = None,
+    dtype: flags.Dtype = None,
+    device: flags.Device = "auto",
+    threads: flags.Threads = None,
+    series: flags.Series = None,
     input_size: Annotated[
         str | None, typer.Option(metavar="X Y Z", help="Without IN: its size in voxels.", rich_help_panel=_JOB)
     ] = None,
@@ -75,7 +88,6 @@ def _plan_cost(
         bool, typer.Option("--calibrate", help="Measure this machine again, and store it.", rich_help_panel=_MACHINE)
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
-    **asked: Any,
 ) -> None:
     """Estimate time and memory of `gpuresample resample`, which takes the same options; nothing is resampled.
 
@@ -85,17 +97,22 @@ def _plan_cost(
 
     Times are this machine's CPU's. It is measured on first use, and again when it has changed or on --calibrate.
     """  # fmt: skip
-    if str(asked["device"]).startswith("cuda"):
-        raise ValueError(f"--device must be auto or cpu: times are estimated for the CPU only; got {asked['device']}")
-    if asked["threads"] is not None:
-        gr.set_num_threads(asked["threads"])
+    if device.startswith("cuda"):
+        raise ValueError(f"--device must be auto or cpu: times are estimated for the CPU only; got {device}")
+    settings = options.settings(
+        spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
+        boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
+        dtype=dtype, device=device, series=series,
+    )  # fmt: skip
+    if threads is not None:
+        gr.set_num_threads(threads)
     if source is None and input_size is None and calibrate:
         _say_rates(_measured(True), as_json)
         return
     with console.Phases() as phases, phases.phase("read", "reading the header"), console.native_stderr_hidden():
-        given = _input(source, input_size, input_spacing, input_type, input_format, asked["series"])
+        given = _input(source, input_size, input_spacing, input_type, input_format, series)
         written = _kind(output_format, "--output-format") if output_format is not None else given.kind
-        plan = gr.plan(resampling._stand_in(Path(given.name), given.header), **_keywords(asked))
+        plan = gr.plan(jobs.stand_in(Path(given.name), given.header), **settings.keywords())
     machine = _measured(calibrate)
     cost = plan.cost(
         channels=given.channels, volumes=volumes, read=given.kind, write=written, file_bytes=given.file_bytes,
@@ -112,20 +129,6 @@ def _plan_cost(
     console.out().print(table)
     when = time.strftime("%Y-%m-%d", time.localtime(machine.measured))
     typer.echo(f"{machine.machine['processor']}, {machine.machine['threads']} threads, measured {when}: {rates.path()}")
-
-
-def _with_options_of_resample() -> Any:
-    """The command, its options those of `resample` and its own: one declaration serves both."""
-    own = inspect.signature(_plan_cost, eval_str=True)
-    theirs = inspect.signature(resampling.resample, eval_str=True)
-    shared = [p for name, p in theirs.parameters.items() if name not in ("source", "target", "overwrite")]
-    mine = [p for p in own.parameters.values() if p.kind != inspect.Parameter.VAR_KEYWORD]
-    _plan_cost.__signature__ = own.replace(parameters=[*mine, *shared])  # type: ignore[attr-defined]
-    _plan_cost.__annotations__ = {p.name: p.annotation for p in [*mine, *shared]}
-    return _plan_cost
-
-
-plan_cost = _with_options_of_resample()
 
 
 # --- the job -------------------------------------------------------------------------------------------------------
@@ -176,21 +179,6 @@ def _kind(ending: str, name: str) -> str:
     if ending not in files.WRITABLE:
         raise ValueError(f"{name} must be none or one of {', '.join(files.WRITABLE)}, got {ending!r}")
     return "gzip" if ending.endswith(".gz") else "raw"
-
-
-def _keywords(asked: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of `gr.plan`, as the command `resample` makes them."""
-    like, transform = asked["like"], asked["transform"]
-    return {
-        "spacing": options.one_or_all("--spacing", asked["spacing"]),
-        "size": options.numbers("--size", asked["size"], int),
-        "like": None if like is None else resampling.grid_of_file(like),
-        "transform": None if transform is None else resampling.read_transform(transform),
-        "antialias": resampling._antialias(asked["antialias"]),
-        "default_value": options.number("--default-value", asked["default_value"]),
-        **{name: asked[name] for name in ("interpolation", "anchor", "boundary", "rounding", "convention", "dtype")},
-        "device": asked["device"],
-    }
 
 
 # --- the machine ---------------------------------------------------------------------------------------------------

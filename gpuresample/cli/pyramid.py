@@ -1,9 +1,8 @@
-"""`gpuresample pyramid IN OUTDIR`: a pyramid, a file a level, and a picture of them."""
+"""`gpuresample pyramid IN OUT`: a pyramid, a file a level and a picture of them, or all in one OME-Zarr image."""
 
 from __future__ import annotations
 
 import os
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,20 +12,33 @@ import typer
 
 import gpuresample as gr
 from gpuresample import files
-from gpuresample.cli import console, filtering, options
+from gpuresample.cli import console, filtering, flags, options, pyramid_zarr
 
 if TYPE_CHECKING:
     import SimpleITK
 
-_VALUES, _RUN = "Values", "Running"
+_ZARR = "OME-Zarr"
 _ABREAST = 5  # levels in one row of the picture
 _ELSE = ".nii.gz"  # the extension where the input's own is not written
 
 
 def pyramid(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder with a DICOM series.")],
-    folder: Annotated[Path, typer.Argument(metavar="OUTDIR", help="Folder of the levels; made where missing.")],
-    levels: Annotated[int, typer.Option(help="Number of levels, the volume itself included.")] = 4,
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN",
+            help="A file, or a folder with a DICOM series; for OME-Zarr also a zarr array or OME-Zarr image.",
+        ),
+    ],
+    target: Annotated[
+        Path,
+        typer.Argument(
+            metavar="OUT", help="Folder of the levels, made where missing; or NAME.ome.zarr, an OME-Zarr image of them."
+        ),
+    ],
+    levels: Annotated[
+        int | None, typer.Option(help="Number of levels, the volume itself included; 4 unless --schedule says it.")
+    ] = None,
     factors: Annotated[
         str,
         typer.Option(
@@ -35,59 +47,106 @@ def pyramid(
             "thick slices wait until the other axes have caught up.",
         ),
     ] = "2",
+    schedule: Annotated[
+        str | None,
+        typer.Option(
+            metavar="F / F / ...",
+            help="Instead: every level's factors against the volume, one or X Y Z, such as '1 / 2 2 1 / 4 4 2'.",
+        ),
+    ] = None,
     kind: Annotated[
         str,
         typer.Option(
             help="gaussian: blur and subsample. mean, mode: of blocks; mode is for labels. itk, itk_recursive: ITK's."
         ),
     ] = "gaussian",
+    labels: Annotated[
+        bool, typer.Option("--labels", help="The voxels are labels: --kind mode, and OME-Zarr says so.")
+    ] = False,
     sigma: Annotated[
         str,
         typer.Option(
             metavar="RULE | X Y Z",
             help="Of each step's blur: auto, itk, skimage, cardoso, or numbers in voxels of the level before.",
-            rich_help_panel=_VALUES,
+            rich_help_panel=flags.VALUES,
         ),
     ] = "auto",
-    rounding: Annotated[
-        str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=_VALUES)
-    ] = "nearest",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=_RUN)] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
-    series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=_RUN)
+    rounding: flags.Rounding = "nearest",
+    chunks: Annotated[
+        str | None,
+        typer.Option(metavar="Z Y X", help="Voxels of a chunk; 64 64 64 unless given.", rich_help_panel=_ZARR),
     ] = None,
+    shards: Annotated[
+        bool,
+        typer.Option("--shards/--no-shards", help="Many chunks in one file, in large levels.", rich_help_panel=_ZARR),
+    ] = True,
+    input_spacing: Annotated[
+        str | None,
+        typer.Option(metavar="X Y Z", help="Of an IN that is a bare zarr array, in mm.", rich_help_panel=_ZARR),
+    ] = None,
+    device: flags.Device = "auto",
+    threads: flags.Threads = None,
+    series: flags.Series = None,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace levels that exist.", rich_help_panel=_RUN)
+        bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=flags.RUN)
     ] = False,
 ) -> None:
-    """Write a pyramid: `NAME_level0` is the finest level, `NAME_levels.png` shows them all.
+    """Write a pyramid: `NAME_level0` is the finest level, `NAME_levels.png` shows them all; or one OME-Zarr image.
+
+    Of a zarr input only blocks are in memory. An OME-Zarr image that was not finished is gone on with by the same
+    command.
 
     gpuresample pyramid ct.nii.gz levels --levels 4
 
     gpuresample pyramid ct.nii.gz levels --factors isotropic
 
-    gpuresample pyramid labels.nii.gz levels --kind mode
-    """
-    import matplotlib  # noqa: F401  # missing is better known now than after the work
+    gpuresample pyramid ct.nii.gz ct.ome.zarr --schedule '1 / 2 2 1 / 4 4 2'
 
-    stem, ending = _name(source)
-    names = [folder / f"{stem}_level{k}{ending}" for k in range(max(levels, 1))]
-    picture = folder / f"{stem}_levels.png"
-    _check_folder(folder, [*names, picture], overwrite)
+    gpuresample pyramid labels.nii.gz labels.ome.zarr --labels
+    """
     keywords: dict[str, Any] = {
+        "levels": levels,
         "factors": options.rule_or_numbers("--factors", factors),
+        "schedule": options.schedule("--schedule", schedule),
         "kind": kind,
         "sigma": options.rule_or_numbers("--sigma", sigma),
         "rounding": rounding,
         "device": device,
     }
+    stored = {
+        "chunks": options.numbers("--chunks", chunks, int),
+        "shards": shards,
+        "input_spacing": options.one_or_all("--input-spacing", input_spacing),
+    }
+    if target.name.endswith(pyramid_zarr.ENDING):
+        pyramid_zarr.write(source, target, {**keywords, **stored, "labels": labels}, threads, series, overwrite)
+        return
+    if stored != {"chunks": None, "shards": True, "input_spacing": None}:
+        raise ValueError(f"--chunks, --no-shards and --input-spacing are for an OUT of OME-Zarr, got {str(target)!r}")
+    if labels:
+        if kind not in ("gaussian", "mode"):
+            raise ValueError(f"--labels is --kind mode; it cannot be combined with --kind {kind}")
+        keywords["kind"] = "mode"
+    _write_files(source, target, keywords, threads, series, overwrite)
+
+
+def _write_files(
+    source: Path, folder: Path, keywords: dict[str, Any], threads: int | None, series: str | None, overwrite: bool
+) -> None:
+    """A file a level, and the picture."""
+    import matplotlib  # noqa: F401  # missing is better known now than after the work
+
+    stem, ending = _name(source)
+    levels = keywords["levels"] if keywords["levels"] is not None else len(keywords["schedule"] or range(4))
+    names = [folder / f"{stem}_level{k}{ending}" for k in range(max(levels, 1))]
+    picture = folder / f"{stem}_levels.png"
+    _check_folder(folder, [*names, picture], overwrite)
     with console.Phases() as phases:
-        image, _ = filtering.read(phases, source, series, lambda probe: _quietly(probe, levels, keywords))
+        image, _ = filtering.read(phases, source, series, lambda probe: pyramid_zarr.quietly(probe, keywords))
         if threads is not None:
             gr.set_num_threads(threads)
         with phases.phase("levels", f"making {levels} levels"):
-            made = gr.pyramid(image, levels, **keywords)
+            made = gr.pyramid(image, **keywords)
         folder.mkdir(parents=True, exist_ok=True)
         for k, (level, path) in enumerate(zip(made, names, strict=False)):
             with phases.phase("write", f"writing {path.name}, {k + 1} of {len(made)}"), console.native_stderr_hidden():
@@ -97,13 +156,6 @@ def pyramid(
     for level, path in zip(made, names, strict=False):
         typer.echo(f"{path}: {filtering.geometry(files.Header.of(level))}")
     typer.echo(f"{picture}: {len(made)} levels; {filtering.spent(phases)}")
-
-
-def _quietly(probe: Any, levels: int, keywords: dict[str, Any]) -> None:
-    """Try the arguments; that the small stand-in is soon used up says nothing of the file."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        gr.pyramid(probe, levels, **keywords)
 
 
 def _name(source: Path) -> tuple[str, str]:

@@ -14,9 +14,9 @@ from rich.text import Text
 import gpuresample as gr
 from gpuresample import files
 from gpuresample.bench import measure
-from gpuresample.cli import console, options
-from gpuresample.cli.resample import grid_of_file, read_transform
+from gpuresample.cli import console, flags, options
 from gpuresample.containers import unwrap
+from gpuresample.jobs import grid_of_file, read_transform
 from gpuresample.verification import INTERPOLATIONS, VOXELS, Verification
 from gpuresample.verification.pairs import FILTERS
 from gpuresample.verification.results import HEADER
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import SimpleITK
 
 _STYLES = {"ok": "green", "BROKEN": "bold red", "not run": "yellow"}
-_GRID, _WHAT, _RUN, _OUT = "Grid", "What is compared", "Running", "Output"
+_WHAT, _OUT = "What is compared", "Output"
 _PAGES = (".html", ".htm")
 
 
@@ -37,21 +37,12 @@ def verify(
             metavar="X Y Z",
             help="New spacing, or one number for all axes; unless given, 1.2843 times the old one in the plane and "
             "0.7109 times across, no multiple of it.",
-            rich_help_panel=_GRID,
+            rich_help_panel=flags.GRID,
         ),
     ] = None,
-    size: Annotated[
-        str | None, typer.Option(metavar="X Y Z", help="New size in voxels.", rich_help_panel=_GRID)
-    ] = None,
-    like: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Take the grid of this volume.", rich_help_panel=_GRID)
-    ] = None,
-    transform: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="A transform SimpleITK reads, from output to input points.", rich_help_panel=_GRID
-        ),
-    ] = None,
+    size: flags.Size = None,
+    like: flags.Like = None,
+    transform: flags.Transform = None,
     interpolation: Annotated[
         list[str] | None,
         typer.Option(help=f"May be repeated; all unless given: {', '.join(INTERPOLATIONS)}.", rich_help_panel=_WHAT),
@@ -77,13 +68,13 @@ def verify(
     ] = False,
     engine: Annotated[
         list[str] | None,
-        typer.Option(help="cpu, cuda, cuda:N; may be repeated; all usable ones unless given.", rich_help_panel=_RUN),
+        typer.Option(
+            help="cpu, cuda, cuda:N; may be repeated; all usable ones unless given.", rich_help_panel=flags.RUN
+        ),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each library.", rich_help_panel=_RUN)] = 3,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=_RUN)] = None,
-    series: Annotated[
-        str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=_RUN)
-    ] = None,
+    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each library.", rich_help_panel=flags.RUN)] = 3,
+    threads: flags.Threads = None,
+    series: flags.Series = None,
     html: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write a page with plots and pictures, too.", rich_help_panel=_OUT),

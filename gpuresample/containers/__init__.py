@@ -17,7 +17,8 @@ from gpuresample.containers.images import ImageContainer as ImageContainer
 from gpuresample.containers.kinds import ARRAYS as ARRAYS
 from gpuresample.containers.kinds import Held as Held
 from gpuresample.containers.kinds import hold as hold
-from gpuresample.containers.kinds import shape_of
+from gpuresample.containers.kinds import lazy_kind, shape_of
+from gpuresample.containers.lazies import LazyContainer as LazyContainer
 from gpuresample.containers.spatial_images import SpatialImageContainer as SpatialImageContainer
 from gpuresample.containers.spatial_images import grid_of_image
 from gpuresample.containers.voxels import check_memory as check_memory
@@ -29,21 +30,34 @@ Container = ArrayContainer | VolumeContainer | ImageContainer | SpatialImageCont
 IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image"
 
 
-def unwrap(image: object, input_spacing: object = None) -> Container:
+def unwrap(image: object, input_spacing: object = None, lazy: bool = False) -> Container:
     """The container of an image.
+
+    Parameters
+    ----------
+    lazy : bool
+        Whether the caller goes on with an array that is not in memory (`LazyContainer`).
 
     Raises
     ------
     TypeError
-        For kinds of images we do not know, and voxels that cannot be resampled.
+        For kinds of images we do not know, voxels that cannot be resampled, and lazy ones where they are of no use.
     ValueError
         For `input_spacing` with an image that has its own spacing.
     RuntimeError
         For arrays on a GPU that CuPy cannot reach.
     """
     container: Container
+    library = lazy_kind(image.array if isinstance(image, Volume) else image)
+    if library is not None and not lazy:
+        raise TypeError(
+            f"image must be in memory here, got a {library} array; "
+            + ("compute() it first" if library == "dask" else "read it first (array[...])")
+        )
+    if library is not None and not isinstance(image, Volume):
+        return LazyContainer(image, input_spacing)
     if isinstance(image, Volume):
-        container = VolumeContainer(image)
+        container = VolumeContainer(image) if library is None else LazyContainer(image)
     elif _is(image, "SimpleITK", "Image"):
         container = ImageContainer(image)
     elif _is(image, "nibabel.spatialimages", "SpatialImage"):

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.checks import numbers, positive_numbers
-from gpuresample.containers.kinds import ARRAYS, Held, hold
+from gpuresample.containers.kinds import ARRAYS, Held, hold, lazy_kind
 from gpuresample.containers.voxels import available_memory, check_voxels
 from gpuresample.grid import Grid
 
@@ -21,7 +21,7 @@ class Volume:
     Attributes
     ----------
     array : array, shape (..., z, y, x), or (y, x) for a 2-D image
-        Voxels, in host memory or on a GPU; leading axes are channels or a batch.
+        Voxels, in host memory or on a GPU, or a dask or zarr array; leading axes are channels or a batch.
     spacing : sequence of float, x, y(, z) order
         Distance between voxel centres, in physical units.
     origin : sequence of float, x, y(, z) order, optional
@@ -42,11 +42,13 @@ class Volume:
     grid: Grid = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        held = hold(self.array, "array")
-        if held is None:
+        lazy = lazy_kind(self.array) is not None
+        held = None if lazy else hold(self.array, "array")
+        if held is None and not lazy:
             raise TypeError(f"array must be {ARRAYS}, got {type(self.array).__name__}")
-        shape = tuple(held.voxels.shape)
-        check_voxels(held.voxels.dtype, shape)
+        voxels = self.array if held is None else held.voxels
+        shape = tuple(voxels.shape)
+        check_voxels(np.dtype(voxels.dtype), shape)
         d = min(len(shape), 3)
         spacing = positive_numbers("spacing", self.spacing, d)
         origin = numbers("origin", self.origin, d) if self.origin is not None else (0.0,) * d

@@ -24,6 +24,19 @@ OTHERS = {4: "OpenCL", 7: "Vulkan", 8: "Metal", 9: "VPI", 10: "ROCm", 14: "oneAP
 ARRAYS = "an array (NumPy, CuPy, or anything with DLPack or __cuda_array_interface__)"
 
 
+# Libraries of arrays that are computed or read block by block, and their class.
+LAZY = {"dask.array": "Array", "zarr": "Array"}
+
+
+def lazy_kind(array: object) -> str | None:
+    """The library, "dask" or "zarr", of an array that is not in memory; None for all others."""
+    for module, name in LAZY.items():
+        library = sys.modules.get(module)
+        if library is not None and isinstance(array, getattr(library, name, ())):
+            return module.split(".")[0]
+    return None
+
+
 class Held:
     """One array, and its library.
 
@@ -136,8 +149,10 @@ def shape_of(array: Any) -> tuple[int, ...] | None:
     shape = getattr(array, "shape", None)
     if shape is None and hasattr(array, "__cuda_array_interface__"):
         shape = array.__cuda_array_interface__["shape"]
-    known = isinstance(array, np.ndarray) or any(
-        hasattr(array, protocol) for protocol in ("__dlpack__", "__cuda_array_interface__")
+    known = (
+        isinstance(array, np.ndarray)
+        or lazy_kind(array) is not None
+        or any(hasattr(array, protocol) for protocol in ("__dlpack__", "__cuda_array_interface__"))
     )
     return tuple(shape) if known and shape is not None else None
 

@@ -17,7 +17,9 @@ INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresa
 # speed decides. The GPU has to make up for the way there and back over PCIe, and for CuPy's import and the start of
 # CUDA (about a second, once per process): so it gets whatever sums taps over at least AUTO_VOXELS voxels of input and
 # output together. Copies (nearest, shrink) stay on the CPU: the bus is no faster than its memory.
-# Not measured yet, set so high that the GPU should win by far; `python -m benchmarks.kernels` prints what to set.
+# A guess. Beside 16 cores an H200 was 1.1 to 1.7 times as fast for linear interpolation of 0.17 to 11 million voxels,
+# and 0.28 times at 85 million (benchmarks/results/nvidia-h200-2026-11-26): pageable memory, staged by one thread, takes
+# ten times as long as pinned memory does. That has to become faster before another number helps.
 AUTO_VOXELS = 1 << 25
 
 

@@ -69,7 +69,7 @@ class Separable:
         Sums are made in float32 ("single") or float64.
     shortcut : tuple of Branch
         Empty, or what an engine may do instead, within the numeric contract: add up the results of one or two branches.
-        Nothing is transposed then, nothing outside. A work that was cropped has none.
+        Nothing is transposed then, nothing outside.
     """
 
     tables: tuple[TapTable, TapTable, TapTable]

@@ -14,7 +14,7 @@ from gpuresample.engines.contract import Combiner, Gather, Majority, Separable, 
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu_gather import run_gather
 from gpuresample.engines.cpu_majority import run_majority
-from gpuresample.engines.cpu_means import run_means
+from gpuresample.engines.cpu_means import run_means, sums_of
 from gpuresample.engines.cpu_shortcut import run_shortcut
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
 from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
@@ -30,7 +30,8 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
-    if isinstance(work, Separable) and run_means(work, src, dst, store):
+    if isinstance(work, Separable) and (sums := sums_of(work, src.dtype, dst.dtype, store)) is not None:
+        run_means(work, src, dst, store, sums)
         return
     converted(_run, np.empty, convert, work, src, dst, store)
 
@@ -86,6 +87,9 @@ def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
         source = np.iinfo(src.dtype)
         dst[...] = np.clip(src, max(info.min, source.min), min(info.max, source.max))
         return
+    if src.dtype == np.float16:
+        # Half of the integer types end beyond its range, where a bound would be infinite.
+        src = src.astype(np.float32)
     whole = np.floor(src + 0.5) if rounding == HALF_UP else np.trunc(src) if rounding == TOWARD_ZERO else np.rint(src)
     high, low = whole >= info.max, whole <= info.min
     dst[...] = np.where(high | low | np.isnan(whole), 0, whole)

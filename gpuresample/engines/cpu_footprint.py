@@ -11,10 +11,9 @@ import numpy as np
 
 from gpuresample.engines.contract import Branch, Gather, Majority, Separable, Store, Work
 from gpuresample.engines.cpu_gather import ITEM_VOXELS, ROWS_AT_ONCE, prefilter_work
-from gpuresample.engines.cpu_means import blocks_of
+from gpuresample.engines.cpu_means import sums_of
 from gpuresample.engines.cpu_tables import SMALL, tiling
 from gpuresample.engines.packing import accumulator
-from gpuresample.engines.pool import get_num_threads
 
 # Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
 ROW_BYTES = 248
@@ -31,7 +30,7 @@ class Footprint:
     tile : int
         Of the scratch that a thread keeps.
     threads : int
-        Threads that have one; the present number of threads bounds it.
+        Threads that have one.
     between : int
         Of whole volumes between source and destination.
     """
@@ -47,7 +46,13 @@ class Footprint:
 
 
 def footprint(
-    work: Work, src_shape: Sequence[int], src: np.dtype[Any], dst_shape: Sequence[int], dst: np.dtype[Any], store: Store
+    work: Work,
+    src_shape: Sequence[int],
+    src: np.dtype[Any],
+    dst_shape: Sequence[int],
+    dst: np.dtype[Any],
+    store: Store,
+    threads: int,
 ) -> Footprint:
     """What `cpu.run` takes for a source in C order; a source with gaps between its voxels may be copied on top.
 
@@ -57,10 +62,13 @@ def footprint(
     src_shape, dst_shape : sequence of int, (..., z, y, x)
     src, dst : numpy.dtype
     store : Store
+    threads : int
+        That the engine works with.
     """
     n_src, n_dst = math.prod(src_shape), math.prod(dst_shape)
-    tile, threads = _tiles(work, math.prod(src_shape[:-3]), src, dst, store)
     between = 0 if src.isnative else n_src * src.itemsize
+    src = src.newbyteorder("=")
+    tile, threads = _tiles(work, math.prod(src_shape[:-3]), src, dst, store, threads)
     between += _converted(work, n_src, src, n_dst, dst, store)
     if isinstance(work, Gather):
         between += _coordinates(work, threads)
@@ -87,26 +95,27 @@ def steps(branches: tuple[Branch, ...]) -> Iterator[Separable]:
         yield branch.last
 
 
-def _tiles(work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> tuple[int, int]:
+def _tiles(
+    work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], store: Store, threads: int
+) -> tuple[int, int]:
     """Bytes of a thread's scratch, and the threads that have one."""
-    threads = get_num_threads()
     if isinstance(work, Majority):
         return math.prod(work.block) * src.itemsize, min(threads, n_volumes * work.n_dst[0])
     if isinstance(work, Gather):
         run, n_volumes = [] if work.prefilter is None else [prefilter_work(work.prefilter, work.precision)], 1
     elif not all(t.n_dst for t in work.tables) or (work.copies and (store.exact or src == dst)):
         run = []
-    elif (means := blocks_of(work, src, dst, store)) is not None:
-        (b_z, b_y, b_x), acc = means
-        voxels = n_volumes * b_z * b_y * b_x * math.prod(work.n_dst)
-        return 2 * b_x * work.n_dst[2] * acc.itemsize, threads if voxels >= SMALL else 1
+    elif (sums := sums_of(work, src, dst, store)) is not None:
+        voxels = n_volumes * math.prod(t.n_taps * t.n_dst for t in work.tables)
+        row = work.tables[2]
+        return 2 * row.n_taps * row.n_dst * sums.itemsize, threads if voxels >= SMALL else 1
     elif work.shortcut:
         # Two branches' last tables are applied row by row, without tiles.
         rows = [branch.last for branch in work.shortcut] if len(work.shortcut) == 2 else []
         run, n_volumes = [step for step in steps(work.shortcut) if step not in rows], 1
     else:
         run = [work]
-    cuts = [(tiling(step, n_volumes), accumulator(step.precision).itemsize) for step in run]
+    cuts = [(tiling(step, n_volumes, threads), accumulator(step.precision).itemsize) for step in run]
     size = max((cut.elements * item for cut, item in cuts), default=0)
     busy = max((min(threads, n_volumes * math.prod(cut.blocks)) for cut, _ in cuts), default=threads)
     return size, busy
@@ -114,7 +123,7 @@ def _tiles(work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], s
 
 def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any], store: Store) -> int:
     """Bytes of volumes in other types, see `engines.conversion` and `cpu.run`."""
-    if isinstance(work, Separable) and blocks_of(work, src, dst, store) is not None:
+    if isinstance(work, Separable) and sums_of(work, src, dst, store) is not None:
         return 0
     held = 0
     if store.exact and src != dst:

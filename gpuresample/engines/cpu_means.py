@@ -18,11 +18,11 @@ from gpuresample.taps import TapTable
 Array = npt.NDArray[Any]
 
 
-def block_of(table: TapTable) -> int | None:
-    """How many samples a table sums, if it sums neighbouring blocks of as many; else None."""
+def sums_blocks(table: TapTable) -> bool:
+    """Whether a table sums blocks of one size that lie side by side."""
     size = table.n_taps
     steps = bool((np.diff(table.first) == size).all())
-    return size if steps and bool((table.count == size).all()) and bool((table.weight == 1.0).all()) else None
+    return steps and bool((table.count == size).all()) and bool((table.weight == 1.0).all())
 
 
 def sum_type(dtype: np.dtype[Any], voxels: int) -> np.dtype[Any] | None:
@@ -35,28 +35,20 @@ def sum_type(dtype: np.dtype[Any], voxels: int) -> np.dtype[Any] | None:
     return np.dtype(np.int32 if largest < 1 << 31 else np.int64) if largest < 1 << 53 else None
 
 
-def blocks_of(
-    work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store
-) -> tuple[tuple[int, int, int], np.dtype[Any]] | None:
-    """Samples along z, y, x that a work takes the means of, and the sums' type; None if `run_means` would not."""
-    if store.divisor == 1 or store.high is not None or src != dst or work.dst_axis != (0, 1, 2):
-        return None
-    z, y, x = (block_of(table) for table in work.tables)
-    acc = sum_type(src, store.divisor)
-    if acc is None or z is None or y is None or x is None or work.n_dst != tuple(t.n_dst for t in work.tables):
-        return None
-    return (z, y, x), acc
+def sums_of(work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> np.dtype[Any] | None:
+    """The type that `run_means` sums a work in; None for what is not its own.
 
-
-def run_means(work: Separable, src: Array, dst: Array, store: Store) -> bool:
-    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, and answer whether that was done.
-
-    Not done is what is no mean of blocks that lie side by side, and types that only the tables sum.
+    That is what is no mean of blocks that lie side by side, and types that only the tables sum.
     """
-    found = blocks_of(work, src.dtype, dst.dtype, store)
-    if found is None:
-        return False
-    block, acc = np.array(found[0], np.int64), found[1]
+    if store.divisor == 1 or store.high is not None or src != dst:
+        return None
+    whole = work.dst_axis == (0, 1, 2) and work.n_dst == tuple(t.n_dst for t in work.tables)
+    return sum_type(src, store.divisor) if whole and all(sums_blocks(t) for t in work.tables) else None
+
+
+def run_means(work: Separable, src: Array, dst: Array, store: Store, acc: np.dtype[Any]) -> None:
+    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; `acc` is what `sums_of` says."""
+    block = np.array([t.n_taps for t in work.tables], np.int64)
     source, target = flatten(src), Flat(dst)
     strides = np.array([*source.strides, *target.strides], np.int64)
     start = sum(int(t.first[0]) * s for t, s in zip(work.tables, source.strides, strict=True))
@@ -79,4 +71,3 @@ def run_means(work: Separable, src: Array, dst: Array, store: Store) -> bool:
         )  # fmt: skip
 
     run_items(job, len(source.offsets) * n_items)
-    return True

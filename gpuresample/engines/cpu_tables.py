@@ -61,7 +61,9 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     weight = packed_weight(table, acc)
     n_taps = table.n_taps
     few = n_taps <= kernels.FEW_TAPS
-    index = np.minimum(first, hi - lo - n_taps)
+    # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
+    # their end is scratch (see `tiling`) that is not used.
+    index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
     if few:
@@ -85,9 +87,9 @@ def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -
         whole[axis] = slice(lo, hi)
 
 
-def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tuple[int, int]:
+def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int, threads: int) -> tuple[int, int]:
     """Rows of a block along a and b: a tile's worth, but enough blocks for all threads to be busy."""
-    threads = get_num_threads() if voxels >= SMALL else 1
+    threads = threads if voxels >= SMALL else 1
     wanted = 1 if threads == 1 else 4 * threads
     step_a = max(1, min(step_a, n_a))
     while step_a > 1 and n_volumes * -(-n_a // step_a) < wanted:
@@ -126,8 +128,8 @@ class Tiling:
     blocks: tuple[int, int]
 
 
-def tiling(work: Separable, n_volumes: int) -> Tiling:
-    """The blocks of so many volumes of a work; they depend on the number of threads."""
+def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
+    """The blocks of so many volumes of a work, for so many threads."""
     acc = accumulator(work.precision)
     axis_a, axis_b, x_early = tile_axes(work.order)
     table_a, table_b, table_x = work.tables[axis_a], work.tables[axis_b], work.tables[2]
@@ -136,7 +138,7 @@ def tiling(work: Separable, n_volumes: int) -> Tiling:
     n_x = hi - lo
     per_row = table_b.source_range()
     step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
-    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, n_volumes * n_a * n_b * m_x)
+    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, n_volumes * n_a * n_b * m_x, threads)
     a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
     reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
     reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
@@ -147,14 +149,16 @@ def tiling(work: Separable, n_volumes: int) -> Tiling:
     columns = rows * (n_x + m_x) if table_x.n_taps > kernels.FEW_TAPS else 0
     room = (0, tile, tile + window, tile + window + row)
     blocks = len(a_starts), len(b_starts)
-    return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, room[3] + columns, blocks)
+    # Rows of a narrow source are read past their end, see `pack_x`.
+    elements = room[3] + columns + kernels.FEW_TAPS
+    return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, elements, blocks)
 
 
 def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
     """Tap tables, fused per tile: only the result leaves the cache."""
     acc = accumulator(work.precision)
     n_volumes = math.prod(src.shape[:-3])
-    cut = tiling(work, n_volumes)
+    cut = tiling(work, n_volumes, get_num_threads())
     axis_a, axis_b = cut.axes
     n = src.ndim - 3
     swap = (*range(n), n + axis_a, n + axis_b, n + 2)
@@ -215,7 +219,7 @@ def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> N
     strides = np.array([*source.strides, *target.strides], np.int64)
     run_x = bool((np.diff(index[2]) == 1).all())
     n_a, n_b = index[0].size, index[1].size
-    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size)
+    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size, get_num_threads())
     n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
     memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
 

@@ -4,99 +4,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines import cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.cuda_runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
+from gpuresample.engines.cuda_tiles import (
+    GROUP,
+    LANES,
+    SHARING,
+    TILE_I,
+    TILE_J,
+    Room,
+    Steps,
+    make_tiles,
+    reach,
+    room,
+    sharing,
+    steps,
+)
 from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
 from gpuresample.engines.views import NONE, Axis, View, contiguous, merge
 from gpuresample.taps import TapTable
 
-# As kernels/resample_axis.cu has them.
-TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
 # Threads of a block where there is one per output.
 BLOCK = 256
-# Tiles of a block of v3: as many as keep its shared memory below the aim, so that several blocks fit a multiprocessor
-# (64 KB on the smallest); never above what every GPU grants without asking.
-MOST_TILES, SHARED_AIM, SHARED_LIMIT = 16, 24 << 10, 48 << 10
-# Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
-SHARING = 1.5
 # Taps per voxel, all axes together, up to which one kernel takes all axes: the two volumes between three passes cost
 # more than taps that are made anew for every voxel. Linear interpolation has 8.
 FEW_TAPS = 8
 # Offsets below this fit a 32-bit int, with room for the threads past the end of a grid.
 NARROW = 2**31 - 2**16
-
-
-class Tiles(NamedTuple):
-    """A table for the tiled kernels: `TILE_I` rows at a time.
-
-    Attributes
-    ----------
-    tile : ndarray, int32, shape (n_tiles, 4)
-        First sample; samples from there to where all rows tap, to where they cease to, to the end.
-    weight : ndarray, shape (n_tiles, window, TILE_I)
-        NaN where a row does not tap a sample.
-    """
-
-    tile: npt.NDArray[np.int32]
-    weight: npt.NDArray[Any]
-
-    @property
-    def window(self) -> int:
-        """Samples of the longest tile."""
-        return int(self.weight.shape[1])
-
-    def reach(self, tiles: int) -> npt.NDArray[np.int32]:
-        """First sample and end of what groups of `tiles` tiles read, shape (n_groups, 2)."""
-        starts = range(0, len(self.tile), tiles)
-        lo = np.minimum.reduceat(self.tile[:, 0], starts)
-        hi = np.maximum.reduceat(self.tile[:, 0] + self.tile[:, 3], starts)
-        return np.stack([lo, hi], axis=1)
-
-
-def sharing(table: TapTable) -> float:
-    """Taps per sample that a tile reads: what tiles save."""
-    first, end = _padded(table)
-    windows = end.max(axis=1) - first.min(axis=1)
-    return float(table.count.sum() / windows.sum())
-
-
-def _padded(table: TapTable) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """First tap and end of every row, shape (n_tiles, TILE_I); the last tile repeats its last row."""
-    rows = np.minimum(np.arange(-(-table.n_dst // TILE_I) * TILE_I), table.n_dst - 1).reshape(-1, TILE_I)
-    return table.first[rows], (table.first + table.count)[rows]
-
-
-def tiles_bytes(table: TapTable, acc: np.dtype[Any]) -> int:
-    """Bytes of a table's tiles."""
-    first, end = _padded(table)
-    if len(first) == 0:
-        return 0
-    return len(first) * (16 + int((end.max(axis=1) - first.min(axis=1)).max()) * TILE_I * acc.itemsize)
-
-
-def make_tiles(table: TapTable, acc: np.dtype[Any]) -> Tiles:
-    """A table for the tiled kernels; samples count from the first that the table reads."""
-    first, end = _padded(table)
-    start, stop = first.min(axis=1), end.max(axis=1)
-    core, edge = first.max(axis=1), end.min(axis=1)
-    # Rows of a tile that share nothing have no core.
-    apart = core >= edge
-    core[apart] = edge[apart] = stop[apart]
-    weight = np.full((len(start), int((stop - start).max()), TILE_I), np.nan, acc)
-    packed = packed_weight(table, acc)
-    row, k = np.nonzero(np.arange(table.n_taps) < table.count[:, None])
-    weight[row // TILE_I, table.first[row] + k - start[row // TILE_I], row % TILE_I] = packed[row, k]
-    # Rows past the end are never stored; they must not spoil the part where nothing is asked.
-    for r in range((table.n_dst - 1) % TILE_I + 1, TILE_I):
-        weight[-1, :, r] = 0
-    lo = table.source_range()[0]
-    tile = np.stack([start - lo, core - start, edge - start, stop - start], axis=1).astype(np.int32)
-    return Tiles(tile, weight)
 
 
 @dataclass(frozen=True)
@@ -184,14 +124,36 @@ class Axes:
         if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
             self.at_once(work, src, dst, acc, store)
             return
-        order = work.order
-        for axis in order:
-            table = work.tables[axis]
-            last = axis == order[-1]
-            shape = (*src.shape[: 1 + axis], table.n_dst, *src.shape[2 + axis :])
-            target = dst if last else self.scratch(shape, acc)
-            self.along(table, src, target, 1 + axis, acc, store if last else Store())
+        strides, passes = self.steps(work, src, acc)
+        for axis, apart in strides:
+            src = src.every(1 + axis, apart)
+        for axes in passes:
+            last = axes == passes[-1]
+            shape = list(src.shape)
+            for axis in axes:
+                shape[1 + axis] = work.tables[axis].n_dst
+            target = dst if last else self.scratch(tuple(shape), acc)
+            self.step(work, axes, src, target, acc, store if last else Store())
             src = target
+
+    def steps(self, work: Separable, src: View, acc: np.dtype[Any]) -> Steps:
+        """How a work's axes are done."""
+        contiguous = src.strides[3] == 1
+
+        def make() -> Steps:
+            return steps(work.tables, work.order, contiguous, src.dtype, acc)
+
+        return self._uploads.get(work, ("steps", contiguous, src.dtype.name, cuda_tiles.FUSE), make)
+
+    def step(
+        self, work: Separable, axes: tuple[int, ...], src: View, dst: View, acc: np.dtype[Any], store: Store
+    ) -> None:
+        """One of a work's passes; `src` begins at the first samples that the tables read."""
+        if len(axes) == 1:
+            self.along(work.tables[axes[0]], src, dst, 1 + axes[0], acc, store)
+        else:
+            first, second = axes
+            self.plane((work.tables[first], work.tables[second]), src, dst, (1 + first, 1 + second), acc, store)
 
     def at_once(self, work: Separable, src: View, dst: View, acc: np.dtype[Any], store: Store) -> None:
         """All axes in one kernel; views are (batch, z, y, x), `src` from the first samples that the tables read."""
@@ -272,20 +234,61 @@ class Axes:
         """
         it = Pass.of(src, dst, axis, "d")
         tile, weight, window, n_tiles = self._tiles(table, acc)
-        room = self._room(table, src, dst, axis)
-        if room is None:
+        block = self._room(table, src, dst, axis)
+        if block is None:
             raise ValueError(f"a tile of the table reads more samples than shared memory holds: {window}")
-        tiles, pitch, out_pitch = room
-        reach = self._uploads.get(table, ("reach", tiles), lambda: self.upload(make_tiles(table, acc).reach(tiles)))
         wide = _in_fours(src, [a.s for a in (it.batch, it.outer, it.inner)])
-        blocks = -(-n_tiles // tiles) * -(-it.lines // LANES)
+        blocks = -(-n_tiles // block.tiles) * -(-it.lines // LANES)
         arguments: list[Argument] = [
-            pointer(src), tile, weight, reach, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store),
-            np.int32(window), np.int32(tiles), np.int32(pitch), np.int32(out_pitch), np.int32(wide),
+            pointer(src), tile, weight, self._reach(table, block.tiles), pointer(dst), *it.shape(),
+            *_storing(dst.dtype, acc, store), np.int32(window), *[np.int32(n) for n in block], np.int32(wide),
         ]  # fmt: skip
-        shared = LANES * (pitch + out_pitch) * acc.itemsize
-        types, block = it.types(acc), (LANES, GROUP)
-        self._runtime.launch(Launch("resample_axis", "resample_axis_lines", types, blocks, block, arguments, shared))
+        shared = block.bytes(acc)
+        self._runtime.launch(
+            Launch("resample_axis", "resample_axis_lines", it.types(acc), blocks, (LANES, GROUP), arguments, shared)
+        )
+
+    def plane(
+        self,
+        tables: tuple[TapTable, TapTable],
+        src: View,
+        dst: View,
+        axes: tuple[int, int],
+        acc: np.dtype[Any],
+        store: Store,
+    ) -> None:
+        """v4: a table along one axis and then one along another, the bits of two passes.
+
+        Raises
+        ------
+        ValueError
+            If not even one tile of the second table for 32 rows fits shared memory.
+        """
+        (first, second), (row, column) = tables, axes
+        others = [Axis(dst.shape[a], src.strides[a], dst.strides[a]) for a in range(4) if a not in axes]
+        others.sort(key=lambda a: -abs(a.s))
+        batch, outer = ([NONE] * 2 + merge(others))[-2:]
+        row_tile, row_weight, row_window, n_row_tiles = self._tiles(first, acc)
+        tile, weight, window, n_tiles = self._tiles(second, acc)
+        # Rows that lie side by side in the destination are stored from registers.
+        direct = abs(dst.strides[row]) == 1
+        block = self._uploads.get(second, ("columns", direct, acc.name), lambda: room(second, acc, direct))
+        if block is None:
+            raise ValueError(f"a tile of the second table reads more columns than shared memory holds: {window}")
+        idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
+        types = Types(src.dtype.name, dst.dtype.name, acc.name, idx.__name__)
+        arguments: list[Argument] = [
+            pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.tiles), pointer(dst),
+            idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
+            *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
+            *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
+            *_storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],
+        ]  # fmt: skip
+        blocks = -(-n_tiles // block.tiles) * -(-n_row_tiles // GROUP) * batch.n * outer.n
+        shared = block.bytes(acc)
+        self._runtime.launch(
+            Launch("resample_axis", "resample_axis_plane", types, blocks, (LANES, GROUP), arguments, shared)
+        )
 
     def _plain(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, Pointer]:
         """First, count and weight on the device; samples count from the first that the table reads."""
@@ -306,27 +309,17 @@ class Axes:
 
         return self._uploads.get(table, ("tiles", acc.name), make)
 
-    def _room(self, table: TapTable, src: View, dst: View, axis: int) -> tuple[int, int, int] | None:
-        """Tiles of a block of v3, and the pitches of its lines of samples and of results; None if nothing fits."""
+    def _reach(self, table: TapTable, tiles: int) -> Pointer:
+        """What groups of tiles read, on the device."""
+        return self._uploads.get(table, ("reach", tiles), lambda: self.upload(reach(table, tiles)))
+
+    def _room(self, table: TapTable, src: View, dst: View, axis: int) -> Room | None:
+        """A block of v3; None if nothing fits."""
         # Lines that lie side by side in the destination are stored from registers.
         direct = abs(Pass.of(src, dst, axis, "d").inner.d) == 1
-
-        def make() -> tuple[int, int, int] | None:
-            acc = np.dtype(np.float64)  # the widest: the same blocks whatever the type
-            made = make_tiles(table, acc)
-            best = None
-            tiles = min(MOST_TILES, 1 << (len(made.tile) - 1).bit_length())
-            while tiles >= 1 and best is None:
-                reach = made.reach(tiles)
-                # Aligned loads begin up to 3 samples early. An odd pitch keeps 32 lines in 32 banks.
-                pitch = int((reach[:, 1] - reach[:, 0]).max()) + 3 | 1
-                out_pitch = 0 if direct else tiles * TILE_I | 1
-                if LANES * (pitch + out_pitch) * acc.itemsize <= (SHARED_AIM if tiles > 1 else SHARED_LIMIT):
-                    best = tiles, pitch, out_pitch
-                tiles //= 2
-            return best
-
-        return self._uploads.get(table, ("room", direct), make)
+        # As for the widest type: the same blocks whatever the type. Aligned loads begin up to 3 samples early.
+        widest = np.dtype(np.float64)
+        return self._uploads.get(table, ("room", direct), lambda: room(table, widest, direct, early=3))
 
     # --- copies ------------------------------------------------------------------------------------------------
 

@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Gather, Majority, Separable, Store, Work
-from gpuresample.engines.cuda_axis import FEW_TAPS, tiles_bytes
+from gpuresample.engines.cuda_axis import FEW_TAPS
 from gpuresample.engines.cuda_gather import PIECE_BYTES
+from gpuresample.engines.cuda_tiles import steps, tiles_bytes
 from gpuresample.engines.packing import accumulator
 from gpuresample.taps import TapTable
 
@@ -46,13 +47,13 @@ def footprint(
         sums = np.dtype(np.float64)
         total += blocks(math.prod(dst_shape), sums)
     if isinstance(work, Gather):
-        return total + _gather(work, src_shape[-3:])
+        return total + _gather(work, src_shape[-3:], src)
     if isinstance(work, Majority):
         return total
-    return total + _separable(work, src_shape, copies=work.copies and src == sums)
+    return total + _separable(work, src_shape, src, copies=work.copies and src == sums)
 
 
-def _separable(work: Separable, src_shape: Sequence[int], copies: bool) -> int:
+def _separable(work: Separable, src_shape: Sequence[int], src: np.dtype[Any], copies: bool) -> int:
     acc = accumulator(work.precision)
     tables = [work.tables[axis] for axis in range(3)]
     if copies or any(t.n_dst == 0 for t in tables):
@@ -62,8 +63,13 @@ def _separable(work: Separable, src_shape: Sequence[int], copies: bool) -> int:
         return kept
     size = [math.prod(src_shape[:-3]), *[hi - lo for lo, hi in (t.source_range() for t in tables)]]
     between = []
-    for axis in work.order[:-1]:
+    # Host arrays come to the device in C order.
+    strides, passes = steps(tables, work.order, True, src, acc)
+    for axis, _ in strides:
         size[1 + axis] = tables[axis].n_dst
+    for axes in passes[:-1]:
+        for axis in axes:
+            size[1 + axis] = tables[axis].n_dst
         between.append(blocks(math.prod(size), acc))
     # A pass reads the volume of the one before it and writes its own.
     return kept + max((a + b for a, b in zip([0, *between], [*between, 0], strict=True)), default=0)
@@ -76,7 +82,7 @@ def _table(table: TapTable, acc: np.dtype[Any]) -> int:
     return plain + tiles_bytes(table, acc) + reach + 8 * BLOCK
 
 
-def _gather(work: Gather, n_src: Sequence[int]) -> int:
+def _gather(work: Gather, n_src: Sequence[int], src: np.dtype[Any]) -> int:
     """One volume of a batch after the other."""
     rows, row = work.n_dst[0] * work.n_dst[1], 8 * 3 * (2 if work.lines else work.n_dst[2])
     # A piece of coordinates is let go when the next is there.
@@ -86,5 +92,6 @@ def _gather(work: Gather, n_src: Sequence[int]) -> int:
     tables = work.prefilter
     n = (tables[0].n_dst, tables[1].n_dst, tables[2].n_dst)
     order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
-    passes = _separable(Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision), n_src, copies=False)
+    prefilter = Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision)
+    passes = _separable(prefilter, n_src, src, copies=False)
     return total + blocks(math.prod(n), accumulator(work.precision)) + passes

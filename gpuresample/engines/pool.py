@@ -35,8 +35,12 @@ def _default_threads() -> int:
         if not text.isdecimal() or int(text) < 1:
             raise ValueError(f"{ENVIRONMENT} must be a whole number of at least 1, got {text!r}")
         return int(text)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, cores // _workers(cores))
+    return max(1, cores() // _workers(cores()))
+
+
+def cores() -> int:
+    """Cores that this process may run on."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _workers(cores: int) -> int:

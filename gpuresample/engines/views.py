@@ -71,6 +71,13 @@ class View:
         shape = (*self.shape[:axis], stop - start, *self.shape[axis + 1 :])
         return replace(self, address=self.address + start * self.strides[axis] * self.dtype.itemsize, shape=shape)
 
+    def every(self, axis: int, step: int) -> View:
+        """Positions along an axis that are `step` apart, from the first on."""
+        axis %= len(self.shape)
+        shape = (*self.shape[:axis], -(-self.shape[axis] // step), *self.shape[axis + 1 :])
+        strides = (*self.strides[:axis], self.strides[axis] * step, *self.strides[axis + 1 :])
+        return replace(self, shape=shape, strides=strides)
+
     def at(self, position: int) -> View:
         """Without the first axis, at a position along it."""
         part = self.narrow(0, position, position + 1)

@@ -376,11 +376,15 @@ def test_launches_go_to_torchs_current_stream_and_device(monkeypatch):
 
     monkeypatch.setattr(torch.cuda, "current_stream", lambda device: SimpleNamespace(cuda_stream=4711))
     monkeypatch.setattr(torch.cuda, "device", block("torch"))
-    cupy = SimpleNamespace(cuda=SimpleNamespace(Device=block("cupy"), ExternalStream=block("stream")))
     device = torch.device("cuda", 1)
-    with tensors._in_torchs_stream(cupy, device):
+    old = SimpleNamespace(Device=block("cupy"), Stream=object, ExternalStream=block("stream"))
+    with tensors._in_torchs_stream(SimpleNamespace(cuda=old), device):
         assert entered == [("torch", device), ("cupy", 1), ("stream", 4711, 1)]
     assert entered[3:] == ["stream", "cupy", "torch"]
+    entered.clear()
+    adopt = SimpleNamespace(from_external=lambda stream: block("adopted")(stream.__cuda_stream__()))
+    with tensors._in_torchs_stream(SimpleNamespace(cuda=SimpleNamespace(Device=block("cupy"), Stream=adopt)), device):
+        assert entered == [("torch", device), ("cupy", 1), ("adopted", (0, 4711))]
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU: CUDA tensors are tested on the kernels' host build")

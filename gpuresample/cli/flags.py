@@ -1,0 +1,70 @@
+"""What several commands are asked in the same words: every argument and option once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from gpuresample import files
+from gpuresample.conventions import NAMES
+
+GRID, VALUES, RUN = "Grid", "Values", "Running"
+
+Source = Annotated[Path, typer.Argument(metavar="IN", help="A file, or a folder with a DICOM series.")]
+Target = Annotated[Path, typer.Argument(metavar="OUT", help=f"Where to write: {', '.join(files.WRITABLE)}.")]
+
+# --- the grid ---
+Spacing = Annotated[
+    str | None, typer.Option(metavar="X Y Z", help="New spacing, or one number for all axes.", rich_help_panel=GRID)
+]
+Size = Annotated[str | None, typer.Option(metavar="X Y Z", help="New size in voxels.", rich_help_panel=GRID)]
+Like = Annotated[Path | None, typer.Option(metavar="FILE", help="Take the grid of this volume.", rich_help_panel=GRID)]
+Anchor = Annotated[str, typer.Option(help="What stays aligned: first, edge or center.", rich_help_panel=GRID)]
+Transform = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="A transform SimpleITK reads, from output to input points.", rich_help_panel=GRID
+    ),
+]
+
+# --- the values ---
+Interpolation = Annotated[
+    str,
+    typer.Option(
+        help="nearest, linear, bspline, bspline1 to bspline5, gaussian, hamming, cosine, welch, lanczos, "
+        "blackman, label_gaussian, label_linear.",
+        rich_help_panel=VALUES,
+    ),
+]
+Boundary = Annotated[
+    str | None,
+    typer.Option(help="nearest, reflect, mirror, constant; SimpleITK's rule unless given.", rich_help_panel=VALUES),
+]
+Antialias = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[SIGMA ...]",
+        help="Blur axes that shrink; with numbers, by these sigmas in input voxels.",
+        rich_help_panel=VALUES,
+    ),
+]
+DefaultValue = Annotated[str, typer.Option(metavar="NUMBER", help="Value outside the input.", rich_help_panel=VALUES)]
+Rounding = Annotated[
+    str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=VALUES)
+]
+Convention = Annotated[
+    str | None,
+    typer.Option(
+        help=f"Follow another library: {', '.join(NAMES)}. Sets anchor, boundary, antialias and rounding.",
+        rich_help_panel=VALUES,
+    ),
+]
+Dtype = Annotated[str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=VALUES)]
+
+# --- the run ---
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=RUN)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=RUN)]
+Series = Annotated[str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=RUN)]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.", rich_help_panel=RUN)]

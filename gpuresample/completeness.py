@@ -1,0 +1,150 @@
+"""Whether a file holds all that its header promises: ITK reads several formats past their end without a word."""
+
+from __future__ import annotations
+
+import gzip
+import math
+import os
+import re
+import struct
+import zlib
+from pathlib import Path
+from typing import IO
+
+# Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
+_DEFLATE_RATIO = 1040
+
+
+def check(path: Path, image_io: str, voxel_bytes: int) -> None:
+    """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
+
+    Uses nothing of ITK, so that it can run while ITK reads.
+
+    Raises
+    ------
+    OSError
+        With what is missing.
+    """
+    if is_gzip(path):
+        head, length = unzipped(path)
+    else:
+        with open(path, "rb") as file:
+            head, length = file.read(1024), os.path.getsize(path)
+            if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
+                raise OSError(f"{path}: the file ends early: pages are missing")
+    try:
+        needed = _needed_length(image_io, voxel_bytes, head)
+    except OSError as error:
+        raise OSError(f"{path}: {error}") from None
+    if length < needed:
+        raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
+
+
+def check_dimensions(path: Path) -> None:
+    """Refuse numbers of axes that ITK's MetaImage reader does not survive: it ends the process.
+
+    Raises
+    ------
+    OSError
+        With what the header says.
+    """
+    if path.suffix not in (".mha", ".mhd"):
+        return
+    with open(path, "rb") as file:
+        head = file.read(1 << 14)
+    for found in re.finditer(rb"^\s*NDims[ \t]*[=:]?[ \t]*([^\r\n]*)", head, re.MULTILINE):
+        text = found[1].decode("latin-1").strip()
+        if text not in map(str, range(1, 11)):
+            raise OSError(f"{path}: the header is damaged: NDims must be 1 to 10, got {text or 'nothing'}")
+
+
+def check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
+    """Refuse a header that promises more voxels than its file can hold: before ITK makes room for them.
+
+    Raises
+    ------
+    OSError
+        With both numbers.
+    """
+    single = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or path.suffix in (".nrrd", ".mha")
+    most = _DEFLATE_RATIO * os.path.getsize(path)
+    if single and voxel_bytes > most:
+        raise OSError(
+            f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
+            f"{os.path.getsize(path):,} bytes of file hold {most:,} at most"
+        )
+
+
+def is_gzip(path: Path) -> bool:
+    """Whether a file is compressed by gzip."""
+    with open(path, "rb") as file:
+        return file.read(2) == b"\x1f\x8b"
+
+
+def unzipped(path: Path) -> tuple[bytes, int]:
+    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
+    try:
+        with gzip.open(path) as file:
+            head = file.read(1024)
+            length = len(head)
+            while block := file.read(1 << 20):
+                length += len(block)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
+    return head, length
+
+
+def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
+    """Bytes a file must have; 0 where the format's own reader refuses short files."""
+    match image_io:
+        case "NiftiImageIO":
+            return _nifti_length(head)
+        case "MRCImageIO":
+            return 1024 + voxel_bytes
+        case "GiplImageIO":
+            return 256 + voxel_bytes
+        case "VTKImageIO" if b"\nBINARY" in head:
+            start = re.search(rb"\n(SCALARS.*\nLOOKUP_TABLE|VECTORS|TENSORS).*\n", head)
+            return voxel_bytes + (start.end() if start else 0)
+    return 0
+
+
+def _nifti_length(head: bytes) -> int:
+    """Bytes of a NIfTI file of one part, from its header; 0 for others."""
+    if len(head) < 348:
+        return 348
+    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
+    if head[344:348] == b"n+1\0":
+        dim = struct.unpack_from(order + "8h", head, 40)
+        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
+    elif head[4:8] == b"n+2\0" and len(head) >= 540:
+        dim = struct.unpack_from(order + "8q", head, 16)
+        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
+    else:
+        return 0
+    if not math.isfinite(offset):
+        raise OSError(f"the header is damaged: vox_offset is {offset}")
+    return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
+
+
+def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:
+    """Whether the chain of pages of a TIFF file stays inside it; its reader would stop at the break."""
+
+    def number(offset: int, code: str) -> int | None:
+        file.seek(offset)
+        data = file.read(struct.calcsize(code))
+        return int(struct.unpack(order + code, data)[0]) if len(data) == struct.calcsize(code) else None
+
+    file.seek(0)
+    order = "<" if file.read(2) == b"II" else ">"
+    big = number(2, "H") == 43
+    start, count_code, entry, link = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
+    seen: set[int] = set()
+    page = number(start, link)
+    while page and page not in seen:
+        seen.add(page)
+        count = number(page, count_code)
+        if page >= length or count is None:
+            return False
+        page = number(page + struct.calcsize(count_code) + count * entry, link)
+    return page is not None
