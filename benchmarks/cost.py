@@ -3,7 +3,9 @@
     python -m benchmarks.cost [--seconds S] [--job NAME] [--json FILE]
 
 The machine is calibrated first (`gpuresample.calibrate`, not stored). No job is one of the calibration's. "estimate /
-measured" is the estimate of a step over the fastest of its runs; 1 is right, 2 is twice too much.
+measured" is the estimate of a step over the fastest of its runs; 1 is right, 2 is twice too much. Files are read as a
+command reads them, in new processes: from the page cache, and from the disk after the page cache was asked to drop
+them. "read again" is the same process reading once more, into memory that it may have freed: not what is estimated.
 """
 
 from __future__ import annotations
@@ -23,11 +25,12 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from gpuresample import calibration, files
+from gpuresample import calibration, disk, files
 from gpuresample.bench import cases, measure, tables
 from gpuresample.engines import cpu_tables
 
 CLOSE = 2.0
+PROCESSES = 3  # that read a file
 
 
 @dataclass(frozen=True)
@@ -142,15 +145,31 @@ def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[s
         }
     ]  # fmt: skip
     if job.ending:
-        read = fastest(lambda: files.read(path), budget)
+        assert cost.cold_read is not None
         write = fastest(lambda: files.write(result, out, overwrite=True), budget)
+        tiny = folder / "tiny.nii"
+        files.write(cases.image(array[:2, :2, :2], gr.Grid.of_size((2, 2, 2))), tiny, overwrite=True)
+        warm, again = first_read(path, tiny, cold=False)
         rows += [
-            {"step": "read", "estimate": s["read"] + s["decompress"], "measured": read},
+            {"step": "read", "estimate": s["read"] + s["decompress"], "measured": warm},
             {"step": "write", "estimate": s["compress"] + s["write"], "measured": write},
         ]
         whole = {key: sum(float(row[key]) for row in rows) for key in ("estimate", "measured")}
-        rows.append({"step": "all", **whole})
+        rows += [{"step": "all", **whole}, {"step": "read again", "estimate": rows[1]["estimate"], "measured": again}]
+        if disk.forget(path):
+            cold, _ = first_read(path, tiny, cold=True)
+            rows.append({"step": "read from disk", "estimate": cost.cold_read + s["decompress"], "measured": cold})
     return rows
+
+
+def first_read(path: Path, tiny: Path, cold: bool) -> tuple[float, float]:
+    """Seconds of a new process's first read of a file, and of a further one; the fastest of some processes."""
+    found = []
+    for _ in range(PROCESSES):
+        if cold:
+            disk.forget(path)
+        found.append(measure.child(str(path), str(tiny), module="benchmarks.first_read"))
+    return min(f["first"] for f in found), min(f["again"] for f in found)
 
 
 def off(row: dict[str, Any]) -> float:
@@ -187,7 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ]  # fmt: skip
     header = ("job", "step", "estimate", "measured", "estimate / measured", "peak estimate", "peak measured")
     tables.table("Estimated cost against the clock", header, lines)
-    for step in ("resample", "read", "write", "all"):
+    for step in ("resample", "read", "read from disk", "read again", "write", "all"):
         ratios = [off(row) for row in found if row["step"] == step]
         if ratios:
             print(

@@ -59,7 +59,11 @@ class Cost:
         Peak memory beyond the input: output, scratch of all threads, and whole volumes in between.
     seconds : dict of str to float, or None
         Estimated time by step: "read", "decompress", "resample", "compress", "write", one after the other. None where
-        no rates are known. Without the time to compile kernels on first use.
+        no rates are known. Without the time to compile kernels on first use. Files are read from the page cache into
+        new memory; where a process reads again into what it has freed, nothing has to be cleared, and raw files take
+        a fraction of it.
+    cold_read : float or None
+        Time of "read" where the files are not in the page cache, but on `storage`, or on the disk that was measured.
     """
 
     volumes: int
@@ -73,6 +77,7 @@ class Cost:
     threads: int
     peak_bytes: int
     seconds: dict[str, float] | None
+    cold_read: float | None
 
     @property
     def total_seconds(self) -> float | None:
@@ -123,9 +128,10 @@ def of(
     if rates is None:
         return cost
     one_input, one_output = cost.input_bytes // volumes, cost.output_bytes // volumes
-    seconds = file_seconds(read, write, file_bytes, one_input, one_output, rates, storage)
+    around = read, write, file_bytes, one_input, one_output, rates, storage
+    seconds, cold = file_seconds(*around), file_seconds(*around, cold=True)["read"]
     seconds["resample"] = resampling_seconds(call, rates)
-    return replace(cost, seconds={step: volumes * seconds[step] for step in STEPS})
+    return replace(cost, seconds={step: volumes * seconds[step] for step in STEPS}, cold_read=volumes * cold)
 
 
 def counted(call: Call, volumes: int = 1) -> Cost:
@@ -147,6 +153,7 @@ def counted(call: Call, volumes: int = 1) -> Cost:
         threads=held.threads,
         peak_bytes=output + held.total,
         seconds=None,
+        cold_read=None,
     )
 
 
@@ -314,7 +321,7 @@ def _gather_terms(work: Gather) -> Iterator[tuple[str, float]]:
 
 def file_seconds(
     read: str, write: str, file_bytes: int | None, input_bytes: int, output_bytes: int, rates: Rates,
-    storage: float | None = None,
+    storage: float | None = None, cold: bool = False,
 ) -> dict[str, float]:  # fmt: skip
     """Times of the steps around the resampling, for one volume.
 
@@ -328,6 +335,8 @@ def file_seconds(
     rates : Rates
     storage : float, optional
         Bytes per second of the storage, where it is slower than what was measured.
+    cold : bool
+        Whether the page cache holds nothing of what is read.
     """
     share = rates["gzip_share"] if file_bytes is None or read != "gzip" else min(1.0, file_bytes / max(1, input_bytes))
     held = {"none": 0.0, "raw": float(input_bytes), "gzip": share * input_bytes}[read]
@@ -335,7 +344,8 @@ def file_seconds(
     slowest = 0.0 if storage is None else 1.0 / storage
     seconds = dict.fromkeys(STEPS, 0.0)
     if read != "none":
-        seconds["read"] = rates["file"] + max(rates["read_byte"], slowest) * held
+        byte = rates["cold_byte" if cold and storage is None else "read_byte"]
+        seconds["read"] = rates["file"] + max(byte, slowest) * held
     if write != "none":
         seconds["write"] = rates["file_written"] + max(rates["write_byte"], slowest) * made
     if read == "gzip":

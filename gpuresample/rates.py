@@ -18,7 +18,7 @@ from typing import Any
 
 from gpuresample.engines import pool
 
-FORMAT = 1
+FORMAT = 2
 # A machine's disks and neighbours change without telling.
 STALE_AFTER = 180 * 86400.0
 ENVIRONMENT = "GPURESAMPLE_CACHE_DIR"
@@ -49,6 +49,7 @@ NAMES = {
     "file": "s per file read, whatever its size",
     "file_written": "s per file written, bringing it to disk included",
     "read_byte": "s per byte of an uncompressed file, read from the page cache into new memory",
+    "cold_byte": "the same, read from the disk of temporary files; as from the page cache where none can be emptied",
     "unzip_in": "s per byte of a gzip file",
     "unzip_out": "s per byte that comes out of it",
     "write_byte": "s per byte of an uncompressed file",

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+import os
 import threading
 import tracemalloc
 
@@ -13,7 +14,7 @@ from cli_support import refused, volume
 from support import flat, noise, rotation
 
 import gpuresample as gr
-from gpuresample import calibration, cascades, costs, files, phantom, rates, shrinking, smoothing
+from gpuresample import calibration, cascades, costs, disk, files, phantom, rates, shrinking, smoothing
 from gpuresample.cli import plan_cost, resample
 from gpuresample.engines import cpu_tables
 from gpuresample.plans import call_of
@@ -228,6 +229,32 @@ def test_times_of_files():
     slow = plan.cost(read="raw", write="none", storage=1e6, machine=UNIT).seconds
     assert slow["read"] == pytest.approx(n / 1e6, rel=1e-6)
     assert slow["write"] == 0
+
+
+def test_files_that_are_not_in_the_page_cache():
+    plan, _ = planned("linear", "int16")
+    n = 2 * math.prod(SHAPE)
+    machine = rates.Rates({}, 0.0, {**UNIT.values, "cold_byte": 5e-9})
+    raw = plan.cost(read="raw", volumes=3, machine=machine)
+    assert raw.cold_read == pytest.approx(3e-9 * (1 + 5 * n))
+    assert raw.seconds["read"] == pytest.approx(3e-9 * (1 + n))
+    zipped = plan.cost(read="gzip", file_bytes=n // 4, machine=machine)
+    assert zipped.cold_read == pytest.approx(1e-9 * (1 + 5 * n / 4), rel=1e-6)
+    # A storage that is named is not the disk that was measured.
+    named = plan.cost(read="raw", storage=5e8, machine=machine)
+    assert named.cold_read == named.seconds["read"] == pytest.approx(1e-9 * (1 + 2 * n))
+    assert plan.cost(machine=machine).cold_read == 0
+
+
+def test_a_file_can_be_dropped_from_the_page_cache(tmp_path, monkeypatch):
+    path = tmp_path / "a.raw"
+    path.write_bytes(bytes(range(256)) * 4096)
+    disk.to_disk(path)
+    assert disk.forget(path) is hasattr(os, "posix_fadvise")
+    assert path.read_bytes() == bytes(range(256)) * 4096
+    monkeypatch.delattr(os, "posix_fadvise", raising=False)
+    assert disk.forget(path) is False
+    assert calibration._cold(path) == 0.0
 
 
 @pytest.mark.parametrize(

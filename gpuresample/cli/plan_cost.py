@@ -250,7 +250,9 @@ def _rows(cost: Cost, storage: float | None) -> list[tuple[str, str]]:
     assert cost.total_seconds is not None
     steps = ", ".join(f"{step} {_time(value)}" for step, value in cost.seconds.items() if value)
     per = f", {_time(cost.total_seconds / n)} each" if n > 1 else ""
-    where = "the page cache" if storage is None else f"storage of {storage:g} MB/s"
+    where = "the page cache, and memory that is new" if storage is None else f"storage of {storage:g} MB/s"
+    assert cost.cold_read is not None
+    disk = f"; read in {_time(cost.cold_read)} from this machine's disk" if storage is None and cost.cold_read else ""
     return [
         ("taps", "; ".join(part for part in [taps, *around] if part) or "copies"),
         ("passes", ", ".join(cost.order)),
@@ -259,7 +261,7 @@ def _rows(cost: Cost, storage: float | None) -> list[tuple[str, str]]:
         ("must move", console.megabytes(cost.moved_bytes)),
         ("peak memory", f"{console.megabytes(cost.peak_bytes)} beyond the input (scratch {scratch} of it){fits}"),
         ("time", f"{_time(cost.total_seconds)}{per}: {steps}"),
-        ("files", f"from and to {where}; kernels compiled already"),
+        ("files", f"from and to {where}{disk}; kernels compiled already"),
     ]
 
 
