@@ -45,23 +45,42 @@ def case(text):
 
 DTYPES = ("bool", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 LAYOUTS = (
-    "C", "fortran", "negative", "gaps", "big-endian", "memory-mapped", "read-only", "broadcast", "unaligned",
-    "transposed", "records",
+    "C", "fortran", "strided", "strided", "strided", "big-endian", "memory-mapped", "read-only", "broadcast",
+    "unaligned", "records",
 )  # fmt: skip
+FILL = 77  # around a strided array's voxels
 
 
-def laid_out(plain, layout, axis, folder):
+@st.composite
+def strides(draw, axes):
+    """Order of the axes in memory; of each its step, backward ones too, and the voxels left out before and after."""
+    order = draw(st.permutations(range(axes)))
+    return tuple(order), [
+        (draw(st.sampled_from([1, 1, 2, 3, -1, -2])), draw(st.integers(0, 2)), draw(st.integers(0, 2)))
+        for _ in range(axes)
+    ]
+
+
+def strided(shape, dtype, memory):
+    """A part of a larger array that has this shape, and the larger one, all `FILL`."""
+    order, steps = memory
+    spans = [before + (n - 1) * abs(step) + 1 + after for n, (step, before, after) in zip(shape, steps, strict=True)]
+    whole = np.full([spans[axis] for axis in order], FILL).astype(dtype)
+    view = whole.transpose(np.argsort(order))
+    part = [slice(b, b + (n - 1) * abs(step) + 1, abs(step)) for n, (step, b, _) in zip(shape, steps, strict=True)]
+    back = [slice(None, None, 1 if step > 0 else -1) for step, _, _ in steps]
+    return view[tuple(part)][tuple(back)], whole
+
+
+def laid_out(plain, layout, axis, memory, folder):
     """An array equal to `plain` in another layout of memory, and the buffer that holds it."""
     axis %= plain.ndim
     if layout == "fortran":
         view = np.asfortranarray(plain)
-    elif layout == "negative":
-        view = np.flip(np.flip(plain, axis).copy(), axis)
-    elif layout == "gaps":
-        wide = np.full([2 * n + 3 for n in plain.shape], 77).astype(plain.dtype)
-        view = wide[tuple(slice(1, 1 + 2 * n, 2) for n in plain.shape)]
+    elif layout == "strided":
+        view, whole = strided(plain.shape, plain.dtype, memory)
         view[...] = plain
-        return view, wide
+        return view, whole
     elif layout == "big-endian":
         view = plain.astype(plain.dtype.newbyteorder(">"))
     elif layout == "memory-mapped":
@@ -78,9 +97,6 @@ def laid_out(plain, layout, axis, folder):
         view = buffer[1:].view(plain.dtype).reshape(plain.shape)
         view[...] = plain
         return view, buffer
-    elif layout == "transposed":
-        order = np.roll(range(plain.ndim), axis + 1)
-        view = plain.transpose(order).copy().transpose(np.argsort(order))
     elif layout == "records":
         table = np.zeros(plain.shape, [("before", "u1"), ("voxel", plain.dtype)])
         view = table["voxel"]
@@ -112,7 +128,8 @@ def jobs(draw):
     call = draw(st.sampled_from(["resample", "resample", "resample", "gaussian", "shrink", "downsample", "pyramid"]))
     job = {
         "shape": tuple(shape), "dtype": draw(st.sampled_from(DTYPES)), "layout": draw(st.sampled_from(LAYOUTS)),
-        "axis": draw(st.integers(0, 3)), "seed": draw(st.integers(0, 9)), "call": call,
+        "axis": draw(st.integers(0, 3)), "memory": draw(strides(len(shape))), "seed": draw(st.integers(0, 9)),
+        "call": call,
         "spacing": tuple(draw(spacings) for _ in range(d)), "origin": tuple(draw(origins) for _ in range(d)),
         "direction": draw(st.sampled_from(list(DIRECTIONS))) if d == 3 else "identity",
         "bare": draw(st.booleans()),
@@ -130,13 +147,16 @@ def jobs(draw):
         job["sigma"] = draw(st.sampled_from([0.0, 0.4, 1.0, 2.5]))
     else:
         job["factor"] = draw(st.sampled_from([1, 2, 3]))
+    if call != "pyramid" and draw(st.booleans()):
+        job["out"] = draw(strides(len(shape)))
     if draw(st.integers(0, 7)) == 0:
         job["wrong"] = draw(st.sampled_from(["spacing", "nan spacing", "factor", "direction", "empty", "complex"]))
     return job
 
 
-def asked(job, array):
+def asked(job, array, out=None):
     """What the job's call gives for an array: a list of arrays, or the error's type and text."""
+    into = {"device": "cpu"} if out is None else {"device": "cpu", "out": out}
     d = len(job["spacing"])
     wrong = job.get("wrong")
     spacing = list(job["spacing"])
@@ -152,16 +172,16 @@ def asked(job, array):
         image = array if bare else gr.Volume(array, spacing, job["origin"], flat(direction.tolist()))
         match job["call"]:
             case "resample":
-                result = gr.resample(image, interpolation=job["interpolation"], device="cpu", **onto(job, bare))
+                result = gr.resample(image, interpolation=job["interpolation"], **onto(job, bare), **into)
             case "gaussian":
-                result = gr.gaussian(image, sigma=job["sigma"], device="cpu")
+                result = gr.gaussian(image, sigma=job["sigma"], **into)
             case "pyramid":
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # of axes too short to shrink
                     result = gr.pyramid(image, levels=2, factors=job["factor"] + 1, device="cpu")
             case name:
                 factors = 0 if wrong == "factor" else job["factor"]
-                result = getattr(gr, name)(image, factors, device="cpu")
+                result = getattr(gr, name)(image, factors, **into)
     except (ValueError, TypeError) as error:
         return type(error).__name__, str(error)
     results = result if isinstance(result, list) else [result]
@@ -202,7 +222,7 @@ def layouts(examples):
     def run(job):
         with case(repr(job)), np.errstate(all="ignore"):
             plain = voxels(job)
-            view, buffer = laid_out(plain, job["layout"], job["axis"], FOLDER)
+            view, buffer = laid_out(plain, job["layout"], job["axis"], job["memory"], FOLDER)
             same = np.array(view, dtype=view.dtype.newbyteorder("="), order="C")
             before, kept = digest(buffer), digest(same)
             got, wanted = asked(job, view), asked(job, same)
@@ -218,8 +238,21 @@ def layouts(examples):
             for a, b in zip(got, wanted, strict=True):
                 assert (a.dtype, a.shape) == (b.dtype, b.shape), f"{job}: {a.dtype}{a.shape} is not {b.dtype}{b.shape}"
                 assert a.tobytes() == b.tobytes(), f"{job}: other bits than for a plain copy"
+            if "out" in job:
+                filled(job, view, wanted[0])
 
     run()
+
+
+def filled(job, array, wanted):
+    """The same call into a given array: the same bits there, and nothing around them."""
+    out, whole = strided(wanted.shape, wanted.dtype, job["out"])
+    (got,) = asked(job, array, out)
+    assert np.shares_memory(got, out), f"{job}: out was not used"
+    assert out.tobytes() == wanted.tobytes(), f"{job}: other bits in out"
+    out[...] = np.array(FILL).astype(out.dtype)
+    around = np.full(whole.shape, FILL).astype(whole.dtype)
+    assert whole.tobytes() == around.tobytes(), f"{job}: memory around out was written"
 
 
 # ------------------------------------------------------------------------------------------------- damaged files
