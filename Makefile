@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed cost regress tiles gaussian ensemble orders kernels reliability cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed cost regress tiles gaussian ensemble orders kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -74,6 +74,10 @@ kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test doe
 
 reliability: $(VENV)/.test ## batches killed, interrupted, starved of disk, crowded
 	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/test_reliability.py $(ARGS)
+
+# A minute or two on two cores.
+soak: $(VENV)/.test ## 10,000 small volumes in one process: memory, threads and open files stay flat
+	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
 
 cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the single command bit for bit
 	$(BIN)/python -m benchmarks.cohort $(ARGS)
