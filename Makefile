@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity speed cost regress tiles gaussian ensemble orders kernels reliability soak cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity speed cost scale regress tiles gaussian ensemble orders kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -55,6 +55,9 @@ parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, vo
 
 speed: $(VENV)/.bench ## speed and memory on the reference job, against the peers
 	$(BIN)/python -m benchmarks.speed $(ARGS)
+
+scale: $(VENV)/.bench ## docs/scale.md: to a petabyte on how many nodes, and what holds it up
+	$(BIN)/python -m benchmarks.scale --write $(ARGS)
 
 cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the clock
 	$(BIN)/python -m benchmarks.cost $(ARGS)

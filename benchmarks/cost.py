@@ -3,9 +3,10 @@
     python -m benchmarks.cost [--seconds S] [--job NAME] [--json FILE]
 
 The machine is calibrated first (`gpuresample.calibrate`, not stored). No job is one of the calibration's. "estimate /
-measured" is the estimate of a step over the fastest of its runs; 1 is right, 2 is twice too much. Files are read as a
-command reads them, in new processes: from the page cache, and from the disk after the page cache was asked to drop
-them. "read again" is the same process reading once more, into memory that it may have freed: not what is estimated.
+measured" is the estimate of a step over the fastest of its runs; 1 is right, 2 is twice too much. "resample" is of
+arrays. Files are read as a command reads them, in new processes: from the page cache, and from the disk after the page
+cache was asked to drop them; "all" is such a process from file to file. "read again" is the same process reading once
+more, into memory that it may have freed: not what is estimated.
 """
 
 from __future__ import annotations
@@ -124,8 +125,9 @@ def peak_of(plan: gr.Plan, voxels: Any) -> int:
         gr.set_num_threads(None)
 
 
-def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[str, Any]]:
+def measured(name: str, machine: Any, budget: float, folder: Path) -> list[dict[str, Any]]:
     """Estimates and times of a job's steps."""
+    job = JOBS[name]
     array = cases.ct_like(job.size[::-1], np.dtype(job.dtype))
     image = cases.image(array, gr.Grid.of_size(job.size, job.spacing))
     plan = job.plan(image)
@@ -134,13 +136,16 @@ def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[s
     if job.ending:
         files.write(image, path, overwrite=True)
     cost = plan.cost(read=kind, write=kind, file_bytes=path.stat().st_size if job.ending else None, machine=machine)
+    of_array = plan.cost(machine=machine)
     assert cost.seconds is not None
+    assert of_array.seconds is not None
     s = cost.seconds
     volume = gr.Volume(array, job.spacing)
     result = plan.run(image)  # compiles
     rows: list[dict[str, Any]] = [
         {
-            "step": "resample", "estimate": s["resample"], "measured": fastest(lambda: plan.run(volume), budget),
+            "step": "resample", "estimate": of_array.seconds["resample"],
+            "measured": fastest(lambda: plan.run(volume), budget),
             "peak estimate": cost.peak_bytes, "peak": peak_of(plan, volume),
         }
     ]  # fmt: skip
@@ -148,28 +153,30 @@ def measured(job: Job, machine: Any, budget: float, folder: Path) -> list[dict[s
         assert cost.cold_read is not None
         write = fastest(lambda: files.write(result, out, overwrite=True), budget)
         tiny = folder / "tiny.nii"
-        files.write(cases.image(array[:2, :2, :2], gr.Grid.of_size((2, 2, 2))), tiny, overwrite=True)
-        warm, again = first_read(path, tiny, cold=False)
+        files.write(cases.image(array[:8, :8, :8], gr.Grid.of_size((8, 8, 8))), tiny, overwrite=True)
+        warm = first_read(name, path, tiny, cold=False)
         rows += [
-            {"step": "read", "estimate": s["read"] + s["decompress"], "measured": warm},
+            {"step": "read", "estimate": s["read"] + s["decompress"], "measured": warm["first"]},
             {"step": "write", "estimate": s["compress"] + s["write"], "measured": write},
         ]
-        whole = {key: sum(float(row[key]) for row in rows) for key in ("estimate", "measured")}
-        rows += [{"step": "all", **whole}, {"step": "read again", "estimate": rows[1]["estimate"], "measured": again}]
+        rows += [
+            {"step": "all", "estimate": sum(s.values()), "measured": warm["whole"]},
+            {"step": "read again", "estimate": rows[1]["estimate"], "measured": warm["again"]},
+        ]
         if disk.forget(path):
-            cold, _ = first_read(path, tiny, cold=True)
+            cold = first_read(name, path, tiny, cold=True)["first"]
             rows.append({"step": "read from disk", "estimate": cost.cold_read + s["decompress"], "measured": cold})
     return rows
 
 
-def first_read(path: Path, tiny: Path, cold: bool) -> tuple[float, float]:
-    """Seconds of a new process's first read of a file, and of a further one; the fastest of some processes."""
+def first_read(name: str, path: Path, tiny: Path, cold: bool) -> dict[str, float]:
+    """What `first_read` measures of a job, the fastest of some processes."""
     found = []
     for _ in range(PROCESSES):
         if cold:
             disk.forget(path)
-        found.append(measure.child(str(path), str(tiny), module="benchmarks.first_read"))
-    return min(f["first"] for f in found), min(f["again"] for f in found)
+        found.append(measure.child(name, str(path), str(tiny), module="benchmarks.first_read"))
+    return {key: min(f[key] for f in found) for key in found[0]}
 
 
 def off(row: dict[str, Any]) -> float:
@@ -194,7 +201,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="gpuresample-") as folder:
         for name in options.job or JOBS:
-            found += [{"job": name, **row} for row in measured(JOBS[name], machine, options.seconds, Path(folder))]
+            found += [{"job": name, **row} for row in measured(name, machine, options.seconds, Path(folder))]
     lines = [
         [
             row["job"], row["step"], tables.duration(row["estimate"]), tables.duration(row["measured"]),

@@ -1,7 +1,8 @@
-"""Reads a file in a process of its own, as a command does: `python -m benchmarks.first_read FILE OTHER`.
+"""One of `cost.JOBS` in a process of its own, as a command does it: `python -m benchmarks.first_read JOB FILE OTHER`.
 
-OTHER is read before, so that libraries are loaded. Prints seconds as JSON: of the first read of FILE, which goes into
-new memory, and of the fastest of five more, which may go into what the earlier ones have freed.
+OTHER, of few voxels, goes all the way before, so that libraries and kernels are loaded. Prints seconds as JSON:
+`first`, of the first read of FILE, which goes into new memory; `whole`, of that, resampling and writing; `again`, of
+the fastest of five more reads, which may go into what the earlier ones have freed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import sys
 import time
 from pathlib import Path
 
+from benchmarks.cost import JOBS
 from gpuresample import files
 
 
@@ -25,9 +27,18 @@ def timed(path: Path) -> float:
 
 def main() -> int:
     """Read, print."""
-    path, other = Path(sys.argv[1]), Path(sys.argv[2])
-    files.read(other)
-    print(json.dumps({"first": timed(path), "again": min(timed(path) for _ in range(5))}))
+    job, path, other = JOBS[sys.argv[1]], Path(sys.argv[2]), Path(sys.argv[3])
+    out = path.with_name(f"result{job.ending}")
+    image = files.read(other)
+    files.write(job.plan(image).run(image), out, overwrite=True)
+    start = time.perf_counter()
+    image = files.read(path)
+    read = time.perf_counter()
+    files.write(job.plan(image).run(image), out, overwrite=True)
+    done = time.perf_counter()
+    del image
+    again = min(timed(path) for _ in range(5))
+    print(json.dumps({"first": read - start, "whole": done - start, "again": again}))
     return 0
 
 

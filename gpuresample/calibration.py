@@ -220,6 +220,9 @@ def _files(folder: Path) -> dict[str, float]:
     values["read_byte"] = max(0.0, _seconds(lambda: files.read(folder / "raw.nii")) - values["file"]) / RAW_BYTES
     cold = _cold(folder / "raw.nii")
     values["cold_byte"] = max(values["read_byte"], (cold - values["file"]) / RAW_BYTES)
+    del large
+    cube = [1024, 1024, max(1, RAW_BYTES >> 20)]
+    values["image_byte"] = _seconds(lambda: sitk.Image(cube, sitk.sitkUInt8)) / RAW_BYTES
     n = files.Header.of(noisy).nbytes
     sizes, zip_rest, unzip_rest = [], [], []
     for image in (noisy, easy):

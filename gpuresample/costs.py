@@ -131,6 +131,9 @@ def of(
     around = read, write, file_bytes, one_input, one_output, rates, storage
     seconds, cold = file_seconds(*around), file_seconds(*around, cold=True)["read"]
     seconds["resample"] = resampling_seconds(call, rates)
+    if (read, write) != ("none", "none"):
+        # From files come SimpleITK images, and go to files.
+        seconds["resample"] += rates["image_byte"] * one_output
     return replace(cost, seconds={step: volumes * seconds[step] for step in STEPS}, cold_read=volumes * cold)
 
 

@@ -46,6 +46,7 @@ NAMES = {
     "new_byte": "s per byte of memory that is touched for the first time",
     "memory_byte": "s per byte read or written by all threads in large copies",
     "call": "s per call",
+    "image_byte": "s per byte of a new SimpleITK image, which is cleared before it is filled",
     "file": "s per file read, whatever its size",
     "file_written": "s per file written, bringing it to disk included",
     "read_byte": "s per byte of an uncompressed file, read from the page cache into new memory",
