@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full regress tiles orders kernels reliability cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full cost scale regress tiles orders kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -64,6 +64,12 @@ bench-full: ## the whole jobs against all peers, in the environment of the integ
 bench-here: $(VENV)/.integrations
 	$(BIN)/gpuresample bench --profile full --out benchmarks/results $(ARGS)
 
+scale: $(VENV)/.bench ## docs/scale.md: to a petabyte on how many nodes, and what holds it up
+	$(BIN)/python -m benchmarks.scale --write $(ARGS)
+
+cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the clock
+	$(BIN)/python -m benchmarks.cost $(ARGS)
+
 # ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
 regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
 	$(BIN)/python -m benchmarks.regress $(ARGS)
@@ -73,6 +79,10 @@ kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test doe
 
 reliability: $(VENV)/.test ## batches killed, interrupted, starved of disk, crowded
 	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/test_reliability.py $(ARGS)
+
+# A minute or two on two cores.
+soak: $(VENV)/.test ## 10,000 small volumes in one process: memory, threads and open files stay flat
+	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest -s tests/test_soak.py $(ARGS)
 
 cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the single command bit for bit
 	$(BIN)/python -m benchmarks.cohort $(ARGS)

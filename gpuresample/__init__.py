@@ -28,6 +28,7 @@ _HOMES = {
     "Laplacian": "laplacians",
     "ensemble": "ensembling",
     "doctor": "checkup",
+    "calibrate": "calibration",
     "verify": "verification",
     "Volume": "containers",
     "Grid": "grid",
@@ -42,6 +43,7 @@ __all__ = [
     "Volume",
     "__version__",
     "bin_shrink",
+    "calibrate",
     "doctor",
     "downsample",
     "ensemble",
@@ -59,6 +61,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
+    from gpuresample.calibration import calibrate as calibrate
     from gpuresample.checkup import doctor as doctor
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.pool import get_num_threads as get_num_threads

@@ -11,6 +11,9 @@ import zlib
 from pathlib import Path
 from typing import IO
 
+# Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
+_DEFLATE_RATIO = 1040
+
 
 def check(path: Path, image_io: str, voxel_bytes: int) -> None:
     """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
@@ -29,9 +32,47 @@ def check(path: Path, image_io: str, voxel_bytes: int) -> None:
             head, length = file.read(1024), os.path.getsize(path)
             if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
                 raise OSError(f"{path}: the file ends early: pages are missing")
-    needed = _needed_length(image_io, voxel_bytes, head)
+    try:
+        needed = _needed_length(image_io, voxel_bytes, head)
+    except OSError as error:
+        raise OSError(f"{path}: {error}") from None
     if length < needed:
         raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
+
+
+def check_dimensions(path: Path) -> None:
+    """Refuse numbers of axes that ITK's MetaImage reader does not survive: it ends the process.
+
+    Raises
+    ------
+    OSError
+        With what the header says.
+    """
+    if path.suffix not in (".mha", ".mhd"):
+        return
+    with open(path, "rb") as file:
+        head = file.read(1 << 14)
+    for found in re.finditer(rb"^\s*NDims[ \t]*[=:]?[ \t]*([^\r\n]*)", head, re.MULTILINE):
+        text = found[1].decode("latin-1").strip()
+        if text not in map(str, range(1, 11)):
+            raise OSError(f"{path}: the header is damaged: NDims must be 1 to 10, got {text or 'nothing'}")
+
+
+def check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
+    """Refuse a header that promises more voxels than its file can hold: before ITK makes room for them.
+
+    Raises
+    ------
+    OSError
+        With both numbers.
+    """
+    single = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or path.suffix in (".nrrd", ".mha")
+    most = _DEFLATE_RATIO * os.path.getsize(path)
+    if single and voxel_bytes > most:
+        raise OSError(
+            f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
+            f"{os.path.getsize(path):,} bytes of file hold {most:,} at most"
+        )
 
 
 def is_gzip(path: Path) -> bool:
@@ -81,6 +122,8 @@ def _nifti_length(head: bytes) -> int:
         bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
     else:
         return 0
+    if not math.isfinite(offset):
+        raise OSError(f"the header is damaged: vox_offset is {offset}")
     return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
 
 

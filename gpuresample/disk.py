@@ -1,4 +1,4 @@
-"""What the operating system is asked about files: bytes brought to disk, locks."""
+"""What the operating system is asked about files: bytes brought to disk, locks, the page cache."""
 
 from __future__ import annotations
 
@@ -40,6 +40,15 @@ def lock(path: Path) -> int | None:
         os.close(descriptor)
         return None
     return descriptor
+
+
+def forget(path: Path) -> bool:
+    """Ask the system to drop a file, its bytes brought to disk, from the page cache; whether it can be asked that."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    with open(path, "rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
 
 
 def to_disk(path: Path) -> None:

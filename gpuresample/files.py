@@ -184,6 +184,7 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             reader = _opened(path)
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
+        completeness.check_plausible(path, *expected)
         check = pool.submit(completeness.check, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
@@ -415,6 +416,7 @@ def _opened(path: Path) -> Any:
     """A reader that knows the file's header."""
     import SimpleITK as sitk
 
+    completeness.check_dimensions(path)
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:

@@ -199,7 +199,7 @@ def bytes_needed(source: Path, settings: Settings) -> int:
         As `run`, for what the header and the settings already show.
     """
     header = files.header(source)
-    made = plan(_stand_in(source, header), **settings.keywords())
+    made = plan(stand_in(source, header), **settings.keywords())
     result = header.nbytes * math.prod(made.output_shape) // max(1, math.prod(made.input_shape))
     return header.nbytes + result * made.dtype.itemsize // header.dtype.itemsize
 
@@ -209,7 +209,7 @@ def _read(source: Path, settings: Settings) -> tuple[Any, files.Header, dict[str
     # A folder has no header of its own. Of a file, arguments are refused before its voxels are read.
     image = files.read(source, settings.series) if source.is_dir() else None
     header = files.header(source) if image is None else files.Header.of(image)
-    _refuse_float16(plan(_stand_in(source, header), **keywords).dtype)
+    _refuse_float16(plan(stand_in(source, header), **keywords).dtype)
     return (files.read(source, settings.series) if image is None else image), header, keywords
 
 
@@ -291,7 +291,7 @@ def read_transform(path: Path) -> Any:
         raise OSError(f"{path}: is no transform that SimpleITK reads") from error
 
 
-def _stand_in(path: Path, header: files.Header) -> Volume:
+def stand_in(path: Path, header: files.Header) -> Volume:
     """A volume of the file's type and geometry whose memory is never touched, to check arguments on."""
     d = min(header.dimension, 3)
     direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import engines
+from gpuresample import costs, engines, rates
 from gpuresample import work as works
+from gpuresample.checks import one_of, positive_numbers, sizes
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.distributed import blocks
 from gpuresample.engines.contract import Engine, Gather, Range, Separable, Store, Work
@@ -182,6 +183,54 @@ class Plan:
         region = works.input_region(self.work, block)
         return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
+    def cost(
+        self,
+        *,
+        channels: int = 1,
+        volumes: int = 1,
+        read: str = "none",
+        write: str = "none",
+        file_bytes: int | None = None,
+        storage: float | None = None,
+        machine: rates.Rates | None = None,
+    ) -> costs.Cost:
+        """What running the plan costs on the CPU of this machine: nothing is run.
+
+        Parameters
+        ----------
+        channels : int
+            Components, time points or a batch: volumes that one call resamples.
+        volumes : int
+            Calls, one after the other: a cohort of images of this shape.
+        read, write : {"none", "raw", "gzip"}
+            Whether an image comes from a file, and goes to one: its voxels as they are, or in a gzip stream.
+        file_bytes : int, optional
+            Of the input file, compressed. How well the output compresses follows from it, too.
+        storage : float, optional
+            Bytes per second that the storage gives and takes. Without, files are taken to be in the page cache.
+        machine : Rates, optional
+            Rates of a machine; those that `gpuresample.calibrate` stored unless given. Without any, there are no times.
+
+        Returns
+        -------
+        Cost
+            Taps, multiply-adds, bytes, peak memory beyond the input, and seconds by step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            For arguments out of range.
+        """
+        channels, volumes = sizes("channels", (channels,), 1)[0], sizes("volumes", (volumes,), 1)[0]
+        one_of("read", read, costs.FILES)
+        one_of("write", write, costs.FILES)
+        if file_bytes is not None:
+            sizes("file_bytes", (file_bytes,), 1)
+        if storage is not None:
+            positive_numbers("storage", storage, 1)
+        machine = rates.current() if machine is None else machine
+        return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
+
     def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
         """Bytes that the CPU engine takes for a run beside the input and the output, at most.
 
@@ -203,17 +252,7 @@ class Plan:
         TypeError
             For `source` that is no type.
         """
-        from gpuresample.engines import cpu_footprint
-
-        voxels = self.input_dtype if source is None else np.dtype(source)
-        shapes = [(lead, *(1,) * (3 - len(s)), *s) for s in (self.input_shape, self.output_shape)]
-        beside = 0
-        if self.clip or self.away:
-            wide = 4 if self.precision == "single" else 8
-            beside = math.prod(self.output_shape) * (wide + cpu_footprint.CONVERSION_BYTES)
-        return beside + cpu_footprint.scratch_bytes(
-            self.work, shapes[0], voxels, shapes[1], self.dtype, store_of(self), threads
-        )
+        return costs.footprint(call_of(self, lead, source), threads).total
 
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
@@ -282,6 +321,16 @@ def store_of(plan: Plan) -> Store:
     return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
 
 
+def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:
+    """What an engine is called with, as far as it costs time or memory; on the planned type unless given another."""
+    voxels = plan.input_dtype if source is None else np.dtype(source)
+    src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
+    return costs.Call(
+        plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype),
+        plan.clip or plan.away,
+    )  # fmt: skip
+
+
 def of_work(
     work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, store: Store | None = None, device: str = "auto"
 ) -> Plan:
@@ -307,6 +356,11 @@ def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:
     )
 
 
+def _number(dtype: np.dtype[Any]) -> np.dtype[Any]:
+    """The type that an engine meets."""
+    return np.dtype(np.uint8) if dtype == np.bool_ else dtype
+
+
 def _as_numbers(array: Any) -> Any:
     """Booleans as bytes."""
-    return array.view(np.uint8) if array.dtype == np.bool_ else array
+    return array.view(_number(array.dtype)) if array.dtype == np.bool_ else array

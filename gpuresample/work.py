@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, reduce
 
@@ -188,14 +189,20 @@ def pass_order(tables: tuple[TapTable, TapTable, TapTable]) -> tuple[int, ...]:
 
 def pass_cost(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) -> float:
     """Estimated cost of the passes in this order."""
-    size = [t.n_src for t in tables]
     cost = 0.0
+    for axis, samples, mean_taps in passes(tables, order):
+        touch = X_TOUCH_COST if axis == 2 and tables[axis].n_taps > 1 else TOUCH_COST
+        cost += samples * (TAP_COST * mean_taps + touch)
+    return cost
+
+
+def passes(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) -> Iterator[tuple[int, int, float]]:
+    """Axis, samples made and mean taps of each, of every pass in this order."""
+    size = [t.n_src for t in tables]
     for axis in order:
         t = tables[axis]
         size[axis] = t.n_dst
-        touch = X_TOUCH_COST if axis == 2 and t.n_taps > 1 else TOUCH_COST
-        cost += math.prod(size) * (TAP_COST * float(t.count.mean() if t.n_dst else 0.0) + touch)
-    return cost
+        yield axis, math.prod(size), float(t.count.mean() if t.n_dst else 0.0)
 
 
 def _gather(

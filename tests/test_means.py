@@ -134,5 +134,5 @@ def test_memory_is_what_is_said(monkeypatch):
     work = Separable(tables, (0, 1, 2), (0, 1, 2), (3, 2, 10), (0, 0, 0), "double")
     store = Store(divisor=24)
     cpu.run(work, array, np.empty((3, 2, 10), np.int16), store)
-    said = cpu_footprint.scratch_bytes(work, array.shape, array.dtype, (3, 2, 10), array.dtype, store, threads=1)
+    said = cpu_footprint.footprint(work, array.shape, array.dtype, (3, 2, 10), array.dtype, store, threads=1).total
     assert {said} == set(asked)

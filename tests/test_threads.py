@@ -329,6 +329,84 @@ def test_worker_processes(method, tmp_path):
     assert done.stdout.strip() == "True"
 
 
+# Threads that call at once, in the program, in children forked while it works, in spawned ones: all at the same time.
+EVERYWHERE = """
+import hashlib, multiprocessing, sys, threading, warnings
+import numpy as np
+import gpuresample as gr
+
+image = np.random.default_rng(0).standard_normal((30, 44, 48)).astype(np.float32)
+scores = np.random.default_rng(1).standard_normal((3, 15, 22, 24)).astype(np.float32)
+turned = gr.Grid((46, 42, 33), (1.0, 1.0, 1.0), (1.0, 2.0, -1.0), (0.96, -0.28, 0.0, 0.28, 0.96, 0.0, 0.0, 0.0, 1.0))
+CALLS = {
+    "linear": lambda: gr.resample(image, spacing=0.9, interpolation="linear"),
+    "bspline": lambda: gr.resample(image, spacing=0.9),
+    "turned": lambda: gr.resample(gr.Volume(image, (1, 1, 1)), like=turned).array,
+    "gaussian": lambda: gr.gaussian(image, sigma=1.5),
+    "means": lambda: gr.bin_shrink(image, 2),
+    "ensemble": lambda: gr.ensemble([scores, -scores], size=image.shape, output="probabilities"),
+}
+
+def digests(n, callers):
+    gr.set_num_threads(n)
+    gate, found = threading.Barrier(callers), []
+
+    def work(own):
+        gate.wait(timeout=60)
+        names = list(CALLS)
+        for name in names[own:] + names[:own]:
+            found.append((name, hashlib.sha256(CALLS[name]().tobytes()).hexdigest()))
+
+    threads = [threading.Thread(target=work, args=(own,)) for own in range(callers)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert len(found) == callers * len(CALLS)
+    return sorted(set(found))
+
+def child(n, callers, pipe):
+    pipe.send(digests(n, callers))
+
+if __name__ == "__main__":
+    warnings.simplefilter("ignore")  # Python warns of forks beside threads: that is what this is about
+    expected = digests(1, 1)
+    assert len(expected) == len(CALLS)
+    stop, seen = threading.Event(), []
+
+    def busy():
+        while not stop.is_set():
+            seen.append(digests(2, 3))
+
+    other = threading.Thread(target=busy)
+    other.start()
+    for method in sys.argv[1:]:
+        context = multiprocessing.get_context(method)
+        children = []
+        for n in (1, 2, 3):
+            mine, theirs = context.Pipe()
+            children.append((context.Process(target=child, args=(n, 2, theirs)), mine))
+            children[-1][0].start()
+        for process, mine in children:
+            assert mine.poll(90), f"{method}: no answer"
+            assert mine.recv() == expected, f"{method}: other bits"
+            process.join(60)
+            assert process.exitcode == 0, f"{method}: exit code {process.exitcode}"
+    stop.set()
+    other.join()
+    print(len(seen) > 0, all(found == expected for found in seen))
+"""
+
+
+def test_threads_forks_and_spawns_at_once_give_the_same_bits(tmp_path):
+    script = tmp_path / "everywhere.py"
+    script.write_text(EVERYWHERE)
+    methods = ["fork", "spawn"] if hasattr(os, "fork") else ["spawn"]
+    done = subprocess.run(
+        [sys.executable, str(script), *methods], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "True True"
+
+
 # What a loader's workers do: all at once, with nothing compiled yet, each another voxel type.
 COLD = """
 import glob, multiprocessing, os, sys, time

@@ -16,6 +16,7 @@ from gpuresample.cli.downsample import downsample
 from gpuresample.cli.ensemble import ensemble
 from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
+from gpuresample.cli.plan_cost import plan_cost
 from gpuresample.cli.pyramid import pyramid
 from gpuresample.cli.resample import resample
 from gpuresample.cli.verify import verify
@@ -34,6 +35,7 @@ app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)
 app.command(cls=SeveralNumbers)(ensemble)
+app.command("plan-cost", cls=SeveralNumbers)(plan_cost)
 app.command()(info)
 app.command()(doctor)
 app.command(cls=SeveralNumbers)(demo)

@@ -13,8 +13,8 @@ from gpuresample.texts import is_numbers, number, numbers, one_or_all
 __all__ = ["SeveralNumbers", "joined", "number", "numbers", "one_or_all", "rule_or_numbers", "schedule", "settings"]
 
 SEVERAL = (
-    "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-spacing",
-    "--chunks",
+    "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-size",
+    "--input-spacing", "--chunks",
 )  # fmt: skip
 # Not one for each axis, but any number.
 MANY = ("--weights", "--labels", "--regions", "--threshold")

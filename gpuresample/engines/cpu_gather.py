@@ -14,6 +14,7 @@ from gpuresample.engines.flat import Flat, flatten
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.pool import run_items
 from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
+from gpuresample.taps import TapTable
 
 # Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
 ITEM_VOXELS = 1 << 14
@@ -71,12 +72,17 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
 
 
 def _prefiltered(
-    tables: tuple[Any, Any, Any], src: npt.NDArray[Any], acc: np.dtype[Any], precision: str
+    tables: tuple[TapTable, TapTable, TapTable], src: npt.NDArray[Any], acc: np.dtype[Any], precision: str
 ) -> npt.NDArray[Any]:
     """The volume of coefficients: the source's tables applied, in the accumulator's type."""
-    n = tuple(t.n_dst for t in tables)
-    out = np.empty(n, acc)
-    order = tuple(axis for axis, t in enumerate(tables) if not t.is_identity)
-    work = Separable(tables, order, (0, 1, 2), n, (0, 0, 0), precision)
+    work = prefilter_work(tables, precision)
+    out = np.empty(work.n_dst, acc)
     cpu_tables.run_separable(work, src, out, Store())
     return out
+
+
+def prefilter_work(tables: tuple[TapTable, TapTable, TapTable], precision: str) -> Separable:
+    """The tables of a gather's prefilter as a work of their own."""
+    n_z, n_y, n_x = (t.n_dst for t in tables)
+    order = tuple(axis for axis, t in enumerate(tables) if not t.is_identity)
+    return Separable(tables, order, (0, 1, 2), (n_z, n_y, n_x), (0, 0, 0), precision)

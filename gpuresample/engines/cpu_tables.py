@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import threading
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +20,8 @@ from gpuresample.taps import TapTable
 
 # Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
 TILE_BYTES = 1 << 22
+# Voxels along y and x that are brought into C order at once.
+BOX = (4, 32)
 # Work below this many destination voxels is not worth waking a thread for.
 SMALL = 1 << 15
 # Tables that are kept in the form the kernels take.
@@ -58,7 +62,7 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     n_taps = table.n_taps
     few = n_taps <= kernels.FEW_TAPS
     # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
-    # their end is scratch (see `run_separable`) that is not used.
+    # their end is scratch (see `tiling`) that is not used.
     index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
@@ -83,9 +87,9 @@ def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -
         whole[axis] = slice(lo, hi)
 
 
-def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tuple[int, int]:
+def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int, threads: int) -> tuple[int, int]:
     """Rows of a block along a and b: a tile's worth, but enough blocks for all threads to be busy."""
-    threads = get_num_threads() if voxels >= SMALL else 1
+    threads = threads if voxels >= SMALL else 1
     wanted = 1 if threads == 1 else 4 * threads
     step_a = max(1, min(step_a, n_a))
     while step_a > 1 and n_volumes * -(-n_a // step_a) < wanted:
@@ -96,45 +100,45 @@ def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int) -> tup
     return step_a, step_b
 
 
-def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    """Tap tables, fused per tile: only the result leaves the cache."""
+@dataclass(frozen=True)
+class Tiling:
+    """How a separable work is cut into blocks, and the scratch that a block needs.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        First and second axis of a tile.
+    x_early : bool
+        Whether x comes before the second.
+    steps : tuple of int
+        Rows of a block along these axes.
+    room : tuple of four int
+        Offsets in scratch of the tile, the window, the rows and the columns, in elements.
+    elements : int
+        Of a thread's scratch, in the accumulator's type.
+    blocks : tuple of int
+        Of a volume along the two axes.
+    """
+
+    axes: tuple[int, int]
+    x_early: bool
+    steps: tuple[int, int]
+    room: tuple[int, int, int, int]
+    elements: int
+    blocks: tuple[int, int]
+
+
+def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
+    """The blocks of so many volumes of a work, for so many threads."""
     acc = accumulator(work.precision)
     axis_a, axis_b, x_early = tile_axes(work.order)
-    n = src.ndim - 3
-    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
-    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
-    strides = np.array([*source.strides, *target.strides], np.int64)
-    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
-    x = pack_x(work.tables[2], acc)
-    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
-    step_a, step_b, room, size = tiling(work, len(source.offsets), dst.size)
-    a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
-    bounds = bounds_of(target.memory.dtype, acc, store.high)
-    rounding = rounding_of(dst.dtype, store.truncate)
-    n_items_a, n_items_b = len(a_starts), len(b_starts)
-
-    def job(item: int) -> None:
-        rest, ib = divmod(item, n_items_b)
-        volume, ia = divmod(rest, n_items_a)
-        kernels.separable_block(
-            source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
-            a_starts[ia], min(a_starts[ia] + step_a, n_a), b_starts[ib], min(b_starts[ib] + step_b, n_b),
-            x_early, bounds, rounding, scratch(size, acc), room,
-        )  # fmt: skip
-
-    run_items(job, len(source.offsets) * n_items_a * n_items_b)
-
-
-def tiling(work: Separable, n_volumes: int, voxels: int) -> tuple[int, int, npt.NDArray[np.int64], int]:
-    """How a work is cut into tiles: their rows along a and b, where in a thread's scratch what begins, and its size."""
-    acc = accumulator(work.precision)
-    axis_a, axis_b, x_early = tile_axes(work.order)
-    table_a, table_b = work.tables[axis_a], work.tables[axis_b]
-    x = pack_x(work.tables[2], acc)
-    n_a, n_b, m_x, n_x = table_a.n_dst, table_b.n_dst, work.tables[2].n_dst, x[8]
+    table_a, table_b, table_x = work.tables[axis_a], work.tables[axis_b], work.tables[2]
+    n_a, n_b, m_x = table_a.n_dst, table_b.n_dst, table_x.n_dst
+    lo, hi = table_x.source_range()
+    n_x = hi - lo
     per_row = table_b.source_range()
     step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
-    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, voxels)
+    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, n_volumes * n_a * n_b * m_x, threads)
     a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
     reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
     reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
@@ -142,9 +146,60 @@ def tiling(work: Separable, n_volumes: int, voxels: int) -> tuple[int, int, npt.
     tile = step_a * reach_b * n_x
     window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
     row = max(rows * n_x, m_x)
-    columns = rows * (n_x + m_x) if not x[6] else 0
-    room = np.array([0, tile, tile + window, tile + window + row], np.int64)
-    return step_a, step_b, room, int(room[3]) + columns + kernels.FEW_TAPS
+    columns = rows * (n_x + m_x) if table_x.n_taps > kernels.FEW_TAPS else 0
+    room = (0, tile, tile + window, tile + window + row)
+    blocks = len(a_starts), len(b_starts)
+    # Rows of a narrow source are read past their end, see `pack_x`.
+    elements = room[3] + columns + kernels.FEW_TAPS
+    return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, elements, blocks)
+
+
+def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Tap tables, fused per tile: only the result leaves the cache."""
+    acc = accumulator(work.precision)
+    n_volumes = math.prod(src.shape[:-3])
+    cut = tiling(work, n_volumes, get_num_threads())
+    axis_a, axis_b = cut.axes
+    n = src.ndim - 3
+    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
+    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
+    x = pack_x(work.tables[2], acc)
+    if a[4] and b[4] and not cut.x_early and src.strides[-1] != src.itemsize:
+        # Two taps and two are one sweep over rows without gaps, which rounds otherwise than two sweeps: an image's
+        # voxels must not depend on how it lies in memory.
+        src = in_rows(src)
+    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
+    room = np.array(cut.room, np.int64)
+    bounds = bounds_of(target.memory.dtype, acc, store.high)
+    rounding = rounding_of(dst.dtype, store.truncate)
+    (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks
+
+    def job(item: int) -> None:
+        rest, ib = divmod(item, n_items_b)
+        volume, ia = divmod(rest, n_items_a)
+        kernels.separable_block(
+            source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b),
+            cut.x_early, bounds, rounding, scratch(cut.elements, acc), room,
+        )  # fmt: skip
+
+    run_items(job, n_volumes * n_items_a * n_items_b)
+
+
+def in_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy in C order, made by all threads in boxes of which both sides stay close."""
+    out = np.empty(array.shape, array.dtype)
+    n_y, n_x = (-(-n // size) for n, size in zip(array.shape[-2:], BOX, strict=True))
+
+    def job(item: int) -> None:
+        y, x = divmod(item, n_x)
+        box = (..., slice(y * BOX[0], (y + 1) * BOX[0]), slice(x * BOX[1], (x + 1) * BOX[1]))
+        out[box] = array[box]
+
+    run_items(job, n_y * n_x)
+    return out
 
 
 def tile_axes(order: tuple[int, ...]) -> tuple[int, int, bool]:
@@ -164,7 +219,7 @@ def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> N
     strides = np.array([*source.strides, *target.strides], np.int64)
     run_x = bool((np.diff(index[2]) == 1).all())
     n_a, n_b = index[0].size, index[1].size
-    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size)
+    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size, get_num_threads())
     n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
     memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
 
