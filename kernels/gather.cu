@@ -188,24 +188,23 @@ static __device__ __forceinline__ acc_t border_sum(
     return total;
 }
 
-// `apart`: samples from a tap to the next along x; a number at the place of the call where it is 1, as nearly always.
 static __device__ __forceinline__ acc_t plain_sum(
     const src_t *__restrict__ src, const int *__restrict__ extent, const int width,
-    const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t apart, const int *first,
+    const idx_t s_z, const idx_t s_y, const idx_t s_x, const int *first,
     const acc_t *wz, const acc_t *wy, const acc_t *wx)  // [width]
 {
-    const idx_t corner = (first[0] - extent[3]) * s_z + (first[1] - extent[4]) * s_y + (first[2] - extent[5]) * s_x;
+    const src_t *corner =
+        src + (first[0] - extent[3]) * s_z + (first[1] - extent[4]) * s_y + (first[2] - extent[5]) * s_x;
     acc_t total = 0;
 #pragma unroll
     for (int a = 0; a < width; a++) {
         acc_t plane = 0;
 #pragma unroll
         for (int b = 0; b < width; b++) {
-            // From src itself: one instruction makes it an address.
-            const src_t *row = src + (corner + a * s_z + b * s_y);
+            const src_t *row = corner + a * s_z + b * s_y;
             acc_t line = 0;
 #pragma unroll
-            for (int c = 0; c < width; c++) line += wx[c] * load(row[c * apart]);
+            for (int c = 0; c < width; c++) line += wx[c] * load(row[c * s_x]);
             plane += wy[b] * line;
         }
         total += wz[a] * plane;
@@ -248,9 +247,7 @@ static __device__ __forceinline__ void gather_voxel(
     }
     acc_t total;
     if (state == PLAIN) {
-        total = s_x == 1
-            ? plain_sum(src, extent, width, s_z, s_y, s_x, 1, first, weight[0], weight[1], weight[2])
-            : plain_sum(src, extent, width, s_z, s_y, s_x, s_x, first, weight[0], weight[1], weight[2]);
+        total = plain_sum(src, extent, width, s_z, s_y, s_x, first, weight[0], weight[1], weight[2]);
     } else {
         acc_t sum;
         total = border_sum(src, extent, rule, width, s_z, s_y, s_x, first, weight[0], weight[1], weight[2], &sum);
