@@ -88,7 +88,7 @@ cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the si
 	$(BIN)/python -m benchmarks.cohort $(ARGS)
 
 compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
-	@command -v nvcc >/dev/null || $(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
 	$(BIN)/python -m benchmarks.compile_table $(ARGS)
 
 # An interpreter as it is, with CuPy, pytest, hypothesis, scipy and nibabel in it: nothing is installed.

@@ -72,7 +72,31 @@ def every_kernel() -> int:
     out, right = (gaussian(Volume(a, source.spacing), (0.4, 0.0, 0.0)).array for a in (cupy.asarray(voxels), voxels))
     if np.abs(cupy.asnumpy(out) - right).max() > 1e-5:
         raise RuntimeError("gaussian along x: not the CPU engine's result")
+    _ensembles(cupy, rng)
     return len(cuda.engine().runtime.launches)
+
+
+def _ensembles(cupy: Any, rng: Any) -> None:
+    """Scores to labels in several ways, and modes of blocks, which no interpolation runs."""
+    import numpy as np
+
+    from gpuresample import bin_shrink, ensemble
+
+    models = [rng.standard_normal((3, *shape)).astype("float32") for shape in ((9, 20, 24), (6, 11, 13))]
+    ways: tuple[dict[str, Any], ...] = (
+        {},
+        {"activation": "sigmoid", "regions": [1, 2, 3]},
+        {"interpolation": "bspline", "resample_after": True},
+    )
+    for options in ways:
+        options |= {"size": (9, 20, 24), "output": ("labels", "probabilities")}
+        labels, shares = ensemble(models, device="cpu", **options)
+        out = [cupy.asnumpy(o) for o in ensemble([cupy.asarray(m) for m in models], **options)]
+        if (out[0] != labels).mean() > TIES or np.abs(out[1] - shares).max() > 1e-5:
+            raise RuntimeError(f"ensemble {options}: not the CPU engine's result")
+    labels = rng.integers(0, 5, (9, 20, 24)).astype("uint8")
+    if (cupy.asnumpy(bin_shrink(cupy.asarray(labels), 2, reduce="mode")) != bin_shrink(labels, 2, reduce="mode")).any():
+        raise RuntimeError("bin_shrink: not the CPU engine's modes")
 
 
 def ran(command: Sequence[str], log: Path, **environment: str) -> int:

@@ -19,6 +19,10 @@ struct half_t {
 };
 
 #ifdef __CUDACC__
+// By their bits: the compiler's own words for them are nvcc's alone, NVRTC has none.
+#define NOT_A_NUMBER __int_as_float(0x7fc00000)
+#define ENDLESS __int_as_float(0x7f800000)
+
 static __device__ __forceinline__ float half_to_float(const unsigned short bits)
 {
     float value;

@@ -21,9 +21,6 @@
 #define LARGEST 0
 #define BITS 1
 
-#define NOT_A_NUMBER __builtin_nanf("")
-#define ENDLESS __builtin_huge_valf()
-
 // One model. Addresses are whole numbers here, so that the launch can lay a row of these down as bytes.
 struct member_t {
     unsigned long long src;       // src_t [class, z, y, x], at strides s_*

@@ -216,6 +216,38 @@ def test_host_arrays_and_images(gpu):
     assert_close(sitk.GetArrayFromImage(out), expected, 1)
 
 
+@pytest.mark.parametrize("scores", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"activation": "sigmoid"}, {"activation": None}, {"interpolation": "bspline"}, {"resample_after": True}],
+    ids=str,
+)
+def test_ensembles(gpu, options, scores):
+    """Scores on the GPU, and host arrays by way of it."""
+    rng = np.random.default_rng(5)
+    shapes = [(4, 20, 31, 42), (4, 11, 17, 40)]
+    models = [
+        (rng.random(s) if options.get("activation", 0) is None else rng.standard_normal(s)).astype(scores)
+        for s in shapes
+    ]
+    asked = {"size": (22, 33, 45), "output": ("labels", "probabilities", "entropy"), **options}
+    expected = gr.ensemble(models, device="cpu", **asked)
+    there = gr.ensemble([gpu.asarray(m) for m in models], **asked)
+    assert all(isinstance(out, gpu.ndarray) for out in there)
+    for found in ([gpu.asnumpy(out) for out in there], gr.ensemble(models, device="cuda", **asked)):
+        assert (found[0] != expected[0]).mean() <= 1e-4
+        for out, right in zip(found[1:], expected[1:], strict=True):
+            assert_close(out, right, 1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64", "float32"])
+def test_modes_of_blocks(gpu, dtype):
+    src = labels((21, 34, 45), dtype)
+    out = gr.bin_shrink(gpu.asarray(src), (2, 3, 2), reduce="mode")
+    assert isinstance(out, gpu.ndarray)
+    assert same_bits(gpu.asnumpy(out), gr.bin_shrink(src, (2, 3, 2), reduce="mode", device="cpu"))
+
+
 # --- memory ----------------------------------------------------------------------------------------------------------
 
 

@@ -94,7 +94,7 @@ def test_every_kernel_is_run_for_the_sanitizers(cupy, capsys):
         "resample_axis", "resample_axis_tile", "resample_axis_lines", "resample_axis_plane", "resample_volume",
         "resample_volume_two", "take",
         "gather_copy", "gather_linear", "gather_cubic", "gather_any", "vote_linear", "vote_gaussian", "convert_voxels",
-        "fill_box",
+        "fill_box", "ensemble_normalise", "ensemble_decide", "ensemble_activate", "majority",
     }  # fmt: skip
     assert f"{len(launched)} kernels ran" in capsys.readouterr().out
 

@@ -198,6 +198,8 @@ using host::half_to_float;
 #define blockDim (host::block_size)
 #define gridDim (host::grid_size)
 #define __syncthreads() host::barrier()
+#define NOT_A_NUMBER NAN
+#define ENDLESS INFINITY
 #define DYNAMIC_SHARED(type, name) type *name = (type *)host::shared_memory
 
 // Operations that must not fuse: this file is compiled with -ffp-contract=off.
