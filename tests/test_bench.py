@@ -256,6 +256,9 @@ def test_118_classes_fit_the_machine():
 def test_unknown_cases_are_refused():
     with pytest.raises(ValueError, match="there is no case nearest; there are ct-recipe-nearest, "):
         suite.rows(TINY, only=("nearest",))
+    assert {r.kind for r in suite.rows(TINY, only=("start-up", "threads"))} == {"cold", "threads"}
+    assert {r.kind for r in suite.rows(TINY, only=("downsample",))} == {"copy", "case"}
+    assert {r.kind for r in suite.rows(TINY)} == {"copy", "case", "threads", "size", "cold"}
 
 
 def test_the_suite_is_not_among_the_tests():

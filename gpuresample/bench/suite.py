@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -292,21 +292,22 @@ def rows(profile: Profile, image: Path | None = None, only: tuple[str, ...] = ()
     image : Path, optional
         A volume of the user's; then its cases are run, and no others.
     only : tuple of str
-        Names of cases, if not all; then no scalings and first calls.
+        Names of cases and groups ("threads", "sizes", "start-up"), if not all.
     """
     gpu = devices.usable() is not None
     found = of_image(image, profile, gpu) if image is not None else named(profile, gpu)
-    unknown = sorted(set(only) - {c.name for c in found})
+    by_name = {c.name: c for c in found}
+    groups: dict[str, Callable[[], Iterable[Row]]] = {
+        "threads": lambda: _by_threads(by_name["own-bspline" if image is not None else "ct-recipe-bspline"], cores())
+    }
+    if image is None:
+        groups |= {"sizes": lambda: _by_size(profile), "start-up": _cold}
+    unknown = sorted(set(only) - {*by_name, *groups})
     if unknown:
-        raise ValueError(f"there is no case {', '.join(unknown)}; there are {', '.join(c.name for c in found)}")
+        raise ValueError(f"there is no case {', '.join(unknown)}; there are {', '.join([*by_name, *groups])}")
     wanted = [c for c in found if not only or c.name in only]
     made = [row for case in wanted for row in (_copy(case), *(Row("case", case, d) for d in case.doers))]
-    if only:
-        return made
-    by_name = {c.name: c for c in wanted}
-    case = by_name["own-bspline" if image is not None else "ct-recipe-bspline"]
-    made += _by_threads(case, cores())
-    return made if image is not None else [*made, *_by_size(profile), *_cold()]
+    return made + [row for name, group in groups.items() if not only or name in only for row in group()]
 
 
 def absent() -> list[str]:

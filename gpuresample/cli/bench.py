@@ -24,7 +24,9 @@ def bench(
     out: Annotated[
         Path, typer.Option(metavar="DIR", help="Where a folder named after machine and date is made.")
     ] = Path("benchmark-results"),
-    case: Annotated[list[str] | None, typer.Option(help="Only this case, by name; may be repeated.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(help="Only this case, or threads, sizes or start-up; may be repeated.")
+    ] = None,
 ) -> None:
     """Time gpuresample and the other libraries that are installed on the same jobs, each by its own rules.
 
