@@ -125,7 +125,8 @@ def _image_row(r: Record, run: Run) -> list[str]:
 
 def speed(run: Run, folder: str) -> str:
     """The table of the performance targets, as Markdown: what was measured, what is meant to be, reached or not."""
-    judged = verdicts(run)
+    every = verdicts(run)
+    judged = [v for v in every if v.found is not None or v.target.device == "cpu"]
     images = [r for r in run.of("case") if r.peer in WAYS and r.case in IMAGES]
     rows = [*map(_speed_row, judged), *(_image_row(r, run) for r in images)]
     shown = [*images, *(r for v in judged if v.found is not None for r in (v.ours, v.theirs) if r is not None)]
@@ -140,6 +141,8 @@ def speed(run: Run, folder: str) -> str:
         _table(("job", "gpuresample", "against", "measured", "target", ""), rows),
         "",
     ]
+    if others := len(every) - len(judged):
+        out += [f"{others} more targets are a GPU's, which this run had not: [CPU or GPU](#cpu-or-gpu).", ""]
     if image.peak_host is not None and theirs.peak_host is not None:
         out.append(
             f"Peak memory of the cubic B-spline beyond the input: {megabytes(image.peak_host)}, SimpleITK "
