@@ -965,8 +965,12 @@ def test_launch_code_and_kernels_have_the_same_constants():
     def constant(file, name):
         return int(re.search(rf"^#define {name} (\d+)", cuda_runtime.read(file), re.MULTILINE)[1])
 
-    for name in ("TILE_I", "TILE_J", "LANES", "GROUP"):
+    for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "OUT_PITCH"):
         assert constant("resample_axis.cu", name) == getattr(cuda_tiles, name)
+    assert constant("resample_axis.cu", "STRIP") == cuda_tiles.LANES * cuda_tiles.TILE_J
+    # A lane writes one output of a turn.
+    assert cuda_tiles.GROUP * cuda_tiles.TILE_I == cuda_tiles.LANES < cuda_tiles.OUT_PITCH
+    assert constant("resample_volume.cu", "ROWS") == cuda_axis.ROWS
     assert constant("gather.cu", "MAX_TAPS") == cuda_gather.MAX_TAPS
     assert constant("vote.cu", "MAX_VOTES") == cuda_gather.MAX_VOTES
 
