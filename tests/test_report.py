@@ -3,11 +3,12 @@
 import json
 import re
 import statistics
+from dataclasses import replace
 
 import pytest
 import recorded
 
-from gpuresample.bench import records, targets
+from gpuresample.bench import peers, plots, records, targets
 from gpuresample.bench.report import HEADER, page, write_report
 
 
@@ -205,6 +206,16 @@ def test_a_peer_may_be_called_otherwise_in_one_case():
     assert row_of(html, "CT recipe, cubic B-spline, int16", "gpuresample")[2] == "SimpleITK"
     assert row_of(html, "SimpleITK, one by one 1.2.3")
     assert row_of(html, "not installed")[1] == "MONAI, TorchIO"
+
+
+def test_no_two_libraries_look_alike(run):
+    """Every peer of the suite in one run, as on a GPU runner with all of them installed."""
+    known = {**peers.PEERS, **peers.GPU_PEERS}
+    everyone = [*known, *(f"gpuresample-as-{peer}" for peer in known if peer not in peers.OURS), "copy", "numpy"]
+    found = plots.looks(replace(run.records[0], peer=peer, label=peer) for peer in everyone)
+    assert set(found) == set(everyone)
+    marks = [(look.colour, look.marker) for peer, look in found.items() if not peer.startswith("gpuresample-as-")]
+    assert len(set(marks)) == len(marks)
 
 
 def test_a_report_is_written_whole(tmp_path, content):

@@ -17,6 +17,7 @@ Draw = Callable[[Any], None]
 
 _JUDGE = "simpleitk"
 _OTHERS = (*COLOURS[2:5], COLOURS[6])
+_MARKERS = "^vPXd<>"  # 7 and 4 colours have no common divisor: the first 28 peers all differ
 _INK = "#010203"  # the page's own, as `Page.plot` has it
 # An answer that is not the case's: no bar of its colour, whatever its time.
 _WRONG_STYLE = {"facecolor": "none", "edgecolor": COLOURS[6], "hatch": "////", "linewidth": 1.0}
@@ -40,7 +41,7 @@ def looks(records: Iterable[Record]) -> dict[str, Look]:
     others = [peer for peer in labels if peer not in (OURS, _JUDGE, *ours)]
     found = {OURS: Look(COLOURS[0], "o", labels.get(OURS, OURS)), _JUDGE: Look(COLOURS[1], "s", "SimpleITK")}
     found |= {peer: Look(COLOURS[5], "DpHv^<>dPX8"[k % 11], labels[peer]) for k, peer in enumerate(ours)}
-    found |= {peer: Look(_OTHERS[k % 4], "^vPXd<>p"[k % 8], labels[peer]) for k, peer in enumerate(others)}
+    found |= {peer: Look(_OTHERS[k % len(_OTHERS)], _MARKERS[k % len(_MARKERS)], labels[peer]) for k, peer in enumerate(others)}
     return {peer: look for peer, look in found.items() if peer in labels}
 
 
