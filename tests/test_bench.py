@@ -10,6 +10,7 @@ import sys
 import time
 import tomllib
 import types
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -284,6 +285,17 @@ def test_copying_copies():
     call()
     assert time.perf_counter() - begin < 10
     assert measure.memory() > 1 << 28
+
+
+def test_short_calls_are_made_twice_and_the_second_counts(monkeypatch):
+    clock = iter([0.0, 0.07, 0.1, 0.11, 1.0, 3.0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    made: list[str] = []
+    times = measure.interleaved({"short": partial(made.append, "short"), "long": partial(made.append, "long")}, 1, 9.0)
+    assert made == ["short", "short", "long"]
+    assert times["short"].seconds == [pytest.approx(0.01)]
+    assert times["long"].seconds == [pytest.approx(2.0)]
 
 
 # --- the command ----------------------------------------------------------------------------------------------------

@@ -41,7 +41,10 @@ def looks(records: Iterable[Record]) -> dict[str, Look]:
     others = [peer for peer in labels if peer not in (OURS, _JUDGE, *ours)]
     found = {OURS: Look(COLOURS[0], "o", labels.get(OURS, OURS)), _JUDGE: Look(COLOURS[1], "s", "SimpleITK")}
     found |= {peer: Look(COLOURS[5], "DpHv^<>dPX8"[k % 11], labels[peer]) for k, peer in enumerate(ours)}
-    found |= {peer: Look(_OTHERS[k % len(_OTHERS)], _MARKERS[k % len(_MARKERS)], labels[peer]) for k, peer in enumerate(others)}
+    found |= {
+        peer: Look(_OTHERS[k % len(_OTHERS)], _MARKERS[k % len(_MARKERS)], labels[peer])
+        for k, peer in enumerate(others)
+    }
     return {peer: look for peer, look in found.items() if peer in labels}
 
 
