@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numba import uint64
 
-from gpuresample.engines.compiled import njit
+from gpuresample.engines.compiled import njit, prefetch
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
 
@@ -24,6 +24,8 @@ OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck"
 ROWS = 128
 # Rows of up to this many taps along x are gathered tap by tap; wider ones are transposed first.
 FEW_TAPS = 4
+# Rows that memory is asked for before they are copied.
+AHEAD = 4
 
 
 @njit(inline="always")
@@ -129,15 +131,23 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
             t = t + w2 * acc(src[s2 + j])
             out[oo + j] = t + w3 * acc(src[s3 + j])
         k += four
-    if k + two <= count:
+    if k + two < count:
+        s0 = so + k * stride
+        s1 = s0 + stride
+        s2 = s1 + stride
+        w0, w1, w2 = weight[wo + k], weight[wo + k + one], weight[wo + k + two]
+        for j in range(n):
+            t = out[oo + j] + w0 * acc(src[s0 + j])
+            t = t + w1 * acc(src[s1 + j])
+            out[oo + j] = t + w2 * acc(src[s2 + j])
+    elif k + one < count:
         s0 = so + k * stride
         s1 = s0 + stride
         w0, w1 = weight[wo + k], weight[wo + k + one]
         for j in range(n):
             t = out[oo + j] + w0 * acc(src[s0 + j])
             out[oo + j] = t + w1 * acc(src[s1 + j])
-        k += two
-    if k < count:
+    elif k < count:
         s0 = so + k * stride
         w0 = weight[wo + k]
         for j in range(n):
@@ -230,11 +240,23 @@ def store_row(dst, do, step, src, so, n, bounds, rounding):
 
 
 @njit(**OPTIONS)
-def few_taps_row(out, oo, src, so, index, weight, short, first, count):
+def sum_rows(out, oo, src, so, first, count, weight, taps, start, stop):
+    """Rows `start` to `stop` of a table `taps` wide, tap by tap, each from `src[so + first[i]]` on."""
+    none = nothing(out, taps)
+    for i in range(start, stop):
+        p, w = uint64(so + first[i]), uint64(i * taps)
+        t = none + weight[w] * src[p]
+        for k in range(uint64(1), uint64(count[i])):
+            t = t + weight[w + k] * src[p + k]
+        out[uint64(oo + i)] = t
+
+
+@njit(**OPTIONS)
+def few_taps_row(out, oo, src, so, index, weight, short, first, count, rows):
     """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`.
 
-    Rows that have fewer taps than the table is wide (`short`) are done again, tap by tap: a voxel that SimpleITK
-    does not read must not matter here, not even as 0 * NaN.
+    Rows that have fewer taps than the table is wide (`short`) are done again, by the table's own weights `rows`: a
+    voxel that SimpleITK does not read must not matter here, not even as 0 * NaN.
     """
     oo, so, n = uint64(oo), uint64(so), uint64(index.size)
     taps = weight.size // index.size
@@ -265,29 +287,33 @@ def few_taps_row(out, oo, src, so, index, weight, short, first, count):
             t = t + weight[j + m] * src[p + two]
             out[oo + j] = t + weight[j + q] * src[p + three]
     for j in short:
-        p = so + uint64(first[j])
-        shift = uint64(first[j]) - uint64(index[j])
-        t = none + weight[j + shift * n] * src[p]
-        for k in range(one, uint64(count[j])):
-            t = t + weight[j + (shift + k) * n] * src[p + k]
-        out[oo + j] = t
+        sum_rows(out, oo, src, so, first, count, rows, taps, j, j + 1)
 
 
 @njit(**OPTIONS)
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity), see `cpu_tables.pack_x`. Wide tables work on
-    transposed rows, so that neighbouring rows, not neighbouring taps, fill a vector.
+    `x` is (first, count, weight, index, slots, short, few, identity, same), see `cpu_tables.pack_x`. Where every row of
+    the table is the one before moved by a sample, as in blurs, neighbouring samples fill a vector. Other wide tables
+    work on transposed rows, so that neighbouring rows, not neighbouring taps, fill it.
     """
-    first, count, weight, index, slots, short, few, identity = x
+    first, count, weight, index, slots, short, few, identity, same = x
     n_dst = first.size
     if identity:
         for r in range(rows):
             load_row(out, oo + r * n_dst, src, so + r * n_src, 1, n_dst)
+    elif same[0] < same[1]:
+        s0, s1 = same
+        taps = weight.size // n_dst
+        for r in range(rows):
+            o, s = oo + r * n_dst, so + r * n_src
+            sum_rows(out, o, src, s, first, count, weight, taps, 0, s0)
+            combine(out, o + s0, src, s + first[s0], 1, s1 - s0, weight, s0 * taps, count[s0])
+            sum_rows(out, o, src, s, first, count, weight, taps, s1, n_dst)
     elif few:
         for r in range(rows):
-            few_taps_row(out, oo + r * n_dst, src, so + r * n_src, index, slots, short, first, count)
+            few_taps_row(out, oo + r * n_dst, src, so + r * n_src, index, slots, short, first, count, weight)
     else:
         back = co + n_src * rows
         transpose(columns, co, src, so, rows, n_src)
@@ -298,7 +324,9 @@ def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
 
 
 @njit(**OPTIONS)
-def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early, bounds, rounding, scratch, room):
+def separable_block(
+    src, so, dst, straight, do, strides, a, b, x, a0, a1, b0, b1, x_early, bounds, rounding, scratch, room
+):
     """One block of a separable plan: destination rows `a0..a1` by `b0..b1`, whole rows along x.
 
     First the pass along `a` from the source's type into a tile, then `b` and `x` (or `x` and `b`, if `x_early`).
@@ -306,6 +334,7 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     Parameters
     ----------
     src, dst : flat arrays; so, do : their offsets of the volume's first voxel
+    straight : dst again, if its rows have no gaps and its type is the sums'; else an array of none, of that type
     strides : int64 [6]: of src along a, b, x, then of dst
     a, b : see `cpu_tables.pack`
     x : see `cpu_tables.pack_x`; its `first` counts from the row's first sample read
@@ -315,8 +344,8 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
     a_first, a_count, a_weight, a_copy, a_pairs = a
     b_first, b_count, b_weight, b_copy, b_pairs = b
     a_taps, b_taps = a_weight.size // a_first.size, b_weight.size // b_first.size
-    n_x, x_lo, m_x = x[8], x[9], x[0].size
-    x = x[:8]
+    n_x, x_lo, m_x = x[9], x[10], x[0].size
+    x = x[:9]
     so = so + x_lo * sx
     # Rows of the source along b that this block reads.
     s0, s1 = b_first[b0], b_first[b0] + b_count[b0]
@@ -367,6 +396,10 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
                 )
             for i_b in range(b0, b1):
                 here = plane + (b_first[i_b] - s0) * m_x
+                if not b_copy and straight.size:
+                    there = do + i * da + i_b * db
+                    combine(straight, there, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
+                    continue
                 if not b_copy:
                     combine(scratch, rows, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
                     here = rows
@@ -392,20 +425,33 @@ def separable_block(src, so, dst, do, strides, a, b, x, a0, a1, b0, b1, x_early,
                         combine(
                             scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r]
                         )
+                if straight.size and db == m_x:
+                    x_pass(straight, do + i * da + r0 * db, scratch, rows, r1 - r0, n_x, x, scratch, columns)
+                    continue
                 x_pass(scratch, window, scratch, rows, r1 - r0, n_x, x, scratch, columns)
                 for r in range(r0, r1):
                     store_row(dst, do + i * da + r * db, dx, scratch, window + (r - r0) * m_x, m_x, bounds, rounding)
 
 
 @njit(**OPTIONS)
-def copy_block(src, so, dst, do, strides, a_index, b_index, x_index, a0, a1, b0, b1, run):
-    """Voxels copied by index, whatever their type. `run`: x indices follow each other, so rows are copied whole."""
+def copy_block(src, so, dst, do, strides, a_index, b_index, x_index, a0, a1, b0, b1, run, line):
+    """Voxels copied by index, whatever their type. `run`: x indices follow each other, so rows are copied whole.
+
+    A loop that copies voxel by voxel fills the window in which a CPU looks ahead, so memory is asked for rows before
+    their turn. `line`: samples between two addresses asked for.
+    """
     sa, sb, sx, da, db, dx = strides
     n = uint64(x_index.size)
+    low, high = uint64(min(x_index[0], x_index[-1])), uint64(max(x_index[0], x_index[-1]))
     for i in range(a0, a1):
+        plane = so + np.int64(a_index[i]) * sa
         for r in range(b0, b1):
-            s = uint64(so + np.int64(a_index[i]) * sa + np.int64(b_index[r]) * sb)
+            s = uint64(plane + np.int64(b_index[r]) * sb)
             d = uint64(do + i * da + r * db)
+            if sx == 1 and r + AHEAD < b1:
+                soon = uint64(plane + np.int64(b_index[r + AHEAD]) * sb)
+                for j in range(low, high + uint64(1), uint64(line)):
+                    prefetch(src, soon + j)
             if run and dx == 1 and sx == 1:
                 s += uint64(x_index[0])
                 for j in range(n):

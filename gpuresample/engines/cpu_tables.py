@@ -20,6 +20,8 @@ from gpuresample.taps import TapTable
 
 # Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
 TILE_BYTES = 1 << 22
+# Bytes that memory and caches pass on at once, on the CPUs of today at least so many.
+LINE = 64
 # Voxels along y and x that are brought into C order at once.
 BOX = (4, 32)
 # Work below this many destination voxels is not worth waking a thread for.
@@ -51,10 +53,11 @@ def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
 
 @lru_cache(maxsize=PACKED)
 def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
-    """A table along x: first, count, weight, index, slots, short, few, identity, samples read, first sample read.
+    """A table along x: first, count, weight, index, slots, short, few, identity, same, samples read, first sample read.
 
     For tables of up to `FEW_TAPS` taps, `slots[k, j]` weighs sample `index[j] + k`, every row as wide as the table
-    and moved left where it would leave the axis; `short` lists the rows that have fewer taps than that.
+    and moved left where it would leave the axis; `short` lists the rows that have fewer taps than that. Rows
+    `same[0]` to `same[1]` have the same weights, each one sample further; none of them, unless they are most.
     """
     lo, hi = table.source_range()
     first = table.first - lo
@@ -72,8 +75,19 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
         slots[(first - index)[row] + tap, row] = weight[row, tap]
     identity = table.is_index and bool((first == np.arange(table.n_dst)).all())
     return (
-        first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity, hi - lo, lo,
+        first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity,
+        _same_rows(table.first, table.count, weight), hi - lo, lo,
     )  # fmt: skip
+
+
+def _same_rows(first: npt.NDArray[Any], count: npt.NDArray[Any], weight: npt.NDArray[Any]) -> tuple[int, int]:
+    """The rows that have the weights of the middle one, each one sample further; (0, 0) unless they are most."""
+    middle = first.size // 2
+    moved = (first - first[middle] == np.arange(first.size) - middle) & (count == count[middle])
+    differ = np.flatnonzero(~(moved & (weight == weight[middle]).all(axis=1)))
+    before, after = differ[differ < middle], differ[differ > middle]
+    start, stop = int(before[-1]) + 1 if before.size else 0, int(after[0]) if after.size else first.size
+    return (start, stop) if 2 * (stop - start) > first.size else (0, 0)
 
 
 def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
@@ -174,13 +188,15 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     room = np.array(cut.room, np.int64)
     bounds = bounds_of(target.memory.dtype, acc, store.high)
     rounding = rounding_of(dst.dtype, store.truncate)
+    # Sums that are voxels as they are go to their place at once.
+    straight = target.memory if dst.dtype == acc and target.strides[-1] == 1 else np.empty(0, acc)
     (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks
 
     def job(item: int) -> None:
         rest, ib = divmod(item, n_items_b)
         volume, ia = divmod(rest, n_items_a)
         kernels.separable_block(
-            source.memory, source.offsets[volume], target.memory, target.offsets[volume], strides, a, b, x,
+            source.memory, source.offsets[volume], target.memory, straight, target.offsets[volume], strides, a, b, x,
             ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b),
             cut.x_early, bounds, rounding, scratch(cut.elements, acc), room,
         )  # fmt: skip
@@ -222,13 +238,15 @@ def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> N
     step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size, get_num_threads())
     n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
     memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
+    # Every line that is read, or where rows are thinned out, as many as there are voxels.
+    line = max(LINE // bits.itemsize, math.ceil((abs(int(index[2][-1]) - int(index[2][0])) + 1) / index[2].size))
 
     def job(item: int) -> None:
         rest, ib = divmod(item, n_items_b)
         volume, ia = divmod(rest, n_items_a)
         kernels.copy_block(
             memory_in, source.offsets[volume], memory_out, target.offsets[volume], strides, *index,
-            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b), run_x,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b), run_x, line,
         )  # fmt: skip
 
     run_items(job, len(source.offsets) * n_items_a * n_items_b)
