@@ -6,6 +6,7 @@ may be older than this file. On standard input come requests, one line of JSON e
 
 from __future__ import annotations
 
+import inspect
 import json
 import math
 import sys
@@ -222,11 +223,15 @@ def slow_down(factor: float) -> None:
     from gpuresample.engines import cpu_kernels
 
     kernel: Callable[..., object] = cpu_kernels.separable_block
+    # The block's rows along the second axis are `b0` to `b1`, in every version; where those stand is not.
+    names = list(inspect.signature(kernel).parameters)
+    start, stop = names.index("b0"), names.index("b1")
 
     def again(*arguments: Any) -> None:
         kernel(*arguments)
-        b0, b1 = arguments[10:12]  # the block's rows along the second axis
-        kernel(*arguments[:11], b0 + math.ceil((b1 - b0) * (factor - 1)), *arguments[12:])
+        some = list(arguments)
+        some[stop] = some[start] + math.ceil((some[stop] - some[start]) * (factor - 1))
+        kernel(*some)
 
     cpu_kernels.separable_block = again
 
