@@ -119,6 +119,29 @@ def test_a_wrong_answer_of_ours_is_wrong_by_the_reference_alone(named):
     assert found["gpuresample-as-scipy"].check == "WRONG"
 
 
+@pytest.mark.parametrize("more", [0, 1])
+def test_truncated_sums_may_be_wrong_by_a_unit_and_their_own_error(named, more):
+    """The range is the whole series': here that of the second volume, and only the first is looked at."""
+    case = named["series-4d-bspline"]
+
+    def uneven():
+        stack = case.make()
+        array = np.stack([stack.array[0] // 4, *stack.array[1:]])
+        return resampling_cases.Stack(array, dataclasses.replace(stack.job, volume=array[0]))
+
+    def truncated(stack):
+        sums = PEERS["scipy"].prepare(stack.jobs()[0].of_type(np.float64))()
+        low = np.floor(sums - 1.5e-6 * np.ptp(stack.array)) - more
+        return lambda: np.stack([low, low]).astype(np.int16)
+
+    doers = tuple(
+        dataclasses.replace(d, prepare=truncated) if d.key == "gpuresample-as-scipy" else d for d in case.doers
+    )
+    found = found_of(dataclasses.replace(case, make=uneven, doers=doers))["gpuresample-as-scipy"]
+    assert found.check == ("WRONG" if more else "ok")
+    assert found.error * np.ptp(uneven().array) == pytest.approx(1 + more, abs=0.05)
+
+
 def test_a_peer_that_fails_has_no_times_and_ours_must_not_fail(named):
     def broken(data):
         raise MemoryError("no room")
@@ -167,10 +190,11 @@ def test_blurs_are_measured_by_sums_in_float64(kind, sigma):
     error = exact.gaussian(kind, sigma, 1e-4)(volume)
     options = {"kind": kind, "max_error": 1e-4, "dtype": np.float32}
     result = gr.gaussian(volume, sigma, **options)
-    assert error(result) < 2e-6
-    assert error(gr.gaussian(volume, 1.03 * sigma, **options)) > 2e-5
-    result[-1, -1, -1] += 0.01 * np.ptp(volume)
-    assert error(result) == pytest.approx(0.01, rel=1e-2)
+    unit = np.ptp(volume)
+    assert error(result) < 2e-6 * unit
+    assert error(gr.gaussian(volume, 1.03 * sigma, **options)) > 2e-5 * unit
+    result[-1, -1, -1] += 0.01 * unit
+    assert error(result) == pytest.approx(0.01 * unit, rel=1e-2)
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "bspline"])
@@ -212,12 +236,13 @@ def test_the_reference_is_the_peers_result_in_float64(peer, interpolation):
     )
     error = exact.resampling(PEERS[peer], job)
     result = timing.voxels_of(PEERS[peer].prepare(job)())
-    assert error(result) < 5e-6
+    unit = np.ptp(job.volume)
+    assert error(result) < 5e-6 * unit
     middle = tuple(n // 2 for n in result.shape)
     for where in ((-1, -1, -1), middle):
         spoilt = result.copy()
-        spoilt[where] += 0.01 * np.ptp(job.volume)
-        assert error(spoilt) == pytest.approx(0.01, rel=1e-3)
+        spoilt[where] += 0.01 * unit
+        assert error(spoilt) == pytest.approx(0.01 * unit, rel=1e-3)
 
 
 # --- what is run ----------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import SimpleITK as sitk
 from gpuresample import Grid
 from gpuresample.bench.cases import Array, Job, image
 from gpuresample.bench.peers import ENUMERATORS, Peer, order_of
+from gpuresample.bench.tasks import Error
 from gpuresample.conventions import CONVENTIONS
 from gpuresample.conventions import grid as grid_of
 
@@ -27,8 +28,6 @@ MODES = {
     "scipy": "constant", "nibabel": "constant", "skimage": "mirror", "torch": "nearest", "monai": "nearest",
     "nnunet": "nearest",
 }  # fmt: skip
-
-Error = Callable[[Array], float]
 
 
 def blocks(shape: tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
@@ -45,17 +44,9 @@ def cut(volume: Array, low: Array, high: Array, margin: int = MARGIN) -> tuple[s
     return tuple(slice(a, b) for a, b in zip(begin.tolist(), end.tolist(), strict=True))
 
 
-def span(volume: Array) -> float:
-    """The range of a volume's values."""
-    return max(float(volume.max()) - float(volume.min()), 1e-300)
-
-
-def largest(result: Array, expected: Callable[[tuple[slice, ...]], Array], of: float) -> float:
-    """Largest difference on the blocks, in units of `of`."""
-    worst = 0.0
-    for block in blocks(result.shape):
-        worst = max(worst, float(np.abs(result[block].astype(np.float64) - expected(block)).max()))
-    return worst / of
+def largest(result: Array, expected: Callable[[tuple[slice, ...]], Array]) -> float:
+    """Largest difference on the blocks."""
+    return max(float(np.abs(result[b].astype(np.float64) - expected(b)).max()) for b in blocks(result.shape))
 
 
 def resampling(peer: Peer, job: Job) -> Error | None:
@@ -66,10 +57,10 @@ def resampling(peer: Peer, job: Job) -> Error | None:
         target = job.geometry.target
         if peer.convention == "torchio":
             target = grid_of(CONVENTIONS["torchio"], job.geometry.source, job.new[::-1], None)
-        return lambda result: largest(result, lambda block: _simpleitk(job, target, block), span(job.volume))
+        return lambda result: largest(result, lambda block: _simpleitk(job, target, block))
     if importlib.util.find_spec("scipy") is None or not job.aligned:
         return None
-    return lambda result: largest(result, lambda b: _scipy(peer, job, result.shape, b), span(job.volume))
+    return lambda result: largest(result, lambda block: _scipy(peer, job, result.shape, block))
 
 
 def _simpleitk(job: Job, target: Grid, block: tuple[slice, ...]) -> Array:
@@ -160,9 +151,7 @@ def gaussian(kind: str, sigma: float, max_error: float) -> Callable[[Array], Err
         if kind not in ("discrete", "sampled") or importlib.util.find_spec("scipy") is None:
             return None
         weights = _discrete(sigma, max_error) if kind == "discrete" else _sampled(sigma)
-        return lambda result: largest(
-            result, lambda block: _blurred(volume, weights, kind == "sampled", block), span(volume)
-        )
+        return lambda result: largest(result, lambda block: _blurred(volume, weights, kind == "sampled", block))
 
     return reference
 

@@ -13,7 +13,8 @@ from gpuresample.bench.cases import Array
 from gpuresample.bench.contract import difference, span_of, unit_of
 
 Call = Callable[[], Any]
-Error = Callable[[Array], float]
+Error = Callable[[Any], float]
+"""A result's largest difference from a float64 reference, in the voxels' own unit."""
 
 # What differs by more than this part of the input's range is another answer. Some libraries compute coordinates in
 # float32, which costs them 3e-5 on 512 voxels of noise.

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.bench import devices, measure
-from gpuresample.bench.contract import span_of, unit_of
+from gpuresample.bench.contract import SINGLE, span_of, unit_of
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
@@ -130,8 +130,9 @@ class Session:
         return answer
 
     def _judge(self, case: Case, doer: Doer, answer: Any, answers: dict[str, Any], found: Found) -> None:
+        unit = unit_of(*span_of(case.array(self._data))) or 1.0
         if doer.reference is not None and (measured := doer.reference(self._data)) is not None:
-            found.error = measured(answer)
+            found.error = measured(answer) / unit
         if doer.judge:
             found.check = "judge"
         elif doer.unchecked:
@@ -146,12 +147,9 @@ class Session:
         elif found.error is None:
             found.check = "unchecked: nobody else has the same"
         else:
-            found.check = "ok" if found.error <= self._bound(case, found.dtype) else "WRONG"
-
-    def _bound(self, case: Case, dtype: str) -> float:
-        unit = unit_of(*span_of(case.array(self._data))) or 1.0
-        # Truncation is wrong by up to 1, and the last bit of what was truncated.
-        return TOLERANCE if np.dtype(dtype).kind == "f" else (1.0 + 10 * TOLERANCE) / unit
+            # Truncation is wrong by up to 1, and by what the sum was wrong by.
+            bound = TOLERANCE if np.dtype(found.dtype).kind == "f" else 1.0 / unit + SINGLE
+            found.check = "ok" if found.error <= bound else "WRONG"
 
     def _answer(self, case: Case, key: str, answers: dict[str, Any]) -> Any:
         """A doer's answer, asked for where it is no row of this group."""
