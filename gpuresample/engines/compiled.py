@@ -1,4 +1,4 @@
-"""Numba's compiler with a cache that many processes may fill at once; an instruction that Numba has no word for.
+"""Numba's compiler with a cache that many processes may fill at once; instructions that Numba has no words for.
 
 Numba numbers the files of its cache by reading an index, adding a line and writing it back. Two loader workers that
 compile different voxel types of one kernel in the same moment take the same number, and one finds the other's code
@@ -63,21 +63,26 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return compiled
 
 
-@intrinsic  # type: ignore[untyped-decorator]
-def prefetch(typing_context: Any, array: Any, index: Any) -> Any:
-    """Have the line of memory with `array[index]` brought closer, to be read soon: LLVM's `prefetch`, on every CPU.
+def _prefetching(write: int) -> Callable[..., Any]:
+    """A Numba intrinsic of LLVM's `prefetch`, on every CPU; data, into the closest cache."""
 
-    `array` is flat and contiguous, `index` unsigned. What lies outside the array is not touched, and no fault.
-    """
+    def prefetching(typing_context: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            form = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+            function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0i8")
+            place = builder.bitcast(builder.gep(memory, [arguments[1]]), pointer)
+            builder.call(function, [place, flag(write), flag(3), flag(1)])
+            return context.get_dummy_value()
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-        pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-        form = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-        function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0i8")
-        place = builder.bitcast(builder.gep(memory, [arguments[1]]), pointer)
-        # To be read, not written; into the closest cache; data, not code.
-        builder.call(function, [place, flag(0), flag(3), flag(1)])
-        return context.get_dummy_value()
+        return types.void(array, types.uint64), generate
 
-    return types.void(array, types.uint64), generate
+    found: Callable[..., Any] = intrinsic(prefetching)
+    return found
+
+
+# Have the line of memory with `array[index]` brought closer, to be read or written soon. `array` is flat and
+# contiguous, `index` unsigned. What lies outside the array is not touched, and no fault.
+prefetch = _prefetching(0)
+prefetch_to_write = _prefetching(1)

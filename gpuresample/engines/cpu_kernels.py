@@ -16,7 +16,7 @@ import math
 import numpy as np
 from numba import uint64
 
-from gpuresample.engines.compiled import njit, prefetch
+from gpuresample.engines.compiled import njit, prefetch, prefetch_to_write
 
 OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
 
@@ -24,8 +24,11 @@ OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck"
 ROWS = 128
 # Rows of up to this many taps along x are gathered tap by tap; wider ones are transposed first.
 FEW_TAPS = 4
-# Rows that memory is asked for before they are copied.
+# Rows that memory is asked for before they are copied, and before they are written.
 AHEAD = 4
+AHEAD_OUT = 2
+# Bytes that memory and caches pass on at once, on the CPUs of today at least so many.
+LINE = 64
 
 
 @njit(inline="always")
@@ -251,43 +254,52 @@ def sum_rows(out, oo, src, so, first, count, weight, taps, start, stop):
         out[uint64(oo + i)] = t
 
 
-@njit(**OPTIONS)
-def few_taps_row(out, oo, src, so, index, weight, short, first, count, rows):
-    """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`.
+@njit(inline="always")
+def soon_written(out, oo, n):
+    """Have memory for `out[oo]` to `out[oo + n]` brought closer: a CPU fetches what it writes, and late if not told."""
+    for j in range(uint64(oo), uint64(oo + n), uint64(LINE // out.itemsize)):
+        prefetch_to_write(out, j)
 
-    Rows that have fewer taps than the table is wide (`short`) are done again, by the table's own weights `rows`: a
-    voxel that SimpleITK does not read must not matter here, not even as 0 * NaN.
+
+@njit(**OPTIONS)
+def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, count, rows):
+    """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`, by rows.
+
+    Rows of the table that have fewer taps than it is wide (`short`) are done again, by the table's own weights `rows`:
+    a voxel that SimpleITK does not read must not matter here, not even as 0 * NaN.
     """
-    oo, so, n = uint64(oo), uint64(so), uint64(index.size)
+    n = uint64(index.size)
     taps = weight.size // index.size
     one, two, three = uint64(1), uint64(2), uint64(3)
+    m = n + n
+    q = m + n
     none = nothing(out, taps)
-    if taps == 1:
-        for j in range(n):
-            out[oo + j] = none + weight[j] * src[so + index[j]]
-    elif taps == 2:
-        for j in range(n):
-            p = so + index[j]
-            t = none + weight[j] * src[p]
-            out[oo + j] = t + weight[j + n] * src[p + one]
-    elif taps == 3:
-        m = n + n
-        for j in range(n):
-            p = so + index[j]
-            t = none + weight[j] * src[p]
-            t = t + weight[j + n] * src[p + one]
-            out[oo + j] = t + weight[j + m] * src[p + two]
-    else:
-        m = n + n
-        q = m + n
-        for j in range(n):
-            p = so + index[j]
-            t = none + weight[j] * src[p]
-            t = t + weight[j + n] * src[p + one]
-            t = t + weight[j + m] * src[p + two]
-            out[oo + j] = t + weight[j + q] * src[p + three]
-    for j in short:
-        sum_rows(out, oo, src, so, first, count, rows, taps, j, j + 1)
+    for r in range(n_rows):
+        soon_written(out, oo + (r + AHEAD_OUT) * index.size, index.size)
+        o, s = uint64(oo + r * index.size), uint64(so + r * n_src)
+        if taps == 1:
+            for j in range(n):
+                out[o + j] = none + weight[j] * src[s + index[j]]
+        elif taps == 2:
+            for j in range(n):
+                p = s + index[j]
+                t = none + weight[j] * src[p]
+                out[o + j] = t + weight[j + n] * src[p + one]
+        elif taps == 3:
+            for j in range(n):
+                p = s + index[j]
+                t = none + weight[j] * src[p]
+                t = t + weight[j + n] * src[p + one]
+                out[o + j] = t + weight[j + m] * src[p + two]
+        else:
+            for j in range(n):
+                p = s + index[j]
+                t = none + weight[j] * src[p]
+                t = t + weight[j + n] * src[p + one]
+                t = t + weight[j + m] * src[p + two]
+                out[o + j] = t + weight[j + q] * src[p + three]
+        for j in short:
+            sum_rows(out, oo + r * index.size, src, so + r * n_src, first, count, rows, taps, j, j + 1)
 
 
 @njit(**OPTIONS)
@@ -307,13 +319,13 @@ def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
         s0, s1 = same
         taps = weight.size // n_dst
         for r in range(rows):
+            soon_written(out, oo + (r + AHEAD_OUT) * n_dst, n_dst)
             o, s = oo + r * n_dst, so + r * n_src
             sum_rows(out, o, src, s, first, count, weight, taps, 0, s0)
             combine(out, o + s0, src, s + first[s0], 1, s1 - s0, weight, s0 * taps, count[s0])
             sum_rows(out, o, src, s, first, count, weight, taps, s1, n_dst)
     elif few:
-        for r in range(rows):
-            few_taps_row(out, oo + r * n_dst, src, so + r * n_src, index, slots, short, first, count, weight)
+        few_taps_rows(out, oo, src, so, rows, n_src, index, slots, short, first, count, weight)
     else:
         back = co + n_src * rows
         transpose(columns, co, src, so, rows, n_src)

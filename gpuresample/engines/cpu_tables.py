@@ -20,8 +20,6 @@ from gpuresample.taps import TapTable
 
 # Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
 TILE_BYTES = 1 << 22
-# Bytes that memory and caches pass on at once, on the CPUs of today at least so many.
-LINE = 64
 # Voxels along y and x that are brought into C order at once.
 BOX = (4, 32)
 # Work below this many destination voxels is not worth waking a thread for.
@@ -239,7 +237,9 @@ def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> N
     n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
     memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
     # Every line that is read, or where rows are thinned out, as many as there are voxels.
-    line = max(LINE // bits.itemsize, math.ceil((abs(int(index[2][-1]) - int(index[2][0])) + 1) / index[2].size))
+    line = max(
+        kernels.LINE // bits.itemsize, math.ceil((abs(int(index[2][-1]) - int(index[2][0])) + 1) / index[2].size)
+    )
 
     def job(item: int) -> None:
         rest, ib = divmod(item, n_items_b)
