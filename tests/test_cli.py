@@ -195,6 +195,7 @@ def test_bad_arguments_are_refused_before_voxels_are_read(run, ct, tmp_path, mon
 
 def test_like_gives_the_whole_grid(run, ct, tmp_path):
     refused(run("resample", ct, tmp_path / "o.nii", "--like", ct, "--spacing", 2), 2, "cannot be combined with spacing")
+    assert not (tmp_path / "o.nii").exists()
 
 
 @pytest.mark.parametrize("arguments", [["resample"], ["resample", "a.nii"], ["nonsense"], ["info"], ["info", "--what"]])
