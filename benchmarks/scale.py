@@ -29,7 +29,7 @@ from gpuresample.bench import cases, measure
 from gpuresample.bench.measure import ROOT
 
 PAGE = ROOT / "docs" / "scale.md"
-RECORDED = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-26" / "kernels.json"
+RECORDED = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-27" / "kernels.json"
 JOB = "bspline, int16 to float32"
 SIZE, SPACING, TARGET = (512, 512, 247), (0.78125, 0.78125, 1.0), (1.0, 1.0, 2.0)
 NODES = (1, 4, 16, 64, 256, 1024)

@@ -18,7 +18,7 @@ INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresa
 # speed decides: the GPU is taken where the CPU engine's threads would need longer than the way there and back by PCIe.
 # Seconds, times threads, that the CPU engine takes per voxel of input and output, by tables and by a gather; seconds
 # that the GPU's way takes per voxel and per call. Fitted to the last table of
-# benchmarks/results/nvidia-h200-2026-11-26/kernels.md (pageable memory, 16 threads). Beside many cores tables stay on
+# benchmarks/results/nvidia-h200-2026-11-27/kernels.md (pageable memory, 16 threads). Beside many cores tables stay on
 # the CPU, at any size. The first call pays a second more, for CuPy's import and CUDA's start. Copies (nearest, shrink)
 # stay on the CPU, for the bus is no faster than its memory; so do votes for labels, for engines may break ties in two
 # ways.

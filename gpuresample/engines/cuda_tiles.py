@@ -26,7 +26,7 @@ SHARING = 1.5
 # v4 is taken where it is more than this many times as fast as two passes by `estimate`, which is careful: all that v4
 # reads again counts in full, as if no cache had it, nothing of what two passes read again at their own seams does, and
 # sums weigh as on the GPU that has the fewest. On an H200 v4 was 1.43 to 1.06 times as fast for 8 to 38 taps, whose
-# estimates are 1.78 to 0.98 (benchmarks/results/nvidia-h200-2026-11-26/kernels.md): two passes are no faster in any.
+# estimates are 1.78 to 0.98 (benchmarks/results/nvidia-h200-2026-11-27/kernels.md): two passes are no faster in any.
 GAIN = 0.9
 # Multiply-adds in float32 while memory moves a byte. By their data sheets GPUs have from 4.8 (A100 80GB: 19.5 TFLOP/s,
 # 2.04 TB/s) by way of 10 (H100 SXM) to 40 (RTX 4090). In float64 most consumer cards have a 64th: arithmetic bounds
