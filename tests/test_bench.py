@@ -60,6 +60,7 @@ needs_benchmark = pytest.mark.skipif(
 def no_pauses(monkeypatch):
     """Times mean nothing here."""
     monkeypatch.setattr(measure, "SETTLE", 0.0)
+    monkeypatch.setattr(measure, "BUSY", 0.0)
 
 
 @pytest.fixture(scope="module")
@@ -323,47 +324,19 @@ def test_short_calls_are_made_twice_and_the_second_counts(monkeypatch):
     assert times["long"].seconds == [pytest.approx(2.0)]
 
 
-# --- the command ----------------------------------------------------------------------------------------------------
+def test_a_gpu_works_for_a_while_before_the_run_that_counts(monkeypatch):
+    clock = iter([0.0, 0.03, 1.0, 1.03, 2.0, 2.01, 3.0, 5.0])
+    monkeypatch.setattr(measure, "BUSY", 0.05)
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    monkeypatch.setattr(measure.time, "sleep", lambda seconds: None)
+    made: list[str] = []
+    calls = {"gpu": partial(made.append, "gpu"), "cpu": partial(made.append, "cpu")}
+    times = measure.interleaved(calls, 1, 9.0, on_device={"gpu"})
+    assert made == ["gpu", "gpu", "gpu", "cpu"]
+    assert times["gpu"].seconds == [pytest.approx(0.01)]
 
 
-def bench(*arguments, code=0):
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
-        got = main(["bench", *map(str, arguments)])
-    assert got == code, out.getvalue() + err.getvalue()
-    return out.getvalue() + err.getvalue()
-
-
-@pytest.fixture(scope="module")
-def recorded(tmp_path_factory):
-    out = tmp_path_factory.mktemp("bench")
-    said = bench("--profile", "tiny", "--out", out, "--case", "ct-recipe-linear", "--case", "gaussian-sampled-1")
-    return out, said
-
-
-@needs_benchmark
-def test_a_run_leaves_a_folder(recorded):
-    out, said = recorded
-    (folder,) = out.iterdir()  # nothing else, no partial one
-    assert sorted(p.name for p in folder.iterdir()) == ["benchmark.json", "report.html", "tables.md"]
-    assert str(folder) in said
-    run = records.read(folder / "benchmark.json")
-    assert run.machine["profile"] == "tiny"
-    assert "node" not in json.loads((folder / "benchmark.json").read_text())["machine_info"]
-    assert {r.case for r in run.of("case")} == {"ct-recipe-linear", "gaussian-sampled-1"}
-    assert [r.case for r in run.of("copy")] == ["ct-recipe-linear", "gaussian-sampled-1"]
-    mine = next(r for r in run.of("case") if r.peer == "gpuresample" and r.case == "ct-recipe-linear")
-    assert mine.copy_bandwidth > 0
-    assert mine.check == "ok"
-    assert mine.bytes_moved == 2 * (math.prod(mine.input_shape) + math.prod(mine.output_shape))
-    content = json.loads((folder / "benchmark.json").read_text())
-    for entry in content["benchmarks"]:
-        assert sorted(entry["extra_info"]["seconds"]) == pytest.approx(sorted(entry["stats"]["data"]))
-    text = (folder / "tables.md").read_text()
-    assert "Not installed: " in text or not suite.absent()
-    assert "| CT recipe, linear, int16 | gpuresample | SimpleITK |" in text
-    assert "| CT recipe, linear, int16 | gpuresample, as torch (cuda) | torch interpolate | - | 1.5x |" in text
-    assert "cubic B-spline" not in text  # cases that were not asked for have no targets
-    assert "<html" in (folder / "report.html").read_text()
+# --- one's own volume ----------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -391,48 +364,6 @@ def test_cases_of_ones_own_volume(own):
     assert {f.check for f in found_of(blur).values()} == {"ok", "judge"}
     thin = suite.of_image(own("thin.nii", (3, 18, 20), "int16", (1, 1, 4)), TINY, False)
     assert "gaussian-recursive-1" not in [c.name for c in thin]  # which takes 4 voxels
-
-
-@pytest.mark.slow
-@needs_benchmark
-def test_the_command_takes_ones_own_volume(tmp_path):
-    image = sitk.GetImageFromArray(noise((20, 30, 28), "int16"))
-    image.SetSpacing((0.7, 0.7, 2.0))
-    sitk.WriteImage(image, str(tmp_path / "mine.nii.gz"))
-    said = bench(tmp_path / "mine.nii.gz", "--profile", "tiny", "--out", tmp_path / "out", "--case", "own-bspline")
-    assert "mine.nii.gz to cubes of 0.993 mm, cubic B-spline, int16" in said
-    (folder,) = (tmp_path / "out").iterdir()
-    run = records.read(folder / "benchmark.json")
-    assert run.machine["image"] == "mine.nii.gz"
-    assert targets.verdicts(run) == []
-    assert not [r for r in run.records if r.wrong]
-
-
-@needs_benchmark
-def test_bad_arguments_are_refused_before_any_work(tmp_path):
-    assert "there is no case nonsense" in bench("--out", tmp_path / "out", "--case", "nonsense", code=2)
-    assert "--profile takes quick, full, tiny" in bench("--profile", "slow", "--out", tmp_path / "out", code=2)
-    assert "there is no such file" in bench(tmp_path / "none.nii", "--out", tmp_path / "out", code=1)
-    sitk.WriteImage(sitk.GetImageFromArray(noise((20, 30), "int16")), str(tmp_path / "flat.nii"))
-    assert "scalar images of 3 dimensions" in bench(tmp_path / "flat.nii", "--out", tmp_path / "out", code=2)
-    assert not (tmp_path / "out").exists()
-
-
-def test_figures_outlive_a_page_that_cannot_be_made(tmp_path, monkeypatch):
-    def pytest_ran(partial, file, *_):
-        file.write_text(json.dumps(synthetic()))
-        return 0
-
-    def fails(*_):
-        raise OSError("no space left")
-
-    monkeypatch.setattr(runs, "_pytest", pytest_ran)
-    monkeypatch.setattr("gpuresample.bench.report.write_report", fails)
-    monkeypatch.setattr(runs, "check_installed", lambda: None)
-    with pytest.raises(RuntimeError, match=r"the figures are in .*, but not as tables and a page: no space left"):
-        runs.run("tiny", tmp_path)
-    (folder,) = tmp_path.iterdir()
-    assert records.read(folder / "benchmark.json").records
 
 
 # --- tables and the README ------------------------------------------------------------------------------------------

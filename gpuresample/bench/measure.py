@@ -11,7 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -45,14 +45,21 @@ class Times:
 SETTLE = 0.05
 # Runs of up to so many seconds are made twice in a row, and the second counts.
 SHORT = 0.1
+# Seconds of a GPU's work before every run on it: its clocks fall while libraries on the CPU take their turns.
+BUSY = 0.05
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], runs: int, budget: float, at_least: int = 3
+    calls: Mapping[str, Callable[[], Any]],
+    runs: int,
+    budget: float,
+    at_least: int = 3,
+    on_device: Collection[str] = (),
 ) -> dict[str, Times]:
     """Time every call `runs` times, round by round, so that a noisy moment hits all alike.
 
-    A short call is made twice in a row, and its second time counts, see `SHORT`. A call that has used up `budget`
+    A short call is made twice in a row, and its second time counts, see `SHORT`; one `on_device` is repeated until the
+    device has worked for a while, see `BUSY`, and the next time counts. A call that has used up `budget`
     seconds is left out of further rounds once it ran `at_least` times. Nothing is kept between runs: results are freed
     before the next call, as a program that goes through many volumes does.
     """
@@ -64,8 +71,12 @@ def interleaved(
                 continue
             # OpenMP's threads go on spinning for milliseconds after a peer's call; they are not to slow the next one.
             time.sleep(SETTLE)
+            if name in on_device:
+                busy = 0.0
+                while busy < BUSY:
+                    busy += _timed(call)
             seconds = _timed(call)
-            if seconds <= SHORT:
+            if seconds <= SHORT and name not in on_device:
                 # After a rest two threads may wake on one core, and share it until the system's next tick.
                 seconds = _timed(call)
             taken.append(seconds)

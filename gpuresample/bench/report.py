@@ -206,7 +206,7 @@ def _machine(made: Page, run: Run) -> None:
     names = {
         "cpu": "CPU", "cores": "cores of this process", "threads": "threads of every library", "gpu": "GPU",
         "driver": "GPU driver", "load_before": "load before", "system": "system", "python": "Python",
-        "profile": "profile", "absent": "not installed",
+        "profile": "profile", "sittings": "processes that measured, each case in one", "absent": "not installed",
     }  # fmt: skip
     rows: list[list[str | Cell]] = [
         [said, _said(m[key])] for key, said in names.items() if m.get(key) not in (None, "", [])

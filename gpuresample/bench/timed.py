@@ -38,10 +38,10 @@ CLOCK = Clock()
 @pytest.mark.benchmark(timer=CLOCK)
 def test_speed(row: Row, suite_session: Session, benchmark: Any) -> None:
     """One row."""
-    found = suite_session.measured(row)
-    if found.failed:
-        pytest.skip(f"{row.doer.label}: {found.failed}")
+    told = suite_session.told(row)
+    if "failed" in told:
+        pytest.skip(f"{row.doer.label}: {told['failed']}")
     benchmark.group = row.case.what
-    benchmark.extra_info.update(suite_session.info(row, found))
-    CLOCK.load(found.seconds)
-    benchmark.pedantic(lambda: None, rounds=len(found.seconds))
+    benchmark.extra_info.update(told)
+    CLOCK.load(told["seconds"])
+    benchmark.pedantic(lambda: None, rounds=len(told["seconds"]))

@@ -13,6 +13,7 @@ import numpy as np
 
 from gpuresample.bench import devices, measure
 from gpuresample.bench.contract import SINGLE, span_of, unit_of
+from gpuresample.bench.journal import Journal
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
@@ -51,11 +52,14 @@ class Session:
     rows : sequence of Row
         Those that will be asked for.
     profile : Profile
+    journal : Journal, optional
+        What was measured before, and keeps what will be.
     """
 
-    def __init__(self, rows: Sequence[Row], profile: Profile) -> None:
-        self._rows, self._profile = list(rows), profile
+    def __init__(self, rows: Sequence[Row], profile: Profile, journal: Journal | None = None) -> None:
+        self._rows, self._profile, self._journal = list(rows), profile, journal
         self._group: tuple[Any, ...] | None = None
+        self._error: Exception | None = None
         self._found: dict[str, Found] = {}
         self._case: Case | None = None
         self._data: Any = None
@@ -65,14 +69,28 @@ class Session:
             _load(name)
         measure.set_threads(self.threads)
 
+    def told(self, row: Row) -> dict[str, Any]:
+        """A row's `extra_info`, see `records.Record`; of one that cannot be timed only why, as "failed"."""
+        if self._journal is None:
+            return self._info(row, self.measured(row))
+        if row.name not in self._journal.rows:
+            group = [r for r in self._rows if r.group == row.group]
+            self._journal.add({r.name: self._info(r, self.measured(r)) for r in group})
+        return self._journal.rows[row.name]
+
     def measured(self, row: Row) -> Found:
         """A row's check and times; the first one asked of a group runs the whole group."""
         if row.seconds is not None:
             return Found(seconds=row.seconds(), dtype=row.case.output_dtype)
         if row.group != self._group:
-            self._found = {}
-            self._group = row.group
-            self._run([r for r in self._rows if r.group == row.group])
+            self._found, self._group, self._error = {}, row.group, None
+            try:
+                self._run([r for r in self._rows if r.group == row.group])
+            except Exception as error:
+                self._error = error
+                raise
+        if self._error is not None:
+            raise RuntimeError(f"{row.case.name} failed: {self._error}")
         return self._found[row.doer.key]
 
     def close(self) -> None:
@@ -88,7 +106,8 @@ class Session:
         measure.set_threads(n)
         try:
             calls = self._checked(case, [r.doer for r in rows])
-            times = measure.interleaved(calls, self._profile.runs, self._profile.budget, self._profile.at_least)
+            p, on_device = self._profile, {r.doer.key for r in rows if r.doer.device != "cpu"}
+            times = measure.interleaved(calls, p.runs, p.budget, p.at_least, on_device)
             for key, t in times.items():
                 self._found[key].seconds = t.seconds
         finally:
@@ -165,11 +184,12 @@ class Session:
         key = device, max(case.bytes_moved // 2, 1)
         if key not in self._bandwidth:
             made = measure.copying if device == "cpu" else devices.copying
-            self._bandwidth[key] = 2 * key[1] / _least(made(key[1]))
+            self._bandwidth[key] = 2 * key[1] / _least(made(key[1]), device)
         return self._bandwidth[key]
 
-    def info(self, row: Row, found: Found) -> dict[str, Any]:
-        """A row's `extra_info`; see `records.Record`."""
+    def _info(self, row: Row, found: Found) -> dict[str, Any]:
+        if found.failed:
+            return {"failed": found.failed}
         case, doer = row.case, row.doer
         threads = row.threads or self.threads
         bare = row.kind in ("cold", "copy")
@@ -187,8 +207,9 @@ class Session:
         }  # fmt: skip
 
 
-def _least(call: Call) -> float:
-    return min(measure.interleaved({"copy": call}, 3, 1.0)["copy"].seconds)
+def _least(call: Call, device: str) -> float:
+    on_device = () if device == "cpu" else ("copy",)
+    return min(measure.interleaved({"copy": call}, 3, 1.0, on_device=on_device)["copy"].seconds)
 
 
 def _load(module: str) -> None:

@@ -27,11 +27,15 @@ def bench(
     case: Annotated[
         list[str] | None, typer.Option(help="Only this case, or threads, sizes or start-up; may be repeated.")
     ] = None,
+    go_on: Annotated[
+        bool, typer.Option("--continue", help="Go on from the latest run in DIR that was stopped or killed.")
+    ] = False,
 ) -> None:
     """Time gpuresample and the other libraries that are installed on the same jobs, each by its own rules.
 
     Every answer is checked before it is timed: a wrong one is listed as wrong, however fast. Writes benchmark.json
-    (pytest-benchmark's form), tables.md and report.html. Exit code 1 says that an answer of ours was wrong.
+    (pytest-benchmark's form), tables.md and report.html. What a run that was stopped has measured is kept. Exit code 1
+    says that an answer of ours was wrong.
     """
     if profile not in NAMES:
         raise ValueError(f"--profile takes {', '.join(NAMES)}, got {profile!r}")
@@ -39,7 +43,11 @@ def bench(
         raise FileNotFoundError(f"{image}: there is no such file")
     if out.exists() and not out.is_dir():
         raise NotADirectoryError(f"--out {out}: it is a file")
-    folder = runs.run(profile, out, image, case or ())
+    try:
+        folder = runs.run(profile, out, image, case or (), go_on=go_on)
+    except KeyboardInterrupt as stop:
+        typer.echo(f"error: {stop}", err=True)
+        raise typer.Exit(130) from None
     run = records.read(folder / "benchmark.json")
     for table in listing.tables(run):
         tables.table(table.title, table.header, table.rows, table.note)
