@@ -154,7 +154,8 @@ def _pytest(
         sys.executable, "-m", "pytest", "-q", "-rs", "--tb=short", "-W", "ignore", "-p", "no:cacheprovider",
         "-c", str(partial / "pytest.ini"), "--rootdir", str(partial), "-p", "gpuresample.bench.plugin",
         "--pyargs", "gpuresample.bench.timed", "--suite-profile", profile,
-        "--suite-journal", str(partial / journal.NAME), "--benchmark-json", str(file), "--benchmark-quiet", "--benchmark-storage", f"file://{partial}",
+        "--suite-journal", str(partial / journal.NAME), "--benchmark-json", str(file), "--benchmark-quiet",
+        "--benchmark-storage", f"file://{partial}",
         *(["--suite-image", str(image.resolve())] if image is not None else []),
         *(a for name in only for a in ("--suite-case", name)), *extra,
     ]  # fmt: skip
