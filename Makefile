@@ -57,7 +57,7 @@ bench: $(VENV)/.bench ## speed and memory against the peers, in about 4 minutes:
 	$(BIN)/gpuresample bench --profile quick --out benchmarks/results $(ARGS)
 
 # All peers, torch and what builds on it included.
-bench-full: ## the whole jobs against all peers, in the environment of the integrations; an hour
+bench-full: ## the whole jobs against all peers, in the environment of the integrations; an hour or more
 	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" bench-here
 
 .PHONY: bench-here

@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 import tempfile
 import time
@@ -38,7 +37,7 @@ GBIT = 1e9 / 8
 VOXELS = 2.0 * SIZE[0] * SIZE[1] * SIZE[2]  # bytes of a volume in memory
 # Cores of the machine in which the GPU was timed: its README says so, its record does not.
 GPU_CORES = 16
-RUNS = 3
+RUNS = 9
 
 
 @dataclass(frozen=True)
@@ -141,16 +140,17 @@ def measured(machine: Any, folder: Path) -> dict[str, dict[str, Any]]:
         plan = gr.plan(image, spacing=TARGET, dtype=dtype, device="cpu")
         source, target = folder / f"in{ending}", folder / f"out{ending}"
         files.write(image, source, overwrite=True)
-        spent = []
-        for _ in range(RUNS + 1):
+        spent = measure.Times()
+        for k in range(RUNS + 1):
             start = time.perf_counter()
             files.write(plan.run(files.read(source)), target, overwrite=True)
-            spent.append(time.perf_counter() - start)
+            if k:  # the first one loads Numba
+                spent.seconds.append(time.perf_counter() - start)
         size = source.stat().st_size
         cost = plan.cost(read=kind, write=kind, file_bytes=size, machine=machine)
         found[kind] = {
             "steps": cost.seconds, "sizes": (float(size), float(target.stat().st_size)), "cold_read": cost.cold_read,
-            "clock": statistics.median(spent[1:]),
+            "clock": spent.seconds,
         }  # fmt: skip
         source.unlink()
         target.unlink()
@@ -240,9 +240,9 @@ def held(here: Mapping[str, Any]) -> str:
     """The model of one node against the clock."""
     lines = []
     for kind, ending in (("gzip", ".nii.gz"), ("raw", ".nii")):
-        model, clock = sum(here[kind]["steps"].values()), here[kind]["clock"]
-        lines.append([ending, duration(model), duration(clock), f"{model / clock:.2f}"])
-    return rows(["files", "model", f"clock, median of {RUNS}", "model / clock"], lines)
+        model, clock = sum(here[kind]["steps"].values()), measure.Times(here[kind]["clock"])
+        lines.append([ending, duration(model), duration(clock.median), clock.spread, f"{model / clock.median:.2f}"])
+    return rows(["files", "model", f"clock, median of {RUNS}", "spread", "model / clock"], lines)
 
 
 def page(given: Sequence[Input], found: Sequence[Way], here: Mapping[str, Any], options: Any, about: str) -> str:
@@ -271,7 +271,7 @@ float32 as it was timed on the GPU, in `.nii.gz` to int16. A cohort is measured 
   model, nor are failures, latency of requests, or the price.
 - "pinned" is a program that keeps its voxels in pinned memory; what is read from a file is in pageable memory.
 
-One node from file to file, measured here (page cache, local disk), holds the model to the clock:
+One node from file to file, measured here (page cache, local disk, every result brought to it), holds the model to the clock:
 
 {held(here)}
 
