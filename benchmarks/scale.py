@@ -271,7 +271,8 @@ float32 as it was timed on the GPU, in `.nii.gz` to int16. A cohort is measured 
   model, nor are failures, latency of requests, or the price.
 - "pinned" is a program that keeps its voxels in pinned memory; what is read from a file is in pageable memory.
 
-One node from file to file, measured here (page cache, local disk, every result brought to it), holds the model to the clock:
+One node from file to file, measured here (page cache, local disk, every result brought
+to it), holds the model to the clock:
 
 {held(here)}
 

@@ -108,3 +108,17 @@ def test_letters_are_readable_in_both_themes(page):
         for ink in ("ink", "soft", "good", "warn", "bad", "link"):
             assert contrast(named[ink], named["paper"]) > 4.5, ink
             assert contrast(named[ink], named["band"]) > 4.5, ink
+
+
+def test_contents_fold_the_sections_of_a_group():
+    page = Page("A report")
+    page.section("First")
+    for k in range(3):
+        page.section(f"Case {k}", group="cases")
+    page.section("Last")
+    nav = re.search("<nav>.*</nav>", page.html()).group()
+    assert re.sub(' href="#s.*?"', "", nav) == (
+        "<nav><a>First</a><details><summary>3 cases</summary><a>Case 0</a><a>Case 1</a><a>Case 2</a></details>"
+        "<a>Last</a></nav>"
+    )
+    assert all(f'id="{there}"' in page.html() for there in re.findall('href="#(.*?)"', nav))

@@ -11,6 +11,8 @@ from gpuresample.bench.tables import duration, megabytes, millions, percent, tim
 from gpuresample.pages import Cell, Page
 
 HEADER = ("", "median", "spread", "vs SimpleITK", "MVoxel/s", "of a copy", "peak memory", "error", "answer")
+# Of up to so many the page's contents show every one.
+FEW_CASES = 6
 
 
 def write_report(json_path: Path | str, html_path: Path | str) -> None:
@@ -52,7 +54,9 @@ def page(run: Run) -> Page:
             plots.overview(cases, look), height=plots.height(n_cases, len(look) + 3),
         )  # fmt: skip
     _targets(made, run)
-    for name, rows in by_case(cases).items():
+    found = by_case(cases)
+    for name, rows in found.items():
+        made.section(rows[0].what, group="cases" if len(found) > FEW_CASES else "")
         _case(made, name, rows, look)
     _bandwidth(made, cases, look)
     if any(r.error is not None for r in cases):
@@ -116,7 +120,6 @@ def _targets(made: Page, run: Run) -> None:
 
 def _case(made: Page, name: str, rows: Sequence[Record], look: dict[str, plots.Look]) -> None:
     r = rows[0]
-    made.section(r.what)
     shape = " to ".join("x".join(map(str, s)) for s in (r.input_shape, r.output_shape) if s)
     kinds = " to ".join(dict.fromkeys(k for k in (r.input_dtype, r.output_dtype) if k))
     moved = f"; {megabytes(r.bytes_moved)} to be read and written" if r.bytes_moved else ""

@@ -10,6 +10,7 @@ import io
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +82,9 @@ class Page:
     subtitle: str = ""
     _parts: list[dict[str, Any]] = field(default_factory=list, repr=False)
 
-    def section(self, title: str) -> None:
-        """A heading; the page's contents list it."""
-        self._parts.append({"kind": "section", "title": title, "id": f"s{len(self._parts)}"})
+    def section(self, title: str, group: str = "") -> None:
+        """A heading; the page's contents list it, those of a `group` folded under what they are many of."""
+        self._parts.append({"kind": "section", "title": title, "id": f"s{len(self._parts)}", "group": group})
 
     def text(self, text: str) -> None:
         """A paragraph of plain text."""
@@ -126,8 +127,11 @@ class Page:
             loader=jinja2.PackageLoader("gpuresample", "pages"), autoescape=True, trim_blocks=True, lstrip_blocks=True
         )
         sections = [p for p in self._parts if p["kind"] == "section"]
+        contents = [(group, list(listed)) for group, listed in groupby(sections, lambda p: p["group"])]
         template = environment.get_template("page.html")
-        return template.render(title=self.title, subtitle=self.subtitle, parts=self._parts, sections=sections)
+        return template.render(
+            title=self.title, subtitle=self.subtitle, parts=self._parts, contents=contents if len(sections) > 2 else []
+        )
 
     def write(self, path: Path) -> None:
         """Write the page, whole or not at all; what was there is replaced.
