@@ -17,6 +17,9 @@ from gpuresample.taps import TapTable
 
 Array = npt.NDArray[Any]
 
+# Items for every thread, so that uneven ones balance.
+ITEMS = 8
+
 
 def sums_blocks(table: TapTable) -> bool:
     """Whether a table sums blocks of one size that lie side by side."""
@@ -40,7 +43,7 @@ def sums_of(work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Stor
 
     That is what is no mean of blocks that lie side by side, and types that only the tables sum.
     """
-    if store.divisor == 1 or store.high is not None or src != dst:
+    if store.divisor == 1 or store.low is not None or store.high is not None or src != dst:
         return None
     whole = work.dst_axis == (0, 1, 2) and work.n_dst == tuple(t.n_dst for t in work.tables)
     return sum_type(src, store.divisor) if whole and all(sums_blocks(t) for t in work.tables) else None
@@ -54,10 +57,12 @@ def run_means(work: Separable, src: Array, dst: Array, store: Store, acc: np.dty
     start = sum(int(t.first[0]) * s for t, s in zip(work.tables, source.strides, strict=True))
     n_z, n_y, n_x = work.n_dst
     wide = n_x * int(block[2])
-    per_row = wide * int(block[0] * block[1])
-    threads = get_num_threads() if per_row * n_z * n_y * len(source.offsets) >= SMALL else 1
-    step = max(1, min(SMALL // per_row, n_z * n_y)) if threads > 1 else n_z * n_y
-    n_items = -(-n_z * n_y // step)
+    rows, per_row = n_z * n_y, wide * int(block[0] * block[1])
+    voxels = per_row * rows * len(source.offsets)
+    threads = get_num_threads() if voxels >= SMALL else 1
+    # An item takes the interpreter's time, too: no more of them than keep all threads busy, and none that is small.
+    step = min(rows, -(-max(SMALL, voxels // (ITEMS * threads)) // per_row)) if threads > 1 else rows
+    n_items = -(-rows // step)
     factor, whole = 1.0 / store.divisor, dst.dtype.kind in "iu"
     assert store.divisor == math.prod(int(k) for k in block)
 
@@ -67,7 +72,7 @@ def run_means(work: Separable, src: Array, dst: Array, store: Store, acc: np.dty
         room = scratch(2 * wide, acc)
         kernels.mean_rows(
             source.memory, source.offsets[volume] + start, target.memory, target.offsets[volume], strides, block,
-            first, min(first + step, n_z * n_y), n_y, n_x, factor, whole, room[:wide], room[wide : 2 * wide],
+            first, min(first + step, rows), n_y, n_x, factor, whole, room[:wide], room[wide : 2 * wide],
         )  # fmt: skip
 
     run_items(job, len(source.offsets) * n_items)
