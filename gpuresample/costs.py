@@ -16,7 +16,6 @@ import numpy as np
 from gpuresample import work as works
 from gpuresample.engines import pool
 from gpuresample.engines.contract import Gather, Majority, Separable, Store, Work
-from gpuresample.engines.packing import accumulator
 
 if TYPE_CHECKING:
     from gpuresample.engines.cpu_footprint import Footprint
@@ -99,7 +98,7 @@ class Call:
     source: np.dtype[Any]
     dst_shape: tuple[int, ...]
     target: np.dtype[Any]
-    finishes: bool  # clipped or rounded half away from zero after the engine
+    clips: bool  # to the range of the volume that the sums are of
 
     @property
     def channels(self) -> int:
@@ -231,14 +230,9 @@ def footprint(call: Call, threads: int) -> Footprint:
     """What an engine of so many threads takes, and what is finished after it."""
     from gpuresample.engines import cpu_footprint
 
-    held = cpu_footprint.footprint(
+    return cpu_footprint.footprint(
         call.work, call.src_shape, call.source, call.dst_shape, call.target, call.store, threads
     )
-    if not call.finishes:
-        return held
-    sums = accumulator("single" if isinstance(call.work, Majority) else call.work.precision)
-    finished = (sums.itemsize + cpu_footprint.converting_bytes(sums, call.target)) * math.prod(call.dst_shape[-3:])
-    return replace(held, between=held.between + finished)
 
 
 # --- time ----------------------------------------------------------------------------------------------------------
@@ -268,8 +262,9 @@ def terms(call: Call) -> Iterator[tuple[str, float]]:
         return
     if call.store.divisor != 1:
         yield "convert", target
-    if call.finishes:
-        yield "convert", 2 * target
+    if call.clips:
+        yield "memory_byte", source * call.source.itemsize
+        yield "memory_byte", 2 * target * call.target.itemsize if call.target.kind == "f" else 0
     if np.float16 in (voxels, call.target):
         yield "convert", source
     if isinstance(work, Majority):

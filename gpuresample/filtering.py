@@ -133,5 +133,5 @@ def planned(
     one_of("rounding", rounding, ROUNDINGS)
     engines.select(device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
-    store = Store(0, rounding == "truncate")
+    store = Store(0, rounding)
     return Plan(container.grid, target, container.dtype, output, device, work, store, precision, copies, divisor)

@@ -15,8 +15,8 @@ from gpuresample import work as works
 from gpuresample.checks import one_of, positive_numbers, sizes
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.distributed import blocks
+from gpuresample.engines import pool
 from gpuresample.engines.contract import Engine, Gather, Range, Separable, Store, Work
-from gpuresample.engines.packing import rounding_of
 from gpuresample.grid import Grid
 
 Array = npt.NDArray[Any]
@@ -54,8 +54,6 @@ class Plan:
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
     clip : bool
         Whether sums are clipped to the range of the volume they come from.
-    away : bool
-        Whether integers are rounded half away from zero.
     """
 
     source: Grid
@@ -69,7 +67,6 @@ class Plan:
     copies: bool
     divisor: int = 1
     clip: bool = False
-    away: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -287,31 +284,28 @@ def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
-    if plan.clip or plan.away:
+    if plan.clip:
         if container.where != "cpu":
-            raise ValueError(
-                f"image must be in host memory for a convention that clips or rounds half away from zero, got one on "
-                f"{container.where}"
-            )
-        _finished(plan, engine, src, dst)
+            raise ValueError(f"image must be in host memory for a convention that clips, got one on {container.where}")
+        _clipped(plan, engine, src, dst)
     else:
         engine.run(plan.work, src, dst, store_of(plan))
     container.written(target)
     return result
 
 
-def _finished(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
-    """Sums in floats, then clipped and rounded, volume by volume."""
-    from gpuresample.engines.cpu import convert
-
-    sums = np.empty(dst.shape[-3:], np.float32 if plan.precision == "single" else np.float64)
+def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
+    """Sums within the range of the volume that they are of, volume by volume."""
+    store = store_of(plan)
     for volume in np.ndindex(dst.shape[:-3]):
-        engine.run(plan.work, src[volume], sums, plan.store)
-        if plan.clip:
-            np.clip(sums, src[volume].min(), src[volume].max(), out=sums)
-        if plan.away and dst.dtype.kind in "iu":
-            np.copysign(np.floor(np.abs(sums) + 0.5), sums, out=sums)
-        convert(sums, dst[volume], rounding_of(dst.dtype, plan.store.truncate), 1.0)
+        low, high = pool.extent(src[volume])
+        if math.isnan(low):  # it has no range
+            engine.run(plan.work, src[volume], dst[volume], store)
+        elif dst.dtype.kind in "iu":
+            engine.run(plan.work, src[volume], dst[volume], replace(store, low=low, high=high))
+        else:
+            engine.run(plan.work, src[volume], dst[volume], store)
+            pool.clip(dst[volume], low, high)
 
 
 def store_of(plan: Plan) -> Store:
@@ -327,7 +321,7 @@ def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) 
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
     return costs.Call(
         plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype),
-        plan.clip or plan.away,
+        plan.clip,
     )  # fmt: skip
 
 

@@ -216,11 +216,11 @@ def _plan(
     target = _target(container, spacing, size, like, anchor, transform is not None)
     output = output_dtype(container.dtype, dtype)
     blur = _antialias(container, antialias, f.method, d)
-    store = Store(_default(default_value, output), rounding == "truncate")
+    store = Store(_default(default_value, output), rounding)
     engines.select(device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
-    if store.truncate and output.kind in "iu" and f.name in ("linear", "bspline1"):
+    if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
         precision = "exact"
     work = works.make_work(source, target, moved, f.name, boundary, blur, precision)
@@ -246,7 +246,7 @@ def _by_convention(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
-    store = Store(_default(default_value, output), c.rounding == "truncate")
+    store = Store(_default(default_value, output), c.rounding)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
@@ -260,9 +260,8 @@ def _by_convention(
         responses = tuple(gaussian_response(s if blur else 0.0) for s in sigma)
         work = works.sampled(where, source, f, rule, responses, precision)
     clip = c.clip and f.spline_order > 1
-    away = c.rounding == "away" and output.kind in "iu" and f.method == "linear"
     copies = f.method != "linear"
-    return Plan(source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, away=away)
+    return Plan(source, target, container.dtype, output, device, work, store, precision, copies, clip=clip)
 
 
 def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:

@@ -93,15 +93,15 @@ static __device__ __forceinline__ half_t convert(const acc_t value, const half_t
 
 // The only place where a sum becomes a voxel.
 //
-// rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero. Integers saturate at [low, high], the
-// smallest and largest acc_t that fit dst_t; NaN becomes 0.
+// rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero). Integers
+// saturate at [low, high], the smallest and largest acc_t that are stored; NaN becomes 0.
 static __device__ __forceinline__ dst_t store(acc_t value, const acc_t low, const acc_t high, const int rounding)
 {
     if (rounding != 0) {
         value = value == value ? value : (acc_t)0;
         value = value > low ? value : low;
         value = value < high ? value : high;
-        value = rounding == 2 ? trunc(value) : rint(value);
+        value = rounding == 1 ? rint(value) : rounding == 2 ? trunc(value) : round(value);
     }
     return convert(value, (const dst_t *)0);
 }

@@ -10,6 +10,7 @@
 
 #define TOWARD_ZERO 2
 #define HALF_UP 3
+#define AWAY 4
 
 template <class T> struct is_whole { static const bool yes = true; };
 template <> struct is_whole<float> { static const bool yes = false; };
@@ -78,7 +79,12 @@ template <> struct settle<false, true> {
     static __device__ __forceinline__ To of(const From v, const To *, const int rounding, const double factor)
     {
         double value = __dmul_rn(wide(v), factor);
-        value = rounding == HALF_UP ? floor(__dadd_rn(value, 0.5)) : rounding == TOWARD_ZERO ? trunc(value) : rint(value);
+        switch (rounding) {
+            case TOWARD_ZERO: value = trunc(value); break;
+            case HALF_UP: value = floor(__dadd_rn(value, 0.5)); break;
+            case AWAY: value = round(value); break;
+            default: value = rint(value);
+        }
         if (value >= (double)largest<To>()) return largest<To>();
         if (value <= (double)smallest<To>()) return smallest<To>();
         return value == value ? (To)value : (To)0;
@@ -114,7 +120,7 @@ extern "C" __global__ void convert_voxels(
     const idx_t n_batch, const int n_z, const int n_y, const int n_x,
     const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
     const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const int rounding,   // of floats that become whole: 1 to nearest (half to even), 2 toward zero, 3 half up
+    const int rounding,   // of floats that become whole: 1 to nearest (half to even), 2 toward zero, 3 half up, 4 away
     const double factor)  // 1 unless the source or the destination is a float
 {
     const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;

@@ -212,7 +212,7 @@ def summed(work, src, default=0.0):
     return whole.transpose(*range(n), *[n + a for a in inverse])
 
 
-def settled(values, dtype, truncate=False):
+def settled(values, dtype, rounding="nearest"):
     """The oracle of the store: sums, exactly as they are, as voxels of a type; integers saturate, NaN becomes 0."""
     dtype = np.dtype(dtype)
     if dtype.kind == "f":
@@ -231,5 +231,8 @@ def settled(values, dtype, truncate=False):
         elif v <= info.min:
             out.append(info.min)
         else:
-            out.append(int(v) if truncate else round(v))
+            whole = int(v)
+            out.append(
+                round(v) if rounding == "nearest" else whole if rounding == "truncate" else whole + int(2 * (v - whole))
+            )
     return np.array(out, dtype).reshape(values.shape)

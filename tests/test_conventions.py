@@ -69,6 +69,19 @@ def test_the_padded_border_is_scipys_nearest():
         assert mine.min() >= array.min()
 
 
+@pytest.mark.parametrize("target", ["float32", "int16"])
+def test_clipping_is_to_the_numbers_there_are(target):
+    array = 100 + 50 * np.abs(noise((8, 9, 10)))
+    array[0, 0, 0] = np.nan
+    mine = gr.resample(array, size=(13, 12, 11), convention="nnunet", dtype=target)
+    number = ~np.isnan(mine) if target == "float32" else mine != 0  # integers have 0 for what is no number
+    assert number[4:].any()
+    assert (mine[number] >= np.floor(np.nanmin(array))).all()
+    assert (mine[number] <= np.nanmax(array)).all()
+    nothing = gr.resample(np.full((4, 4, 4), np.nan, np.float32), size=(6, 6, 6), convention="nnunet", dtype=target)
+    assert (np.isnan(nothing) if target == "float32" else nothing == 0).all()
+
+
 def test_clipping_is_by_volume():
     array = np.stack([noise((8, 9, 10)), 1000 * noise((8, 9, 10), seed=1)])
     mine = gr.resample(array, size=(13, 12, 11), convention="skimage")

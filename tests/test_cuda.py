@@ -81,6 +81,18 @@ def test_host_arrays_go_there_and_back(cupy, device, interpolation):
 
 
 @pytest.mark.kernels
+def test_conventions_go_there_unless_they_clip(cupy):
+    # Doubling with corners aligned puts samples halfway: every second voxel is a tie, which SciPy takes away from zero.
+    src = noise((3, 4, 40), "int16")
+    options = {"size": (3, 4, 79), "interpolation": "linear", "convention": "scipy"}
+    out = gr.resample(src, device="cuda", **options)
+    assert same_bits(out, gr.resample(src, device="cpu", **options))
+    assert (out != gr.resample(src, device="cuda", size=(3, 4, 79), interpolation="linear", anchor="center")).any()
+    with pytest.raises(ValueError, match="must be in host memory for a convention that clips, got one on cuda:0"):
+        gr.resample(cupy.asarray(src), size=(3, 4, 79), convention="nnunet")
+
+
+@pytest.mark.kernels
 def test_strided_outputs_and_other_byte_orders(cupy):
     src = noise((9, 34, 41), "int16")
     expected = gr.resample(src, size=(7, 40, 33), device="cpu")

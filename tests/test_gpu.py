@@ -60,6 +60,13 @@ def test_every_pair_of_types(gpu, source, target):
         assert_close(out, expected, 0 if interpolation == "nearest" else step)
 
 
+def test_scipys_rounding(gpu):
+    src = noise((30, 40, 50), "int16")
+    out, expected = both(gpu, src, size=(99, 79, 30), interpolation="linear", convention="scipy")
+    assert (out != expected).mean() < 0.001
+    assert (out != both(gpu, src, size=(99, 79, 30), interpolation="linear", anchor="center")[0]).mean() > 0.1
+
+
 @pytest.mark.parametrize("version", ["plain", "tile", "staged"])
 @pytest.mark.parametrize("acc", ["float32", "float64"])
 def test_every_version_of_a_pass(gpu, version, acc):

@@ -39,6 +39,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime, compiler
 from gpuresample.engines.cuda_runtime import Launch, Types, assemble, functions
+from gpuresample.engines.packing import ROUNDINGS
 from gpuresample.filters import FILTERS
 from gpuresample.grid import Transform
 
@@ -197,10 +198,10 @@ def test_every_type_in(version, dtype):
 @pytest.mark.parametrize("dtype", VOXELS)
 def test_the_store(version, acc, dtype):
     values = np.resize(np.array(SPECIAL, acc), 4 * 33 * 48).reshape(1, 4, 33, 48)
-    for truncate in (False, True):
-        store = Store(truncate=truncate)
+    for rounding in ROUNDINGS:
+        store = Store(rounding=rounding)
         with np.errstate(over="ignore", under="ignore"):
-            expected = settled(values, dtype, truncate)
+            expected = settled(values, dtype, rounding)
             if acc == "float64" and dtype == "float16":
                 # By way of float32, as arrays of that type are made everywhere in the package.
                 expected = values.astype("float32").astype("float16")
@@ -633,7 +634,9 @@ def test_20_shapes_compile_once():
         n_src, n_dst = (5 + k, 7 + k % 3, 33 + 2 * k), (4 + k % 5, 6 + k, 37 + k)
         tables = [random_table(rng, n, m, 3 + k % 7, n / m) for n, m in zip(n_src, n_dst, strict=True)]
         dst = np.empty((1 + k % 2, *n_dst), np.float32)
-        engine.run(separable(tables), noise((1 + k % 2, *n_src), "int16"), dst, Store(k, k % 2 == 0))
+        engine.run(
+            separable(tables), noise((1 + k % 2, *n_src), "int16"), dst, Store(k, ("nearest", "truncate")[k % 2])
+        )
         assert np.isfinite(dst).all()
     assert runtime.launches.total() == 60
     assert set(runtime.launches) == set(VERSIONS.values())
@@ -934,7 +937,8 @@ MUTATIONS = [
     # a voxel too far is written
     ("take.cu", "d_y + x * d_x] = inside", "d_y + (x + 1) * d_x] = inside", check_take),
     # rounding half up, no saturation, NaN kept
-    ("common.cuh", "rint(value)", "floor(value + (acc_t)0.5)", check_store),
+    ("common.cuh", "round(value)", "rint(value)", check_store),
+    ("common.cuh", "rint(value) :", "floor(value + (acc_t)0.5) :", check_store),
     ("common.cuh", "value = value < high ? value : high;", "", check_store),
     ("convert.cu", "floor(__dadd_rn(value, 0.5))", "rint(value)", check_halves),
     ("convert.cu", "(unsigned long long)v > (un", "(long long)v > (", check_convert("uint64", "int16")),

@@ -26,7 +26,7 @@ from gpuresample import work as works
 from gpuresample.engines import cpu, cuda_axis, cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.cuda_host import compiler
-from gpuresample.engines.packing import accumulator
+from gpuresample.engines.packing import ROUNDINGS, accumulator
 from gpuresample.taps import TapTable
 
 pytestmark = pytest.mark.kernels
@@ -142,19 +142,19 @@ def test_every_type_in(dtype):
     assert_close(out, weighted(tables[1], weighted(tables[0], src, 2), 3), bound(tables, src, share))
 
 
-@pytest.mark.parametrize("truncate", [False, True])
+@pytest.mark.parametrize("rounding", ROUNDINGS)
 @pytest.mark.parametrize("acc", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", VOXELS)
-def test_the_store(acc, dtype, truncate):
+def test_the_store(acc, dtype, rounding):
     """Sums that saturate, that are halves, that are no numbers: through shared memory as they are."""
     values = np.resize(np.array(SPECIAL, acc), 2 * 33 * 48).reshape(1, 2, 33, 48)
     tables = identity(33), identity(48)
     for layout in ("c", "transposed"):
         out = both_ways(
-            tables, (2, 3), values, values.shape, dtype, "c", layout, acc=acc, store=Store(truncate=truncate)
+            tables, (2, 3), values, values.shape, dtype, "c", layout, acc=acc, store=Store(rounding=rounding)
         )
         with np.errstate(over="ignore", under="ignore"):
-            expected = settled(values.astype("float32") if dtype == "float16" else values, dtype, truncate)
+            expected = settled(values.astype("float32") if dtype == "float16" else values, dtype, rounding)
         number = ~np.isnan(values) if dtype.startswith("float") else np.ones(values.shape, bool)
         assert same_bits(out[number], expected[number])
         assert np.isnan(out[~number]).all()

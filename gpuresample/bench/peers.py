@@ -347,7 +347,7 @@ GPU_PEERS = {
     "torch": _known("torch interpolate", lambda job: torch(job, "cuda"), "torch", "torch", integers=False),
     "torch-matmul": Peer("torch, three matmuls", lambda job: torch_matmul(job, "cuda"), "torch", "torch", MATMULS,
                          "simpleitk", integers=False),
-    # In float32: SciPy rounds integers half away from zero, which is the CPU's to do here.
+    # In float32: cupyx rounds integers half to even, SciPy half away from zero.
     "cupyx": _known("cupyx", cupyx, "cupyx", "scipy", package="cupy", integers=False),
     "cucim": _known("cuCIM", cucim, "cucim", "skimage", package="cucim"),
 }  # fmt: skip

@@ -32,21 +32,23 @@ class Store:
     ----------
     default : int or float
         Value of voxels outside the source, representable in the output's type.
-    truncate : bool
-        Toward zero, as SimpleITK; else to nearest, half to even. Integers saturate either way; NaN becomes 0.
+    rounding : {"nearest", "truncate", "away"}
+        To nearest, half to even; toward zero, as SimpleITK; to nearest, half away from zero, as SciPy. Integers
+        saturate in any case; NaN becomes 0.
     exact : bool
         Voxels are chosen, not summed: they take the output's type first, so no label passes through a float.
     divisor : int
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
-    high : int or None
-        Largest integer stored, where that is not the type's (booleans are bytes up to 1).
+    low, high : int, float or None
+        Smallest and largest integer stored, where that is not the type's (booleans are bytes up to 1).
     """
 
     default: int | float = 0
-    truncate: bool = False
+    rounding: str = "nearest"
     exact: bool = False
     divisor: int = 1
-    high: int | None = None
+    low: int | float | None = None
+    high: int | float | None = None
 
 
 @dataclass(frozen=True, eq=False)

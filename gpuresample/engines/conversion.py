@@ -25,12 +25,12 @@ def converted(run: Run, empty: Empty, convert: Convert, work: Work, src: Any, ds
     """
     if store.exact and src.dtype != dst.dtype:
         typed = empty(src.shape, dst.dtype)
-        convert(src, typed, rounding_of(dst.dtype, store.truncate), 1.0)
+        convert(src, typed, rounding_of(dst.dtype, store), 1.0)
         src = typed
     if store.divisor == 1:
         run(work, src, dst, store)
         return
     sums = empty(dst.shape, np.dtype(np.float64))
-    run(work, src, sums, replace(store, divisor=1, exact=False, high=None))
+    run(work, src, sums, replace(store, divisor=1, exact=False, low=None, high=None))
     # Multiplied, as ITK does; rounded half up, as of all its filters BinShrink alone does.
     convert(sums, dst, HALF_UP if dst.dtype.kind in "iu" else AS_IT_IS, 1.0 / store.divisor)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,7 +17,7 @@ from gpuresample.engines.cpu_majority import run_majority
 from gpuresample.engines.cpu_means import run_means, sums_of
 from gpuresample.engines.cpu_shortcut import run_shortcut
 from gpuresample.engines.cpu_tables import fill_outside, run_copy, run_separable
-from gpuresample.engines.packing import HALF_UP, TOWARD_ZERO
+from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 
 Array = npt.NDArray[Any]
 
@@ -74,6 +74,14 @@ def combining(models: int) -> Iterator[Combiner]:
     yield cpu_ensemble.CpuCombiner(_run, models)
 
 
+_ROUNDED: dict[int, Callable[[Array], Array]] = {
+    HALF_UP: lambda values: np.floor(values + 0.5),
+    TOWARD_ZERO: np.trunc,
+    # Half of a number is not added to it: of large ones the sum would be rounded, too.
+    AWAY: lambda values: np.trunc(values) + np.trunc(2 * (values - np.trunc(values))),
+}
+
+
 def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
     """Values in another type: integers saturate, floats become integers rounded as asked, NaN becomes 0."""
     if factor != 1.0:
@@ -90,7 +98,7 @@ def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
     if src.dtype == np.float16:
         # Half of the integer types end beyond its range, where a bound would be infinite.
         src = src.astype(np.float32)
-    whole = np.floor(src + 0.5) if rounding == HALF_UP else np.trunc(src) if rounding == TOWARD_ZERO else np.rint(src)
+    whole = _ROUNDED.get(rounding, np.rint)(src)
     high, low = whole >= info.max, whole <= info.min
     dst[...] = np.where(high | low | np.isnan(whole), 0, whole)
     dst[high], dst[low] = info.max, info.min

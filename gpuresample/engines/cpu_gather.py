@@ -40,8 +40,8 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
     box = np.array(work.box)
     default = dst.dtype.type(store.default)
     coefficients = work.coefficients.astype(acc)
-    bounds = bounds_of(dst.dtype, acc, store.high)
-    rounding = rounding_of(dst.dtype, store.truncate)
+    bounds = bounds_of(dst.dtype, acc, store)
+    rounding = rounding_of(dst.dtype, store)
 
     def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:
         place = (

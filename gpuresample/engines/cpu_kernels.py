@@ -207,19 +207,27 @@ def transpose(out, oo, src, so, rows, n):
 
 
 @njit(inline="always")
-def settle(value, low, high, truncate):
+def settle(value, low, high, rounding):
     """The only place where a sum becomes an integer voxel: rounded and saturated; NaN becomes 0."""
-    value = value if value == value else low - low
+    number = value == value
     value = value if value > low else low
     value = value if value < high else high
-    return np.trunc(value) if truncate else np.rint(value)
+    whole = np.rint(value)
+    if rounding == 2:
+        whole = np.trunc(value)
+    elif rounding == 4:
+        # Half of a number is not added to it: of large ones the sum would be rounded, too.
+        whole = np.trunc(value)
+        rest = value - whole
+        whole = whole + np.trunc(rest + rest)
+    return whole if number else low - low
 
 
 @njit(**OPTIONS)
 def store_row(dst, do, step, src, so, n, bounds, rounding):
     """`dst[do + j * step] = src[so + j]` in the destination's type.
 
-    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero.
+    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero).
     """
     do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
     kind = dst.dtype.type
@@ -230,16 +238,19 @@ def store_row(dst, do, step, src, so, n, bounds, rounding):
             dst[do + j] = kind(src[so + j])
     elif rounding == 1 and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(src[so + j], low, high, False))
+            dst[do + j] = kind(settle(src[so + j], low, high, 1))
     elif rounding == 2 and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(src[so + j], low, high, True))
+            dst[do + j] = kind(settle(src[so + j], low, high, 2))
+    elif rounding == 4 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(settle(src[so + j], low, high, 4))
     elif rounding == 0:
         for j in range(n):
             dst[do + j * step_u] = kind(src[so + j])
     else:
         for j in range(n):
-            dst[do + j * step_u] = kind(settle(src[so + j], low, high, rounding == 2))
+            dst[do + j * step_u] = kind(settle(src[so + j], low, high, rounding))
 
 
 @njit(**OPTIONS)

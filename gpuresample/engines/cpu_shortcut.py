@@ -54,7 +54,7 @@ def _two(work: Separable, along_y: Array, along_z: Array, dst: Array, store: Sto
     n_z, _, n_x = dst.shape
     target = Flat(dst)
     dz, dy, dx = target.strides
-    bounds, rounding = bounds_of(dst.dtype, acc, store.high), rounding_of(dst.dtype, store.truncate)
+    bounds, rounding = bounds_of(dst.dtype, acc, store), rounding_of(dst.dtype, store)
     flat_y, flat_z = along_y.reshape(-1), along_z.reshape(-1)
 
     def job(row: int) -> None:

@@ -184,8 +184,8 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     strides = np.array([*source.strides, *target.strides], np.int64)
     n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
     room = np.array(cut.room, np.int64)
-    bounds = bounds_of(target.memory.dtype, acc, store.high)
-    rounding = rounding_of(dst.dtype, store.truncate)
+    bounds = bounds_of(target.memory.dtype, acc, store)
+    rounding = rounding_of(dst.dtype, store)
     # Sums that are voxels as they are go to their place at once.
     straight = target.memory if dst.dtype == acc and target.strides[-1] == 1 else np.empty(0, acc)
     (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks

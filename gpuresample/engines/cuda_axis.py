@@ -409,8 +409,8 @@ def fill_of(store: Store, dtype: np.dtype[Any], seen_as: np.dtype[Any]) -> np.ge
 
 def _storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:
     """The kernels' low, high and rounding."""
-    low, high = bounds_of(dtype, acc, store.high)
-    return low, high, np.int32(rounding_of(dtype, store.truncate))
+    low, high = bounds_of(dtype, acc, store)
+    return low, high, np.int32(rounding_of(dtype, store))
 
 
 def _aligned(view: View, strides: Iterable[int], n: int = 4) -> bool:

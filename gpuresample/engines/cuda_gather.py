@@ -85,8 +85,8 @@ class Gathers:
             cut = LABEL_SIGMA * LABEL_ALPHA
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
-        low, high = bounds_of(dtype, acc, store.high)
-        common = (low, high, np.int32(rounding_of(dtype, store.truncate)), np.int32(work.spline))
+        low, high = bounds_of(dtype, acc, store)
+        common = (low, high, np.int32(rounding_of(dtype, store)), np.int32(work.spline))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
             return "gather", "gather_linear", (*common, np.int32(work.offset))

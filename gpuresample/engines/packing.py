@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines.contract import Store
 from gpuresample.taps import TapTable
 
 
@@ -26,24 +27,25 @@ def packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
     return weight
 
 
-def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], high: int | None = None) -> npt.NDArray[Any]:
-    """Smallest and largest value of the accumulator that fit the type (2**63 - 1 has no float: 2**63 - 1024).
-
-    `high`: the largest, where that is not the type's.
-    """
+def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> npt.NDArray[Any]:
+    """Smallest and largest value of the accumulator that are stored (2**63 - 1 has no float: 2**63 - 1024)."""
     if dtype.kind not in "iu":
         return np.array([-np.inf, np.inf], acc)
     info = np.iinfo(dtype)
-    bounds = np.array([info.min, info.max if high is None else high], acc)
+    low = info.min if store.low is None else max(info.min, store.low)
+    high = info.max if store.high is None else min(info.max, store.high)
+    bounds = np.array([low, high], acc)
     if int(bounds[1]) > info.max:
         bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
     return bounds
 
 
-# How kernels store a type: as it is; to nearest, half to even; toward zero; conversions also half up.
-AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP = 0, 1, 2, 3
+# How kernels store a type: as it is; to nearest, half to even; toward zero; half up, which only conversions do; to
+# nearest, half away from zero.
+AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP, AWAY = 0, 1, 2, 3, 4
+ROUNDINGS = {"nearest": NEAREST, "truncate": TOWARD_ZERO, "away": AWAY}
 
 
-def rounding_of(dtype: np.dtype[Any], truncate: bool) -> int:
+def rounding_of(dtype: np.dtype[Any], store: Store) -> int:
     """How kernels store the type."""
-    return AS_IT_IS if dtype.kind == "f" else TOWARD_ZERO if truncate else NEAREST
+    return AS_IT_IS if dtype.kind == "f" else ROUNDINGS[store.rounding]

@@ -188,6 +188,28 @@ def copy(dst: npt.NDArray[Any], src: npt.NDArray[Any]) -> None:
     run_items(piece, n)
 
 
+def extent(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
+    """Smallest and largest value, found by all threads; of floats those that are numbers, NaN if none is."""
+    lowest, highest = (np.empty(len(array), array.dtype) for _ in range(2))
+
+    def piece(k: int) -> None:
+        lowest[k], highest[k] = array[k].min(), array[k].max()
+        if lowest[k] != lowest[k]:
+            lowest[k], highest[k] = np.fmin.reduce(array[k], axis=None), np.fmax.reduce(array[k], axis=None)
+
+    run_items(piece, len(array))
+    return np.fmin.reduce(lowest).item(), np.fmax.reduce(highest).item()
+
+
+def clip(array: npt.NDArray[Any], low: float, high: float) -> None:
+    """`numpy.clip` in place, on all threads."""
+
+    def piece(k: int) -> None:
+        np.clip(array[k], low, high, out=array[k])
+
+    run_items(piece, len(array))
+
+
 def _get_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:
