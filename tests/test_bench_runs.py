@@ -128,7 +128,10 @@ def kept(partial):
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
 def test_a_run_goes_on_where_it_ended(tmp_path, how):
     """Once its first rows are there; the process that measures ends, whether it is told or not."""
-    command = [sys.executable, "-m", "gpuresample.cli", "bench", *TWO, "--out", str(tmp_path)]
+    # Where the tests themselves run in a shell's background Ctrl-C is ignored, and children inherit that.
+    heard = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heard + "runpy.run_module('gpuresample.cli', run_name='__main__')"
+    command = [sys.executable, "-c", code, "bench", *TWO, "--out", str(tmp_path)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
     while not (partials := list(tmp_path.glob("*.partial/journal.jsonl"))) or not journal.measured(partials[0]):

@@ -832,6 +832,13 @@ def check_store(read):
     assert same_bits(out, settled(values, "int16"))
 
 
+def check_away(read):
+    values = np.resize(np.array(SPECIAL, "float32"), 2 * 33 * 48).reshape(1, 2, 33, 48)
+    once = along("plain", identity(48), store=Store(rounding="away"))
+    out, _ = run_twice(once, values, values.shape, "int16", read=read)
+    assert same_bits(out, settled(values, "int16", "away"))
+
+
 def check_take(read):
     src = noise((5, 6, 7), "int16")
     work = separable([picks(5, [3, 1]), identity(6), picks(7, [6, 0, 3])], start=(1, 0, 0), n_dst=(4, 6, 3))
@@ -937,7 +944,7 @@ MUTATIONS = [
     # a voxel too far is written
     ("take.cu", "d_y + x * d_x] = inside", "d_y + (x + 1) * d_x] = inside", check_take),
     # rounding half up, no saturation, NaN kept
-    ("common.cuh", "round(value)", "rint(value)", check_store),
+    ("common.cuh", "round(value)", "rint(value)", check_away),
     ("common.cuh", "rint(value) :", "floor(value + (acc_t)0.5) :", check_store),
     ("common.cuh", "value = value < high ? value : high;", "", check_store),
     ("convert.cu", "floor(__dadd_rn(value, 0.5))", "rint(value)", check_halves),
