@@ -57,7 +57,7 @@ def sigmoid(x):
     return ONE / (ONE + e) if x >= ZERO else e / (ONE + e)
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def probe_row(scores, so, step, n, classes, bad):
     """Mark in `bad` the voxels with a score that is NaN."""
     for c in range(classes):
@@ -73,7 +73,7 @@ def larger(a, b):
     return a if a > b else b
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def top_row(scores, so, step, n, classes, top):
     """The largest score of every voxel, four classes a sweep."""
     s0, n, step, c = uint64(so), uint64(n), uint64(step), 1
@@ -131,7 +131,7 @@ def softmax_row(scores, so, step, n, classes, weight, total, to, t_step, fresh, 
         s, t = s + step, t + t_step
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def add_row(scores, so, step, n, classes, weight, squash, total, to, t_step, fresh, bad):
     """`total += weight * f(scores)` with f the sigmoid if `squash`, else f(x) = x; `total = ...` if `fresh`."""
     probe_row(scores, so, step, n, classes, bad)
@@ -145,7 +145,7 @@ def add_row(scores, so, step, n, classes, weight, squash, total, to, t_step, fre
         s, t = s + step, t + t_step
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def largest_row(scores, so, step, n, classes, best, label):
     """The largest of every voxel's classes and its number, of equals the lowest; four classes a sweep."""
     s0, n, step, c = uint64(so), uint64(n), uint64(step), 1
@@ -180,7 +180,7 @@ def largest_row(scores, so, step, n, classes, best, label):
 
 # Not contracted: the product stands behind a comparison, where the compiler fuses it into the sum in some forms of the
 # loop and not in others (vectors and what is left over of them), and the bits would depend on where a row is cut.
-@njit(**{**OPTIONS, "fastmath": False})
+@njit(inner=True, **{**OPTIONS, "fastmath": False})
 def entropy_row(total, so, step, n, classes, binary, out):
     """-sum p ln p of every voxel; with each class against its absence if `binary`."""
     for j in range(uint64(n)):
@@ -195,7 +195,7 @@ def entropy_row(total, so, step, n, classes, binary, out):
                 out[j] -= q * math.log(q) if q > TINY else ZERO
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def label_row(total, so, step, n, classes, choose, thresholds, values, bad, best, label, bits):
     """What every voxel is called, into `bits`; what is bad counts as class 0, or as no class where classes overlap.
 
@@ -218,7 +218,7 @@ def label_row(total, so, step, n, classes, choose, thresholds, values, bad, best
             bits[j] = now if there else bits[j]
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def expand_rows(out, oo, plane_step, memory, so, class_stride, sy, sx, classes, y_lo, y_hi, index, weight, x0, n):
     """Rows `y_lo..y_hi` of one plane of every class, interpolated along x.
 
@@ -243,7 +243,7 @@ def expand_rows(out, oo, plane_step, memory, so, class_stride, sy, sx, classes, 
                     out[o + j] = w0[k] * acc(memory[row + low[k] * step]) + w1[k] * acc(memory[row + high[k] * step])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def outside_row(scores, so, n, classes, lo, hi, certain):
     """Scores of voxels `lo..hi`, outside a model's grid: `certain[0]` for class 0, `certain[1]` for the others."""
     for c in range(classes):
@@ -251,7 +251,7 @@ def outside_row(scores, so, n, classes, lo, hi, certain):
             scores[uint64(so + c * n + j)] = certain[0 if c == 0 else 1]
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def finish_row(
     total, so, step, n, classes, binary, choose, thresholds, values, rows, labels, probabilities, confidence, entropy,
     z, y, x0,
@@ -301,7 +301,7 @@ def new_rows(n):
     )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def average_row(scores, so, step, n, classes, activation, alone, weight, total, to, t_step, fresh, rows):
     """Add a model's share to a row's average; answers how many of its voxels have no usable score.
 
@@ -373,7 +373,7 @@ def finish_rows(
         )  # fmt: skip
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def between_rows(out, oo, so, slot_step, plane_step, n, classes, iz, wz, iy, wy):
     """A row of scores of every class between up to four rows: `out[oo + c * n + j]`, the rows being in `out` too.
 

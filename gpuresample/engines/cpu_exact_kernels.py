@@ -78,7 +78,7 @@ def linear_cell(x, n):
     return base, d if d > 0.0 and base + 1 < n else 0.0
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def linear_value(src, n_z, n_y, n_x, x, y, z):
     """`itk::LinearInterpolateImageFunction`: along x, then y, then z."""
     i, dx = linear_cell(x, n_x)
@@ -97,7 +97,7 @@ def linear_value(src, n_z, n_y, n_x, x, y, z):
     return value
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def spline_taps(order, x, n, weight, index):
     """Weights and mirrored indices of the `order + 1` taps along an axis of `n` voxels, computed as ITK does."""
     half = np.float32(0.5) if order % 2 == 0 else np.float32(0.0)
@@ -156,7 +156,7 @@ def spline_taps(order, x, n, weight, index):
         index[k] = i
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def spline_value(coefficients, order, planar, n_z, n_y, n_x, x, y, z, weight, index):
     """`itk::BSplineInterpolateImageFunction`: taps with x fastest, then y, z; the weight multiplied in that order."""
     spline_taps(order, x, n_x, weight[0], index[0])

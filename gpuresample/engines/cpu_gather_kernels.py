@@ -33,7 +33,7 @@ def fold(k, n, rule):
     return k if k < n else last - k
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def positions(n_x, x0, n0):
     """Where the voxels of a row lie between its ends, from 0 to 1: the same for all rows, so divided once."""
     along = np.empty(n_x)
@@ -42,7 +42,7 @@ def positions(n_x, x0, n0):
     return along
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def locate_row(coordinates, row, lines, along, axis, x):
     """Continuous source indices of a row's voxels along x, y, z `axis`, in ITK's order of operations."""
     if lines:
@@ -55,7 +55,7 @@ def locate_row(coordinates, row, lines, along, axis, x):
             x[i] = coordinates[row, i, axis]
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def weigh_row(
     x, n, base, stride, low, high, coefficients, shift, offset, spline, normalise, first, place, weight, part,
     piece, state,
@@ -109,7 +109,7 @@ def weigh_row(
                 weight[k * size + i] /= whole
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, place, weight, jump, state):
     """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
 
@@ -138,7 +138,7 @@ def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, p
         state[i] = min(state[i], now if x[i] >= low and x[i] < high else np.uint8(0))
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def linear_row(src, place, jump, wz, wy, wx, out):
     """Two neighbours per axis of every voxel of a row, `jump` apart: along x, then y, then z, as ITK does."""
     acc = out.dtype.type
@@ -156,7 +156,7 @@ def linear_row(src, place, jump, wz, wy, wx, out):
         out[i] = wz[i] * (y0 * v0 + y1 * v1) + wz[i + n] * (y0 * v2 + y1 * v3)
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def cubic_row(src, place, sz, sy, sx, wz, wy, wx, out):
     """Four taps per axis of every voxel of a row: columns of neighbours along x side by side, then across."""
     acc = out.dtype.type
@@ -185,7 +185,7 @@ def cubic_row(src, place, sz, sy, sx, wz, wy, wx, out):
         out[i] = (t0 * wx[i] + t1 * wx[i + n]) + (t2 * wx[i + n + n] + t3 * wx[i + n + n + n])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def plain_row(src, place, sz, sy, sx, wz, wy, wx, out):
     """Any number of plain neighbours per axis of every voxel of a row."""
     acc = out.dtype.type
@@ -304,7 +304,7 @@ def gather_rows(
                     dst[uint64(out) + i * step] = default
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def nearest_row(x, n, low, high, rule, base, stride, place, state):
     """Add the nearest voxel's offset along one axis to `place`; `state` becomes 0 outside [low, high)."""
     last = np.float64(n - 1)
@@ -339,7 +339,7 @@ def copy_rows(
             dst[out + i * step] = src[uint64(place[i])] if state[i] != 0 else default
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def linear_taps(x, n, base, stride, rule, weight, place):
     """Two clamped neighbours and the weight of the upper one in `weight[0]`; one neighbour where it is not needed."""
     b = math.floor(x)
@@ -351,7 +351,7 @@ def linear_taps(x, n, base, stride, rule, weight, place):
     return 2 if weight[0] > 0.0 else 1
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
     """ITK's label Gaussian along one axis: differences of erf over the voxels within `cut`."""
     first, last = math.floor(x + 0.5 - cut), math.ceil(x + 0.5 + cut) - 1
@@ -369,7 +369,7 @@ def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
     return count
 
 
-@njit(**EXACT)
+@njit(inner=True, **EXACT)
 def lerp_share(values, label, nx, ny, nz, dx, dy, dz):
     """Share of `label` among up to 2 x 2 x 2 neighbours, interpolated along x, then y, then z as ITK does."""
     plane = np.empty(2)

@@ -12,13 +12,16 @@ row, `k` tap, `r` row.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from numba import uint64
 
 from gpuresample.engines.compiled import njit, prefetch, prefetch_to_write
 
-OPTIONS = {"nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy"}
+OPTIONS: dict[str, Any] = {
+    "nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy",
+}  # fmt: skip
 
 # Rows that are transposed together for the pass along x.
 ROWS = 128
@@ -41,7 +44,7 @@ def nothing(like, count):
     return like.dtype.type(math.copysign(0.0, -np.float64(np.int64(count))))
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def combine(out, oo, src, so, stride, n, weight, wo, count):
     """`out[oo + j] = sum over k of weight[wo + k] * src[so + k * stride + j]` for j < n.
 
@@ -157,7 +160,7 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
             out[oo + j] += w0 * acc(src[s0 + j])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def combine_pairs(out, oo, src, so, sa, sb, n, a_weight, ao, a_count, b_weight, bo, b_count):
     """Up to two taps along a second axis of up to two taps along a first, in one sweep.
 
@@ -181,7 +184,7 @@ def combine_pairs(out, oo, src, so, sa, sb, n, a_weight, ao, a_count, b_weight, 
             out[oo + j] = t + w3 * acc(src[s3 + j])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def load_row(out, oo, src, so, step, n):
     """`out[oo + j] = src[so + j * step]`, converted to the accumulator's type. `step` may be negative."""
     acc = out.dtype.type
@@ -194,7 +197,7 @@ def load_row(out, oo, src, so, step, n):
             out[oo + j] = acc(src[so + j * step_u])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def transpose(out, oo, src, so, rows, n):
     """`out[oo + j * rows + r] = src[so + r * n + j]`, in strips that stay in the nearest cache."""
     oo, so, rows, n = uint64(oo), uint64(so), uint64(rows), uint64(n)
@@ -223,7 +226,7 @@ def settle(value, low, high, rounding):
     return whole if number else low - low
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def store_row(dst, do, step, src, so, n, bounds, rounding):
     """`dst[do + j * step] = src[so + j]` in the destination's type.
 
@@ -253,7 +256,7 @@ def store_row(dst, do, step, src, so, n, bounds, rounding):
             dst[do + j * step_u] = kind(settle(src[so + j], low, high, rounding))
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def sum_rows(out, oo, src, so, first, count, weight, taps, start, stop):
     """Rows `start` to `stop` of a table `taps` wide, tap by tap, each from `src[so + first[i]]` on."""
     none = nothing(out, taps)
@@ -272,7 +275,7 @@ def soon_written(out, oo, n):
         prefetch_to_write(out, j)
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, count, rows):
     """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`, by rows.
 
@@ -313,7 +316,7 @@ def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, 
             sum_rows(out, oo + r * index.size, src, so + r * n_src, first, count, rows, taps, j, j + 1)
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 

@@ -21,7 +21,7 @@ def below(a, b):
     return a < b or (b != b and a == a)
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def mixed_columns(src, so, strides, block, n, mixed):
     """`mixed[j]` = whether column `j < n` of a row of blocks has another label than the first row there."""
     sz, sy, sx = uint64(strides[0]), uint64(strides[1]), uint64(strides[2])
@@ -39,7 +39,7 @@ def mixed_columns(src, so, strides, block, n, mixed):
                     mixed[j] |= src[row + j * sx] != src[so + j * sx]
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def block_mode(src, corner, strides, block, label, votes):
     """The mode of one block. `label`, `votes` are scratch: the labels met so far, and how often."""
     sz, sy, sx = uint64(strides[0]), uint64(strides[1]), uint64(strides[2])

@@ -9,7 +9,7 @@ from gpuresample.engines.compiled import njit
 from gpuresample.engines.cpu_kernels import OPTIONS
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def add_rows(total, src, so, sz, sy, sx, block_z, block_y, n):
     """`total[j]` = sum over the block's rows of `src[so + z * sz + y * sy + j * sx]`, j < n; two rows a sweep."""
     acc = total.dtype.type
@@ -38,14 +38,14 @@ def add_rows(total, src, so, sz, sy, sx, block_z, block_y, n):
                 total[j] += acc(src[a + j]) + acc(src[b + j])
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def add_pairs(out, src, n):
     """`out[j] = src[2 * j] + src[2 * j + 1]`, j < n."""
     for j in range(uint64(n)):
         out[j] = src[uint64(2) * j] + src[uint64(2) * j + uint64(1)]
 
 
-@njit(**OPTIONS)
+@njit(inner=True, **OPTIONS)
 def store_means(dst, do, step, total, width, n, factor, whole):
     """`dst[do + j * step]` = the sum of `width` values from `total[j * width]` on, times `factor`.
 
