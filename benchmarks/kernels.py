@@ -29,7 +29,7 @@ from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.pool import get_num_threads
 from gpuresample.engines.views import View
-from gpuresample.plans import Plan
+from gpuresample.plans import Plan, store_of
 
 # What DESIGN.md asks for, section 7.
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
@@ -66,7 +66,7 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
         return {"pass": name, "kernels": kernels, "bytes": moved, "seconds": seconds}
 
     whole = nbytes(src.shape, src.dtype) + nbytes(dst.shape, dst.dtype)
-    store = Store(job.store.default, job.store.rounding, exact=job.copies)
+    store = store_of(job)
     if not isinstance(work, Separable) or work.copies or np.prod([t.n_taps for t in work.tables]) <= 8:
         yield row("all at once", whole, lambda: engine.run(work, src, dst, store))
         return
@@ -143,7 +143,7 @@ def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str
 
 def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str, Any]:
     """Device to device, and host to host with pinned and with pageable memory, beside the bare copies."""
-    store = Store(job.store.default, job.store.rounding, exact=job.copies)
+    store = store_of(job)
     host = volume.astype(job.input_dtype)
     src, dst = device.array(host), device.empty(job.output_shape, job.dtype)
     out = np.empty(job.output_shape, job.dtype)
@@ -169,7 +169,7 @@ def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str,
 def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
     from gpuresample.engines import cpu
 
-    cpu.run(job.work, src, dst, Store(job.store.default, job.store.rounding, exact=job.copies))
+    cpu.run(job.work, src, dst, store_of(job))
 
 
 def _wall(call: Callable[[], Any], runs: int) -> list[float]:
@@ -182,7 +182,7 @@ def agreement(device: Device, job: Plan, volume: Array) -> float:
     host = volume.astype(job.input_dtype)
     expected, dst = np.empty(job.output_shape, job.dtype), device.empty(job.output_shape, job.dtype)
     _on_cpu(job, host, expected)
-    device.engine.run(job.work, device.array(host), dst, Store(job.store.default, job.store.rounding, exact=job.copies))
+    device.engine.run(job.work, device.array(host), dst, store_of(job))
     difference = np.abs(device.host(dst).astype(np.float64) - expected)
     return float(difference.max() / np.ptp(host.astype(np.float64)))
 

@@ -227,7 +227,7 @@ def _run(work: Separable) -> list[Separable]:
 
 
 def footprint(call: Call, threads: int) -> Footprint:
-    """What an engine of so many threads takes, and what is finished after it."""
+    """What an engine of so many threads takes."""
     from gpuresample.engines import cpu_footprint
 
     return cpu_footprint.footprint(
@@ -264,7 +264,8 @@ def terms(call: Call) -> Iterator[tuple[str, float]]:
         yield "convert", target
     if call.clips:
         yield "memory_byte", source * call.source.itemsize
-        yield "memory_byte", 2 * target * call.target.itemsize if call.target.kind == "f" else 0
+        if call.target.kind == "f":
+            yield "memory_byte", 2 * target * call.target.itemsize
     if np.float16 in (voxels, call.target):
         yield "convert", source
     if isinstance(work, Majority):

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fake_cupy import FAKE, Array, Stream
+from scipy import ndimage
 from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
@@ -88,6 +89,11 @@ def test_conventions_go_there_unless_they_clip(cupy):
     out = gr.resample(src, device="cuda", **options)
     assert same_bits(out, gr.resample(src, device="cpu", **options))
     assert (out != gr.resample(src, device="cuda", size=(3, 4, 79), interpolation="linear", anchor="center")).any()
+    halves = np.arange(-8, 8, dtype=np.float32).reshape(1, 1, 16) / 2
+    options = {"size": (1, 1, 31), "interpolation": "nearest", "convention": "scipy", "dtype": "int8"}
+    whole = ndimage.zoom(halves, (1, 1, 31 / 16), order=0, output="int8")
+    for device in ("cuda", "cpu"):
+        assert same_bits(gr.resample(halves, device=device, **options), whole)
     with pytest.raises(ValueError, match="must be in host memory for a convention that clips, got one on cuda:0"):
         gr.resample(cupy.asarray(src), size=(3, 4, 79), convention="nnunet")
 

@@ -39,7 +39,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import CudaEngine
 from gpuresample.engines.cuda_host import HostRuntime, compiler
 from gpuresample.engines.cuda_runtime import Launch, Types, assemble, functions
-from gpuresample.engines.packing import ROUNDINGS
+from gpuresample.engines.packing import ROUNDING_CODES
 from gpuresample.filters import FILTERS
 from gpuresample.grid import Transform
 
@@ -198,7 +198,7 @@ def test_every_type_in(version, dtype):
 @pytest.mark.parametrize("dtype", VOXELS)
 def test_the_store(version, acc, dtype):
     values = np.resize(np.array(SPECIAL, acc), 4 * 33 * 48).reshape(1, 4, 33, 48)
-    for rounding in ROUNDINGS:
+    for rounding in ROUNDING_CODES:
         store = Store(rounding=rounding)
         with np.errstate(over="ignore", under="ignore"):
             expected = settled(values, dtype, rounding)

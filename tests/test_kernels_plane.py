@@ -26,7 +26,7 @@ from gpuresample import work as works
 from gpuresample.engines import cpu, cuda_axis, cuda_tiles
 from gpuresample.engines.contract import Separable, Store
 from gpuresample.engines.cuda_host import compiler
-from gpuresample.engines.packing import ROUNDINGS, accumulator
+from gpuresample.engines.packing import ROUNDING_CODES, accumulator
 from gpuresample.taps import TapTable
 
 pytestmark = pytest.mark.kernels
@@ -142,7 +142,7 @@ def test_every_type_in(dtype):
     assert_close(out, weighted(tables[1], weighted(tables[0], src, 2), 3), bound(tables, src, share))
 
 
-@pytest.mark.parametrize("rounding", ROUNDINGS)
+@pytest.mark.parametrize("rounding", ROUNDING_CODES)
 @pytest.mark.parametrize("acc", ["float32", "float64"])
 @pytest.mark.parametrize("dtype", VOXELS)
 def test_the_store(acc, dtype, rounding):

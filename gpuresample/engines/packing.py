@@ -43,9 +43,9 @@ def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> npt.NDA
 # How kernels store a type: as it is; to nearest, half to even; toward zero; half up, which only conversions do; to
 # nearest, half away from zero.
 AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP, AWAY = 0, 1, 2, 3, 4
-ROUNDINGS = {"nearest": NEAREST, "truncate": TOWARD_ZERO, "away": AWAY}
+ROUNDING_CODES = {"nearest": NEAREST, "truncate": TOWARD_ZERO, "away": AWAY}
 
 
 def rounding_of(dtype: np.dtype[Any], store: Store) -> int:
     """How kernels store the type."""
-    return AS_IT_IS if dtype.kind == "f" else ROUNDINGS[store.rounding]
+    return AS_IT_IS if dtype.kind == "f" else ROUNDING_CODES[store.rounding]
