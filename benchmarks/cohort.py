@@ -25,8 +25,8 @@ import numpy as np
 
 from benchmarks import real
 from gpuresample.bench import measure, tables
-from gpuresample.engines.pool import cores
-from gpuresample.jobs import Settings, run
+from gpuresample.engines.threads import cores
+from gpuresample.files.job import Settings, run
 
 SPACING = (1.0, 1.0, 2.0)
 # Nothing that SimpleITK reads with other axes than x, y, z.

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from gpuresample.bench import tables
-from gpuresample.engines.cuda_runtime import Types, assemble
+from gpuresample.engines.cuda.runtime import Types, assemble
 
 ARCHITECTURES = (75, 80, 86, 90, 100, 120)
 # The one that NVRTC compiles for beside nvcc.

@@ -1,4 +1,4 @@
-"""How far from each library is its convention: every row of `gpuresample.conventions`, measured.
+"""How far from each library is its convention: every row of `gpuresample.planning.conventions`, measured.
 
     python -m benchmarks.conventions [--json FILE]
 
@@ -25,7 +25,7 @@ from benchmarks import real
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Job, Spacing
 from gpuresample.bench.peers import PEERS, as_array
-from gpuresample.conventions import CONVENTIONS, Convention
+from gpuresample.planning.conventions import CONVENTIONS, Convention
 
 # Array order z, y, x: finer here, coarser there; no sample falls halfway between voxels.
 OLD: Spacing = (2.0, 0.9, 1.1)

@@ -26,9 +26,10 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from gpuresample import calibration, disk, files
-from gpuresample.bench import cases, measure, tables
-from gpuresample.engines import cpu_tables
+from gpuresample.bench import calibration, cases, measure, tables
+from gpuresample.engines.cpu import tables as cpu_tables
+from gpuresample.files import disk
+from gpuresample.files import volumes as files
 
 CLOSE = 2.0
 PROCESSES = 3  # that read a file

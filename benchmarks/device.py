@@ -11,9 +11,9 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.cuda import CudaEngine, engine, usable
-from gpuresample.engines.cuda_host import HostRuntime
-from gpuresample.engines.cuda_staging import Staged
+from gpuresample.engines.cuda.engine import CudaEngine, engine, usable
+from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.cuda.staging import Staged
 
 Array = npt.NDArray[Any]
 

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 from benchmarks.cost import JOBS
-from gpuresample import files
+from gpuresample.files import volumes as files
 
 
 def timed(path: Path) -> float:

@@ -43,8 +43,8 @@ def every_kernel() -> int:
     import numpy as np
 
     from gpuresample import Grid, Volume, gaussian, plan
-    from gpuresample.engines import cuda
-    from gpuresample.filters import FILTERS
+    from gpuresample.engines.cuda import engine as cuda
+    from gpuresample.planning.filters import FILTERS
 
     cupy = cuda.usable()
     rng = np.random.default_rng(0)
@@ -116,7 +116,7 @@ def ran(command: Sequence[str], log: Path, **environment: str) -> int:
 
 def tests(out: Path) -> dict[str, Any]:
     """The tests marked `gpu`, slow ones included. That they ran and were not skipped is said by their summary line."""
-    from gpuresample.engines.pool import cores
+    from gpuresample.engines.threads import cores
 
     # By name: to collect the other files, their libraries would have to be there. Compiling takes most of the time.
     several = ["--numprocesses", str(min(8, cores()))] if importlib.util.find_spec("xdist") else []
@@ -176,7 +176,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         from gpuresample.bench.measure import folder_name
-        from gpuresample.engines import cuda
+        from gpuresample.engines.cuda import engine as cuda
 
         cupy = cuda.usable()
     except ImportError as error:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from gpuresample.phantom import phantom
+from gpuresample.bench.phantom import phantom
 
 Row = tuple[str, str, str, str]
 

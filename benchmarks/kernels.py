@@ -24,11 +24,12 @@ from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.engines import cuda_staging, cuda_tiles
-from gpuresample.engines.contract import Separable, Store
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda import staging, tiles
+from gpuresample.engines.cuda.views import View
 from gpuresample.engines.packing import accumulator
-from gpuresample.engines.pool import get_num_threads
-from gpuresample.engines.views import View
+from gpuresample.engines.threads import get_num_threads
+from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, store_of
 
 # What DESIGN.md asks for, section 7.
@@ -126,7 +127,7 @@ def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str
     seconds = {"apart": median(device, apart, runs), "fused": median(device, fused, runs)}
     if device.host(outs[0]).tobytes() != device.host(outs[1]).tobytes():
         raise RuntimeError(f"{interpolation}: passes along y and x in one kernel differ from one after the other")
-    costs = cuda_tiles.estimate(y, x, acc, acc)
+    costs = tiles.estimate(y, x, acc, acc)
     assert costs is not None
     once = nbytes(src.shape, acc) + nbytes(outs[0].shape, acc)
     return {
@@ -134,7 +135,7 @@ def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str
         "bytes_apart": n * (costs.first.moved + costs.second.moved), "again": n * costs.both.moved - once,
         "sums_apart": n * (costs.first.sums + costs.second.sums), "sums_fused": n * costs.both.sums,
         "estimate": costs.gain,
-        "taken": cuda_tiles.fuses(y, x, contiguous=True, src=acc, acc=acc),
+        "taken": tiles.fuses(y, x, contiguous=True, src=acc, acc=acc),
     }  # fmt: skip
 
 
@@ -167,7 +168,7 @@ def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str,
 
 
 def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
-    from gpuresample.engines import cpu
+    from gpuresample.engines.cpu import engine as cpu
 
     cpu.run(job.work, src, dst, store_of(job))
 
@@ -282,11 +283,11 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "copy_bandwidth": bandwidth,
         "jobs": jobs,
         "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
-        "gain_now": cuda_tiles.GAIN,
+        "gain_now": tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
         "threads": get_num_threads(),
-        "overlap_bytes_now": cuda_staging.OVERLAP_BYTES,
+        "overlap_bytes_now": staging.OVERLAP_BYTES,
     }
 
 

@@ -20,11 +20,13 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample import Grid, work
+from gpuresample import Grid
 from gpuresample.bench import cases, measure, tables
-from gpuresample.engines import cpu
-from gpuresample.engines.contract import Separable, Store
-from gpuresample.engines.pool import cores
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.threads import cores
+from gpuresample.planning import planner
+from gpuresample.planning.works import Separable
 
 CLOSE = 1.15
 
@@ -87,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (n_in, s_in), (n_out, s_out), interpolation = JOBS[name]
         source, target = Grid.of_size(n_in, s_in), Grid.of_size(n_out, s_out)
         filter_name = "bspline3" if interpolation == "bspline" else interpolation
-        job = work.make_work(source, target, None, filter_name, None, False, "single")
+        job = planner.make_work(source, target, None, filter_name, None, False, "single")
         assert isinstance(job, Separable)
         src = cases.ct_like(n_in[::-1], np.int16)
         dst = np.empty(n_out[::-1], np.int16)
@@ -101,7 +103,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         times = measure.interleaved({str(o): partial(run, o) for o in orders}, options.runs, 20.0)
         # The fastest run, not the middle one: the model knows no other tenants of the machine.
         best_of = {o: min(times[str(o)].seconds) for o in orders}
-        cost = {o: work.pass_cost(job.tables, o) for o in orders}
+        cost = {o: planner.pass_cost(job.tables, o) for o in orders}
         best, cheapest = min(best_of.values()), min(cost.values())
         picked = best_of[job.order] <= CLOSE * best
         good += picked
@@ -127,7 +129,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             f"fitted: TAP_COST = 1 ({1e9 * fit[0]:.3f} ns), TOUCH_COST = {fit[1] / fit[0]:.2f}, "
             f"X_TOUCH_COST = {fit[2] / fit[0]:.2f}; "
             f"error {np.median(error):.0%} (median), {error.max():.0%} (largest). "
-            f"Now: {work.TAP_COST:g}, {work.TOUCH_COST:g}, {work.X_TOUCH_COST:g}"
+            f"Now: {planner.TAP_COST:g}, {planner.TOUCH_COST:g}, {planner.X_TOUCH_COST:g}"
         )
     measure.save(options.json, "orders", given, {"machine": info, "rows": rows})
     return 0

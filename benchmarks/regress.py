@@ -26,8 +26,8 @@ from typing import Any
 from benchmarks.paired import LEAST_ROUNDS, Interval, interval, spread, verdict
 from benchmarks.regress_worker import JOBS
 from gpuresample.bench import measure, tables
-from gpuresample.engines import pool
-from gpuresample.files import replacing
+from gpuresample.engines import threads
+from gpuresample.files.volumes import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = ROOT / "benchmarks" / "regress_worker.py"
@@ -257,7 +257,7 @@ def save_baseline(pairs: dict[str, Pairs], device: str) -> Path:
     for job, each in pairs.items():
         jobs[job] = {"ratio": interval(each.ratios).middle, "launches": each.launches}
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"machine": measure.machine(pool.cores()), "device": device, "jobs": jobs}
+    content = {"machine": measure.machine(threads.cores()), "device": device, "jobs": jobs}
     with replacing(path) as partial:
         partial.write_text(json.dumps(content, indent=1) + "\n")
     return path
@@ -367,7 +367,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except NotComparedError as error:
         print(f"regress: {error}", file=sys.stderr)
         return 2
-    note = f"{title}; {device}; {measure.about(measure.machine(pool.cores()))}"
+    note = f"{title}; {device}; {measure.about(measure.machine(threads.cores()))}"
     tables.table("is it slower?", HEADER, rows(results), note)
     if options.markdown:
         with replacing(options.markdown) as partial:

@@ -23,9 +23,10 @@ from pathlib import Path
 from typing import Any
 
 import gpuresample as gr
-from gpuresample import calibration, disk, files
-from gpuresample.bench import cases, measure
+from gpuresample.bench import calibration, cases, measure
 from gpuresample.bench.measure import ROOT
+from gpuresample.files import disk
+from gpuresample.files import volumes as files
 
 PAGE = ROOT / "docs" / "scale.md"
 RECORDED = ROOT / "benchmarks" / "results" / "nvidia-h200-2026-11-27" / "kernels.json"

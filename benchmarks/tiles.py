@@ -27,7 +27,7 @@ import numpy as np
 
 import gpuresample as gr
 from gpuresample.bench import measure, memory, tables
-from gpuresample.distributed import omezarr
+from gpuresample.omezarr import writer
 
 CHUNK, SHARD = 64, (128, 256, 256)
 
@@ -71,8 +71,8 @@ def measured(what: str, source: str, target: str, levels: str) -> dict[str, Any]
     """Seconds and peak memory of one way, in this process."""
     ways: dict[str, Callable[[], Any]] = {
         "files": lambda: files(source, target),
-        "copy": lambda: omezarr.write_pyramid(source, target, 1),
-        "pyramid": lambda: omezarr.write_pyramid(source, target, int(levels)),
+        "copy": lambda: writer.write_pyramid(source, target, 1),
+        "pyramid": lambda: writer.write_pyramid(source, target, int(levels)),
     }
     start = time.perf_counter()
     ways[what]()
@@ -94,7 +94,7 @@ def right(source: Path, target: Path) -> None:
     """
     import zarr
 
-    levels = omezarr.opened_levels(target)
+    levels = writer.opened_levels(target)
     array = zarr.open_array(str(source), mode="r")
     n = min(array.shape[0], 256)
     part = array[:n, :n, :n]

@@ -2,7 +2,7 @@
 
     python docs/anchors.py [FILE ...]
 
-The grids are asked of `gpuresample.grid.resized`, so the picture cannot say anything else than the code does.
+The grids are asked of `gpuresample.planning.grid.resized`, so the picture cannot say anything else than the code does.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, Rectangle
 
 from gpuresample import Grid
-from gpuresample.grid import resized
+from gpuresample.planning.grid import resized
 
 N_OLD, N_NEW = 8, 5
 INK, MUTED, OLD, NEW, KEPT = "#1f2328", "#59636e", "#dfe3e8", "#bcd7f5", "#c2410c"

@@ -14,26 +14,26 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "resample": "resampling",
-    "plan": "resampling",
+    "resample": "ops.resample",
+    "plan": "ops.resample",
     "Plan": "plans",
-    "gaussian": "smoothing",
-    "shrink": "shrinking",
-    "bin_shrink": "shrinking",
-    "expand": "shrinking",
-    "downsample": "shrinking",
-    "upsample": "shrinking",
-    "pyramid": "pyramids",
-    "laplacian": "laplacians",
-    "Laplacian": "laplacians",
-    "ensemble": "ensembling",
-    "doctor": "checkup",
-    "calibrate": "calibration",
+    "gaussian": "ops.gaussian",
+    "shrink": "ops.shrink",
+    "bin_shrink": "ops.shrink",
+    "expand": "ops.shrink",
+    "downsample": "ops.shrink",
+    "upsample": "ops.shrink",
+    "pyramid": "ops.pyramid",
+    "laplacian": "ops.laplacians",
+    "Laplacian": "ops.laplacians",
+    "ensemble": "ops.ensemble",
+    "doctor": "ops.doctor",
+    "calibrate": "bench.calibration",
     "verify": "verification",
     "Volume": "containers",
-    "Grid": "grid",
-    "set_num_threads": "engines.pool",
-    "get_num_threads": "engines.pool",
+    "Grid": "planning.grid",
+    "set_num_threads": "engines.threads",
+    "get_num_threads": "engines.threads",
 }
 
 __all__ = [
@@ -61,25 +61,25 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gpuresample.calibration import calibrate as calibrate
-    from gpuresample.checkup import doctor as doctor
+    from gpuresample.bench.calibration import calibrate as calibrate
     from gpuresample.containers import Volume as Volume
-    from gpuresample.engines.pool import get_num_threads as get_num_threads
-    from gpuresample.engines.pool import set_num_threads as set_num_threads
-    from gpuresample.ensembling import ensemble as ensemble
-    from gpuresample.grid import Grid as Grid
-    from gpuresample.laplacians import Laplacian as Laplacian
-    from gpuresample.laplacians import laplacian as laplacian
+    from gpuresample.engines.threads import get_num_threads as get_num_threads
+    from gpuresample.engines.threads import set_num_threads as set_num_threads
+    from gpuresample.ops.doctor import doctor as doctor
+    from gpuresample.ops.ensemble import ensemble as ensemble
+    from gpuresample.ops.gaussian import gaussian as gaussian
+    from gpuresample.ops.laplacians import Laplacian as Laplacian
+    from gpuresample.ops.laplacians import laplacian as laplacian
+    from gpuresample.ops.pyramid import pyramid as pyramid
+    from gpuresample.ops.resample import plan as plan
+    from gpuresample.ops.resample import resample as resample
+    from gpuresample.ops.shrink import bin_shrink as bin_shrink
+    from gpuresample.ops.shrink import downsample as downsample
+    from gpuresample.ops.shrink import expand as expand
+    from gpuresample.ops.shrink import shrink as shrink
+    from gpuresample.ops.shrink import upsample as upsample
+    from gpuresample.planning.grid import Grid as Grid
     from gpuresample.plans import Plan as Plan
-    from gpuresample.pyramids import pyramid as pyramid
-    from gpuresample.resampling import plan as plan
-    from gpuresample.resampling import resample as resample
-    from gpuresample.shrinking import bin_shrink as bin_shrink
-    from gpuresample.shrinking import downsample as downsample
-    from gpuresample.shrinking import expand as expand
-    from gpuresample.shrinking import shrink as shrink
-    from gpuresample.shrinking import upsample as upsample
-    from gpuresample.smoothing import gaussian as gaussian
     from gpuresample.verification import verify as verify
 
 

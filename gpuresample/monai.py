@@ -32,15 +32,15 @@ from monai.utils import TraceKeys, convert_to_tensor, ensure_tuple_rep
 from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
-from gpuresample import taps
-from gpuresample import work as works
 from gpuresample.containers import Volume
-from gpuresample.engines.contract import Separable
-from gpuresample.filters import FILTERS, FloatArray
-from gpuresample.grid import AxisMap, Grid, map_indices
+from gpuresample.ops.resample import plan
+from gpuresample.planning import planner, taps
+from gpuresample.planning.filters import FILTERS, FloatArray
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.taps import TapTable
+from gpuresample.planning.transforms import AxisMap, map_indices
+from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, of_work, precision_of
-from gpuresample.resampling import plan
-from gpuresample.taps import TapTable
 from gpuresample.tensors import VOXELS, apply_plan, in_space, numpy_dtype, run_plan
 
 __all__ = [
@@ -226,7 +226,7 @@ def _spatial_plan(image: torch.Tensor, matrix: FloatArray, size: tuple[int, ...]
             for j, s in enumerate(where.source_axis)
         ]
         where = AxisMap(where.source_axis, tuple(x))
-        work = works.sampled(where, source, FILTERS[name], boundary, (None,) * r, _precision(image))
+        work = planner.sampled(where, source, FILTERS[name], boundary, (None,) * r, _precision(image))
         return of_work(work, _voxels(image), np.float32)
     mode, padding = str(getattr(mode, "value", mode)), str(getattr(padding, "value", padding))
     if mode not in ("bilinear", "nearest"):
@@ -255,7 +255,7 @@ def _aligned_work(
     r = len(n)
     theta = to_norm_affine(torch.as_tensor(matrix)[None].to(dtype), n, size, align_corners=align)
     theta = theta[:, list(range(r - 1, -1, -1)), :][..., [*range(r - 1, -1, -1), r]]
-    tables: list[TapTable] = [works.identity_table(1)] * r
+    tables: list[TapTable] = [planner.identity_table(1)] * r
     back = [0] * r
     for out, source in enumerate(source_axis):  # x, y, z
         axis, of = r - 1 - out, r - 1 - source
@@ -266,7 +266,7 @@ def _aligned_work(
         x = (g + 1) / 2 * (n[of] - 1) if align else ((g + 1) * n[of] - 1) / 2
         tables[of] = _torch_table(x.astype(np.float64), n[of], mode, padding, align)
         back[of] = axis
-    whole = works.along_axes(tables, precision)
+    whole = planner.along_axes(tables, precision)
     moved = (*range(3 - r), *[k + 3 - r for k in back])
     t = whole.tables
     return Separable(t, whole.order, (moved[0], moved[1], moved[2]), whole.n_dst, whole.start, precision)
@@ -431,7 +431,7 @@ def _resize_plan(image: torch.Tensor, size: tuple[int, ...], settings: Any, sigm
         else:
             widths = [s * int(f > 1) for s, f in zip(ensure_tuple_rep(sigma, r), factors, strict=True)]
         tables = [t.after(_blur_table(float(s), k, "erf")) for t, s, k in zip(tables, widths, n, strict=True)]
-    return of_work(works.along_axes(tables, _precision(image)), _voxels(image), np.float32)
+    return of_work(planner.along_axes(tables, _precision(image)), _voxels(image), np.float32)
 
 
 def _interpolate_table(n: int, m: int, mode: str, align: bool, kind: Any) -> TapTable:
@@ -468,7 +468,7 @@ class GaussianSmooth(transforms.GaussianSmooth):
             return super().__call__(img)
         n = voxels.shape[1:]
         tables = [_blur_table(float(s), k, self.approx) for s, k in zip(sigma, n, strict=True)]
-        blurred = _run(of_work(works.along_axes(tables, _precision(voxels)), _voxels(voxels), np.float32), voxels)
+        blurred = _run(of_work(planner.along_axes(tables, _precision(voxels)), _voxels(voxels), np.float32), voxels)
         return monai.utils.convert_to_dst_type(blurred, dst=image, dtype=torch.float32)[0]
 
 

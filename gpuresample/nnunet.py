@@ -30,11 +30,12 @@ from nnunetv2.inference import export_prediction
 from nnunetv2.preprocessing.resampling import default_resampling
 
 from gpuresample.checks import sizes
-from gpuresample.ensembling import ensemble
-from gpuresample.filters import FILTERS
-from gpuresample.grid import AxisMap, Grid
+from gpuresample.ops.ensemble import ensemble
+from gpuresample.planning.filters import FILTERS
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.planner import sampled
+from gpuresample.planning.transforms import AxisMap
 from gpuresample.plans import Plan, of_work
-from gpuresample.work import sampled
 
 Array = npt.NDArray[Any]
 

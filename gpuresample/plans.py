@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import costs, engines, rates
-from gpuresample import work as works
+from gpuresample import engines
 from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
-from gpuresample.distributed import blocks
-from gpuresample.engines import pool
-from gpuresample.engines.contract import Engine, Gather, Range, Separable, Store, Work
-from gpuresample.grid import Grid
+from gpuresample.costs import estimate as costs
+from gpuresample.costs import rates
+from gpuresample.engines import threads as pool
+from gpuresample.engines.contract import Engine, Store
+from gpuresample.planning import planner
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.works import Gather, Range, Separable, Work
 
 Array = npt.NDArray[Any]
 
@@ -152,7 +155,7 @@ class Plan:
         ValueError, TypeError
             For slices that leave the output or are empty.
         """
-        region = works.input_region(self.work, self._block(dst_slices))
+        region = planner.input_region(self.work, self._block(dst_slices))
         return tuple(slice(lo, hi) for lo, hi in region[3 - self.source.dimension :])
 
     def crop(self, dst_slices: Sequence[slice]) -> Plan:
@@ -176,8 +179,8 @@ class Plan:
         if self.clip:
             raise ValueError("a plan that clips to the whole image's range has no blocks: its convention clips splines")
         block = self._block(dst_slices)
-        work = works.crop(self.work, block)
-        region = works.input_region(self.work, block)
+        work = planner.crop(self.work, block)
+        region = planner.input_region(self.work, block)
         return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
     def cost(

@@ -11,11 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from gpuresample import work as works
-from gpuresample.engines import cuda, install_hint
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_runtime import scratch_from
-from gpuresample.grid import Grid
+from gpuresample.engines import install_hint
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.runtime import scratch_from
+from gpuresample.planning import planner
+from gpuresample.planning.grid import Grid
 from gpuresample.plans import Plan, of_work, store_of
 
 # Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
@@ -113,7 +114,7 @@ class _Applied(torch.autograd.Function):
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: torch.Tensor) -> tuple[torch.Tensor, None, None]:
-        back = of_work(works.adjoint(ctx.plan.work), ctx.plan.dtype, numpy_dtype(ctx.dtype))
+        back = of_work(planner.adjoint(ctx.plan.work), ctx.plan.dtype, numpy_dtype(ctx.dtype))
         return run_plan(back, grad, ctx.dtype), None, None
 
 

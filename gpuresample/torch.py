@@ -22,13 +22,13 @@ except ImportError as error:
     raise ImportError('gpuresample.torch needs PyTorch: pip install "gpuresample[torch]"') from error
 from torch import Tensor, nn
 
-from gpuresample import work as works
 from gpuresample.containers import ArrayContainer
-from gpuresample.engines.contract import Separable
+from gpuresample.ops.gaussian import gaussian_plan
+from gpuresample.ops.resample import plan as resampling_plan
+from gpuresample.ops.shrink import downsample_plan
+from gpuresample.planning import planner
+from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, of_work
-from gpuresample.resampling import plan as resampling_plan
-from gpuresample.shrinking import downsample_plan
-from gpuresample.smoothing import gaussian_plan
 from gpuresample.tensors import VOXELS, check_tensor, in_space, numpy_dtype, run_plan
 
 # Plans that are kept, by what was asked for and the shape and type of what it was asked of.
@@ -228,7 +228,7 @@ def _adjoint_plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Pl
     """The way back: from gradients of the result to gradients of images of this spatial shape and type."""
     plan = _plan(recipe, shape, dtype)
     assert isinstance(plan.work, Separable)
-    return of_work(works.adjoint(plan.work), plan.dtype, plan.input_dtype)
+    return of_work(planner.adjoint(plan.work), plan.dtype, plan.input_dtype)
 
 
 def _named(dtype: str | None) -> torch.dtype | None:

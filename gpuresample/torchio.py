@@ -16,9 +16,9 @@ except ImportError as error:
     raise ImportError('gpuresample.torchio needs TorchIO: pip install "gpuresample[torchio]"') from error
 import SimpleITK as sitk
 
-from gpuresample.grid import Grid
-from gpuresample.resampling import resample
-from gpuresample.smoothing import gaussian
+from gpuresample.ops.gaussian import gaussian
+from gpuresample.ops.resample import resample
+from gpuresample.planning.grid import Grid
 
 __all__ = ["GpuResample", "Resample"]
 

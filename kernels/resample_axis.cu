@@ -22,7 +22,7 @@
 //                            them. Blocks side by side read and make the columns at their seams twice, which is the price: it grows
 //                            with the number of taps.
 //
-// The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda_axis.py, v4 by `fuses` in
+// The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda/axis.py, v4 by `fuses` in
 // cuda_tiles.py.
 #include "common.cuh"
 

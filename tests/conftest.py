@@ -57,7 +57,7 @@ def pytest_collection_finish(session):
 
 def why_no_gpu() -> str:
     """Why no GPU can be used; nothing if one can."""
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     try:
         cuda.usable()
@@ -94,7 +94,7 @@ def gpu(request):
     """CuPy, for a test that must have run kernels on the GPU by its end."""
     import cupy
 
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     launches = cuda._engine().runtime.launches
     before = launches.total()

@@ -4,12 +4,13 @@ import math
 
 import numpy as np
 
-from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Separable, Store
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_host import HostRuntime
-from gpuresample.engines.views import View
-from gpuresample.taps import TapTable
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda import runtime as cuda_runtime
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.cuda.views import View
+from gpuresample.planning.taps import TapTable
+from gpuresample.planning.works import Separable
 
 BAND = 256  # bytes on either side of every buffer
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")

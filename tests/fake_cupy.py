@@ -10,9 +10,9 @@ from collections import Counter
 
 import numpy as np
 
-from gpuresample.engines import cuda_runtime
-from gpuresample.engines.cuda_host import OPTIONS, SHIM, build
-from gpuresample.engines.cuda_runtime import functions
+from gpuresample.engines.cuda import runtime
+from gpuresample.engines.cuda.host import OPTIONS, SHIM, build
+from gpuresample.engines.cuda.runtime import functions
 
 
 class Pointer:
@@ -131,7 +131,7 @@ class RawModule:
         FAKE.calls["RawModule"] += 1
         assert options == ("-std=c++17",)
         launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in functions(code))
-        self.library = ctypes.CDLL(str(build(cuda_runtime.read(SHIM) + code + launchers, OPTIONS)))
+        self.library = ctypes.CDLL(str(build(runtime.read(SHIM) + code + launchers, OPTIONS)))
 
     def get_function(self, name):
         run = getattr(self.library, f"launch_{name}")

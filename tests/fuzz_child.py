@@ -353,7 +353,7 @@ def check_command(what, output, *arguments):
 def headers(examples):
     import resource
 
-    from gpuresample import files
+    from gpuresample.files import volumes as files
 
     for name in BASES:
         (FOLDER / name).write_bytes(made(name))

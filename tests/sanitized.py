@@ -9,12 +9,13 @@ import numpy as np
 from cuda_support import identity, picks, plane, random_table, separable, view
 
 import gpuresample as gr
-from gpuresample import ensembles
-from gpuresample import work as works
-from gpuresample.engines import cuda_runtime
-from gpuresample.engines.contract import Ensemble, Majority, Outputs, Store
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_host import HostRuntime
+from gpuresample.engines.contract import Outputs, Store
+from gpuresample.engines.cuda import runtime as cuda_runtime
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.ops import ensemble_walk
+from gpuresample.planning import planner
+from gpuresample.planning.works import Ensemble, Majority
 
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -36,7 +37,7 @@ def ensembles_once(engine, *grids):
     models = [np.random.default_rng(1).standard_normal((3, *g.size[::-1])).astype(np.float32) for g in grids]
     shape = grids[0].size[::-1]
     for interpolation, before in (("linear", False), ("bspline3", True)):
-        members = tuple(ensembles.member(g, grids[0], interpolation, 0.5) for g in grids)
+        members = tuple(ensemble_walk.member(g, grids[0], interpolation, 0.5) for g in grids)
         thresholds, values = np.full(3, 0.5, np.float32), np.arange(4, dtype=np.uint64)
         work = Ensemble(members, 3, shape, "softmax", before, "largest", thresholds, values)
         floats = [np.empty((3, *shape), np.float32), *[np.empty(shape, np.float32) for _ in range(2)]]
@@ -84,7 +85,7 @@ def main():
     target = gr.Grid((21, 15, 12), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED)
     for name in ("nearest", "linear", "bspline3", "bspline5", "gaussian", "hamming", "label_linear", "label_gaussian"):
         for boundary in (None, "mirror", "reflect"):
-            work = works.make_work(source, target, None, name, boundary, False, "single")
+            work = planner.make_work(source, target, None, name, boundary, False, "single")
             src = rng.integers(0, 4, (11, 14, 19)).astype(np.int16)
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))

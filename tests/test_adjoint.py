@@ -7,13 +7,12 @@ from hypothesis import strategies as st
 from support import noise, same_bits
 
 import gpuresample as gr
-from gpuresample import taps
-from gpuresample import work as works
 from gpuresample.containers import ArrayContainer
-from gpuresample.engines import cpu
 from gpuresample.engines.contract import Store
-from gpuresample.shrinking import downsample_plan
-from gpuresample.smoothing import gaussian_plan
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.ops.gaussian import gaussian_plan
+from gpuresample.ops.shrink import downsample_plan
+from gpuresample.planning import planner, taps
 
 INTERPOLATIONS = ["nearest", "linear", "gaussian", "lanczos", *[f"bspline{p}" for p in range(1, 6)]]
 BOUNDARIES = [None, *taps.BOUNDARIES]
@@ -34,7 +33,7 @@ def assert_adjoint(work, shape, seed=0):
     x = rng.standard_normal(shape)
     ax = applied(work, x)
     y = rng.standard_normal(ax.shape)
-    back = applied(works.adjoint(work), y)
+    back = applied(planner.adjoint(work), y)
     assert back.shape == x.shape
     left, right = float((ax * y).sum()), float((x * back).sum())
     scale = np.linalg.norm(ax) * np.linalg.norm(y) + np.linalg.norm(x) * np.linalg.norm(back)
@@ -95,7 +94,7 @@ def test_the_identity_of_the_adjoint_of_downsampling(factors):
 def test_nothing_comes_back_from_a_grid_that_lies_outside():
     volume = gr.Volume(noise((4, 5, 6), "float64"), (1, 1, 1))
     work = gr.plan(volume, like=gr.Grid((3, 3, 3), (1, 1, 1), (100.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))).work
-    assert (applied(works.adjoint(work), np.ones((3, 3, 3))) == 0).all()
+    assert (applied(planner.adjoint(work), np.ones((3, 3, 3))) == 0).all()
 
 
 @given(

@@ -12,9 +12,10 @@ from cli_support import refused, volume
 
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
 
-from gpuresample import jobs
-from gpuresample.distributed import batch, inputs, items, records, thumbnails
-from gpuresample.jobs import Settings
+from gpuresample.batch import inputs, items, records, thumbnails
+from gpuresample.distributed import batch
+from gpuresample.files import job
+from gpuresample.files.job import Settings
 
 TWO = Settings(spacing=(1.6, 1.6, 3.0))
 ASKED = ("--spacing", "1.6", "1.6", "3")
@@ -135,7 +136,7 @@ def test_volumes_are_the_single_commands_and_failures_are_listed(folder, tmp_pat
     assert tree(out) == ["a.nii.gz", "b/c.nrrd", "b/deep/d.mha", "report.csv", "report.html"]
     for name in ("a.nii.gz", "b/c.nrrd", "b/deep/d.mha"):
         alone = tmp_path / name.replace("/", "-")
-        jobs.run(folder / name, alone, TWO)
+        job.run(folder / name, alone, TWO)
         assert alone.read_bytes() == (out / name).read_bytes()
     with open(out / "report.csv", newline="") as file:
         rows = {row["output"]: row for row in csv.DictReader(file)}

@@ -36,8 +36,8 @@ from gpuresample.bench import (
 from gpuresample.bench.peers import GPU_PEERS, PEERS
 from gpuresample.bench.tasks import compare
 from gpuresample.bench.timed import Clock
-from gpuresample.engines import cuda
-from gpuresample.grid import resized
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.planning.grid import resized
 
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 from gpuresample.bench.targets import verdicts

@@ -12,11 +12,11 @@ from scipy import ndimage
 from support import SINGLE, assert_close, noise, same_bits
 
 import gpuresample as gr
-from gpuresample import cascades, taps
-from gpuresample import work as works
-from gpuresample.engines import cpu, pool
+from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Store
-from gpuresample.filters import discrete_gaussian_response, gaussian_response, recursive_gaussian_response
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.planning import planner, shortcuts, taps
+from gpuresample.planning.filters import discrete_gaussian_response, gaussian_response, recursive_gaussian_response
 
 RECURSIVE = 4e-6
 BOUNDARIES = ("nearest", "reflect", "mirror")
@@ -52,15 +52,15 @@ def matrix(branches):
 def wide(responses, shape, boundary="reflect", precision="single"):
     """The plain work of responses along z, y, x, and the same with a shortcut, whatever it costs."""
     tables = [taps.smoothing_table(r, n, boundary) for r, n in zip(responses, shape, strict=True)]
-    plain = works.along_axes(tables, precision)
-    return plain, replace(plain, shortcut=cascades.shortcut(responses, tables, boundary, precision))
+    plain = planner.along_axes(tables, precision)
+    return plain, replace(plain, shortcut=shortcuts.shortcut(responses, tables, boundary, precision))
 
 
 @pytest.fixture
 def always(monkeypatch):
     """Shortcuts are taken even where they do not pay, so that small volumes show them."""
-    monkeypatch.setattr(cascades, "WORTH", np.inf)
-    monkeypatch.setattr(cascades, "LEAST_COST", 0.0)
+    monkeypatch.setattr(shortcuts, "WORTH", np.inf)
+    monkeypatch.setattr(shortcuts, "LEAST_COST", 0.0)
 
 
 # --- one axis ------------------------------------------------------------------------------------------------------
@@ -71,7 +71,7 @@ def always(monkeypatch):
 @pytest.mark.parametrize("n", [1, 2, 7, 60, 131])
 def test_the_three_tables_make_up_the_whole(kind, boundary, n):
     response = RESPONSES[kind](9.0)
-    for split in cascades._splits(response.tobytes())[::5]:
+    for split in shortcuts._splits(response.tobytes())[::5]:
         coarse, back, rest = split.tables(n, boundary)
         made = back.dense() @ coarse.dense() + rest.dense()
         np.testing.assert_allclose(made, taps.smoothing_table(response, n, boundary).dense(), atol=1e-14)
@@ -81,12 +81,12 @@ def test_the_three_tables_make_up_the_whole(kind, boundary, n):
 @pytest.mark.parametrize("step", [2, 3, 5])
 def test_the_rest_of_a_gaussian_shrinks_with_the_step(step):
     response = gaussian_response(10.0, 0, 6.0)
-    rests = [np.abs(cascades.fitted(response, s, 10)[1]).sum(axis=1).max() for s in (step, step + 1)]
+    rests = [np.abs(shortcuts.fitted(response, s, 10)[1]).sum(axis=1).max() for s in (step, step + 1)]
     assert rests[0] < rests[1] < 1e-3
 
 
 def test_short_responses_are_left_alone():
-    assert cascades._splits(gaussian_response(3.0).tobytes()) == ()
+    assert shortcuts._splits(gaussian_response(3.0).tobytes()) == ()
     assert gr.gaussian(noise((9, 9, 9)), 2.0).shape == (9, 9, 9)
 
 
@@ -113,7 +113,7 @@ def test_the_linear_map_is_the_tables_within_the_contract(kind, sigmas, shape):
     exact = np.kron(np.kron(*(t.dense() for t in plain.tables[:2])), plain.tables[2].dense())
     scale = np.prod([np.abs(r).sum() for r in responses if r is not None])
     # Whatever the image: half its range to either side, times this.
-    assert np.abs(matrix(fast.shortcut) - exact).sum(axis=1).max() <= cascades.ALLOWED["single"] * scale
+    assert np.abs(matrix(fast.shortcut) - exact).sum(axis=1).max() <= shortcuts.ALLOWED["single"] * scale
 
 
 @pytest.mark.usefixtures("always")
@@ -143,8 +143,8 @@ def test_double_precision_keeps_its_contract():
 def test_double_precision_does_not_take_what_it_cannot_keep():
     responses = [gaussian_response(12.0)] * 3
     tables = [taps.smoothing_table(r, 200, "reflect") for r in responses]
-    assert cascades.shortcut(responses, tables, "reflect", "double") == ()
-    assert cascades.shortcut(responses, tables, "reflect", "single") != ()
+    assert shortcuts.shortcut(responses, tables, "reflect", "double") == ()
+    assert shortcuts.shortcut(responses, tables, "reflect", "single") != ()
 
 
 # --- through the front door ----------------------------------------------------------------------------------------
@@ -237,8 +237,8 @@ def test_memory_layout_does_not_matter(layout):
 
 def cut(work, src, block, dtype):
     """A block's own work, run on what it needs of the source and no more."""
-    region = tuple(slice(*r) for r in works.input_region(work, block))
-    part = works.crop(work, block)
+    region = tuple(slice(*r) for r in planner.input_region(work, block))
+    part = planner.crop(work, block)
     assert len(part.shortcut) == len(work.shortcut)
     out = np.empty(part.n_dst, dtype)
     cpu.run(part, src[region], out, Store())
@@ -264,8 +264,8 @@ def test_a_block_has_the_bits_of_the_whole(data):
     expected = np.ascontiguousarray(whole[tuple(slice(*r) for r in block)])
     assert same_bits(got, expected)
     # It holds what the plain tables need as well, for the engine that takes no shortcuts.
-    inner = [(a - lo, b - lo) for (a, b), (lo, _) in zip(works.input_region(plain, tuple(block)),
-             works.input_region(work, tuple(block)), strict=True)]  # fmt: skip
+    inner = [(a - lo, b - lo) for (a, b), (lo, _) in zip(planner.input_region(plain, tuple(block)),
+             planner.input_region(work, tuple(block)), strict=True)]  # fmt: skip
     assert all(0 <= a < b <= t.n_src for (a, b), t in zip(inner, part.tables, strict=True))
 
 
@@ -276,8 +276,8 @@ def test_a_block_of_a_block_has_the_bits_of_the_whole():
     whole = np.empty_like(src)
     cpu.run(work, src, whole, Store())
     outer, inner = ((3, 20), (0, 31), (9, 27)), ((5, 9), (2, 31), (1, 18))
-    region = tuple(slice(*r) for r in works.input_region(work, outer))
-    got, _ = cut(works.crop(work, outer), src[region], inner, "float32")
+    region = tuple(slice(*r) for r in planner.input_region(work, outer))
+    got, _ = cut(planner.crop(work, outer), src[region], inner, "float32")
     assert same_bits(got, np.ascontiguousarray(whole[8:12, 2:31, 10:27]))
 
 
@@ -297,7 +297,7 @@ def test_large_volumes_take_the_shortcut_and_small_sigmas_do_not():
     def taken(sigma, shape):
         responses = [gaussian_response(sigma)] * 3
         tables = [taps.smoothing_table(r, n, "reflect") for r, n in zip(responses, shape, strict=True)]
-        return bool(cascades.shortcut(responses, tables, "reflect", "single"))
+        return bool(shortcuts.shortcut(responses, tables, "reflect", "single"))
 
     assert taken(15.0, (247, 512, 512))
     assert taken(30.0, (120, 256, 256))

@@ -18,8 +18,10 @@ import gpuresample as gr
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 pytest.importorskip("rich", reason="the command line is the extra gpuresample[cli]")
 
-from gpuresample import demo, files, jobs, phantom
-from gpuresample.cli import console, main, options
+from gpuresample.bench import phantom
+from gpuresample.cli import console, main, options, side_by_side
+from gpuresample.files import job
+from gpuresample.files import volumes as files
 
 
 @pytest.fixture
@@ -268,7 +270,7 @@ def test_failures_while_running_leave_nothing(run, ct, tmp_path, monkeypatch):
         (KeyError("x"), 1),
         (KeyboardInterrupt(), 130),
     ):
-        monkeypatch.setattr(jobs, "resample", raising(error))
+        monkeypatch.setattr(job, "resample", raising(error))
         got, out, _ = run("resample", ct, tmp_path / "o.nii", "--spacing", 2)
         assert (got, out) == (code, "")
         assert sorted(p.name for p in tmp_path.iterdir()) == ["ct.nii.gz"]
@@ -444,17 +446,18 @@ def test_whole_numbers_are_judged_apart(run, tmp_path):
     # Every second sample falls on a voxel: truncation of whole numbers is a toss-up, in SimpleITK too.
     image = volume(sitk.sitkInt16, (40, 40, 20))
     spacing = [1.5 * s for s in image.GetSpacing()]
-    integer, real = demo.compare(image, spacing, 1), demo.compare(sitk.Cast(image, sitk.sitkFloat32), spacing, 1)
+    images = (image, sitk.Cast(image, sitk.sitkFloat32))
+    integer, real = (side_by_side.compare(one, spacing, 1) for one in images)
     assert real.within
     assert integer.max_difference <= 1
-    assert demo.judged(integer, real).share_apart < integer.share_different
-    assert demo.judged(integer, real).within
+    assert side_by_side.judged(integer, real).share_apart < integer.share_different
+    assert side_by_side.judged(integer, real).within
 
 
 def test_demo_says_when_results_differ(run, tmp_path, monkeypatch):
     pytest.importorskip("matplotlib", reason="the demo's picture is drawn by matplotlib")
-    true = demo._sitk_resample
-    monkeypatch.setattr(demo, "_sitk_resample", lambda *a: true(*a) + 3)
+    true = side_by_side._sitk_resample
+    monkeypatch.setattr(side_by_side, "_sitk_resample", lambda *a: true(*a) + 3)
     code, out, _ = run("demo", "--small", "--output", tmp_path)
     assert code == 1
     assert out.count("OUTSIDE") == 2

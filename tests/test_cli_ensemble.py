@@ -10,8 +10,9 @@ import gpuresample as gr
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 pytest.importorskip("rich", reason="the command line is the extra gpuresample[cli]")
 
-from gpuresample import files, score_files
 from gpuresample.cli import options
+from gpuresample.files import scores as score_files
+from gpuresample.files import volumes as files
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

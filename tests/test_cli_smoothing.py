@@ -14,8 +14,8 @@ import gpuresample as gr
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 pytest.importorskip("rich", reason="the command line is the extra gpuresample[cli]")
 
-from gpuresample import files
 from gpuresample.cli import options
+from gpuresample.files import volumes as files
 
 PNG = b"\x89PNG\r\n\x1a\n"
 ONE_TO_ONE = [("blur", ("--sigma", 1)), ("downsample", ("--factors", 2))]

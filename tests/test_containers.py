@@ -12,7 +12,8 @@ from fake_cupy import FAKE, Array, Foreign, Stream, Tensor, library
 from support import assert_close, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines import cuda, cuda_runtime
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda import runtime
 
 SRC = noise((9, 14, 21), "int16")
 SIZE = (7, 17, 15)
@@ -266,7 +267,7 @@ def test_scratch_comes_from_the_callers_allocator(cupy):
 
     expected = np.array(gr.resample(cupy.asarray(SRC), size=SIZE))
     before = cupy.calls["empty"]
-    with cuda_runtime.scratch_from(allocate):
+    with runtime.scratch_from(allocate):
         out = gr.resample(cupy.asarray(SRC), size=SIZE)
     assert same_bits(np.array(out), expected)
     # The output, and what lies between three passes.

@@ -10,7 +10,7 @@ from support import noise
 
 import gpuresample as gr
 from benchmarks.conventions import LIBRARIES, NEW, OLD, ours
-from gpuresample.conventions import CONVENTIONS, NAMES, markdown
+from gpuresample.planning.conventions import CONVENTIONS, NAMES, markdown
 
 SUMMED = [i for i in CONVENTIONS["scipy"].interpolations if i != "nearest"]
 

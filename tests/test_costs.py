@@ -14,9 +14,15 @@ from cli_support import refused, volume
 from support import flat, noise, rotation
 
 import gpuresample as gr
-from gpuresample import calibration, cascades, costs, disk, files, phantom, rates, shrinking, smoothing
+from gpuresample.bench import calibration, phantom
 from gpuresample.cli import plan_cost, resample
-from gpuresample.engines import cpu_tables
+from gpuresample.costs import estimate as costs
+from gpuresample.costs import rates
+from gpuresample.engines.cpu import tables
+from gpuresample.files import disk
+from gpuresample.files import volumes as files
+from gpuresample.ops import gaussian, shrink
+from gpuresample.planning import shortcuts
 from gpuresample.plans import call_of
 
 SHAPE = (40, 90, 100)
@@ -77,7 +83,7 @@ def test_a_shortcut_counts_what_it_does():
     assert plain.multiply_adds > 0
     # A blur this wide goes by way of a coarse grid, in a fraction of the plain taps.
     image = np.broadcast_to(np.float32(0), (300, 300, 300))
-    plan = plan_of(smoothing, lambda: gr.gaussian(image, sigma=12.0))
+    plan = plan_of(gaussian, lambda: gr.gaussian(image, sigma=12.0))
     assert plan.work.shortcut
     cost = plan.cost()
     whole = sum(cost.taps) * image.size
@@ -109,7 +115,7 @@ def test_bytes_are_of_what_is_read_and_written():
 
 def peak_of(plan, image):
     """What NumPy holds at most during a run, scratch of all threads included."""
-    cpu_tables._scratch.__dict__.clear()
+    tables._scratch.__dict__.clear()
     tracemalloc.start()
     try:
         plan.run(image)
@@ -145,7 +151,7 @@ def test_peak_memory_of_block_means(dtype, threads):
     """Summed by a loop of their own, and by tables where no such sums are exact."""
     threads(1)
     image = noise((42, 90, 96), "float32").astype(dtype)
-    plan = plan_of(shrinking, lambda: gr.bin_shrink(image, 2))
+    plan = plan_of(shrink, lambda: gr.bin_shrink(image, 2))
     plan.run(image)
     assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=50_000)
     due = dict(costs.terms(call_of(plan)))
@@ -154,9 +160,9 @@ def test_peak_memory_of_block_means(dtype, threads):
 
 def test_peak_memory_of_a_wide_blur(threads, monkeypatch):
     threads(1)
-    monkeypatch.setattr(cascades, "LEAST_COST", 0)  # of a small volume, too
+    monkeypatch.setattr(shortcuts, "LEAST_COST", 0)  # of a small volume, too
     image = noise((96, 90, 100), "float32")
-    plan = plan_of(smoothing, lambda: gr.gaussian(image, sigma=12.0))
+    plan = plan_of(gaussian, lambda: gr.gaussian(image, sigma=12.0))
     assert plan.work.shortcut
     plan.run(image)
     assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=100_000)
@@ -178,9 +184,9 @@ def test_peak_memory_of_a_displaced_grid(threads):
 def test_scratch_is_the_engines_own(threads):
     threads(1)
     plan, image = planned("bspline", "int16")
-    cpu_tables._scratch.__dict__.clear()
+    tables._scratch.__dict__.clear()
     plan.run(image)
-    held = sum(buffer.nbytes for buffer in cpu_tables._scratch.__dict__.values())
+    held = sum(buffer.nbytes for buffer in tables._scratch.__dict__.values())
     assert plan.cost().scratch_bytes == held > 0
 
 

@@ -15,7 +15,8 @@ from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample import engines
-from gpuresample.engines import cuda, forks
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda import forks
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ import pytest
 from fake_cupy import FAKE
 
 import gpuresample as gr
-from gpuresample import checkup as doctor
-from gpuresample.engines import cpu, cuda
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.ops import doctor
 
 
 def named(report, name):

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from support import SITK, flat, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import ensembles
-from gpuresample.engines import cpu_ensemble, cpu_ensemble_kernels
+from gpuresample.engines.cpu import ensemble, ensemble_kernels
+from gpuresample.ops import ensemble_walk
 
 # Labels may differ from the reference only where the best two averages are this close, and hardly ever.
 CLOSE, SHARE = 1e-5, 1e-5
@@ -345,7 +345,7 @@ class Lazy:
 
 @pytest.mark.parametrize("interpolation", ["linear", "bspline"])
 def test_whatever_holds_the_scores_the_bits_are_the_same(tmp_path, interpolation, monkeypatch):
-    monkeypatch.setattr(ensembles, "BLOCK_BYTES", (1 << 14, 1 << 14))
+    monkeypatch.setattr(ensemble_walk, "BLOCK_BYTES", (1 << 14, 1 << 14))
     arrays = [scores(3, (40, 18, 21), seed, "float16").astype(np.float32) for seed in range(2)]
 
     def run(models):
@@ -397,11 +397,11 @@ def test_threads_and_blocks_do_not_change_the_bits(threads, monkeypatch, interpo
     few, many = (1, 1, 1, 1 << 10, 1), (3, 50, 5, 1 << 20, 16)
     for count, steps, planes, held, least in [few, many, (3, *few[1:]), (1, *many[1:]), (*many[:3], *few[3:])]:
         threads(count)
-        monkeypatch.setattr(ensembles, "STEPS", steps)
-        monkeypatch.setattr(ensembles, "BLOCK_BYTES", (held, held))
-        monkeypatch.setattr(cpu_ensemble, "PLANES", planes)
-        monkeypatch.setattr(cpu_ensemble, "HELD_BYTES", held)
-        monkeypatch.setattr(cpu_ensemble, "LEAST_RUN", least)
+        monkeypatch.setattr(ensemble_walk, "STEPS", steps)
+        monkeypatch.setattr(ensemble_walk, "BLOCK_BYTES", (held, held))
+        monkeypatch.setattr(ensemble, "PLANES", planes)
+        monkeypatch.setattr(ensemble, "HELD_BYTES", held)
+        monkeypatch.setattr(ensemble, "LEAST_RUN", least)
         for a, b in zip(run(), expected, strict=True):
             assert same_bits(a, b)
 
@@ -465,8 +465,8 @@ def test_the_exponential():
     x = np.concatenate([-np.logspace(-10, np.log10(200), 20001), [0, -87.0, -87.1, -np.inf, np.nan]]).astype(np.float32)
     total = np.zeros(2 * x.size, np.float32)
     pair = np.stack([np.zeros_like(x), x]).ravel()
-    rows = cpu_ensemble_kernels.new_rows(x.size)
-    cpu_ensemble_kernels.softmax_row(
+    rows = ensemble_kernels.new_rows(x.size)
+    ensemble_kernels.softmax_row(
         pair, 0, x.size, x.size, 2, np.float32(1), total, 0, x.size, True, rows[0], rows[1], rows[2]
     )
     got, exact = total[x.size :], np.exp(x.astype(np.float64)) / (1 + np.exp(x.astype(np.float64)))

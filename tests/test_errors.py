@@ -10,7 +10,7 @@ import pytest
 import SimpleITK as sitk
 
 import gpuresample as gr
-from gpuresample.filters import INTERPOLATIONS
+from gpuresample.planning.filters import INTERPOLATIONS
 
 ARRAY = np.zeros((4, 5, 6), np.float32)
 IMAGE = sitk.GetImageFromArray(ARRAY)

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from scipy import interpolate, ndimage
 from support import SITK
 
-from gpuresample import filters
+from gpuresample.planning import filters
 
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 SPLINES = tuple(f"bspline{p}" for p in range(1, 6))

@@ -16,7 +16,7 @@ from cli_support import refused, volume
 from support import noise, same_bits
 
 import gpuresample as gr
-from gpuresample import files
+from gpuresample.files import volumes as files
 
 pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
 

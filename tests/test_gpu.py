@@ -11,10 +11,13 @@ from cuda_support import random_table, separable, summed
 from support import assert_close, flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import work as works
-from gpuresample.engines import cpu, cuda, cuda_axis, cuda_runtime, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Store
-from gpuresample.filters import FILTERS
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import axis, staging, tiles
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda import runtime as cuda_runtime
+from gpuresample.planning import planner
+from gpuresample.planning.filters import FILTERS
 
 pytestmark = pytest.mark.gpu
 
@@ -74,8 +77,8 @@ def test_every_version_of_a_pass(gpu, version, acc):
     src = noise((2, 5, 67, 150), "float32")
     engine = cuda._engine()
     a, b = gpu.asarray(src), gpu.empty((2, 5, 67, 170), acc)
-    view = cuda_axis.View.of(a, a.data.ptr).narrow(3, *table.source_range())
-    getattr(engine.axes, version)(table, view, cuda_axis.View.of(b, b.data.ptr), 3, np.dtype(acc), Store())
+    view = axis.View.of(a, a.data.ptr).narrow(3, *table.source_range())
+    getattr(engine.axes, version)(table, view, axis.View.of(b, b.data.ptr), 3, np.dtype(acc), Store())
     work = separable([random_table(np.random.default_rng(0), n, n, 1) for n in (5, 67)] + [table], (2,))
     expected = summed(work, src)
     total = np.abs(table.weight).sum(axis=1).max()
@@ -92,7 +95,7 @@ def test_two_passes_in_one_kernel_have_the_bits_of_two(gpu, monkeypatch, dtype):
     src = noise((2, 7, 90, 150), dtype)
     launches, results = cuda._engine().runtime.launches, []
     for forced in (True, False):
-        monkeypatch.setattr(cuda_tiles, "FUSE", forced)
+        monkeypatch.setattr(tiles, "FUSE", forced)
         out, before = gpu.empty((2, 5, 70, 170), dtype), launches["resample_axis_plane"]
         cuda._engine().run(work, gpu.asarray(src), out, Store())
         assert launches["resample_axis_plane"] - before == (1 if forced else 0)
@@ -281,10 +284,10 @@ def test_parts_that_overlap_have_the_bits_of_the_whole(gpu, pinned, monkeypatch)
         held[...] = src
         assert cuda._engine().runtime.is_pinned(held)
         src = held
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 1 << 40)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 1 << 40)
     whole = gr.resample(src, size=(130, 220, 210), device="cuda")
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
-    monkeypatch.setattr(cuda_staging, "READ_AGAIN", 100.0)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(staging, "READ_AGAIN", 100.0)
     for _ in range(5):
         assert same_bits(gr.resample(src, size=(130, 220, 210), device="cuda"), whole)
 
@@ -309,7 +312,7 @@ def test_more_than_2_to_the_31_voxels(gpu):
         pytest.skip("needs 6 GiB of GPU memory")
     src = gpu.empty(shape, np.uint8)
     src[...] = (gpu.arange(shape[0]) % 251).astype(np.uint8)[:, None, None]
-    work = works.make_work(
+    work = planner.make_work(
         gr.Grid.of_size(shape[::-1]), gr.Grid((8, 2048, 520), (256.0, 1.0, 1.0), (0.0,) * 3, flat(rotation(0, 0, 0))),
         None, "linear", None, False, "single",
     )  # fmt: skip

@@ -11,7 +11,7 @@ from fake_cupy import FAKE
 from benchmarks import gpu, kernels
 from benchmarks.device import Host
 from gpuresample.bench import measure
-from gpuresample.engines import cuda
+from gpuresample.engines.cuda import engine as cuda
 
 
 @pytest.fixture

@@ -33,15 +33,18 @@ from cuda_support import (
 from support import assert_close, flat, labels, noise, of_grid, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import work as works
-from gpuresample.engines import cpu, cuda_axis, cuda_gather, cuda_runtime, cuda_tiles
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_host import HostRuntime, compiler
-from gpuresample.engines.cuda_runtime import Launch, Types, assemble, functions
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import axis as cuda_axis
+from gpuresample.engines.cuda import gather, tiles
+from gpuresample.engines.cuda import runtime as cuda_runtime
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.host import HostRuntime, compiler
+from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.packing import ROUNDING_CODES
-from gpuresample.filters import FILTERS
-from gpuresample.grid import Transform
+from gpuresample.planning import planner
+from gpuresample.planning.filters import FILTERS
+from gpuresample.planning.transforms import Transform
 
 pytestmark = pytest.mark.kernels
 
@@ -342,7 +345,7 @@ def test_default_values_of_every_type(dtype):
 def test_agrees_with_the_cpu_engine(pair, interpolation):
     source, target = pair
     grid = gr.Grid((23, 9, 17), (0.81, 2.1, 1.03), (2.0, -3.0, 1.5), flat(rotation(0, 0, 90)))
-    work = works.make_work(SOURCE, grid, None, interpolation, None, False, "single")
+    work = planner.make_work(SOURCE, grid, None, interpolation, None, False, "single")
     src = noise((2, *SOURCE.size[::-1]), source)
     expected = np.empty((2, *grid.size[::-1]), target)
     cpu.run(work, src, expected, Store(3))
@@ -353,7 +356,7 @@ def test_agrees_with_the_cpu_engine(pair, interpolation):
 
 def test_agrees_with_the_cpu_engine_in_double():
     grid = gr.Grid((23, 9, 17), (0.81, 2.1, 1.03), (2.0, -3.0, 1.5), STRAIGHT)
-    work = works.make_work(SOURCE, grid, None, "bspline3", None, False, "double")
+    work = planner.make_work(SOURCE, grid, None, "bspline3", None, False, "double")
     src = noise(SOURCE.size[::-1], "float64")
     expected = np.empty(grid.size[::-1])
     cpu.run(work, src, expected, Store())
@@ -460,7 +463,7 @@ def test_scaled_conversions_round_half_up(target):
 
 
 def gather_work(interpolation, boundary=None, target=OBLIQUE, precision="single", transform=None, antialias=False):
-    return works.make_work(SOURCE, target, transform, interpolation, boundary, antialias, precision)
+    return planner.make_work(SOURCE, target, transform, interpolation, boundary, antialias, precision)
 
 
 def deforming():
@@ -527,7 +530,7 @@ def test_coordinates_in_pieces_give_the_same_bits(interpolation, monkeypatch):
         src = labels(SOURCE.size[::-1], "int16")
         whole, _ = run_twice(run(work), src, OBLIQUE.size[::-1], "int16")
         with monkeypatch.context() as patch:
-            patch.setattr(cuda_gather, "PIECE_BYTES", 7 * 24 * OBLIQUE.size[0])
+            patch.setattr(gather, "PIECE_BYTES", 7 * 24 * OBLIQUE.size[0])
             pieces, runtimes = run_twice(run(work), src, OBLIQUE.size[::-1], "int16")
         assert same_bits(whole, pieces)
         assert max(runtimes[0].launches.values()) > 1
@@ -572,7 +575,7 @@ def test_small_sources(interpolation, size):
     grid = gr.Grid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), STRAIGHT)
     target = gr.Grid((7, 5, 6), (0.7, 0.6, 0.5), (-0.4, -0.3, 0.2), TURNED)
     for boundary in (None, "mirror"):
-        work = works.make_work(grid, target, None, interpolation, boundary, False, "single")
+        work = planner.make_work(grid, target, None, interpolation, boundary, False, "single")
         src = noise(size[::-1], "int16")
         expected = np.empty(target.size[::-1], np.int16)
         cpu.run(work, src, expected, Store(2))
@@ -599,8 +602,8 @@ def test_cropped_gathers_give_the_same_bits(interpolation):
     src = labels(SOURCE.size[::-1], "int16")
     whole, _ = run_twice(run(work), src, OBLIQUE.size[::-1], "int16")
     block = ((3, 8), (2, 9), (5, 14))
-    part = works.crop(work, block)
-    region = tuple(slice(lo, hi) for lo, hi in works.input_region(work, block))
+    part = planner.crop(work, block)
+    region = tuple(slice(lo, hi) for lo, hi in planner.input_region(work, block))
     out, _ = run_twice(run(part), np.ascontiguousarray(src[region]), (5, 7, 9), "int16")
     assert same_bits(out, np.ascontiguousarray(whole[3:8, 2:9, 5:14]))
 
@@ -608,7 +611,7 @@ def test_cropped_gathers_give_the_same_bits(interpolation):
 def test_a_neighbour_that_is_not_read_does_not_matter():
     """A voxel that lies on a source voxel is that voxel, whatever its neighbours are."""
     target = gr.Grid(SOURCE.size, SOURCE.spacing, SOURCE.origin, STRAIGHT)
-    work = works.make_work(SOURCE, target, deform_nothing(), "linear", None, False, "single")
+    work = planner.make_work(SOURCE, target, deform_nothing(), "linear", None, False, "single")
     src = noise(SOURCE.size[::-1], "float32")
     src[5, 6, 7] = np.nan
     out, runtimes = run_twice(run(work), src, src.shape, "float32")
@@ -977,13 +980,13 @@ def test_launch_code_and_kernels_have_the_same_constants():
         return int(re.search(rf"^#define {name} (\d+)", cuda_runtime.read(file), re.MULTILINE)[1])
 
     for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "OUT_PITCH"):
-        assert constant("resample_axis.cu", name) == getattr(cuda_tiles, name)
-    assert constant("resample_axis.cu", "STRIP") == cuda_tiles.LANES * cuda_tiles.TILE_J
+        assert constant("resample_axis.cu", name) == getattr(tiles, name)
+    assert constant("resample_axis.cu", "STRIP") == tiles.LANES * tiles.TILE_J
     # A lane writes one output of a turn.
-    assert cuda_tiles.GROUP * cuda_tiles.TILE_I == cuda_tiles.LANES < cuda_tiles.OUT_PITCH
+    assert tiles.GROUP * tiles.TILE_I == tiles.LANES < tiles.OUT_PITCH
     assert constant("resample_volume.cu", "ROWS") == cuda_axis.ROWS
-    assert constant("gather.cu", "MAX_TAPS") == cuda_gather.MAX_TAPS
-    assert constant("vote.cu", "MAX_VOTES") == cuda_gather.MAX_VOTES
+    assert constant("gather.cu", "MAX_TAPS") == gather.MAX_TAPS
+    assert constant("vote.cu", "MAX_VOTES") == gather.MAX_VOTES
 
 
 @pytest.mark.parametrize("file", FILES)

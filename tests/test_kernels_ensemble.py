@@ -10,11 +10,14 @@ from fake_cupy import FAKE, Array
 from support import flat, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import ensembles
-from gpuresample.engines import contract, cpu, cuda, cuda_runtime
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_ensemble import MEMBER
-from gpuresample.engines.cuda_host import compiler
+from gpuresample.engines import contract
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda import runtime as cuda_runtime
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.ensemble import MEMBER
+from gpuresample.engines.cuda.host import compiler
+from gpuresample.ops import ensemble_walk
 
 pytestmark = pytest.mark.kernels
 
@@ -40,7 +43,7 @@ def make(names, classes=5, activation="softmax", before=False, choose="largest",
     rng = np.random.default_rng(len(names) + classes)
     shares = rng.uniform(0.5, 1.5, len(names))
     members = tuple(
-        ensembles.member(GRIDS[name], TARGET, interpolation, float(share / shares.sum()))
+        ensemble_walk.member(GRIDS[name], TARGET, interpolation, float(share / shares.sum()))
         for name, share in zip(names, shares, strict=True)
     )
     thresholds = rng.uniform(0.2, 0.8, classes).astype(np.float32)
@@ -264,7 +267,7 @@ def test_little_device_memory_means_small_blocks_and_the_same_bits(cupy, monkeyp
     options = {"size": (31, 20, 22), "anchor": "edge", "device": "cuda", "output": "both"}
     whole = gr.ensemble(arrays, **options)
     few = cuda._engine().runtime.launches["ensemble_decide"]
-    monkeypatch.setattr(ensembles, "BLOCK_BYTES", (1 << 10, 1 << 10))
+    monkeypatch.setattr(ensemble_walk, "BLOCK_BYTES", (1 << 10, 1 << 10))
     parts = gr.ensemble(arrays, **options)
     assert cuda._engine().runtime.launches["ensemble_decide"] > 3 * few
     for a, b in zip(parts, whole, strict=True):

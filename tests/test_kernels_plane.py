@@ -22,12 +22,15 @@ from cuda_support import (
 from support import assert_close, flat, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import work as works
-from gpuresample.engines import cpu, cuda_axis, cuda_tiles
-from gpuresample.engines.contract import Separable, Store
-from gpuresample.engines.cuda_host import compiler
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import axis as cuda_axis
+from gpuresample.engines.cuda import tiles as cuda_tiles
+from gpuresample.engines.cuda.host import compiler
 from gpuresample.engines.packing import ROUNDING_CODES, accumulator
-from gpuresample.taps import TapTable
+from gpuresample.planning import planner
+from gpuresample.planning.taps import TapTable
+from gpuresample.planning.works import Separable
 
 pytestmark = pytest.mark.kernels
 
@@ -257,7 +260,7 @@ GRIDS = {
 @pytest.mark.parametrize("interpolation", ["bspline3", "hamming"])
 def test_agrees_with_the_cpu_engine(monkeypatch, pair, interpolation, grid):
     source, target = pair
-    work = works.make_work(SOURCE, GRIDS[grid], None, interpolation, None, False, "single")
+    work = planner.make_work(SOURCE, GRIDS[grid], None, interpolation, None, False, "single")
     src = noise((2, *SOURCE.size[::-1]), source)
     expected = np.empty((2, *GRIDS[grid].size[::-1]), target)
     cpu.run(work, src, expected, Store(3))
@@ -267,7 +270,7 @@ def test_agrees_with_the_cpu_engine(monkeypatch, pair, interpolation, grid):
 
 
 def test_agrees_with_the_cpu_engine_in_double(monkeypatch):
-    work = works.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "double")
+    work = planner.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "double")
     src = noise(SOURCE.size[::-1], "float64")
     expected = np.empty(GRIDS["finer"].size[::-1])
     cpu.run(work, src, expected, Store())
@@ -287,13 +290,13 @@ def test_2d_images_take_one_kernel(monkeypatch):
 
 
 def test_crops_have_the_bits_of_the_whole(monkeypatch):
-    work = works.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "single")
+    work = planner.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "single")
     src = noise(SOURCE.size[::-1], "int16")
     monkeypatch.setattr(cuda_tiles, "FUSE", True)
     whole, _ = run_twice(run(work), src, GRIDS["finer"].size[::-1], "float32")
     block = ((2, 6), (11, 53), (20, 71))
-    region = tuple(slice(lo, hi) for lo, hi in works.input_region(work, block))
-    out, _ = run_twice(run(works.crop(work, block)), np.ascontiguousarray(src[region]), (4, 42, 51), "float32")
+    region = tuple(slice(lo, hi) for lo, hi in planner.input_region(work, block))
+    out, _ = run_twice(run(planner.crop(work, block)), np.ascontiguousarray(src[region]), (4, 42, 51), "float32")
     assert same_bits(out, np.ascontiguousarray(whole[2:6, 11:53, 20:71]))
 
 
@@ -304,7 +307,7 @@ def reference(interpolation="bspline3"):
     """The reference job's work."""
     source = gr.Grid((512, 512, 247), (0.78125, 0.78125, 1.0), (0.0,) * 3, flat(rotation(0, 0, 0)))
     target = gr.Grid((400, 400, 124), (1.0, 1.0, 2.0), (0.0,) * 3, flat(rotation(0, 0, 0)))
-    work = works.make_work(source, target, None, interpolation, None, False, "single")
+    work = planner.make_work(source, target, None, interpolation, None, False, "single")
     assert isinstance(work, Separable)
     return work
 

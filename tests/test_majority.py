@@ -13,9 +13,10 @@ from support import labels, same_bits, to_image
 from test_smoothing import ANISOTROPIC, TILTED, assert_same_geometry
 
 import gpuresample as gr
-from gpuresample.engines import cpu
-from gpuresample.engines.contract import Majority, Store
-from gpuresample.engines.cuda_host import compiler
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda.host import compiler
+from gpuresample.planning.works import Majority
 
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
 FACTORS = [(2, 2, 2), (1, 2, 3), (3, 1, 1), (1, 1, 4), (5, 4, 3), (1, 1, 1)]  # z, y, x
@@ -187,13 +188,13 @@ def test_threads_do_not_matter(threads):
 
 
 def test_a_block_of_the_result_by_itself():
-    from gpuresample import work as works
+    from gpuresample.planning import planner
 
     array = volume("uint8")
     work = Majority((2, 3, 2), (5, 4, 6))
     block = ((1, 4), (0, 3), (2, 6))
-    region = tuple(slice(*r) for r in works.input_region(work, block))
-    part = works.crop(work, block)
+    region = tuple(slice(*r) for r in planner.input_region(work, block))
+    part = planner.crop(work, block)
     out = np.empty(part.n_dst, np.uint8)
     cpu.run(part, array[region], out, Store())
     assert same_bits(out, np.ascontiguousarray(mode(array, (2, 3, 2))[1:4, 0:3, 2:6]))

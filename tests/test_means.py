@@ -8,10 +8,11 @@ from hypothesis import strategies as st
 from support import same_bits
 
 import gpuresample as gr
-from gpuresample import taps
-from gpuresample import work as works
-from gpuresample.engines import cpu, cpu_footprint, cpu_means
-from gpuresample.engines.contract import Separable, Store
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cpu import footprint, means
+from gpuresample.planning import planner, taps
+from gpuresample.planning.works import Separable
 
 SUMMED = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "float32", "float64")
 TABLES = ("int64", "uint64", "float16")
@@ -46,7 +47,7 @@ def mean(array, factors):
 def taken(monkeypatch):
     """Whether the kernel took the work, of every call."""
     calls = []
-    real = cpu_means.sums_of
+    real = means.sums_of
     monkeypatch.setattr(cpu, "sums_of", lambda *args: calls.append(real(*args) is not None) or real(*args))
     return calls
 
@@ -115,8 +116,8 @@ def test_a_part_of_the_work_has_the_bits_of_the_whole(taken):
     whole = np.empty(n_dst, np.float32)
     cpu.run(work, array, whole, Store(divisor=12))
     block = ((3, 9), (1, 5), (4, 14))
-    region = tuple(slice(*r) for r in works.input_region(work, block))
-    part = works.crop(work, block)
+    region = tuple(slice(*r) for r in planner.input_region(work, block))
+    part = planner.crop(work, block)
     out = np.empty(part.n_dst, np.float32)
     cpu.run(part, array[region], out, Store(divisor=12))
     assert taken == [True, True]
@@ -125,14 +126,12 @@ def test_a_part_of_the_work_has_the_bits_of_the_whole(taken):
 
 def test_memory_is_what_is_said(monkeypatch):
     asked = []
-    real = cpu_means.scratch
-    monkeypatch.setattr(
-        cpu_means, "scratch", lambda n, dtype: asked.append(n * np.dtype(dtype).itemsize) or real(n, dtype)
-    )
+    real = means.scratch
+    monkeypatch.setattr(means, "scratch", lambda n, dtype: asked.append(n * np.dtype(dtype).itemsize) or real(n, dtype))
     array = volume("int16", (6, 6, 40))
     tables = tuple(taps.block_sum_table(n, f) for n, f in zip(array.shape, (2, 3, 4), strict=True))
     work = Separable(tables, (0, 1, 2), (0, 1, 2), (3, 2, 10), (0, 0, 0), "double")
     store = Store(divisor=24)
     cpu.run(work, array, np.empty((3, 2, 10), np.int16), store)
-    said = cpu_footprint.footprint(work, array.shape, array.dtype, (3, 2, 10), array.dtype, store, threads=1).total
+    said = footprint.footprint(work, array.shape, array.dtype, (3, 2, 10), array.dtype, store, threads=1).total
     assert {said} == set(asked)

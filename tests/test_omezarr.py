@@ -21,8 +21,8 @@ from support import flat, noise, rotation, same_bits
 from support import labels as blobs
 
 import gpuresample as gr
-from gpuresample import files
-from gpuresample.distributed import layout, ngff, omezarr, unfinished, volumes
+from gpuresample.files import volumes as files
+from gpuresample.omezarr import layout, ngff, unfinished, volumes, writer
 
 SHAPE = (37, 44, 50)
 GEOMETRY = (0.8, 0.9, 1.1), (3.0, -4.0, 5.0)
@@ -69,7 +69,7 @@ def listing(folder):
 def test_levels_are_those_of_gr_pyramid(tmp_path, kind, dtype):
     array = noise(SHAPE, "int16") > 0 if dtype == "bool" else noise(SHAPE, "uint8").astype(dtype)
     volume = gr.Volume(array, *GEOMETRY, TURNED)
-    got = omezarr.write_pyramid(volume, tmp_path / "a.ome.zarr", 4, kind=kind)
+    got = writer.write_pyramid(volume, tmp_path / "a.ome.zarr", 4, kind=kind)
     same_levels(got, gr.pyramid(volume, 4, kind=kind))
     assert got[0].array.shards is not None
     assert got[3].array.shards is None
@@ -94,7 +94,7 @@ def test_schedules(tmp_path, keywords, kind):
     if kind == "mode" and "sigma" in keywords:
         return
     volume = gr.Volume(noise(SHAPE, "int16"), (0.8, 0.8, 2.5), (1.0, 2.0, 3.0))
-    got = omezarr.write_pyramid(volume, tmp_path / "a.zarr", kind=kind, **keywords)
+    got = writer.write_pyramid(volume, tmp_path / "a.zarr", kind=kind, **keywords)
     same_levels(got, gr.pyramid(volume, kind=kind, **keywords))
 
 
@@ -107,7 +107,7 @@ def test_bare_arrays_have_their_own_axis_order(tmp_path, of):
         given = zarr.create_array(zarr.storage.MemoryStore(), shape=array.shape, dtype="int16", chunks=(1, 16, 16, 16))
         given[...] = array
     keywords = {"factors": (1, 2, 3), "sigma": (0.0, 0.5, 1.0)}
-    got = omezarr.write_pyramid(given, tmp_path / "a.zarr", 3, input_spacing=(3.0, 2.0, 1.0), **keywords)
+    got = writer.write_pyramid(given, tmp_path / "a.zarr", 3, input_spacing=(3.0, 2.0, 1.0), **keywords)
     for level, wanted in zip(got, gr.pyramid(array, 3, **keywords), strict=True):
         assert same_bits(level.array[...], wanted)
     assert [level.spacing for level in got] == [(1, 2, 3), (3, 4, 3), (9, 8, 3)]
@@ -120,7 +120,7 @@ def test_files(tmp_path, ending):
     image = picture(size=(44, 40, 30))
     path = tmp_path / f"in{ending}"
     if ending == ".ome.zarr":
-        omezarr.write_pyramid(image, path, 2)
+        writer.write_pyramid(image, path, 2)
     elif ending == ".zarr":
         zarr.create_array(str(path), data=sitk.GetArrayFromImage(image), chunks=(9, 9, 9))
         image.SetOrigin((0, 0, 0))
@@ -128,7 +128,7 @@ def test_files(tmp_path, ending):
         files.write(image, path)
         image = files.read(path)
     spacing = {"input_spacing": image.GetSpacing()} if ending == ".zarr" else {}
-    got = omezarr.write_pyramid(path, tmp_path / "out.ome.zarr", 3, **spacing)
+    got = writer.write_pyramid(path, tmp_path / "out.ome.zarr", 3, **spacing)
     same_levels(got, gr.pyramid(image, 3))
 
 
@@ -143,7 +143,7 @@ def test_uncompressed_files_are_read_in_parts(tmp_path, monkeypatch, ending, siz
     monkeypatch.setattr(files, "read_part", lambda *a: parts.append(read_part(*a)) or parts[-1])
     monkeypatch.setattr(files, "read", lambda *_: pytest.fail("all voxels were read"))
     for kind in ("gaussian", "itk"):
-        got = omezarr.write_pyramid(tmp_path / f"in{ending}", tmp_path / f"{kind}.zarr", 3, kind=kind)
+        got = writer.write_pyramid(tmp_path / f"in{ending}", tmp_path / f"{kind}.zarr", 3, kind=kind)
         same_levels(got, gr.pyramid(image, 3, kind=kind))
     assert len(parts) > 2
     assert max(p.GetNumberOfPixels() for p in parts) < image.GetNumberOfPixels() or len(size) == 2
@@ -161,7 +161,7 @@ def test_which_files_are_read_in_parts(tmp_path, data_dir):
     with open(tmp_path / "a.nii", "rb+") as file:
         file.truncate(5000)
     with pytest.raises(OSError, match=r"a.nii"):
-        omezarr.write_pyramid(tmp_path / "a.nii", tmp_path / "a.zarr")
+        writer.write_pyramid(tmp_path / "a.nii", tmp_path / "a.zarr")
     assert volumes.in_parts(data_dir / "dicom_series") is None
 
 
@@ -175,7 +175,7 @@ def test_components_and_time(tmp_path):
     series.SetOrigin((1, 2, 3, 7))
     for image, names, shape in ((series, "tzyx", (3,)), (vectors, "czyx", (2,)), (both, "tczyx", (3, 2))):
         path = tmp_path / f"{names}.zarr"
-        got = omezarr.write_pyramid(image, path, 2)
+        got = writer.write_pyramid(image, path, 2)
         assert got[1].array.shape == (*shape, 6, 7, 8)
         assert got[1].array.metadata.dimension_names == tuple(names)
         wanted = sitk.GetArrayFromImage(gr.pyramid(image, 2)[1])
@@ -192,13 +192,13 @@ def test_components_and_time(tmp_path):
 @pytest.mark.usefixtures("small")
 def test_pictures(tmp_path):
     image = gr.Volume(noise((70, 90), "uint8"), (0.5, 0.7), (1.0, 2.0))
-    same_levels(omezarr.write_pyramid(image, tmp_path / "a.zarr", 3), gr.pyramid(image, 3))
+    same_levels(writer.write_pyramid(image, tmp_path / "a.zarr", 3), gr.pyramid(image, 3))
 
 
 @pytest.mark.parametrize("name", ["FLAIR.nii.gz", "torsoLabel.nii.gz", "PIR.nii.gz", "pcasl.nii.gz"])
 def test_real_volumes(tmp_path, data_dir, read, name):
     of_labels = name.startswith("torso")
-    got = omezarr.write_pyramid(data_dir / name, tmp_path / "a.zarr", 3, factors="isotropic", labels=of_labels)
+    got = writer.write_pyramid(data_dir / name, tmp_path / "a.zarr", 3, factors="isotropic", labels=of_labels)
     wanted = gr.pyramid(read(name), 3, factors="isotropic", kind="mode" if of_labels else "gaussian")
     for level, image in zip(got, wanted, strict=True):
         assert same_bits(level.array[...], sitk.GetArrayFromImage(image))
@@ -228,7 +228,7 @@ def test_valid_and_read_by_ome_zarr(tmp_path, models, shape, of_labels):
 
     array = blobs(shape, "uint16")
     path = tmp_path / "a.ome.zarr"
-    got = omezarr.write_pyramid(array, path, 3, labels=of_labels, input_spacing=(1.5, 0.8, 0.7)[-len(shape) :])
+    got = writer.write_pyramid(array, path, 3, labels=of_labels, input_spacing=(1.5, 0.8, 0.7)[-len(shape) :])
     model = (models.ImageLabel if of_labels else models.Image).from_zarr(zarr.open_group(str(path), mode="r"))
     assert model.ome_attributes.version == "0.5"
     assert (model.ome_attributes.model_dump(by_alias=True).get("image-label") is not None) == of_labels
@@ -253,7 +253,7 @@ def test_voxels_are_where_the_transformations_say(tmp_path, direction, kind, fac
     index = np.stack(np.indices(SHAPE)[::-1], axis=-1).reshape(-1, 3).astype(float)
     slope = np.array([1.0, -2.0, 0.5])
     array = (grid.points(index) @ slope).reshape(SHAPE)
-    omezarr.write_pyramid(gr.Volume(array, *GEOMETRY, direction), tmp_path / "a.zarr", 3, kind=kind, factors=factors)
+    writer.write_pyramid(gr.Volume(array, *GEOMETRY, direction), tmp_path / "a.zarr", 3, kind=kind, factors=factors)
     # By the attributes alone, as a reader would.
     group = zarr.open_group(str(tmp_path / "a.zarr"), mode="r")
     turn = np.reshape(group.attrs["gpuresample"]["direction"], (3, 3))
@@ -282,17 +282,17 @@ def test_ngff_04_and_other_units_are_read(tmp_path):
     np.testing.assert_allclose(source.grid.spacing, (0.001, 0.002, 0.005))
     np.testing.assert_allclose(source.grid.origin, (0.002, 0.0, 0.01))
     assert source.lead == (ngff.Lead("c", "channel"),)
-    got = omezarr.write_pyramid(tmp_path / "in.zarr", tmp_path / "out.zarr", 2)
+    got = writer.write_pyramid(tmp_path / "in.zarr", tmp_path / "out.zarr", 2)
     assert same_bits(got[1].array[...], gr.pyramid(array, 2)[1])
 
 
 def test_chunks_and_shards(tmp_path):
     array = np.zeros((300, 300, 300), np.uint8)
-    got = omezarr.write_pyramid(array, tmp_path / "a.zarr", 2)
+    got = writer.write_pyramid(array, tmp_path / "a.zarr", 2)
     assert [v.array.chunks for v in got] == [(64, 64, 64)] * 2
     # 125 chunks are too many to lie about; 27 are not.
     assert [v.array.shards for v in got] == [(256, 256, 256), None]
-    got = omezarr.write_pyramid(array, tmp_path / "b.zarr", 1, shards=False, chunks=(300, 100, 50))
+    got = writer.write_pyramid(array, tmp_path / "b.zarr", 1, shards=False, chunks=(300, 100, 50))
     assert got[0].array.chunks == (300, 100, 50)
     assert got[0].array.shards is None
     # Chunks of zeros have no files.
@@ -375,7 +375,7 @@ def uninterrupted(tmp_path):
     (tmp_path / "whole").mkdir()
     files.write(image, tmp_path / "in.mha")
     image = files.read(tmp_path / "in.mha")
-    same_levels(omezarr.write_pyramid(image, tmp_path / "whole" / "out.ome.zarr", 4), gr.pyramid(image, 4))
+    same_levels(writer.write_pyramid(image, tmp_path / "whole" / "out.ome.zarr", 4), gr.pyramid(image, 4))
     return tmp_path / "in.mha", listing(tmp_path / "whole" / "out.ome.zarr")
 
 
@@ -398,7 +398,7 @@ def files_of(log, folder):
 @pytest.mark.usefixtures("small")
 def test_an_error_leaves_what_was_done(tmp_path, monkeypatch):
     volume = gr.Volume(noise((64, 60, 70), "int16"), *GEOMETRY)
-    done, to_disk = [], omezarr._to_disk
+    done, to_disk = [], writer._to_disk
 
     def full(array, block):
         if len(done) == 10:
@@ -406,15 +406,15 @@ def test_an_error_leaves_what_was_done(tmp_path, monkeypatch):
         done.append(block)
         to_disk(array, block)
 
-    monkeypatch.setattr(omezarr, "_to_disk", full)
+    monkeypatch.setattr(writer, "_to_disk", full)
     with pytest.raises(OSError, match="no space left"):
-        omezarr.write_pyramid(volume, tmp_path / "a.zarr", 3)
+        writer.write_pyramid(volume, tmp_path / "a.zarr", 3)
     assert os.listdir(tmp_path) == [".a.zarr.partial"]
     steps = len((tmp_path / ".a.zarr.partial" / "steps").read_text().splitlines())
     assert 8 <= steps <= 10
-    monkeypatch.setattr(omezarr, "_to_disk", to_disk)
+    monkeypatch.setattr(writer, "_to_disk", to_disk)
     seen = []
-    got = omezarr.write_pyramid(volume, tmp_path / "a.zarr", 3, progress=lambda *state: seen.append(state))
+    got = writer.write_pyramid(volume, tmp_path / "a.zarr", 3, progress=lambda *state: seen.append(state))
     same_levels(got, gr.pyramid(volume, 3))
     assert seen[0] == (0, 3, steps + 1, seen[0][3])
     assert [s for s in seen if s[2] == s[3]] == [
@@ -430,7 +430,7 @@ def stopped(target, image, after, **keywords):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        omezarr.write_pyramid(image, target, progress=stop, **keywords)
+        writer.write_pyramid(image, target, progress=stop, **keywords)
 
 
 @pytest.mark.usefixtures("small")
@@ -450,7 +450,7 @@ def test_another_job_begins_anew_and_says_so(tmp_path, change):
         keywords["chunks"] = (10, 10, 10)
     volume = gr.Volume(array, *geometry)
     with pytest.warns(RuntimeWarning, match="begun anew"):
-        got = omezarr.write_pyramid(volume, tmp_path / "a.zarr", **keywords)
+        got = writer.write_pyramid(volume, tmp_path / "a.zarr", **keywords)
     keywords.pop("chunks", None)
     same_levels(got, gr.pyramid(volume, **keywords))
 
@@ -459,12 +459,12 @@ def test_another_job_begins_anew_and_says_so(tmp_path, change):
 def test_what_is_there_stays_until_the_new_is_whole(tmp_path):
     old, new = (gr.Volume(noise(SHAPE, "int16", seed), *GEOMETRY) for seed in (1, 2))
     target = tmp_path / "a.zarr"
-    omezarr.write_pyramid(old, target, 2)
+    writer.write_pyramid(old, target, 2)
     with pytest.raises(FileExistsError, match="exists already"):
-        omezarr.write_pyramid(new, target, 2)
+        writer.write_pyramid(new, target, 2)
     stopped(target, new, 4, levels=2, overwrite=True)
-    same_levels(omezarr.opened_levels(target), gr.pyramid(old, 2))
-    same_levels(omezarr.write_pyramid(new, target, 2, overwrite=True), gr.pyramid(new, 2))
+    same_levels(writer.opened_levels(target), gr.pyramid(old, 2))
+    same_levels(writer.write_pyramid(new, target, 2, overwrite=True), gr.pyramid(new, 2))
     assert os.listdir(tmp_path) == ["a.zarr"]
 
 
@@ -472,7 +472,7 @@ def test_what_is_there_stays_until_the_new_is_whole(tmp_path):
 def test_a_kill_between_the_two_renamings_is_mended(tmp_path, monkeypatch):
     old, new = (gr.Volume(noise(SHAPE, "int16", seed), *GEOMETRY) for seed in (1, 2))
     target = tmp_path / "a.zarr"
-    omezarr.write_pyramid(old, target, 2)
+    writer.write_pyramid(old, target, 2)
     rename = os.rename
 
     def first_only(a, b):
@@ -482,26 +482,26 @@ def test_a_kill_between_the_two_renamings_is_mended(tmp_path, monkeypatch):
 
     monkeypatch.setattr(unfinished.os, "rename", first_only)
     with pytest.raises(KeyboardInterrupt):
-        omezarr.write_pyramid(new, target, 2, overwrite=True)
+        writer.write_pyramid(new, target, 2, overwrite=True)
     monkeypatch.setattr(unfinished.os, "rename", rename)
     assert not target.exists()
-    same_levels(omezarr.opened_levels(tmp_path / ".a.zarr.partial" / "replaced"), gr.pyramid(old, 2))
-    same_levels(omezarr.write_pyramid(new, target, 2), gr.pyramid(new, 2))
+    same_levels(writer.opened_levels(tmp_path / ".a.zarr.partial" / "replaced"), gr.pyramid(old, 2))
+    same_levels(writer.write_pyramid(new, target, 2), gr.pyramid(new, 2))
     assert os.listdir(tmp_path) == ["a.zarr"]
 
 
 def test_one_process_at_a_time(tmp_path):
     target = tmp_path / "a.zarr"
     hold = (
-        "import sys, pathlib\nfrom gpuresample.distributed.unfinished import unfinished\n"
+        "import sys, pathlib\nfrom gpuresample.omezarr.unfinished import unfinished\n"
         "with unfinished(pathlib.Path(sys.argv[1]), {}) as work:\n    print('here', flush=True)\n    sys.stdin.read()"
     )
     with started(hold, target) as child:
         assert child.stdout.readline() == "here\n"
         with pytest.raises(BlockingIOError, match="another process is writing it"):
-            omezarr.write_pyramid(noise((9, 9, 9), "int16"), target, 2)
+            writer.write_pyramid(noise((9, 9, 9), "int16"), target, 2)
     with pytest.warns(RuntimeWarning, match="begun anew"):
-        omezarr.write_pyramid(noise((9, 9, 9), "int16"), target, 2)
+        writer.write_pyramid(noise((9, 9, 9), "int16"), target, 2)
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -551,31 +551,31 @@ def test_memory_stays_below_the_formula(tmp_path):
 def test_refusals(tmp_path):
     array, path = noise(SHAPE, "int16"), tmp_path / "a.zarr"
     with pytest.raises(ValueError, match=r"names that end with .ome.zarr or .zarr"):
-        omezarr.write_pyramid(array, tmp_path / "a.nii")
+        writer.write_pyramid(array, tmp_path / "a.nii")
     with pytest.raises(FileNotFoundError, match="there is no folder"):
-        omezarr.write_pyramid(array, tmp_path / "none" / "a.zarr")
+        writer.write_pyramid(array, tmp_path / "none" / "a.zarr")
     with pytest.raises(TypeError, match="whole numbers as voxels to be labels, got float32"):
-        omezarr.write_pyramid(array.astype("float32"), path, labels=True)
+        writer.write_pyramid(array.astype("float32"), path, labels=True)
     with pytest.raises(ValueError, match="labels are reduced by their mode"):
-        omezarr.write_pyramid(array, path, labels=True, kind="mean")
+        writer.write_pyramid(array, path, labels=True, kind="mean")
     with pytest.raises(ValueError, match="chunks must have 3 values"):
-        omezarr.write_pyramid(array, path, chunks=(8, 8))
+        writer.write_pyramid(array, path, chunks=(8, 8))
     with pytest.raises(ValueError, match="whole numbers of at least 1"):
-        omezarr.write_pyramid(array, path, chunks=(8, 0, 8))
+        writer.write_pyramid(array, path, chunks=(8, 0, 8))
     with pytest.raises(ValueError, match="levels must be a whole number"):
-        omezarr.write_pyramid(array, path, 0)
+        writer.write_pyramid(array, path, 0)
     with pytest.raises(ValueError, match="at most 2 axes before"):
-        omezarr.write_pyramid(array[None, None, None], path)
+        writer.write_pyramid(array[None, None, None], path)
     with pytest.raises(ValueError, match="must be 3-D to have components"):
-        omezarr.write_pyramid(sitk.GetImageFromArray(array, isVector=True), path)
+        writer.write_pyramid(sitk.GetImageFromArray(array, isVector=True), path)
     assert os.listdir(tmp_path) == []
-    omezarr.write_pyramid(array, path, 2)
+    writer.write_pyramid(array, path, 2)
     for inside in (path, path / "0"):
         with pytest.raises(ValueError, match="must not be the input itself"):
-            omezarr.write_pyramid(inside, path, 2, overwrite=True)
+            writer.write_pyramid(inside, path, 2, overwrite=True)
     zarr.open_group(str(tmp_path / "none.zarr"), mode="w")
     with pytest.raises(ValueError, match="is no OME-Zarr image"):
-        omezarr.write_pyramid(tmp_path / "none.zarr", tmp_path / "b.zarr")
+        writer.write_pyramid(tmp_path / "none.zarr", tmp_path / "b.zarr")
 
 
 @pytest.mark.parametrize(
@@ -589,7 +589,7 @@ def test_refusals(tmp_path):
     ],
 )
 def test_images_that_are_not_understood(tmp_path, change, pattern):
-    omezarr.write_pyramid(noise((9, 9, 9), "int16"), tmp_path / "a.zarr", 1)
+    writer.write_pyramid(noise((9, 9, 9), "int16"), tmp_path / "a.zarr", 1)
     group = zarr.open_group(str(tmp_path / "a.zarr"))
     ome = group.attrs["ome"]
     ome["multiscales"][0].update(change)
@@ -603,7 +603,7 @@ def test_a_file_that_does_not_fit_is_refused_unread(tmp_path, monkeypatch):
     monkeypatch.setattr(volumes, "available_memory", lambda: 1000)
     monkeypatch.setattr(files, "read", lambda *_: pytest.fail("the voxels were read"))
     with pytest.raises(MemoryError, match="are read part by part"):
-        omezarr.write_pyramid(tmp_path / "a.nrrd", tmp_path / "a.zarr")
+        writer.write_pyramid(tmp_path / "a.nrrd", tmp_path / "a.zarr")
 
 
 # --- the page ------------------------------------------------------------------------------------------------------
@@ -639,7 +639,7 @@ def test_the_command_is_gr_pyramid(run, tmp_path, threads, typed, meant):
     code, out, err = run("pyramid", tmp_path / "ct.nrrd", target, *typed)
     assert (code, err) == (0, "")
     wanted = gr.pyramid(files.read(tmp_path / "ct.nrrd"), **meant)
-    got = omezarr.opened_levels(target)
+    got = writer.opened_levels(target)
     same_levels(got, wanted)
     assert ("image-label" in zarr.open_group(str(target)).attrs["ome"]) == ("--labels" in typed)
     if "--chunks" in typed:

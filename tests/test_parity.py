@@ -456,7 +456,7 @@ def assert_truncated_contract(image, grid, interpolation, transform=None):
 
 def own_grid(image, spacing, turn=None):
     """The image's extent at another spacing, turned a little about its middle if asked."""
-    from gpuresample import grid as grids
+    from gpuresample.planning import grid as grids
 
     g = gr.Grid(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
     h = grids.resized(g, spacing=spacing, anchor="edge")

@@ -13,7 +13,7 @@ from support import labels, noise, same_bits, to_image
 from test_smoothing import ANISOTROPIC
 
 import gpuresample as gr
-from gpuresample import rates
+from gpuresample.costs import rates
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 ELSEWHERE = ("Drop in",)

@@ -112,9 +112,9 @@ def test_the_other_jobs_run():
 
 
 def test_a_slowed_kernel_gives_the_same_bits_and_works_half_as_much_again(monkeypatch):
-    from gpuresample.engines import cpu_kernels
+    from gpuresample.engines.cpu import table_kernels
 
-    kernel, rows = cpu_kernels.separable_block, []
+    kernel, rows = table_kernels.separable_block, []
 
     @functools.wraps(kernel)
     def counting(*arguments):
@@ -124,7 +124,7 @@ def test_a_slowed_kernel_gives_the_same_bits_and_works_half_as_much_again(monkey
 
     job = worker.JOBS["linear"]
     voxels = worker.volume(job, 1)
-    monkeypatch.setattr(cpu_kernels, "separable_block", counting)
+    monkeypatch.setattr(table_kernels, "separable_block", counting)
     expected = worker.ours(job, voxels)().array
     done = sum(rows)
     assert done == expected.shape[0] * expected.shape[1]

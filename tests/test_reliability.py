@@ -20,8 +20,8 @@ import SimpleITK as sitk
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
 import psutil
 
-from gpuresample import jobs
-from gpuresample.jobs import Settings
+from gpuresample.files import job
+from gpuresample.files.job import Settings
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="signals, mounts and limits as on Linux")
 COUNT = 12
@@ -40,7 +40,7 @@ def cohort(tmp_path_factory):
         image = sitk.GetImageFromArray(random.integers(-1000, 1000, (40, 50, 60)).astype(np.int16))
         name = f"{'sub/' * (k % 2)}v{k:02}.nii.gz"
         sitk.WriteImage(image, str(root / "in" / name))
-        jobs.run(root / "in" / name, root / "alone" / name, SETTINGS)
+        job.run(root / "in" / name, root / "alone" / name, SETTINGS)
     return root
 
 

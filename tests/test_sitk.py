@@ -10,8 +10,8 @@ import SimpleITK as sitk
 from support import TRUNCATED_SHARE, flat, noise, rotation
 
 import gpuresample.sitk as ours
-from gpuresample import truncation
-from gpuresample.engines import pool
+from gpuresample.engines import threads as pool
+from gpuresample.engines.cpu import truncation
 from gpuresample.sitk import _base
 
 FILTERS = [name for name in ours.OURS if name.endswith("ImageFilter")]

@@ -13,7 +13,7 @@ from scipy import ndimage, special
 from support import SINGLE, assert_close, flat, noise, rotation, same_bits, to_image
 
 import gpuresample as gr
-from gpuresample import filters, taps
+from gpuresample.planning import filters, taps
 
 # SimpleITK's recursive filters store float32 after every axis.
 RECURSIVE = 4e-6

@@ -13,14 +13,15 @@ from fake_cupy import FAKE, Pool
 from support import labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import work as works
-from gpuresample.engines import cuda, cuda_staging, cuda_tiles
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cuda import CudaEngine
-from gpuresample.engines.cuda_footprint import footprint
-from gpuresample.engines.cuda_host import HostRuntime
-from gpuresample.engines.cuda_staging import Staged
-from gpuresample.grid import Transform
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines.cuda import staging, tiles
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.footprint import footprint
+from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.cuda.staging import Staged
+from gpuresample.planning import planner
+from gpuresample.planning.transforms import Transform
 
 pytestmark = pytest.mark.kernels
 
@@ -158,7 +159,7 @@ def job(case, batch=()):
     transform = deforming() if grid == "field" else None
     grid = OBLIQUE if grid == "field" else GRIDS[grid]
     name = "bspline3" if interpolation == "bspline" else interpolation
-    work = works.make_work(SOURCE, grid, transform, name, None, False, "single")
+    work = planner.make_work(SOURCE, grid, transform, name, None, False, "single")
     src = (labels if "label" in name or name == "nearest" else noise)((*batch, *SOURCE.size[::-1]), source)
     return work, src, np.zeros((*batch, *grid.size[::-1]), target), Store(7, **options)
 
@@ -177,8 +178,8 @@ def whole(work, src, dst, store):
 @pytest.fixture
 def eager(monkeypatch):
     """Parts overlap however small a volume is."""
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
-    monkeypatch.setattr(cuda_staging, "READ_AGAIN", 100.0)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(staging, "READ_AGAIN", 100.0)
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
@@ -198,11 +199,11 @@ def test_the_footprint_is_what_a_work_takes_at_most(case, batch):
 def test_what_one_kernel_keeps_to_itself_is_not_counted(monkeypatch):
     """Passes along y and x alone have one volume between them, or none."""
     grid = gr.Grid((60, 50, 44), (0.7, 0.8, 1.5), SOURCE.origin, SOURCE.direction)
-    work = works.make_work(SOURCE, grid, None, "bspline3", None, False, "single")
+    work = planner.make_work(SOURCE, grid, None, "bspline3", None, False, "single")
     src, dst = noise(SOURCE.size[::-1], "int16"), np.zeros(grid.size[::-1], np.float32)
     peaks = {}
     for forced in (True, False):
-        monkeypatch.setattr(cuda_tiles, "FUSE", forced)
+        monkeypatch.setattr(tiles, "FUSE", forced)
         runtime = Small()
         source, target = runtime.upload(src), runtime.empty(dst.shape, dst.dtype)
         CudaEngine(runtime).run(work, source, target, Store())
@@ -217,12 +218,12 @@ def test_what_one_kernel_keeps_to_itself_is_not_counted(monkeypatch):
 def test_what_does_not_fit_is_cut_and_has_the_bits_of_the_whole(case, batch, monkeypatch):
     work, src, dst, store = job(case, batch)
     tried = batch != ()  # small ones are tried at once first
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 1 << 40 if tried else 0)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 1 << 40 if tried else 0)
     single = footprint(work, src.shape[-3:], src.dtype, dst.shape[-3:], dst.dtype, store)
     runtime = Small(total=int((0.8 if interpolates(case) else 0.3) * single))
-    before = len(list(cuda_staging.parts(work, src, dst, store, 1 << 40, 1 << 40)))
-    budget = int(cuda_staging.SHARE * runtime.free_memory())
-    pieces = len(list(cuda_staging.parts(work, src, dst, store, budget // 2, budget)))
+    before = len(list(staging.parts(work, src, dst, store, 1 << 40, 1 << 40)))
+    budget = int(staging.SHARE * runtime.free_memory())
+    pieces = len(list(staging.parts(work, src, dst, store, budget // 2, budget)))
     assert pieces > before
     Staged(CudaEngine(runtime), None).run(work, src, dst, store)
     assert same_bits(dst, whole(work, src, dst, store))
@@ -230,21 +231,21 @@ def test_what_does_not_fit_is_cut_and_has_the_bits_of_the_whole(case, batch, mon
 
 
 def test_a_volume_many_times_the_memory(monkeypatch):
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 0)
     src = noise((60, 50, 40), "int16")
     plan = gr.plan(src, size=(80, 60, 50), device="cpu")
     runtime = Small(total=400 << 10)
     dst = np.zeros((80, 60, 50), np.int16)
-    budget = int(cuda_staging.SHARE * runtime.free_memory())
-    assert len(list(cuda_staging.parts(plan.work, src, dst, plan.store, budget // 2, budget))) > 20
+    budget = int(staging.SHARE * runtime.free_memory())
+    assert len(list(staging.parts(plan.work, src, dst, plan.store, budget // 2, budget))) > 20
     Staged(CudaEngine(runtime), None).run(plan.work, src, dst, plan.store)
     assert same_bits(dst, whole(plan.work, src, dst, plan.store))
     assert runtime.pool.peak <= budget < (src.nbytes + dst.nbytes)
 
 
 def test_no_part_is_larger_than_its_pinned_buffers_may_be(monkeypatch):
-    monkeypatch.setattr(cuda_staging, "OVERLAP_BYTES", 0)
-    monkeypatch.setattr(cuda_staging, "PART_BYTES", 200 << 10)
+    monkeypatch.setattr(staging, "OVERLAP_BYTES", 0)
+    monkeypatch.setattr(staging, "PART_BYTES", 200 << 10)
     src = noise((60, 50, 40), "int16")
     plan = gr.plan(src, size=(80, 60, 50), device="cpu")
     dst = np.zeros((80, 60, 50), np.int16)
@@ -305,7 +306,7 @@ def test_what_a_work_was_cut_into_is_kept_with_it(eager, monkeypatch):
     staged = Staged(CudaEngine(runtime), None)
     staged.run(work, src, dst, store)
     uploads = sum(what == "copy" for what, _ in runtime.log)
-    monkeypatch.setattr(works, "crop", None)
+    monkeypatch.setattr(planner, "crop", None)
     runtime.log.clear()
     again = np.zeros_like(dst)
     staged.run(work, src, again, store)
@@ -315,10 +316,10 @@ def test_what_a_work_was_cut_into_is_kept_with_it(eager, monkeypatch):
     # Another type is cut anew, and nothing outlives the work.
     with pytest.raises(TypeError):
         staged.run(work, src.astype(np.float64), again, store)
-    assert work in cuda_staging._blocks
+    assert work in staging._blocks
     kept = weakref.ref(work)
     del work
-    works._cached_work.cache_clear()
+    planner._cached_work.cache_clear()
     gc.collect()
     assert kept() is None
 
@@ -396,7 +397,7 @@ def test_pinned_copies_overlap(cupy, eager, device):
     expected = gr.resample(src, size=(39, 40, 33), device="cpu")
     assert np.abs(out.astype(int) - expected).max() <= 1
     assert cupy.calls["get"] == 0
-    assert cupy.calls["async copies"] == 2 * cuda_staging.PARTS
+    assert cupy.calls["async copies"] == 2 * staging.PARTS
     used = {ptr for what, ptr in cupy.log if what == "copy"}
     assert len(used) == 2
     assert cupy.stream.ptr == 0
@@ -412,7 +413,7 @@ def test_pinned_arrays_are_taken_as_they_are(cupy, eager):
     before = len(cupy.pinned_memory)
     gr.resample(held, size=(39, 40, 33), device="cuda")
     # Buffers for results only.
-    assert len(cupy.pinned_memory) - before <= cuda_staging.PARTS
+    assert len(cupy.pinned_memory) - before <= staging.PARTS
 
 
 def test_a_small_gpu_takes_what_it_can_hold(cupy):

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuresample import taps
-from gpuresample.engines.contract import RULES
-from gpuresample.filters import FILTERS, gaussian_response
+from gpuresample.planning import taps
+from gpuresample.planning.filters import FILTERS, gaussian_response
+from gpuresample.planning.works import RULES
 
 SUMMING = [n for n, f in FILTERS.items() if f.method != "vote"]
 NORMALISED = [n for n in SUMMING if n in ("nearest", "linear", "gaussian") or n.startswith("bspline")]
@@ -144,7 +144,7 @@ def test_fold_is_numpy_pad(n, boundary):
 @pytest.mark.parametrize("n", SIZES)
 @pytest.mark.parametrize("boundary", PAD_MODE)
 def test_the_gathers_fold_is_the_tables(n, boundary):
-    kernels = pytest.importorskip("gpuresample.engines.cpu_gather_kernels")
+    kernels = pytest.importorskip("gpuresample.engines.cpu.gather_kernels")
     positions = np.arange(-4 * n - 3, 5 * n + 3)
     kernel = [kernels.fold.py_func(int(k), n, RULES[boundary]) for k in positions]
     assert kernel == taps.fold(positions, n, boundary).tolist()

@@ -10,8 +10,8 @@ import pytest
 from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines import pool
-from gpuresample.engines.compiled import alone_in
+from gpuresample.engines import threads as pool
+from gpuresample.engines.cpu.jit import alone_in
 
 # Large enough to be spread over threads: the engine keeps small work to itself.
 SHAPE = (30, 44, 48)
@@ -461,7 +461,7 @@ def test_workers_that_compile_at_once_keep_each_others_code(method, tmp_path):
 def test_who_saves_compiled_code_is_alone(tmp_path):
     pytest.importorskip("fcntl")
     code = f"""
-from gpuresample.engines.compiled import alone_in
+from gpuresample.engines.cpu.jit import alone_in
 print("ready", flush=True)
 with alone_in({str(tmp_path)!r}):
     print("in", flush=True)

@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import cascades, distributed
-from gpuresample.distributed import blocks, chunking
-from gpuresample.engines import pool
+from gpuresample import distributed
+from gpuresample.chunked import blocks, chunking
+from gpuresample.engines import threads as pool
+from gpuresample.planning import shortcuts
 
 SHAPE = (19, 22, 25)
 SPACING, ORIGIN = (0.8, 0.9, 1.1), (3.0, -4.0, 5.0)
@@ -71,8 +72,8 @@ def image_for(name, lead=()):
 def tiny(monkeypatch):
     """Chunks stay as small as they come, and wide blurs go by way of coarse grids on small volumes too."""
     monkeypatch.setattr(chunking, "LEAST", {"dask": 0, "zarr": 0})
-    monkeypatch.setattr(cascades, "WORTH", np.inf)
-    monkeypatch.setattr(cascades, "LEAST_COST", 0.0)
+    monkeypatch.setattr(shortcuts, "WORTH", np.inf)
+    monkeypatch.setattr(shortcuts, "LEAST_COST", 0.0)
 
 
 def store(array, chunks, shards=None, **options):
@@ -511,8 +512,8 @@ def test_scratch_is_what_the_engine_takes_at_most(name, threads, tiny):
         plan = plans[name]()
     else:
         from gpuresample.containers import unwrap
-        from gpuresample.shrinking import bin_plan
-        from gpuresample.smoothing import gaussian_plan
+        from gpuresample.ops.gaussian import gaussian_plan
+        from gpuresample.ops.shrink import bin_plan
 
         make = {"means": lambda c: bin_plan(c, 2), "wide blur": lambda c: gaussian_plan(c, 9.0)}[name]
         plan = make(unwrap(volume(array)))
@@ -522,9 +523,9 @@ def test_scratch_is_what_the_engine_takes_at_most(name, threads, tiny):
         plan.run(volume(array), out=out)
 
     run()
-    from gpuresample.engines import cpu_tables
+    from gpuresample.engines.cpu import tables
 
-    cpu_tables._scratch.__dict__.clear()
+    tables._scratch.__dict__.clear()
     tracemalloc.start()
     run()
     _, peak = tracemalloc.get_traced_memory()

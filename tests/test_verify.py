@@ -11,10 +11,11 @@ from cli_support import refused, volume
 from fake_cupy import FAKE
 
 import gpuresample as gr
-from gpuresample import files
 from gpuresample.bench import cases, contract, measure
-from gpuresample.engines import cpu, cuda
-from gpuresample.grid import Transform
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cuda import engine as cuda
+from gpuresample.files import volumes as files
+from gpuresample.planning.transforms import Transform
 from gpuresample.verification import FILTERS, INTERPOLATIONS, pairs, samples, views, votes
 from gpuresample.verification.results import Row, Verification
 

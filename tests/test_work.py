@@ -8,10 +8,10 @@ import SimpleITK as sitk
 from support import flat, rotation
 
 import gpuresample as gr
-from gpuresample import work as works
-from gpuresample.engines.contract import Gather, Separable
-from gpuresample.filters import FILTERS
-from gpuresample.grid import Transform
+from gpuresample.planning import planner
+from gpuresample.planning.filters import FILTERS
+from gpuresample.planning.transforms import Transform
+from gpuresample.planning.works import Gather, Separable
 
 SOURCE = gr.Grid((20, 18, 16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), flat(rotation(0, 0, 0)))
 COARSE = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (0.0, 0.0, 0.0), SOURCE.direction)
@@ -20,7 +20,7 @@ TURNED = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (3.0, 0.0, 1.0), flat(rotation(10
 
 def make(target=COARSE, interpolation="bspline3", transform=None, boundary=None, antialias=False, precision="single"):
     moved = None if transform is None else Transform.of(transform, 3)
-    return works.make_work(SOURCE, target, moved, interpolation, boundary, antialias, precision)
+    return planner.make_work(SOURCE, target, moved, interpolation, boundary, antialias, precision)
 
 
 @pytest.mark.parametrize("name", FILTERS)
@@ -53,10 +53,10 @@ def test_nearest_copies():
 @pytest.mark.parametrize("target", [COARSE, gr.Grid((40, 30, 50), (0.5, 0.6, 0.32), (0.0,) * 3, SOURCE.direction)])
 def test_no_allowed_order_is_cheaper(target):
     work = make(target)
-    best = works.pass_cost(work.tables, work.order)
+    best = planner.pass_cost(work.tables, work.order)
     for order in itertools.permutations(range(3)):
         if order[0] != 2:
-            assert best <= works.pass_cost(work.tables, order)
+            assert best <= planner.pass_cost(work.tables, order)
     assert set(work.order) == {0, 1, 2}
 
 
@@ -127,11 +127,11 @@ def test_antialias_of_a_permuted_grid_blurs_the_source_axis_that_shrinks():
 @pytest.mark.parametrize(("name", "reach"), [("linear", 0), ("bspline3", 1), ("nearest", 0)])
 def test_input_region_holds_the_support(name, reach):
     work = make(interpolation=name)
-    (z0, z1), (y0, y1), (x0, x1) = works.input_region(work, ((2, 3), (4, 5), (5, 6)))
+    (z0, z1), (y0, y1), (x0, x1) = planner.input_region(work, ((2, 3), (4, 5), (5, 6)))
     # Voxel (2, 4, 5) samples (4, 6, 10), all on voxels: a copy.
     assert (z0, z1, y0, y1, x0, x1) == (4, 5, 6, 7, 10, 11)
     off = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (0.5, 0.5, 0.5), SOURCE.direction)
-    region = works.input_region(make(off, name), ((2, 3), (4, 5), (5, 6)))
+    region = planner.input_region(make(off, name), ((2, 3), (4, 5), (5, 6)))
     for (lo, hi), x in zip(region, (4.5, 6.5, 10.5), strict=True):
         if name == "nearest":
             assert (lo, hi) == (x + 0.5, x + 1.5)
@@ -142,7 +142,7 @@ def test_input_region_holds_the_support(name, reach):
 
 def test_blocks_outside_need_one_voxel():
     far = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (500.0, 0.0, 0.0), SOURCE.direction)
-    for lo, hi in works.input_region(make(far), ((0, 8), (0, 12), (0, 10))):
+    for lo, hi in planner.input_region(make(far), ((0, 8), (0, 12), (0, 10))):
         assert hi > lo
 
 
@@ -156,6 +156,6 @@ def test_work_is_read_only():
 def test_a_2d_work_has_a_z_of_one():
     source = gr.Grid((20, 18), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
     target = gr.Grid((10, 9), (2.0, 2.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
-    work = works.make_work(source, target, None, "linear", None, False, "single")
+    work = planner.make_work(source, target, None, "linear", None, False, "single")
     assert work.n_dst == (1, 9, 10)
     assert work.tables[0].is_identity

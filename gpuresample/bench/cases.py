@@ -15,7 +15,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from gpuresample import Grid, Volume
-from gpuresample.grid import resized
+from gpuresample.planning.grid import resized
 
 Array = npt.NDArray[Any]
 Spacing = tuple[float, float, float]

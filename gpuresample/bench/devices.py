@@ -12,7 +12,7 @@ from gpuresample.bench.cases import Array
 def usable() -> str | None:
     """The GPU's name; None if there is none to use."""
     try:
-        from gpuresample.engines import cuda
+        from gpuresample.engines.cuda import engine as cuda
 
         cupy = cuda.usable()
     except (ImportError, RuntimeError):
@@ -42,7 +42,7 @@ def copying(n: int) -> Callable[[], Any]:
 
 def pinned(array: Array) -> Array:
     """A copy in pinned host memory."""
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     made: Array = cuda.engine().runtime.pinned(array.shape, array.dtype)
     made[...] = array
@@ -53,7 +53,7 @@ def copies(given: Array, made: Array) -> Callable[[], Any]:
     """A call that copies as many bytes as `given` to the device and as many as `made` from it, in pinned memory."""
     import cupy
 
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     runtime = cuda.engine().runtime
     source, result = pinned(given), pinned(made)

@@ -19,8 +19,8 @@ from gpuresample import Grid
 from gpuresample.bench.cases import Array, Job, image
 from gpuresample.bench.peers import ENUMERATORS, Peer, order_of
 from gpuresample.bench.tasks import Error
-from gpuresample.conventions import CONVENTIONS
-from gpuresample.conventions import grid as grid_of
+from gpuresample.planning.conventions import CONVENTIONS
+from gpuresample.planning.conventions import grid as grid_of
 
 BLOCK, MIDDLE, MARGIN, SHORT = 40, 16, 32, 12
 # How SciPy is told a convention's border.

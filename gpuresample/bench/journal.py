@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from gpuresample import disk
+from gpuresample.files import disk
 
 NAME = "journal.jsonl"
 PACKAGE = Path(__file__).resolve().parents[1]

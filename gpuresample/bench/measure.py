@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from gpuresample.engines.pool import cores
+from gpuresample.engines.threads import cores
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gpuresample.bench import devices, journal, listing, measure, records, suite
-from gpuresample.engines.pool import cores
+from gpuresample.engines.threads import cores
 
 MISSING = ("pytest", "pytest_benchmark")
 PARTS = ("benchmark.json", "tables.md", "report.html")

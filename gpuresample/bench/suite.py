@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 
 import gpuresample as gr
-from gpuresample import Grid, files
+from gpuresample import Grid
 from gpuresample.bench import cases, devices, ensemble_cases, filter_cases, measure, resampling_cases
 from gpuresample.bench.cases import Array, Geometry
 from gpuresample.bench.ensemble_cases import Ensemble
 from gpuresample.bench.tasks import Case, Doer, Row
 from gpuresample.containers import unwrap
-from gpuresample.engines.pool import cores
-from gpuresample.grid import resized
+from gpuresample.engines.threads import cores
+from gpuresample.files import volumes as files
+from gpuresample.planning.grid import resized
 
 SIGMAS = (0.5, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 

@@ -18,7 +18,7 @@ from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
 from gpuresample.bench.tasks import TOLERANCE, Call, Case, Doer, Row
-from gpuresample.engines.pool import cores
+from gpuresample.engines.threads import cores
 
 
 @dataclass

@@ -84,7 +84,7 @@ def batch(
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
         dtype=dtype, device=device,
     )  # fmt: skip
-    from gpuresample.distributed.batches import batch as run
+    from gpuresample.batch.batches import batch as run
 
     with _Display() as display:
         outcome = run(

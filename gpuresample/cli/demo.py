@@ -9,10 +9,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gpuresample import demo as demos
-from gpuresample import files, phantom
+from gpuresample.bench import phantom
 from gpuresample.cli import console, options
-from gpuresample.engines.pool import get_num_threads
+from gpuresample.cli import side_by_side as demos
+from gpuresample.engines.threads import get_num_threads
+from gpuresample.files import volumes as files
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -9,7 +9,7 @@ import typer
 import gpuresample as gr
 from gpuresample.checks import one_of
 from gpuresample.cli import filtering, flags, options
-from gpuresample.shrinking import REDUCTIONS
+from gpuresample.ops.shrink import REDUCTIONS
 
 
 def downsample(

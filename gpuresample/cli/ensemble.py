@@ -9,8 +9,9 @@ from typing import Annotated, Any
 import typer
 
 import gpuresample as gr
-from gpuresample import files, score_files
 from gpuresample.cli import console, filtering, flags, options, overlay
+from gpuresample.files import scores as score_files
+from gpuresample.files import volumes as files
 
 _SCORES, _LABELS, _MORE = "Scores", "Labels", "More outputs"
 

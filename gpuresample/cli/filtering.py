@@ -10,8 +10,8 @@ import numpy as np
 import typer
 
 import gpuresample as gr
-from gpuresample import files
 from gpuresample.cli import console
+from gpuresample.files import volumes as files
 
 
 def run(

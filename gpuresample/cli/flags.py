@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from gpuresample import files
-from gpuresample.conventions import NAMES
+from gpuresample.files import volumes as files
+from gpuresample.planning.conventions import NAMES
 
 GRID, VALUES, RUN = "Grid", "Values", "Running"
 

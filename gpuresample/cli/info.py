@@ -12,8 +12,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from gpuresample import files
 from gpuresample.cli import console
+from gpuresample.files import volumes as files
 
 # A direction cosine this small is a header's rounding, not a rotation.
 _ALONG = 1e-6
@@ -44,7 +44,7 @@ def describe(path: Path, series: str | None = None) -> dict[str, Any]:
     Raises
     ------
     OSError, ValueError
-        As `gpuresample.files.read`.
+        As `gpuresample.files.volumes.read`.
     """
     import SimpleITK as sitk
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from typer.core import TyperCommand
 
-from gpuresample.jobs import Settings
+from gpuresample.files.job import Settings
 from gpuresample.texts import is_numbers, number, numbers, one_or_all
 
 __all__ = ["SeveralNumbers", "joined", "number", "numbers", "one_or_all", "rule_or_numbers", "schedule", "settings"]

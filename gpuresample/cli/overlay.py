@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import files
+from gpuresample.files import volumes as files
 
 if TYPE_CHECKING:
     import SimpleITK

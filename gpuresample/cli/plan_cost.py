@@ -15,10 +15,13 @@ from rich.table import Table
 from rich.text import Text
 
 import gpuresample as gr
-from gpuresample import calibration, files, jobs, rates
+from gpuresample.bench import calibration
 from gpuresample.cli import console, flags, options
 from gpuresample.containers.voxels import available_memory
-from gpuresample.costs import Cost
+from gpuresample.costs import rates
+from gpuresample.costs.estimate import Cost
+from gpuresample.files import job
+from gpuresample.files import volumes as files
 
 _JOB, _MACHINE = "Job", "Machine"
 # Smaller than its voxels by this much, and a file is taken to be compressed.
@@ -112,7 +115,7 @@ def plan_cost(
     with console.Phases() as phases, phases.phase("read", "reading the header"), console.native_stderr_hidden():
         given = _input(source, input_size, input_spacing, input_type, input_format, series)
         written = _kind(output_format, "--output-format") if output_format is not None else given.kind
-        plan = gr.plan(jobs.stand_in(Path(given.name), given.header), **settings.keywords())
+        plan = gr.plan(job.stand_in(Path(given.name), given.header), **settings.keywords())
     machine = _measured(calibrate)
     cost = plan.cost(
         channels=given.channels, volumes=volumes, read=given.kind, write=written, file_bytes=given.file_bytes,

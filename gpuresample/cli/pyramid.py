@@ -11,8 +11,8 @@ import numpy.typing as npt
 import typer
 
 import gpuresample as gr
-from gpuresample import files
 from gpuresample.cli import console, filtering, flags, options, pyramid_zarr
+from gpuresample.files import volumes as files
 
 if TYPE_CHECKING:
     import SimpleITK

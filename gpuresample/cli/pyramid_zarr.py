@@ -11,9 +11,9 @@ import typer
 
 import gpuresample as gr
 from gpuresample.cli import console, filtering
-from gpuresample.distributed import ngff, omezarr, volumes
+from gpuresample.omezarr import ngff, volumes, writer
 
-ENDING = omezarr.ENDING
+ENDING = writer.ENDING
 
 
 def write(
@@ -25,7 +25,7 @@ def write(
     overwrite: bool,
 ) -> None:
     """The levels of a file, a DICOM folder, a zarr array or an OME-Zarr image."""
-    omezarr.check_target(target, overwrite)
+    writer.check_target(target, overwrite)
     if threads is not None:
         gr.set_num_threads(threads)
     with console.Phases() as phases:
@@ -40,7 +40,7 @@ def write(
                 in_parts = series is None and volumes.in_parts(source) is not None
             image = source if in_parts else _read(phases, source, keywords, series)
         with phases.phase("levels", "laying out the levels"):
-            made = omezarr.write_pyramid(
+            made = writer.write_pyramid(
                 image,
                 target,
                 **keywords,

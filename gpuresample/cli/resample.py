@@ -9,8 +9,9 @@ from pathlib import Path
 import typer
 
 import gpuresample as gr
-from gpuresample import files, jobs
 from gpuresample.cli import console, flags, options
+from gpuresample.files import job
+from gpuresample.files import volumes as files
 
 
 def resample(
@@ -58,7 +59,7 @@ def resample(
             with phases.phase(name, doing.get(name, f"resampling {size}")), hidden:
                 yield
 
-        old, new = jobs.run(source, target, settings, overwrite, stage)
+        old, new = job.run(source, target, settings, overwrite, stage)
     _report(source, old, target, new, phases)
 
 

@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 import gpuresample as gr
-from gpuresample import files
 from gpuresample.bench import measure
 from gpuresample.cli import console, flags, options
 from gpuresample.containers import unwrap
-from gpuresample.jobs import grid_of_file, read_transform
+from gpuresample.files import volumes as files
+from gpuresample.files.job import grid_of_file, read_transform
 from gpuresample.verification import INTERPOLATIONS, VOXELS, Verification
 from gpuresample.verification.pairs import FILTERS
 from gpuresample.verification.results import HEADER

@@ -23,7 +23,7 @@ from gpuresample.containers.spatial_images import SpatialImageContainer as Spati
 from gpuresample.containers.spatial_images import grid_of_image
 from gpuresample.containers.voxels import check_memory as check_memory
 from gpuresample.containers.voxels import spatial as spatial
-from gpuresample.grid import Grid
+from gpuresample.planning.grid import Grid
 
 Container = ArrayContainer | VolumeContainer | ImageContainer | SpatialImageContainer
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpuresample.checks import numbers, positive_numbers
 from gpuresample.containers.kinds import ARRAYS, Held, hold, lazy_kind
 from gpuresample.containers.voxels import available_memory, check_voxels
-from gpuresample.grid import Grid
+from gpuresample.planning.grid import Grid
 
 
 @dataclass(frozen=True, eq=False)

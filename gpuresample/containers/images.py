@@ -9,8 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.containers.voxels import HostMemory, check_voxels
-from gpuresample.engines.flat import writable_alias
-from gpuresample.grid import Grid
+from gpuresample.engines.cpu.memory import writable_alias
+from gpuresample.planning.grid import Grid
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -113,7 +113,7 @@ class Held:
         """Bytes that an output can still have."""
         if self.where == "cpu":
             return available_memory()
-        from gpuresample.engines import cuda
+        from gpuresample.engines.cuda import engine as cuda
 
         runtime = cuda.engine().runtime
         with runtime.use(int(self.where[5:])):
@@ -209,7 +209,8 @@ def _maker(array: Any) -> Callable[[Any], Any] | None:
 
 
 def _cupy(name: str) -> Any:
-    from gpuresample.engines import cuda, install_hint
+    from gpuresample.engines import install_hint
+    from gpuresample.engines.cuda import engine as cuda
 
     try:
         return cuda.usable()
@@ -218,7 +219,7 @@ def _cupy(name: str) -> Any:
 
 
 def _on_gpu(where: str, shape: Sequence[int], dtype: np.dtype[Any]) -> Any:
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     runtime = cuda.engine().runtime
     with runtime.use(int(where[5:])):

@@ -11,7 +11,7 @@ from gpuresample.checks import positive_numbers
 from gpuresample.containers.arrays import ArrayContainer, Volume
 from gpuresample.containers.kinds import lazy_kind
 from gpuresample.containers.voxels import check_voxels
-from gpuresample.grid import Grid
+from gpuresample.planning.grid import Grid
 
 
 class LazyContainer(ArrayContainer):

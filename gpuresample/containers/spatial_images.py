@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.containers.voxels import HostMemory, check_voxels
-from gpuresample.grid import Grid
+from gpuresample.planning.grid import Grid
 
 Array = npt.NDArray[Any]
 

@@ -8,9 +8,9 @@ import sys
 import warnings
 from functools import lru_cache
 
-from gpuresample.engines import forks
 from gpuresample.engines.contract import Engine
-from gpuresample.engines.pool import get_num_threads
+from gpuresample.engines.cuda import forks
+from gpuresample.engines.threads import get_num_threads
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
 
@@ -97,13 +97,13 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
         return _cuda(device, host=True)
     if device == "auto" and not copies and pays(voxels, gathers) and _gpu_is_there():
         return _cuda("cuda", host=True)
-    from gpuresample.engines import cpu
+    from gpuresample.engines.cpu import engine as cpu
 
     return cpu
 
 
 def _cuda(device: str, host: bool = False) -> Engine:
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     try:
         return cuda.find(device) if host else cuda.engine()
@@ -123,7 +123,7 @@ def _usable() -> bool:
     """Asked once per process. A GPU is expected where CuPy is installed: only then is its absence worth a word."""
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         return False
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     try:
         cuda.usable()

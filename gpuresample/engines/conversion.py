@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store, Work
+from gpuresample.engines.contract import Store
 from gpuresample.engines.packing import AS_IT_IS, HALF_UP, rounding_of
+from gpuresample.planning.works import Work
 
 Run = Callable[[Work, Any, Any, Store], None]
 Empty = Callable[[Sequence[int], npt.DTypeLike], Any]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.contract import Store
-from gpuresample.taps import TapTable
+from gpuresample.planning.taps import TapTable
 
 
 def accumulator(precision: str) -> np.dtype[Any]:

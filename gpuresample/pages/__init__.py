@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import files
+from gpuresample.files import volumes as files
 
 # Of plots: Okabe and Ito's, which colour-blind people tell apart; they stand out on white and on near black alike.
 COLOURS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8c8c8c")

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import SimpleITK as sitk
 
 from gpuresample.engines import check_device
-from gpuresample.engines.pool import at_most
+from gpuresample.engines.threads import at_most
 
 # SimpleITK's pixel types that we compute on, by the words of theirs: scalar and vector.
 DTYPES = {

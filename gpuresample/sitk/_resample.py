@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from gpuresample import resampling, truncation
-from gpuresample import work as works
 from gpuresample.containers import ImageContainer, Volume
-from gpuresample.filters import Filter, get_filter
-from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, affine_map, map_indices
+from gpuresample.engines.cpu import truncation
+from gpuresample.ops import resample
+from gpuresample.planning import planner
+from gpuresample.planning.filters import Filter, get_filter
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.transforms import AffineMap, AxisMap, FieldMap, Transform, affine_map, map_indices
 from gpuresample.sitk import _base
 from gpuresample.sitk._base import Face, NotHereError
 
@@ -83,20 +85,20 @@ def resampled(
     container = ImageContainer(image)
     if f.method != "linear" or (dtype.kind == "f" and container.dtype.kind in "iu"):
         # Copies and votes are exact as they are; whole numbers make no infinity.
-        return resampling.resample(image, **options, default_value=default, dtype=dtype, rounding="truncate")
+        return resample.resample(image, **options, default_value=default, dtype=dtype, rounding="truncate")
     if dtype.kind == "f":
         # SimpleITK spreads a NaN over the whole volume and stores infinities as the largest number: left to it.
         finite = default if np.isfinite(default) else 0
-        result = resampling.resample(image, **options, default_value=finite, dtype=dtype)
+        result = resample.resample(image, **options, default_value=finite, dtype=dtype)
         check_finite(ImageContainer(result))
         if finite == default:
             return result
-        return resampling.resample(image, **options, default_value=default, dtype=dtype, out=result)
+        return resample.resample(image, **options, default_value=default, dtype=dtype, out=result)
     if container.dtype.kind == "f":
         check_finite(container)
 
     def run(volume: Volume, floats: np.dtype[Any]) -> Volume:
-        sums: Volume = resampling.resample(volume, **options, default_value=np.nan, dtype=floats)
+        sums: Volume = resample.resample(volume, **options, default_value=np.nan, dtype=floats)
         return sums
 
     where = map_indices(target, container.grid, transform)
@@ -138,7 +140,7 @@ def truncated(
     assert container.array is not None
     result, voxels = container.new(target, dtype)
     src, dst = _base.volumes(container.array, d), _base.volumes(voxels, d)
-    rows = works.RowCoordinates(where, target, d)
+    rows = planner.RowCoordinates(where, target, d)
     grid = container.grid
     order = 0 if f.name == "linear" else f.spline_order or None
     for one, out in zip(src, dst, strict=True):
@@ -175,11 +177,11 @@ def _extrapolated(image: sitk.Image, target: Grid, transform: Transform | None, 
         container.grid.origin,
         container.grid.direction,
     )
-    inside = resampling.resample(ones, **options).array != 0
+    inside = resample.resample(ones, **options).array != 0
     if inside.all():
         return result
     dtype = ImageContainer(result).dtype
-    nearest = resampling.resample(image, **options, boundary="nearest", dtype=dtype, rounding="truncate")
+    nearest = resample.resample(image, **options, boundary="nearest", dtype=dtype, rounding="truncate")
     merged, voxels = ImageContainer(image).new(target, dtype)
     parts = [ImageContainer(result).array, ImageContainer(nearest).array]
     voxels[...] = np.choose(inside, parts[::-1])  # type: ignore[arg-type]

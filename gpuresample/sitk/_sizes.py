@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from gpuresample import shrinking, truncation
-from gpuresample import work as works
 from gpuresample.containers import ImageContainer
 from gpuresample.engines.contract import Store
-from gpuresample.filters import Filter, FloatArray
-from gpuresample.grid import AxisMap, Grid
+from gpuresample.engines.cpu import truncation
+from gpuresample.ops import shrink
+from gpuresample.planning import planner
+from gpuresample.planning.filters import Filter, FloatArray
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.transforms import AxisMap
 from gpuresample.plans import Plan, precision_of
 from gpuresample.sitk import _base, _resample
 from gpuresample.sitk._base import Face, NotHereError
@@ -26,7 +28,7 @@ class ShrinkImageFilter(Face, sitk.ShrinkImageFilter):  # type: ignore[misc]
     def _compute(self, image: sitk.Image) -> sitk.Image:
         _base.is_vector(image)
         f = _factors(self.GetShrinkFactors(), image)
-        return shrinking.shrink(image, f, device=_base.device())
+        return shrink.shrink(image, f, device=_base.device())
 
 
 class BinShrinkImageFilter(Face, sitk.BinShrinkImageFilter):  # type: ignore[misc]
@@ -38,7 +40,7 @@ class BinShrinkImageFilter(Face, sitk.BinShrinkImageFilter):  # type: ignore[mis
         if any(k > n for k, n in zip(f, image.GetSize(), strict=True)):
             raise NotHereError
         container = ImageContainer(image)
-        target = shrinking.binned(container.grid, f)
+        target = shrink.binned(container.grid, f)
         result, out = container.new(target, container.dtype)
         d = image.GetDimension()
         assert container.array is not None
@@ -83,7 +85,7 @@ def _expanded(image: sitk.Image, factors: tuple[int, ...], f: Filter) -> sitk.Im
 
     def run(volume: Any, dtype: np.dtype[Any]) -> Any:
         precision = precision_of(container.dtype, dtype)
-        work = works.sampled(where, source, f, None, (None,) * d, precision)
+        work = planner.sampled(where, source, f, None, (None,) * d, precision)
         plan = Plan(
             source, target, container.dtype, dtype, _base.device(), work, Store(), precision, f.method == "index"
         )

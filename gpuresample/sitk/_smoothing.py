@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from gpuresample import smoothing, truncation
 from gpuresample.containers import ImageContainer
-from gpuresample.filters import FloatArray
+from gpuresample.engines.cpu import truncation
+from gpuresample.ops import gaussian
+from gpuresample.planning.filters import FloatArray
 from gpuresample.sitk import _base
 from gpuresample.sitk._base import Face, NotHereError
 
@@ -139,7 +140,7 @@ class RecursiveGaussianImageFilter(Face, sitk.RecursiveGaussianImageFilter):  # 
 
 
 def _recursive(image: sitk.Image, sigma: Any, order: Any) -> sitk.Image:
-    return smoothing.gaussian(image, sigma, kind="recursive", order=order, dtype=np.float32, device=_base.device())
+    return gaussian.gaussian(image, sigma, kind="recursive", order=order, dtype=np.float32, device=_base.device())
 
 
 def DiscreteGaussian(  # noqa: N802

@@ -13,10 +13,10 @@ from gpuresample.bench.contract import LABEL_MODES, unit_of
 from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.checks import one_of, sizes
 from gpuresample.containers import Container, unwrap
-from gpuresample.engines.pool import get_num_threads
-from gpuresample.filters import get_filter
-from gpuresample.grid import Grid
-from gpuresample.resampling import ROUNDINGS, plan
+from gpuresample.engines.threads import get_num_threads
+from gpuresample.ops.resample import ROUNDINGS, plan
+from gpuresample.planning.filters import get_filter
+from gpuresample.planning.grid import Grid
 from gpuresample.verification.judging import Judge
 from gpuresample.verification.pairs import FACTOR, FILTERS, SIGMA, pair_of
 from gpuresample.verification.results import Row as Row
@@ -151,7 +151,7 @@ def _usable(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
         if not asked:
             raise ValueError("engines must not be empty")
         return list(dict.fromkeys(asked)), {}
-    from gpuresample.engines import cuda
+    from gpuresample.engines.cuda import engine as cuda
 
     try:
         cuda.usable()

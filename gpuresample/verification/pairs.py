@@ -16,8 +16,9 @@ from gpuresample.bench import reference
 from gpuresample.bench.cases import Geometry
 from gpuresample.bench.contract import EXACT, LABEL_MODES
 from gpuresample.containers import ImageContainer, unwrap
-from gpuresample.filters import get_filter
-from gpuresample.grid import Grid, Transform
+from gpuresample.planning.filters import get_filter
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.transforms import Transform
 from gpuresample.verification.samples import Sample
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from gpuresample.bench import cases
 from gpuresample.bench.cases import Geometry
 from gpuresample.bench.contract import span_of, unit_of
 from gpuresample.containers import Container, ImageContainer
-from gpuresample.grid import Grid, Transform
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.transforms import Transform
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.conventions import LIBRARIES, NEW, OLD, compare, installed, ours, volume
-from gpuresample.conventions import CONVENTIONS
+from gpuresample.planning.conventions import CONVENTIONS
 
 CASES = [(n, i) for n, c in CONVENTIONS.items() for i in c.interpolations if "label" not in i]
 

@@ -11,7 +11,7 @@ from support import noise
 import gpuresample as gr
 import gpuresample.torch as grt
 from gpuresample import tensors
-from gpuresample.engines.cuda import CudaEngine
+from gpuresample.engines.cuda.engine import CudaEngine
 
 INTERPOLATIONS = ["linear", "bspline", "bspline2", "nearest", "lanczos", "gaussian"]
 ANCHORS = ["first", "edge", "center"]
@@ -316,7 +316,7 @@ def as_if_on_a_gpu(monkeypatch):
     """The path of CUDA tensors on CPU memory: the CUDA engine's launches, its kernels run on the CPU."""
     from contextlib import nullcontext
 
-    from gpuresample.engines.cuda_host import HostRuntime
+    from gpuresample.engines.cuda.host import HostRuntime
 
     engine = CudaEngine(HostRuntime())
     devices = []

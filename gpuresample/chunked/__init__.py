@@ -1,0 +1,1 @@
+"""Arrays larger than memory: dask and zarr arrays, block by block."""

@@ -1,0 +1,105 @@
+"""The CPU engine: plans on NumPy arrays, through Numba kernels on our own threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines.contract import Combiner, Store
+from gpuresample.engines.conversion import converted
+from gpuresample.engines.cpu import ensemble
+from gpuresample.engines.cpu.gather import run_gather
+from gpuresample.engines.cpu.majority import run_majority
+from gpuresample.engines.cpu.means import run_means, sums_of
+from gpuresample.engines.cpu.shortcut import run_shortcut
+from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
+from gpuresample.planning.works import Gather, Majority, Separable, Work
+
+Array = npt.NDArray[Any]
+
+name = "cpu"
+
+
+def run(work: Work, src: Array, dst: Array, store: Store) -> None:
+    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `contract.Engine`."""
+    if dst.size == 0:
+        return
+    if not src.dtype.isnative:
+        src = src.astype(src.dtype.newbyteorder("="))
+    if isinstance(work, Separable) and (sums := sums_of(work, src.dtype, dst.dtype, store)) is not None:
+        run_means(work, src, dst, store, sums)
+        return
+    converted(_run, np.empty, convert, work, src, dst, store)
+
+
+def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
+    # Numba has no 16-bit floats; only copies by index move them as bits.
+    if np.float16 in (src.dtype, dst.dtype) and not (isinstance(work, Separable) and work.copies and store.exact):
+        if src.dtype == np.float16:
+            src = src.astype(np.float32)
+        if dst.dtype == np.float16:
+            wide = np.empty(dst.shape, np.float32)
+            _run(work, src, wide, store)
+            dst[...] = wide
+            return
+    if isinstance(work, Gather):
+        run_gather(work, src, dst, store)
+        return
+    if isinstance(work, Majority):
+        run_majority(work, src, dst)
+        return
+    # Destination axes in the source's order: a permuted grid is only a matter of strides.
+    n = dst.ndim - 3
+    dst = dst.transpose(*range(n), *[n + axis for axis in work.dst_axis])
+    fill_outside(work, dst, store.default)
+    (z0, z1), (y0, y1), (x0, x1) = work.inside
+    dst = dst[..., z0:z1, y0:y1, x0:x1]
+    if dst.size == 0:
+        return
+    if work.copies and src.dtype == dst.dtype:
+        run_copy(work, src, dst)
+    elif work.shortcut:
+        run_shortcut(work, src, dst, store)
+    else:
+        run_separable(work, src, dst, store)
+
+
+@contextmanager
+def combining(models: int) -> Iterator[Combiner]:
+    """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+    yield ensemble.CpuCombiner(_run, models)
+
+
+_ROUNDED: dict[int, Callable[[Array], Array]] = {
+    HALF_UP: lambda values: np.floor(values + 0.5),
+    TOWARD_ZERO: np.trunc,
+    # Half of a number is not added to it: of large ones the sum would be rounded, too.
+    AWAY: lambda values: np.trunc(values) + np.trunc(2 * (values - np.trunc(values))),
+}
+
+
+def convert(src: Array, dst: Array, rounding: int, factor: float) -> None:
+    """Values in another type: integers saturate, floats become integers rounded as asked, NaN becomes 0."""
+    if factor != 1.0:
+        src = src * factor
+    target = dst.dtype
+    if target.kind not in "iu":
+        dst[...] = src
+        return
+    info = np.iinfo(target)
+    if src.dtype.kind in "iu":
+        source = np.iinfo(src.dtype)
+        dst[...] = np.clip(src, max(info.min, source.min), min(info.max, source.max))
+        return
+    if src.dtype == np.float16:
+        # Half of the integer types end beyond its range, where a bound would be infinite.
+        src = src.astype(np.float32)
+    whole = _ROUNDED.get(rounding, np.rint)(src)
+    high, low = whole >= info.max, whole <= info.min
+    dst[...] = np.where(high | low | np.isnan(whole), 0, whole)
+    dst[high], dst[low] = info.max, info.min

@@ -1,0 +1,166 @@
+"""How much memory the CPU engine takes for a work beside its source and destination: the one place that counts it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu.gather import ITEM_VOXELS, ROWS_AT_ONCE, prefilter_work
+from gpuresample.engines.cpu.means import sums_of
+from gpuresample.engines.cpu.tables import SMALL, tiling
+from gpuresample.engines.packing import accumulator
+from gpuresample.planning.works import Branch, Gather, Majority, Separable, Work
+
+# Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
+ROW_BYTES = 248
+# Bytes per voxel of a grid whose rows are no lines: a point of three float64, before and after its transform.
+POINT_BYTES = 48
+
+
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes at once, source and destination not counted.
+
+    Attributes
+    ----------
+    tile : int
+        Of the scratch that a thread keeps.
+    threads : int
+        Threads that have one.
+    between : int
+        Of whole volumes between source and destination.
+    """
+
+    tile: int
+    threads: int
+    between: int
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.tile * self.threads + self.between
+
+
+def footprint(
+    work: Work,
+    src_shape: Sequence[int],
+    src: np.dtype[Any],
+    dst_shape: Sequence[int],
+    dst: np.dtype[Any],
+    store: Store,
+    threads: int,
+) -> Footprint:
+    """What `cpu.run` takes for a source in C order; a source with gaps between its voxels may be copied on top.
+
+    Parameters
+    ----------
+    work : Separable, Gather or Majority
+    src_shape, dst_shape : sequence of int, (..., z, y, x)
+    src, dst : numpy.dtype
+    store : Store
+    threads : int
+        That the engine works with.
+    """
+    n_src, n_dst = math.prod(src_shape), math.prod(dst_shape)
+    between = 0 if src.isnative else n_src * src.itemsize
+    src = src.newbyteorder("=")
+    tile, threads = _tiles(work, math.prod(src_shape[:-3]), src, dst, store, threads)
+    between += _converted(work, n_src, src, n_dst, dst, store)
+    if isinstance(work, Gather):
+        between += _coordinates(work, threads)
+        if work.prefilter is not None:
+            between += math.prod(t.n_dst for t in work.prefilter) * accumulator(work.precision).itemsize
+    if isinstance(work, Separable) and work.shortcut:
+        between += _coarse(work.shortcut) * accumulator(work.precision).itemsize
+    return Footprint(tile, threads, between)
+
+
+def converting_bytes(source: np.dtype[Any], target: np.dtype[Any]) -> int:
+    """Bytes per voxel that `cpu.convert` holds meanwhile."""
+    if target.kind not in "iu":
+        return 0
+    return source.itemsize if source.kind in "iu" else 2 * source.itemsize + 4
+
+
+def steps(branches: tuple[Branch, ...]) -> Iterator[Separable]:
+    """Every work that a shortcut runs."""
+    for branch in branches:
+        yield branch.first
+        for chain in branch.middle:
+            yield from chain
+        yield branch.last
+
+
+def _tiles(
+    work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], store: Store, threads: int
+) -> tuple[int, int]:
+    """Bytes of a thread's scratch, and the threads that have one."""
+    if isinstance(work, Majority):
+        return math.prod(work.block) * src.itemsize, min(threads, n_volumes * work.n_dst[0])
+    if isinstance(work, Gather):
+        run, n_volumes = [] if work.prefilter is None else [prefilter_work(work.prefilter, work.precision)], 1
+    elif not all(t.n_dst for t in work.tables) or (work.copies and (store.exact or src == dst)):
+        run = []
+    elif (sums := sums_of(work, src, dst, store)) is not None:
+        voxels = n_volumes * math.prod(t.n_taps * t.n_dst for t in work.tables)
+        row = work.tables[2]
+        return 2 * row.n_taps * row.n_dst * sums.itemsize, threads if voxels >= SMALL else 1
+    elif work.shortcut:
+        # Two branches' last tables are applied row by row, without tiles.
+        rows = [branch.last for branch in work.shortcut] if len(work.shortcut) == 2 else []
+        run, n_volumes = [step for step in steps(work.shortcut) if step not in rows], 1
+    else:
+        run = [work]
+    cuts = [(tiling(step, n_volumes, threads), accumulator(step.precision).itemsize) for step in run]
+    size = max((cut.elements * item for cut, item in cuts), default=0)
+    busy = max((min(threads, n_volumes * math.prod(cut.blocks)) for cut, _ in cuts), default=threads)
+    return size, busy
+
+
+def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any], store: Store) -> int:
+    """Bytes of volumes in other types, see `engines.conversion` and `cpu.run`."""
+    if isinstance(work, Separable) and sums_of(work, src, dst, store) is not None:
+        return 0
+    held = 0
+    if store.exact and src != dst:
+        held += n_src * (dst.itemsize + converting_bytes(src, dst))
+    wide = n_src * 4 * (src == np.float16)
+    if store.divisor != 1:
+        return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
+    if isinstance(work, Separable) and work.copies and store.exact:
+        return held
+    return held + wide + n_dst * 4 * (dst == np.float16)
+
+
+def _coordinates(work: Gather, threads: int) -> int:
+    """Bytes of the coordinates that are computed at once, and of what NumPy holds meanwhile."""
+    n_z, n_y, n_x = work.n_dst
+    if work.lines:
+        return min(n_z * n_y, ROWS_AT_ONCE) * ROW_BYTES
+    return threads * min(math.prod(work.n_dst), max(n_x, ITEM_VOXELS)) * POINT_BYTES
+
+
+def _coarse(branches: tuple[Branch, ...]) -> int:
+    """Elements of the coarse grids that are held at once, at most: see `engines.cpu_shortcut`."""
+    kept = most = 0
+    for branch in branches:
+        start = _made(branch.first)
+        total = 0
+        for chain in branch.middle:
+            before = start
+            for step in chain:
+                most = max(most, kept + total + start + before + _made(step))
+                before = _made(step)
+            total = before
+            most = max(most, kept + start + 2 * total)
+        kept += total
+    return max(most, kept)
+
+
+def _made(work: Separable) -> int:
+    return math.prod(t.n_dst for t in work.tables)

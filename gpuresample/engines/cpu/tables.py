@@ -1,0 +1,253 @@
+"""The CPU engine's separable work: tap tables fused per tile, and copies by index."""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import table_kernels as kernels
+from gpuresample.engines.cpu.memory import Flat, flatten
+from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
+from gpuresample.engines.threads import get_num_threads, run_items
+from gpuresample.planning.taps import TapTable
+from gpuresample.planning.works import Separable
+
+# Bytes of a tile: several rows along the first axis share the source rows they read, and still stay close.
+TILE_BYTES = 1 << 22
+# Voxels along y and x that are brought into C order at once.
+BOX = (4, 32)
+# Work below this many destination voxels is not worth waking a thread for.
+SMALL = 1 << 15
+# Tables that are kept in the form the kernels take.
+PACKED = 256
+
+_scratch = threading.local()
+
+
+def scratch(n: int, dtype: npt.DTypeLike) -> npt.NDArray[Any]:
+    """The calling thread's buffer of at least `n` elements; kept from call to call, since new pages are dear."""
+    buffers: dict[str, npt.NDArray[Any]] = _scratch.__dict__
+    key = np.dtype(dtype).name
+    if key not in buffers or buffers[key].size < n:
+        buffers[key] = np.empty(n, dtype)
+    return buffers[key]
+
+
+@lru_cache(maxsize=PACKED)
+def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
+    """A table along a tile's first or second axis: first, count, weight, copies, pairs.
+
+    `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
+    """
+    pairs = table.n_taps <= 2 and bool((table.weight[table.count == 1, 0] == 1.0).all())
+    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, pairs
+
+
+@lru_cache(maxsize=PACKED)
+def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
+    """A table along x: first, count, weight, index, slots, short, few, identity, same, samples read, first sample read.
+
+    For tables of up to `FEW_TAPS` taps, `slots[k, j]` weighs sample `index[j] + k`, every row as wide as the table
+    and moved left where it would leave the axis; `short` lists the rows that have fewer taps than that. Rows
+    `same[0]` to `same[1]` have the same weights, each one sample further; none of them, unless they are most.
+    """
+    lo, hi = table.source_range()
+    first = table.first - lo
+    weight = packed_weight(table, acc)
+    n_taps = table.n_taps
+    few = n_taps <= kernels.FEW_TAPS
+    # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
+    # their end is scratch (see `tiling`) that is not used.
+    index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
+    slots = np.zeros((n_taps, table.n_dst), acc)
+    short = np.flatnonzero(table.count < n_taps)
+    if few:
+        k = np.arange(n_taps)
+        row, tap = np.nonzero(k < table.count[:, None])
+        slots[(first - index)[row] + tap, row] = weight[row, tap]
+    identity = table.is_index and bool((first == np.arange(table.n_dst)).all())
+    return (
+        first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity,
+        _same_rows(table.first, table.count, weight), hi - lo, lo,
+    )  # fmt: skip
+
+
+def _same_rows(first: npt.NDArray[Any], count: npt.NDArray[Any], weight: npt.NDArray[Any]) -> tuple[int, int]:
+    """The rows that have the weights of the middle one, each one sample further; (0, 0) unless they are most."""
+    middle = first.size // 2
+    moved = (first - first[middle] == np.arange(first.size) - middle) & (count == count[middle])
+    differ = np.flatnonzero(~(moved & (weight == weight[middle]).all(axis=1)))
+    before, after = differ[differ < middle], differ[differ > middle]
+    start, stop = int(before[-1]) + 1 if before.size else 0, int(after[0]) if after.size else first.size
+    return (start, stop) if 2 * (stop - start) > first.size else (0, 0)
+
+
+def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
+    """The default value into whatever lies outside the source."""
+    whole: list[slice] = [slice(None)] * 3
+    for axis, (lo, hi) in enumerate(work.inside):
+        for part in (slice(0, lo), slice(hi, None)):
+            region = list(whole)
+            region[axis] = part
+            dst[..., region[0], region[1], region[2]] = default
+        whole[axis] = slice(lo, hi)
+
+
+def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int, threads: int) -> tuple[int, int]:
+    """Rows of a block along a and b: a tile's worth, but enough blocks for all threads to be busy."""
+    threads = threads if voxels >= SMALL else 1
+    wanted = 1 if threads == 1 else 4 * threads
+    step_a = max(1, min(step_a, n_a))
+    while step_a > 1 and n_volumes * -(-n_a // step_a) < wanted:
+        step_a = (step_a + 1) // 2
+    step_b = n_b
+    while step_b > 2 * kernels.ROWS and n_volumes * -(-n_a // step_a) * -(-n_b // step_b) < wanted:
+        step_b = (step_b + 1) // 2
+    return step_a, step_b
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How a separable work is cut into blocks, and the scratch that a block needs.
+
+    Attributes
+    ----------
+    axes : tuple of int
+        First and second axis of a tile.
+    x_early : bool
+        Whether x comes before the second.
+    steps : tuple of int
+        Rows of a block along these axes.
+    room : tuple of four int
+        Offsets in scratch of the tile, the window, the rows and the columns, in elements.
+    elements : int
+        Of a thread's scratch, in the accumulator's type.
+    blocks : tuple of int
+        Of a volume along the two axes.
+    """
+
+    axes: tuple[int, int]
+    x_early: bool
+    steps: tuple[int, int]
+    room: tuple[int, int, int, int]
+    elements: int
+    blocks: tuple[int, int]
+
+
+def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
+    """The blocks of so many volumes of a work, for so many threads."""
+    acc = accumulator(work.precision)
+    axis_a, axis_b, x_early = tile_axes(work.order)
+    table_a, table_b, table_x = work.tables[axis_a], work.tables[axis_b], work.tables[2]
+    n_a, n_b, m_x = table_a.n_dst, table_b.n_dst, table_x.n_dst
+    lo, hi = table_x.source_range()
+    n_x = hi - lo
+    per_row = table_b.source_range()
+    step_a = TILE_BYTES // max(1, (per_row[1] - per_row[0]) * n_x * acc.itemsize)
+    step_a, step_b = _blocks(n_a, n_b, n_volumes, step_a, n_volumes * n_a * n_b * m_x, threads)
+    a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
+    reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
+    reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
+    rows = kernels.ROWS
+    tile = step_a * reach_b * n_x
+    window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
+    row = max(rows * n_x, m_x)
+    columns = rows * (n_x + m_x) if table_x.n_taps > kernels.FEW_TAPS else 0
+    room = (0, tile, tile + window, tile + window + row)
+    blocks = len(a_starts), len(b_starts)
+    # Rows of a narrow source are read past their end, see `pack_x`.
+    elements = room[3] + columns + kernels.FEW_TAPS
+    return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, elements, blocks)
+
+
+def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+    """Tap tables, fused per tile: only the result leaves the cache."""
+    acc = accumulator(work.precision)
+    n_volumes = math.prod(src.shape[:-3])
+    cut = tiling(work, n_volumes, get_num_threads())
+    axis_a, axis_b = cut.axes
+    n = src.ndim - 3
+    swap = (*range(n), n + axis_a, n + axis_b, n + 2)
+    a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
+    x = pack_x(work.tables[2], acc)
+    if a[4] and b[4] and not cut.x_early and src.strides[-1] != src.itemsize:
+        # Two taps and two are one sweep over rows without gaps, which rounds otherwise than two sweeps: an image's
+        # voxels must not depend on how it lies in memory.
+        src = in_rows(src)
+    source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
+    room = np.array(cut.room, np.int64)
+    bounds = bounds_of(target.memory.dtype, acc, store)
+    rounding = rounding_of(dst.dtype, store)
+    # Sums that are voxels as they are go to their place at once.
+    straight = target.memory if dst.dtype == acc and target.strides[-1] == 1 else np.empty(0, acc)
+    (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks
+
+    def job(item: int) -> None:
+        rest, ib = divmod(item, n_items_b)
+        volume, ia = divmod(rest, n_items_a)
+        kernels.separable_block(
+            source.memory, source.offsets[volume], target.memory, straight, target.offsets[volume], strides, a, b, x,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b),
+            cut.x_early, bounds, rounding, scratch(cut.elements, acc), room,
+        )  # fmt: skip
+
+    run_items(job, n_volumes * n_items_a * n_items_b)
+
+
+def in_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """A copy in C order, made by all threads in boxes of which both sides stay close."""
+    out = np.empty(array.shape, array.dtype)
+    n_y, n_x = (-(-n // size) for n, size in zip(array.shape[-2:], BOX, strict=True))
+
+    def job(item: int) -> None:
+        y, x = divmod(item, n_x)
+        box = (..., slice(y * BOX[0], (y + 1) * BOX[0]), slice(x * BOX[1], (x + 1) * BOX[1]))
+        out[box] = array[box]
+
+    run_items(job, n_y * n_x)
+    return out
+
+
+def tile_axes(order: tuple[int, ...]) -> tuple[int, int, bool]:
+    """First and second axis of the tile, and whether x comes before the second."""
+    early = 2 in order and order.index(2) < len(order) - 1
+    others = [axis for axis in order if axis != 2]
+    absent = [axis for axis in (0, 1) if axis not in others]
+    others = absent + others if order[:1] == (2,) else others + absent
+    return others[0], others[1], early
+
+
+def run_copy(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -> None:
+    """Copy by index, bit by bit, whatever the voxels are."""
+    bits = np.dtype(f"u{src.dtype.itemsize}")
+    source, target = flatten(src), Flat(dst)
+    index = [t.first.astype(np.uint32) for t in work.tables]
+    strides = np.array([*source.strides, *target.strides], np.int64)
+    run_x = bool((np.diff(index[2]) == 1).all())
+    n_a, n_b = index[0].size, index[1].size
+    step_a, step_b = _blocks(n_a, n_b, len(source.offsets), 4, dst.size, get_num_threads())
+    n_items_a, n_items_b = -(-n_a // step_a), -(-n_b // step_b)
+    memory_in, memory_out = source.memory.view(bits), target.memory.view(bits)
+    # Every line that is read, or where rows are thinned out, as many as there are voxels.
+    line = max(
+        kernels.LINE // bits.itemsize, math.ceil((abs(int(index[2][-1]) - int(index[2][0])) + 1) / index[2].size)
+    )
+
+    def job(item: int) -> None:
+        rest, ib = divmod(item, n_items_b)
+        volume, ia = divmod(rest, n_items_a)
+        kernels.copy_block(
+            memory_in, source.offsets[volume], memory_out, target.offsets[volume], strides, *index,
+            ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b), run_x, line,
+        )  # fmt: skip
+
+    run_items(job, len(source.offsets) * n_items_a * n_items_b)

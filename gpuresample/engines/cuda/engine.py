@@ -1,0 +1,147 @@
+"""The CUDA engine: plans on arrays of a runtime, through the kernels in `kernels/`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+from typing import Any
+
+from gpuresample.engines.contract import Combiner, Store
+from gpuresample.engines.conversion import converted
+from gpuresample.engines.cuda import forks
+from gpuresample.engines.cuda.axis import Axes
+from gpuresample.engines.cuda.ensemble import CudaCombiner
+from gpuresample.engines.cuda.gather import Gathers
+from gpuresample.engines.cuda.majority import run_majority
+from gpuresample.engines.cuda.runtime import CupyRuntime, Runtime, Uploads
+from gpuresample.engines.cuda.staging import Staged
+from gpuresample.engines.cuda.views import View, volumes
+from gpuresample.planning.works import Gather, Majority, Work
+
+
+class CudaEngine:
+    """See `contract.Engine`.
+
+    Parameters
+    ----------
+    runtime : Runtime
+        `CupyRuntime` for arrays on a GPU, `HostRuntime` for NumPy arrays.
+    """
+
+    name = "cuda"
+
+    def __init__(self, runtime: Runtime) -> None:
+        self.runtime = runtime
+        uploads = Uploads(runtime)
+        self.axes = Axes(runtime, uploads)
+        self.gathers = Gathers(runtime, uploads, self.axes)
+
+    def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
+        """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, in the order of the current stream.
+
+        Raises
+        ------
+        ValueError
+            If `dst` cannot be addressed by whole native elements.
+        """
+        if dst.size == 0:
+            return
+        with self.runtime.on(dst):
+            converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
+
+    def _run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
+        for s, d in self._volumes(src, dst):
+            self._work(work, s, d, store)
+
+    def _work(self, work: Work, src: View, dst: View, store: Store) -> None:
+        """Work on views (batch, z, y, x)."""
+        if isinstance(work, Gather):
+            self.gathers.run(work, src, dst, store)
+        elif isinstance(work, Majority):
+            run_majority(self.runtime, work, src, dst)
+        else:
+            self.axes.run(work, src, dst, store)
+
+    def _convert(self, src: Any, dst: Any, rounding: int, factor: float) -> None:
+        for s, d in self._volumes(src, dst):
+            self.axes.convert(s, d, rounding, factor)
+
+    def _volumes(self, src: Any, dst: Any) -> Iterator[tuple[View, View]]:
+        """Source and destination as views (batch, z, y, x); a source of odd bytes is copied first."""
+        return volumes(self._view(src), View.of(dst, self.runtime.address(dst)))
+
+    def _view(self, array: Any) -> View:
+        """An array as the launches take it; one of odd bytes is copied first."""
+        try:
+            return View.of(array, self.runtime.address(array))
+        except ValueError:
+            array = self.runtime.contiguous(array)
+            return View.of(array, self.runtime.address(array))
+
+    @contextmanager
+    def combining(self, models: int) -> Iterator[Combiner]:
+        """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+        yield CudaCombiner(self.runtime, self.axes, self._work, self._view, models)
+
+
+@lru_cache(maxsize=1)
+def _engine() -> CudaEngine:
+    """The process's engine on CuPy: its modules and tables serve all devices."""
+    return CudaEngine(CupyRuntime())
+
+
+def usable(number: int = 0) -> Any:
+    """CuPy, if it can use a GPU of that number.
+
+    Raises
+    ------
+    RuntimeError
+        With the reason, if not.
+    """
+    forks.check()
+    try:
+        with warnings.catch_warnings():
+            # CuPy warns of a missing toolkit, which its wheels bring along or not; what counts is whether it works.
+            warnings.simplefilter("ignore")
+            import cupy
+
+            count = cupy.cuda.runtime.getDeviceCount()
+    except ImportError as error:
+        raise RuntimeError(f"CuPy cannot be imported ({error})") from None
+    except RuntimeError as error:
+        if forks.is_child() and "InitializationError" in str(error):
+            # Whoever used CUDA in the parent, it was not this package.
+            raise forks.ForkedError(forks.LOST) from None
+        raise RuntimeError(f"CuPy finds no usable GPU ({error})") from None
+    if count:
+        forks.note_use()
+    if count <= number:
+        raise RuntimeError(f"there {'is 1 GPU' if count == 1 else f'are {count} GPUs'}, numbered from 0")
+    return cupy
+
+
+def engine() -> CudaEngine:
+    """The engine for arrays on a GPU.
+
+    Raises
+    ------
+    RuntimeError
+        With the reason, if there is no usable GPU.
+    """
+    usable()
+    return _engine()
+
+
+def find(device: str) -> Staged:
+    """The engine for host arrays on "cuda" or "cuda:N".
+
+    Raises
+    ------
+    RuntimeError
+        With the reason, if there is no usable GPU of that number.
+    """
+    number = int(device[5:]) if ":" in device else None
+    usable(number or 0)
+    return Staged(_engine(), number)

@@ -1,0 +1,577 @@
+"""Volumes in and out through SimpleITK: whole or not at all.
+
+What SimpleITK reads is read: NIfTI, NRRD, MetaImage, DICOM and more; a folder is a DICOM series. What is
+written keeps the geometry, appears under its name only when it is complete, and is read back as far as its
+header goes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import locale
+import math
+import os
+import re
+import secrets
+import shutil
+import threading
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from gpuresample.files import completeness, disk
+
+if TYPE_CHECKING:
+    import SimpleITK
+
+# Formats of one file that keep voxel type, spacing, origin and direction; each is held to that by the tests.
+WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".h5", ".hdf5")
+
+_HINTS = {
+    ".mhd": "it is a pair of files that cannot be replaced in one step; use .mha",
+    ".nhdr": "it is a pair of files that cannot be replaced in one step; use .nrrd",
+    ".hdr": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".img": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
+}
+_LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")
+
+_FORMATS = {
+    "NiftiImageIO": "NIfTI",
+    "NrrdImageIO": "NRRD",
+    "MetaImageIO": "MetaImage",
+    "GDCMImageIO": "DICOM",
+    "HDF5ImageIO": "HDF5",
+    "MRCImageIO": "MRC",
+    "MINCImageIO": "MINC",
+    "GiplImageIO": "GIPL",
+}
+
+# How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
+# its header in float32.
+_HEADER_TOLERANCE = 0.05
+
+# Bytes: a disk with fewer free is full.
+_FULL = 1 << 16
+
+PathLike = str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file says about its volume, voxels aside.
+
+    Attributes
+    ----------
+    format : str
+        Name of the file format.
+    pixel_type : str
+        SimpleITK's name of the voxel type.
+    dtype : numpy.dtype
+        Type of one component.
+    components : int
+        Components of a vector voxel; 0 for scalars.
+    size, spacing, origin, direction : tuple
+        Geometry in x, y, z order, as SimpleITK gives it.
+    """
+
+    format: str
+    pixel_type: str
+    dtype: np.dtype[Any]
+    components: int
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Number of axes."""
+        return len(self.size)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the voxels in memory."""
+        return math.prod(self.size) * max(self.components, 1) * self.dtype.itemsize
+
+    @classmethod
+    def of(cls, source: SimpleITK.Image | SimpleITK.ImageFileReader, file_format: str = "") -> Header:
+        """The header of an image, or of a reader that has read the information of its file."""
+        import SimpleITK as sitk
+
+        is_image = isinstance(source, sitk.Image)
+        pixel_id = source.GetPixelID()
+        pixel_type = sitk.GetPixelIDValueAsString(pixel_id)
+        count = source.GetNumberOfComponentsPerPixel() if is_image else source.GetNumberOfComponents()
+        components = count if "vector" in pixel_type else 0
+        probe = sitk.Image([1, 1], pixel_id, components)
+        return cls(
+            file_format or ("" if is_image else _FORMATS.get(_image_io(source), _image_io(source)[: -len("ImageIO")])),
+            pixel_type,
+            sitk.GetArrayViewFromImage(probe).dtype,
+            components,
+            tuple(source.GetSize()),
+            tuple(source.GetSpacing()),
+            tuple(source.GetOrigin()),
+            tuple(source.GetDirection()),
+        )
+
+
+def header(path: PathLike) -> Header:
+    """Read the header of one file, not its voxels.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    OSError
+        If SimpleITK cannot read it.
+    """
+    path = Path(path)
+    _check_input(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        return Header.of(_opened(path))
+
+
+def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
+    """Read a volume.
+
+    Parameters
+    ----------
+    path : path-like
+        A file of any format SimpleITK reads, or a folder with a DICOM series.
+    series : str, optional
+        Series instance UID, for a folder with several series.
+
+    Returns
+    -------
+    SimpleITK.Image
+        With the file's own dimension and voxel type.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file or folder.
+    OSError
+        If it cannot be read, is damaged, or ends early.
+    ValueError
+        If the folder holds several series and `series` names none of them, or `series` is given for a file.
+
+    Warns
+    -----
+    UserWarning
+        If the slices of a DICOM series are not evenly spaced, or files of the folder could not be used.
+
+    Notes
+    -----
+    ITK's NIfTI reader turns NaN and infinity into 0; NRRD and MetaImage keep them.
+    """
+    path = Path(path)
+    _check_input(path)
+    if path.is_dir():
+        return _read_series(path, series)
+    if series is not None:
+        raise ValueError(f"series is for folders of DICOM files, and {path} is a file; got {series!r}")
+    # ITK fills what a short NIfTI, MRC or GIPL file lacks with whatever is in memory, without a word.
+    with _quiet(), ThreadPoolExecutor(1) as pool:
+        with _failure(path, "cannot be read"):
+            reader = _opened(path)
+            # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
+            expected = _image_io(reader), Header.of(reader).nbytes
+        completeness.check_plausible(path, *expected)
+        check = pool.submit(completeness.check, path, *expected)
+        with _failure(path, "cannot be read"):
+            image = _executed(reader, check.result)
+        return image
+
+
+def in_parts(path: PathLike) -> Header | None:
+    """The header of a file that `read_part` can read parts of; None for all others.
+
+    These are uncompressed NIfTI and MetaImage files in one piece, of scalars in 2 or 3 dimensions: of others ITK reads
+    all for every part.
+
+    Raises
+    ------
+    OSError
+        As `header`, and if the file ends early.
+    """
+    path = Path(path)
+    found = header(path)
+    if (
+        found.format not in ("NIfTI", "MetaImage")
+        or found.components
+        or found.dimension > 3
+        or completeness.is_gzip(path)
+    ):
+        return None
+    with open(path, "rb") as file:
+        compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
+    # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.
+    if compressed or os.path.getsize(path) < found.nbytes:
+        return None
+    completeness.check(path, f"{'Nifti' if found.format == 'NIfTI' else 'Meta'}ImageIO", found.nbytes)
+    return found
+
+
+def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> SimpleITK.Image:
+    """A box of a file's voxels, from the index `start` on, `size` voxels along x, y(, z).
+
+    Raises
+    ------
+    OSError
+        If it cannot be read.
+    """
+    path = Path(path)
+    with _quiet(), _failure(path, "cannot be read"):
+        reader = _opened(path)
+        reader.SetExtractIndex([int(i) for i in start])
+        reader.SetExtractSize([int(n) for n in size])
+        return reader.Execute()
+
+
+def check_output(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a volume could be written to `path`; nothing is written.
+
+    Parameters
+    ----------
+    path : path-like
+        Where a volume is to go.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Returns
+    -------
+    Path
+        The file itself, symbolic links resolved.
+
+    Raises
+    ------
+    ValueError
+        If the extension is not one of `WRITABLE`.
+    FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
+        If the folder is missing, is none, `path` is a folder, or the folder is not writable.
+    FileExistsError
+        If the file exists and `overwrite` is False.
+    """
+    check_extension(path)
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
+    return check_place(path, overwrite)
+
+
+def check_place(path: PathLike, overwrite: bool = False) -> Path:
+    """Whether a file or folder could be made at `path`; the rest of `check_output`.
+
+    Raises
+    ------
+    FileNotFoundError, NotADirectoryError, PermissionError
+        If the folder that it goes to is missing, is none, or is not writable.
+    FileExistsError
+        If there is something and `overwrite` is False.
+    """
+    target = Path(os.path.realpath(path))
+    if not target.parent.exists():
+        raise FileNotFoundError(f"{path}: there is no folder {target.parent}")
+    if not target.parent.is_dir():
+        raise NotADirectoryError(f"{path}: {target.parent} is not a folder")
+    if not os.access(target.parent, os.W_OK):
+        raise PermissionError(f"{path}: the folder {target.parent} is not writable")
+    if target.exists() and not overwrite:
+        raise FileExistsError(f"{path}: exists already; to replace it, say so (overwrite=True, --overwrite)")
+    return target
+
+
+def png_beside(path: PathLike) -> Path:
+    """The name of a picture that goes with a volume: `ct.nii.gz` and `ct.png`."""
+    name = Path(path).name
+    ending = next((e for e in WRITABLE if name.endswith(e)), Path(name).suffix)
+    return Path(path).with_name(f"{name[: len(name) - len(ending)]}.png")
+
+
+def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> None:
+    """Write a volume, whole or not at all.
+
+    The file is written beside its place under another name, checked, brought to disk, and renamed. Whatever
+    goes wrong, `path` holds what it held before.
+
+    Parameters
+    ----------
+    image : SimpleITK.Image
+        What to write.
+    path : path-like
+        Where to; the extension, one of `WRITABLE`, says the format.
+    overwrite : bool
+        Whether an existing file may be replaced.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `check_output`; OSError also if writing fails or the format cannot hold the image's geometry.
+    TypeError
+        If `image` is not a SimpleITK image.
+    """
+    import SimpleITK as sitk
+
+    if not isinstance(image, sitk.Image):
+        raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
+    target = check_output(path, overwrite)
+    failure = _failure(Path(path), "cannot be written")
+    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
+        sitk.WriteImage(image, str(partial))
+        _check_written(partial, image)
+
+
+@contextlib.contextmanager
+def _full_disk(target: Path) -> Iterator[None]:
+    """Say so where that is the reason: ITK writes a short file, with or without an error.
+
+    To be left before that file is removed.
+
+    Raises
+    ------
+    OSError
+        With errno ENOSPC.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError) as error:
+        if shutil.disk_usage(target.parent).free >= _FULL:
+            raise
+        full = OSError(f"{target}: cannot be written: no space left on the disk")
+        full.errno = errno.ENOSPC
+        raise full from error
+
+
+@contextlib.contextmanager
+def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
+    """A name beside `target` to write to; what is there at the end takes `target`'s place in one step.
+
+    After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
+    """
+    partial = partial_beside(target)
+    try:
+        yield partial
+        disk.to_disk(partial)
+        if not overwrite and target.exists():
+            raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
+        os.replace(partial, target)
+    finally:
+        partial.unlink(missing_ok=True)
+    disk.folder_to_disk(target.parent)
+
+
+def partial_beside(target: Path) -> Path:
+    """A new name beside `target`, of the same format, for what is not to have its name yet."""
+    ending = next((e for e in WRITABLE if target.name.endswith(e)), target.suffix)
+    stem = target.name[: len(target.name) - len(ending)][:40]
+    return target.with_name(f".{stem}.{secrets.token_hex(4)}.partial{ending}")
+
+
+def is_partial_of(name: str, target: str) -> bool:
+    """Whether a file of this name is what `partial_beside` calls one on behalf of a file named `target`."""
+    ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
+    stem = target[: len(target) - len(ending)][:40]
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
+
+
+def check_extension(path: PathLike) -> None:
+    """Refuse extensions that volumes are not written with.
+
+    Raises
+    ------
+    ValueError
+        With the extension and what is allowed.
+    """
+    name = Path(path).name
+    if name.endswith(WRITABLE) and name not in WRITABLE:
+        return
+    suffix = Path(name).suffix
+    hint = _HINTS.get(suffix.lower())
+    if suffix.lower() in _LOSSY:
+        hint = "it does not keep spacing, origin and direction"
+    elif suffix != suffix.lower():
+        hint = "small letters are asked for, as some readers know no others"
+    raise ValueError(
+        f"{path}: volumes are written as {', '.join(WRITABLE)}; got {suffix or 'no extension'}"
+        + (f" ({hint})" if hint else "")
+    )
+
+
+def _check_input(path: Path) -> None:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such file or folder")
+    if path.is_file() and not os.access(path, os.R_OK):
+        raise PermissionError(f"{path}: may not be read")
+
+
+def _opened(path: Path) -> Any:
+    """A reader that knows the file's header."""
+    import SimpleITK as sitk
+
+    completeness.check_dimensions(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError:
+        if completeness.is_gzip(path):
+            completeness.unzipped(path)  # says so where that is the reason
+        raise
+    return reader
+
+
+def _image_io(reader: Any) -> str:
+    """Name of the ITK class that reads the file."""
+    return str(reader.GetImageIOFromFileName(reader.GetFileName()))
+
+
+def _executed(reader: Any, check: Any) -> SimpleITK.Image:
+    """The image; where the check of its file fails too, that says why, and is raised."""
+    try:
+        image = reader.Execute()
+    except RuntimeError:
+        check()
+        raise
+    check()
+    return image
+
+
+_quiet_lock = threading.Lock()
+_quiet_depth = 0
+_quiet_before = True
+_locale_before = ""
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """ITK's warnings off: what matters of them is raised or warned of here. The switch is one per process.
+
+    So is the locale, which ITK's reader of .vtk leaves at "C" where a file ends too early: it is put back.
+    """
+    global _quiet_depth, _quiet_before, _locale_before
+    from SimpleITK import ProcessObject
+
+    with _quiet_lock:
+        if _quiet_depth == 0:
+            _quiet_before = ProcessObject.GetGlobalWarningDisplay()
+            _locale_before = locale.setlocale(locale.LC_ALL)
+            ProcessObject.SetGlobalWarningDisplay(False)
+        _quiet_depth += 1
+    try:
+        yield
+    finally:
+        with _quiet_lock:
+            _quiet_depth -= 1
+            if _quiet_depth == 0:
+                ProcessObject.SetGlobalWarningDisplay(_quiet_before)
+                if locale.setlocale(locale.LC_ALL) != _locale_before:
+                    locale.setlocale(locale.LC_ALL, _locale_before)
+
+
+@contextlib.contextmanager
+def _failure(path: Path, what: str) -> Iterator[None]:
+    """SimpleITK's errors as one line with the path."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise OSError(f"{path}: {what}: {_reason(error)}") from error
+
+
+def _reason(error: RuntimeError) -> str:
+    """What a SimpleITK message says, without source lines, addresses and guesses of errno."""
+    text = str(error)
+    if "Unable to determine ImageIO reader" in text:
+        return "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
+    text = re.split(r"ERROR:\s*", text)[-1]
+    text = re.sub(r"\w+\(0x[0-9a-fA-F]+\):\s*", "", text)
+    text = re.sub(r"Reason:.*", "", text)
+    return "; ".join(line.strip() for line in text.splitlines() if line.strip())[:300]
+
+
+def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
+    import SimpleITK as sitk
+
+    with _quiet(), _failure(folder, "cannot be read as a DICOM series"):
+        found = {
+            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+        }
+        if not found:
+            raise OSError(f"{folder}: no DICOM images in this folder")
+        if series not in found and (series is not None or len(found) > 1):
+            listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
+            raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
+        names = found[series] if series is not None else next(iter(found.values()))
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(names)
+        reader.MetaDataDictionaryArrayUpdateOn()
+        image = reader.Execute()
+    _warn_of_unused(folder, found)
+    _warn_of_uneven_slices(folder, reader, len(names))
+    return image
+
+
+def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
+    used = {Path(name).name for names in found.values() for name in names}
+    unused = sorted(p.name for p in folder.iterdir() if p.suffix.lower() == ".dcm" and p.name not in used)
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
+
+
+def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
+    """Warn where the slices of a series are no regular grid: the image says they were."""
+    tags = "0020|0032", "0020|0037"
+    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count) for tag in tags):
+        return
+    position, orientation = (
+        np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)]) for tag in tags
+    )
+    normal = np.cross(orientation[0, :3], orientation[0, 3:])
+    depth = position @ normal
+    steps = np.abs(np.diff(depth))
+    if steps.max() - steps.min() > 0.01 * steps.mean():
+        warnings.warn(
+            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart (some missing?); "
+            f"the image takes {np.ptp(depth) / (count - 1):.4g} mm for all",
+            stacklevel=4,
+        )
+    aside = position - position[0] - np.outer(depth - depth[0], normal)
+    if np.abs(aside).max() > 0.05 * steps.mean():
+        warnings.warn(
+            f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4
+        )
+
+
+def _check_written(partial: Path, image: SimpleITK.Image) -> None:
+    """Read back the header of a file just written, and whether all of it is there.
+
+    Raises
+    ------
+    OSError
+        If the file is short or has another geometry than the image.
+    """
+    reader = _opened(partial)
+    wanted, got = Header.of(image), Header.of(reader)
+    completeness.check(partial, _image_io(reader), got.nbytes)
+    same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
+    if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
+        raise OSError(
+            f"{partial.suffix} cannot hold this image's geometry (spacing {wanted.spacing}, "
+            f"direction {wanted.direction}); use .nrrd or .mha"
+        )
+
+
+def _corners(h: Header) -> np.ndarray[Any, np.dtype[np.float64]]:
+    """Physical points of the first voxel and of the ends of the axes."""
+    step = np.reshape(h.direction, (h.dimension,) * 2) * np.asarray(h.spacing)
+    ends = step.T * (np.asarray(h.size) - 1)[:, None]
+    return np.asarray(h.origin) + np.vstack([np.zeros(h.dimension), ends])

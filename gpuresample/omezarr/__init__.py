@@ -1,0 +1,1 @@
+"""Pyramids on disk as OME-Zarr, written block by block."""

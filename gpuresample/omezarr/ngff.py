@@ -1,0 +1,146 @@
+"""OME-Zarr's metadata (NGFF 0.5; 0.4 is read too): grids as its transformations, and back.
+
+A level's transformation is `scale * index + translation`, axis by axis, and NGFF 0.5 has no rotation. So its
+coordinates run along the volume's own axes, and an attribute of ours, `{"gpuresample": {"direction": [...]}}` beside
+"ome", says how these lie in space:
+
+    point = direction @ (scale * index + translation)
+
+with x, y, z in this order, row by row, in SimpleITK's coordinates (LPS). Without a rotation that is NGFF's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuresample.planning.grid import Grid
+
+VERSION = "0.5"
+OWN = "gpuresample"
+
+# Lengths that NGFF names, in millimetres.
+LENGTHS = {
+    "angstrom": 1e-7,
+    "nanometer": 1e-6,
+    "micrometer": 1e-3,
+    "millimeter": 1.0,
+    "centimeter": 10.0,
+    "meter": 1e3,
+    "inch": 25.4,
+}
+
+
+@dataclass(frozen=True)
+class Lead:
+    """An axis before those of space."""
+
+    name: str
+    kind: str
+    scale: float = 1.0
+    translation: float = 0.0
+
+
+def leads_of(count: int) -> tuple[Lead, ...]:
+    """The leading axes of an array that does not name them: channels, and time before these.
+
+    Raises
+    ------
+    ValueError
+        For more than two.
+    """
+    if count > 2:
+        raise ValueError(f"image must have at most 2 axes before those of space (time, channel), got {count}")
+    return (Lead("t", "time"), Lead("c", "channel"))[2 - count :]
+
+
+def axes_of(lead: Sequence[Lead], dimension: int) -> list[dict[str, str]]:
+    """The axes of a multiscale image."""
+    space = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"[3 - dimension :]]
+    return [{"name": axis.name, "type": axis.kind} for axis in lead] + space
+
+
+def transformations(grid: Grid, lead: Sequence[Lead] = ()) -> list[dict[str, Any]]:
+    """A level's scale and translation, one number for each axis of its array."""
+    d = grid.dimension
+    own = np.linalg.solve(np.reshape(grid.direction, (d, d)), np.asarray(grid.origin)) + 0.0
+    return [
+        {"type": "scale", "scale": [axis.scale for axis in lead] + list(grid.spacing[::-1])},
+        {"type": "translation", "translation": [axis.translation for axis in lead] + own[::-1].tolist()},
+    ]
+
+
+def attributes(
+    grids: Sequence[Grid], lead: Sequence[Lead], name: str, method: Mapping[str, Any], labels: bool
+) -> dict[str, Any]:
+    """The attributes of a group whose arrays "0", "1", ... lie on these grids, which share their direction."""
+    multiscale = {
+        "name": name,
+        "type": method["kind"],
+        "metadata": {"method": "gpuresample.pyramid", **method},
+        "axes": axes_of(lead, grids[0].dimension),
+        "datasets": [
+            {"path": str(k), "coordinateTransformations": transformations(grid, lead)} for k, grid in enumerate(grids)
+        ],
+    }
+    ome: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
+    if labels:
+        ome["image-label"] = {}
+    return {"ome": ome, OWN: {"direction": list(grids[0].direction)}}
+
+
+def level_of(attrs: Mapping[str, Any], number: int = 0) -> tuple[str, Mapping[str, Any]]:
+    """Path of a level's array, and the multiscale image that it is of.
+
+    Raises
+    ------
+    ValueError
+        For attributes that are not those of an OME-Zarr image.
+    """
+    try:
+        multiscale = attrs.get("ome", attrs)["multiscales"][0]
+        return multiscale["datasets"][number]["path"], multiscale
+    except (KeyError, IndexError, TypeError):
+        raise ValueError('is no OME-Zarr image: its attributes have no "multiscales" with "datasets"') from None
+
+
+def geometry(
+    attrs: Mapping[str, Any], multiscale: Mapping[str, Any], shape: Sequence[int], number: int = 0
+) -> tuple[Grid, tuple[Lead, ...]]:
+    """The grid of a level of this shape, and its leading axes; lengths of a named unit in millimetres.
+
+    Raises
+    ------
+    ValueError
+        For axes that do not end with z, y, x or y, x, or transformations that are not scale and translation.
+    """
+    axes = [a if isinstance(a, Mapping) else {"name": a, "type": "space"} for a in multiscale.get("axes", "tczyx")]
+    names = [a["name"] for a in axes]
+    if len(names) != len(shape):
+        raise ValueError(f"has axes {names}, but an array of shape {tuple(shape)}")
+    d = 3 if names[-3:] == ["z", "y", "x"] else 2
+    if names[-d:] != ["z", "y", "x"][3 - d :] or any(name in "zyx" for name in names[:-d]):
+        raise ValueError(f"must have axes that end with z, y, x or y, x, got {names}")
+    scale, translation = np.ones(len(names)), np.zeros(len(names))
+    of_level = multiscale["datasets"][number].get("coordinateTransformations", [])
+    for step in [*of_level, *multiscale.get("coordinateTransformations", [])]:
+        values = np.asarray(step.get(step["type"]), np.float64)
+        if step["type"] == "scale":
+            scale, translation = scale * values, translation * values
+        elif step["type"] == "translation":
+            translation = translation + values
+        elif step["type"] != "identity":
+            raise ValueError(f"must have transformations of type scale and translation, got {step['type']!r}")
+    units = np.asarray([LENGTHS.get(a.get("unit", "millimeter"), 1.0) for a in axes[-d:]])
+    spacing, own = (scale[-d:] * units)[::-1], (translation[-d:] * units)[::-1]
+    direction = np.reshape(attrs.get(OWN, {}).get("direction", np.eye(d)), (d, d))
+    lead = tuple(
+        Lead(a["name"], a.get("type", "channel"), float(scale[k]), float(translation[k]))
+        for k, a in enumerate(axes[:-d])
+    )
+    origin = direction @ own
+    size = tuple(int(n) for n in shape[: -d - 1 : -1])
+    return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), tuple(direction.ravel().tolist())), lead

@@ -1,0 +1,318 @@
+"""Pyramids as OME-Zarr (NGFF 0.5), block by block: bounded memory, and gone on with after a kill.
+
+A level is written in units, whole shards or chunks, each by one thread: it reads what the level's tables need of the
+level before, in pieces, and writes the unit once. Voxels stay floats between levels as in `gpuresample.pyramid`; where
+the level itself has other voxels, its floats lie in a zarr array beside, until the next level is made of them. So
+every level has the bits of `gpuresample.pyramid`.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.chunked import blocks, chunking, zarrs
+from gpuresample.chunked.blocks import Index, Job, Slices
+from gpuresample.containers import Volume, unwrap
+from gpuresample.files import disk
+from gpuresample.files import volumes as files
+from gpuresample.omezarr import layout, ngff, volumes
+from gpuresample.omezarr.layout import Level
+from gpuresample.omezarr.unfinished import Unfinished, unfinished
+from gpuresample.omezarr.volumes import Source
+from gpuresample.ops import pyramid
+
+ENDING = ".zarr"
+Progress = Callable[[int, int, int, int], None]
+
+
+def write_pyramid(
+    image: Any,
+    path: files.PathLike,
+    levels: int | None = None,
+    *,
+    factors: int | Sequence[int] | str = 2,
+    schedule: Sequence[int | Sequence[int]] | None = None,
+    kind: str = "gaussian",
+    sigma: str | float | Sequence[float] = "auto",
+    rounding: str = "nearest",
+    labels: bool = False,
+    input_spacing: object = None,
+    chunks: Sequence[int] | None = None,
+    shards: bool = True,
+    device: str = "auto",
+    memory: int | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> list[Volume]:
+    """Write a pyramid as an OME-Zarr image (NGFF 0.5, zarr v3); with the bits of `gpuresample.pyramid`.
+
+    Parameters
+    ----------
+    image : path-like, zarr.Array, dask.array.Array, Volume, SimpleITK.Image, nibabel image or array
+        A path is that of a file SimpleITK reads, of a zarr array or of an OME-Zarr image. Of zarr and dask arrays, and
+        of uncompressed NIfTI and MetaImage files of 2 or 3 dimensions, only blocks are in memory.
+    path : path-like
+        The folder to make; its name ends with ".zarr".
+    levels, factors, schedule, kind, sigma, rounding
+        As for `gpuresample.pyramid`; of files in x, y, z order.
+    labels : bool
+        The voxels are labels: `kind="mode"`, and marked as labels in the metadata. Whole numbers only.
+    input_spacing : float or sequence of float, optional
+        Of a bare array, in axis order; of a file that is a zarr array, along x, y, z.
+    chunks : sequence of int, optional
+        Chunk lengths, one for each axis of the array or of space; 64 x 64 x 64 voxels unless given.
+    shards : bool
+        Whether levels of more than 32 chunks have them in shards of some 16 MiB of voxels.
+    device
+        As for `gpuresample.resample`.
+    memory : int, optional
+        Bytes that units under way may take together (512 MiB unless given); one is always under way.
+    overwrite : bool
+        Whether what is at `path` may be replaced.
+    progress : callable, optional
+        Told `(level, levels, done, units)` after every unit, from one thread at a time.
+
+    Returns
+    -------
+    list of Volume
+        Of the zarr arrays written, finest first.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `gpuresample.pyramid`; for labels that are not whole numbers, chunks that do not fit, a name without ".zarr".
+    OSError
+        If the folder cannot be made, is there already, or another process is writing it.
+    RuntimeError
+        If zarr is missing.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the levels end early because no axis can shrink any further; if what an earlier call left cannot be gone on
+        with, as it was another job.
+
+    Notes
+    -----
+    Until it is whole, the pyramid lies beside `path`, in ".NAME.partial". After a kill the same call goes on from the
+    units that were written. A zarr array is known again by its place and metadata, a file that is read in parts by its
+    size and time, not by their voxels.
+    """
+    target = check_target(path, overwrite)
+    volumes.library()
+    is_path = isinstance(image, (str, os.PathLike))
+    source = volumes.opened(image, input_spacing) if is_path else volumes.of_image(image, input_spacing)
+    _check_apart(source, target)
+    if labels:
+        kind = _label_kind(kind, source.dtype)
+    if not is_path and unwrap(image, input_spacing, lazy=True).kind == "array":
+        factors, schedule, sigma = _reversed(factors), _reversed_all(schedule), _reversed(sigma)
+    shape = tuple(source.voxels.shape)
+    image_ = unwrap(layout.stand_in(source.grid, shape, source.dtype), lazy=True)
+    asked = pyramid.levels_of(image_, levels, factors, schedule, kind, sigma, rounding, device)
+    made = list(layout.laid_out(image_, asked, chunks, shards, rounding, device))
+    # Of factors the scales tell.
+    method = {"kind": kind, "sigma": sigma, "rounding": rounding, "version": metadata.version("gpuresample")}
+    name = target.name.removesuffix(ENDING).removesuffix(".ome")
+    attrs = ngff.attributes([level.grid for level in made], source.lead, name, method, labels)
+    arrays = [[level.shape, level.chunks, level.shards, level.unit] for level in made]
+    job = {"source": source.identity, "attributes": attrs, "arrays": arrays, "dtype": source.dtype.str}
+    # Through JSON once: tuples and NumPy's numbers as they are read again.
+    with unfinished(target, _plain(job), overwrite) as work:
+        _Writer(source, made, work, memory, progress).run(_plain(attrs))
+    return opened_levels(target)
+
+
+def check_target(path: files.PathLike, overwrite: bool = False) -> Path:
+    """Whether an OME-Zarr image could be written to `path`; nothing is written.
+
+    Raises
+    ------
+    ValueError, OSError
+        As `write_pyramid`.
+    """
+    name = os.path.basename(os.path.normpath(path))
+    if not name.endswith(ENDING) or name == ENDING:
+        raise ValueError(f"{path}: OME-Zarr images have names that end with .ome.zarr or .zarr")
+    return files.check_place(path, overwrite)
+
+
+def opened_levels(path: files.PathLike) -> list[Volume]:
+    """The levels of an OME-Zarr image, finest first: zarr arrays, opened for reading, each with its geometry.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    group = volumes.library().open_group(str(path), mode="r")
+    attrs = group.attrs.asdict()
+    out = []
+    for number in range(len(ngff.level_of(attrs)[1]["datasets"])):
+        name, multiscale = ngff.level_of(attrs, number)
+        grid, _ = ngff.geometry(attrs, multiscale, group[name].shape, number)
+        out.append(Volume(group[name], grid.spacing, grid.origin, grid.direction))
+    return out
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def _check_apart(source: Source, target: Path) -> None:
+    store = getattr(source.voxels, "store", None)
+    root = getattr(store, "root", None)
+    if root is not None and (target == Path(root).resolve() or target in Path(root).resolve().parents):
+        raise ValueError(f"path must not be the input itself, got {target}")
+
+
+def _label_kind(kind: str, dtype: np.dtype[Any]) -> str:
+    if kind not in ("gaussian", "mode"):
+        raise ValueError(f"labels are reduced by their mode; labels=True is not for kind={kind!r}")
+    if dtype.kind not in "biu":
+        raise TypeError(f"image must have whole numbers as voxels to be labels, got {dtype}")
+    return "mode"
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=lambda number: number.item()))
+
+
+def _reversed(value: Any) -> Any:
+    """Values in the axis order of an array, in x, y, z order."""
+    return value if isinstance(value, str) or not isinstance(value, Sequence) else tuple(value)[::-1]
+
+
+def _reversed_all(schedule: Any) -> Any:
+    return schedule if isinstance(schedule, str) or not isinstance(schedule, Sequence) else [*map(_reversed, schedule)]
+
+
+# --- writing -------------------------------------------------------------------------------------------------------
+
+
+class _Writer:
+    """Writes the levels, one after the other."""
+
+    def __init__(
+        self, source: Source, levels: list[Level], work: Unfinished, memory: int | None, progress: Progress | None
+    ) -> None:
+        self.source, self.levels, self.work = source, levels, work
+        self.memory, self.progress = memory, progress
+        self.zarr = volumes.library()
+
+    def run(self, attrs: dict[str, Any]) -> None:
+        """All that is not there yet."""
+        if not (self.work.result / "zarr.json").exists():
+            self.zarr.create_group(str(self.work.result), zarr_format=3, attributes=attrs)
+        before: Any = self.source
+        image: Any = self.source
+        last: Any = None
+        kept: list[Path] = []
+        for level in self.levels:
+            array = self._array(self.work.result / str(level.number), level, self.source.dtype)
+            floats = self._array(self._beside(level), level, level.plan.dtype, plain=True) if level.keeps else None
+            of = before if level.plan is not None and not level.of_image else image
+            if level.plan is None and level.number > 0:
+                of = last
+            self._write(level, of, array, floats)
+            last = array
+            if level.number == 0 and level.plan is None:
+                image = before = array
+            if level.plan is not None:
+                before = array if floats is None else floats
+                for path in kept:
+                    shutil.rmtree(path)
+                kept = [self._beside(level)] if floats is not None else []
+
+    def _beside(self, level: Level) -> Path:
+        return self.work.work / str(level.number)
+
+    def _array(self, path: Path, level: Level, dtype: np.dtype[Any], plain: bool = False) -> Any:
+        """The array of a level, made where it is missing; `plain` ones are read again soon, and not compressed."""
+        if (path / "zarr.json").exists():
+            return self.zarr.open_array(str(path), mode="r+")
+        axes = [a["name"] for a in ngff.axes_of(self.source.lead, level.grid.dimension)]
+        codec = self.zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
+        return self.zarr.create_array(
+            str(path),
+            shape=level.shape,
+            chunks=level.chunks,
+            shards=None if plain else level.shards,
+            dtype=dtype,
+            compressors=None if plain else codec,
+            dimension_names=axes,
+            zarr_format=3,
+        )
+
+    def _write(self, level: Level, of: Any, array: Any, floats: Any) -> None:
+        """The units of a level that are not there yet."""
+        due = [(index, block) for index, block in level.units() if not self.work.done((level.number, *index))]
+        done = level.count - len(due)
+        if not due:
+            self._say(level, done)
+            return
+        workers = layout.workers_for(level, of, self.memory)
+        job = None if level.plan is None else Job(level.plan, None, (), level.plan.dtype, workers)
+        pieces = layout.pieces_of(level, of)
+
+        def unit(index: Index, block: Slices) -> None:
+            voxels, kept = _made(level, of, job, block, pieces)
+            for place, values in ((array, voxels), (floats, kept)):
+                if place is not None:
+                    place[block] = values
+                    _to_disk(place, block)
+            self.work.mark((level.number, *index))
+
+        with ThreadPoolExecutor(workers, thread_name_prefix="gpuresample-unit") as threads:
+            waiting = [threads.submit(unit, index, block) for index, block in due]
+            try:
+                for future in as_completed(waiting):
+                    future.result()
+                    done += 1
+                    self._say(level, done)
+            except BaseException:
+                threads.shutdown(wait=True, cancel_futures=True)
+                raise
+
+    def _say(self, level: Level, done: int) -> None:
+        if self.progress is not None:
+            self.progress(level.number, len(self.levels), done, level.count)
+
+
+def _to_disk(array: Any, block: Slices) -> None:
+    """Bring what was written of a block to disk; chunks of nothing but zeros have no files."""
+    root = Path(array.store.root, array.path)
+    unit = zarrs.unit(array)
+    for index in itertools.product(*(range(b.start // u, -(-b.stop // u)) for b, u in zip(block, unit, strict=True))):
+        path = root / array.metadata.encode_chunk_key(index)
+        if path.exists():
+            disk.to_disk(path)
+
+
+def _made(
+    level: Level, of: Any, job: Job | None, block: Slices, pieces: tuple[int, ...]
+) -> tuple[npt.NDArray[Any], npt.NDArray[Any] | None]:
+    """A unit's voxels, and the plan's, where they are kept."""
+    if job is None:
+        return np.asarray(of[block]), None
+    shape = [b.stop - b.start for b in block]
+    rounding = None if level.rounding is None else Job(level.rounding, None, (), job.dtype, job.abreast)
+    out = np.empty(shape, job.dtype if rounding is None else rounding.plan.dtype)
+    kept = np.empty(shape, job.dtype) if level.keeps else None
+    for _, inside in blocks.each(chunking.regular(pieces, shape)):
+        piece = tuple(slice(b.start + i.start, b.start + i.stop) for b, i in zip(block, inside, strict=True))
+        voxels = job.run(piece, np.asarray(of[job.region(piece)]))
+        out[inside] = voxels if rounding is None else rounding.run(piece, voxels)
+        if kept is not None:
+            kept[inside] = voxels
+    return out, kept

@@ -1,0 +1,1 @@
+"""The public verbs: they check arguments, plan, and have the plan run."""

@@ -1,0 +1,150 @@
+"""Laplacian pyramids: what every level of a pyramid adds to the coarser one, and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from gpuresample import engines
+from gpuresample.checks import one_of
+from gpuresample.containers import unwrap
+from gpuresample.ops.arguments import SIGMA_RULES, voxel_sigmas
+from gpuresample.ops.pyramid import chain, floats_for, rounded, steps_of
+from gpuresample.ops.resample import ROUNDINGS
+from gpuresample.ops.shrink import downsample, upsample
+from gpuresample.planning.filters import get_filter
+from gpuresample.planning.grid import Grid
+
+
+@dataclass(frozen=True, eq=False)
+class Laplacian:
+    """A Laplacian pyramid. Made by `gpuresample.laplacian`.
+
+    Attributes
+    ----------
+    levels : list
+        Finest first, of the same kind as the image, floats: what each level of the Gaussian pyramid has beyond the
+        coarser one brought back to its grid; the last is the coarsest level itself. They may be changed, or replaced by
+        others of their kind, before `reconstruct`.
+    factors : list of tuple of int
+        From each level to the next, in the image's order of axes.
+    grids : list of Grid
+        Of the levels.
+    dtype : numpy.dtype
+        The image's voxels.
+    interpolation, device : str
+        Of the way back.
+    """
+
+    levels: list[Any]
+    factors: list[tuple[int, ...]]
+    grids: list[Grid]
+    dtype: np.dtype[Any]
+    interpolation: str | int
+    device: str
+
+    def reconstruct(self, *, dtype: Any = None, rounding: str = "nearest") -> Any:
+        """The image again.
+
+        Parameters
+        ----------
+        dtype : data type, optional
+            Of its voxels; the image's own unless given.
+        rounding : {"nearest", "truncate"}
+            Of integers.
+
+        Returns
+        -------
+        SimpleITK.Image, Volume, nibabel image or array
+            From unchanged levels: integers and booleans exactly the image's, float32 within 1e-6 and float64 within
+            1e-15 of its largest magnitude, times the number of levels.
+        """
+        one_of("rounding", rounding, ROUNDINGS)
+        now = self.levels[-1]
+        for level, factors, grid in zip(self.levels[-2::-1], self.factors[::-1], self.grids[-2::-1], strict=True):
+            container = unwrap(level)
+            size = container.order(grid.size)
+            up = upsample(now, factors, size=size, interpolation=self.interpolation, device=self.device)
+            now, array = container.new(grid, container.dtype)
+            np.add(_voxels(level), _voxels(up), out=array)  # NumPy hands a GPU's arrays to their library
+            container.written(array)
+        return rounded(now, np.dtype(self.dtype if dtype is None else dtype), rounding, self.device)
+
+
+def laplacian(
+    image: Any,
+    levels: int | None = None,
+    *,
+    factors: int | Sequence[int] | str = 2,
+    schedule: Sequence[int | Sequence[int]] | None = None,
+    sigma: str | float | Sequence[float] = "auto",
+    interpolation: str | int = "linear",
+    device: str = "auto",
+) -> Laplacian:
+    """A Laplacian pyramid: a volume as the differences between the levels of its Gaussian pyramid.
+
+    Parameters
+    ----------
+    image : SimpleITK.Image, Volume, nibabel image or array
+        As for `gpuresample.resample`, but for 64-bit integers, which no float holds.
+    levels, factors, schedule, sigma
+        As for `gpuresample.pyramid`, kind "gaussian"; a schedule begins with 1.
+    interpolation : str or SimpleITK enumerator
+        How a level is brought to the grid of the finer one, see `gpuresample.upsample`.
+    device : str
+        As for `gpuresample.resample`.
+
+    Returns
+    -------
+    Laplacian
+        Its `levels`, and `reconstruct`, which gives the image back.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `gpuresample.pyramid`, and for 64-bit integers.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the levels end early because no axis can shrink any further.
+
+    Notes
+    -----
+    P. Burt, E. Adelson, "The Laplacian pyramid as a compact image code", IEEE Trans. Communications 31(4), 1983.
+    """
+    container = unwrap(image)
+    if container.dtype.kind in "iu" and container.dtype.itemsize == 8:
+        raise TypeError(f"image must have voxels that floats hold, got {container.dtype}")
+    steps = steps_of(container, levels, factors, schedule)
+    if steps[0] is not None and max(steps[0]) > 1:
+        raise ValueError(f"schedule must begin with 1, from where there is a way back, got {schedule!r}")
+    if isinstance(sigma, str):
+        one_of("sigma", sigma, SIGMA_RULES)
+    else:
+        voxel_sigmas(container, sigma)
+    if get_filter(interpolation).method == "vote":
+        raise ValueError(f"interpolation must sum or copy voxels, got {interpolation!r}")
+    engines.select(device, container.where)
+    floats = floats_for(container.dtype)
+    links = chain(container.grid, steps)
+    now = downsample(image, 1, dtype=floats, device=device)
+    out, order = [], [container.order(f) for f, _ in links]
+    for f, (_, grid) in zip(order[1:], links, strict=False):
+        coarse = downsample(now, f, sigma=sigma, device=device)
+        up = upsample(coarse, f, size=container.order(grid.size), interpolation=interpolation, device=device)
+        fine = unwrap(now)
+        level, array = fine.new(grid, floats)
+        np.subtract(_voxels(now), _voxels(up), out=array)
+        fine.written(array)
+        out.append(level)
+        now = coarse
+    return Laplacian([*out, now], order[1:], [g for _, g in links], container.dtype, interpolation, device)
+
+
+def _voxels(image: Any) -> Any:
+    """An image's voxels as an array."""
+    return unwrap(image).array

@@ -1,0 +1,280 @@
+"""Other libraries' conventions by name: what `convention=` sets, so that a result equals that library's own call.
+
+One table, `CONVENTIONS`. A convention fixes what stays aligned, which size belongs to a spacing, how the image goes on
+past its border, the blur before sampling, and how integers are rounded. Where a library works in voxels, not in space,
+its own arithmetic for where samples lie is part of it: the last bit decides which voxel is nearest.
+`python -m benchmarks.conventions` measures every row against the installed library.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.planning.filters import FloatArray
+from gpuresample.planning.grid import Grid, resized
+from gpuresample.planning.transforms import AxisMap
+
+BSPLINES = ("bspline", "bspline1", "bspline2", "bspline3", "bspline4", "bspline5")
+SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
+TORCHIO_FILTERS = ("nearest", "linear", "bspline", "bspline3", "gaussian", *SINCS, "label_gaussian")
+SITK_FILTERS = ("nearest", "linear", *BSPLINES, "gaussian", *SINCS, "label_gaussian", "label_linear")
+
+Positions = Callable[[int, int, str, np.dtype[Any]], FloatArray]
+"""Where the samples of an axis lie: input voxels, output voxels, interpolation, voxel type."""
+
+
+def _corners(n: int, m: int, interpolation: str, dtype: np.dtype[Any]) -> FloatArray:
+    """`scipy.ndimage.zoom`: the corner voxels' centres coincide."""
+    x = np.arange(m, dtype=np.float64) * ((n - 1) / (m - 1) if m > 1 else 1.0)
+    # SciPy's round-off may push the last sample out of the image, and lose a plane; here it stays inside.
+    return np.minimum(x, n - 1.0)
+
+
+def _faces(n: int, m: int, interpolation: str, dtype: np.dtype[Any]) -> FloatArray:
+    """`scipy.ndimage.zoom(grid_mode=True)`: the outer faces coincide."""
+    return (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
+
+
+def _torch(n: int, m: int, interpolation: str, dtype: np.dtype[Any]) -> FloatArray:
+    """`torch.nn.functional.interpolate`: in float32, unless voxels are float64."""
+    kind: Any = np.float64 if dtype == np.float64 and interpolation != "nearest" else np.float32
+    half, i = kind(0.5), np.arange(m).astype(kind)
+    x = (kind(n) / kind(m)) * (i + half)
+    if interpolation == "nearest":
+        return np.minimum(np.floor(x), n - 1).astype(np.float64)
+    return np.maximum(x - half, kind(0.0)).astype(np.float64)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """One library's way.
+
+    Attributes
+    ----------
+    name : str
+        As `convention=` takes it.
+    package : str
+        The distribution that is compared with.
+    tested : str
+        Its version when this was written.
+    call : str
+        The call whose result it equals.
+    anchor, boundary, antialias, rounding
+        Keywords of `resample` that it sets; `boundary="padded"` is SciPy's "nearest": splines are prefiltered on 12
+        more voxels on either side, mirrored beyond.
+    interpolations : tuple of str
+        What the library offers with the same mathematics.
+    ways : tuple of str
+        How the new grid may be given.
+    tolerance : float
+        Of float images, in units of the image's range. Integers: their rounding, so off by one where that decides.
+    missing : str
+        What the library has that we do not offer under its name.
+    size : {"round", "floor", "corners round", "corners ceil"}
+        Which size belongs to a spacing: of the extent, or of the distance between the corner voxels plus one.
+    positions : callable, optional
+        The library's own arithmetic for where samples lie, if it knows no space.
+    clip : bool
+        Splines are clipped to the input's range.
+    floats : bool
+        Integers become float64, as the library returns them; float32 stays.
+    single : bool
+        The result is float32 whatever comes in.
+    """
+
+    name: str
+    package: str
+    tested: str
+    call: str
+    anchor: str
+    boundary: str | None
+    interpolations: tuple[str, ...]
+    ways: tuple[str, ...]
+    tolerance: float
+    missing: str = ""
+    antialias: bool = False
+    rounding: str = "nearest"
+    size: str = "round"
+    positions: Positions | None = field(default=None, repr=False)
+    clip: bool = False
+    floats: bool = False
+    single: bool = False
+
+    @property
+    def keywords(self) -> str:
+        """What it sets, as keywords."""
+        given = {
+            "anchor": self.anchor, "boundary": self.boundary, "antialias": self.antialias, "rounding": self.rounding,
+        }  # fmt: skip
+        return ", ".join(f"{k}={v!r}" for k, v in given.items() if v not in (None, False, "nearest") or k == "boundary")
+
+
+CONVENTIONS = {
+    c.name: c
+    for c in [
+        Convention(
+            "simpleitk", "SimpleITK", "2.5.7",
+            "Resample(image, size, Transform(), interpolator, origin, spacing, direction)",
+            "first", None, SITK_FILTERS, ("spacing", "size", "like", "transform"), 2e-6, rounding="truncate",
+        ),
+        Convention(
+            "scipy", "scipy", "1.17.1", "ndimage.zoom(array, zoom, order=order)",
+            "center", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, rounding="away",
+            positions=_corners,
+        ),
+        Convention(
+            "skimage", "scikit-image", "0.26.0", "transform.resize(array, shape, order=order, preserve_range=True)",
+            "edge", "mirror", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, antialias=True,
+            positions=_faces, clip=True, floats=True,
+            missing="nearest on floats that shrink: scikit-image blurs before it",
+        ),
+        Convention(
+            "torch", "torch", "2.13.0", 'nn.functional.interpolate(tensor, size, mode="trilinear" or "nearest-exact")',
+            "edge", "nearest", ("nearest", "linear"), ("spacing", "size"), 2e-6, positions=_torch,
+            missing='"bicubic" is Keys\' filter, not a B-spline; "nearest" is biased, "area" averages',
+        ),
+        Convention(
+            "monai", "monai", "1.6.1", 'transforms.Spacing(pixdim, mode="bilinear" or "nearest")(image)',
+            "first", "nearest", ("nearest", "linear"), ("spacing",), 2e-6, size="corners round", single=True,
+            missing="splines (integer modes); halfway between voxels, either may be nearest",
+        ),
+        Convention(
+            "torchio", "torchio", "1.2.1", "Resample(spacing, image_interpolation=name)(image)",
+            "middle", None, TORCHIO_FILTERS, ("spacing",), 2e-6, rounding="truncate", size="floor",
+            missing="antialias: a recursive Gaussian before it",
+        ),
+        Convention(
+            "nibabel", "nibabel", "5.4.2", "processing.resample_to_output(image, voxel_sizes, order=order)",
+            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing",), 2e-6, rounding="away",
+            size="corners ceil",
+            missing="oblique and flipped axes, which it turns; halfway between voxels, either is nearest",
+        ),
+        Convention(
+            "nnunet", "nnunetv2", "2.8.1",
+            "resample_data_or_seg_to_shape(data, shape, spacing, new, order=order, force_separate_z=False)",
+            "edge", "padded", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, rounding="truncate",
+            positions=_faces, clip=True,
+            missing="segmentations (is_seg=True), and slices apart (force_separate_z)",
+        ),
+    ]
+}  # fmt: skip
+NAMES = tuple(CONVENTIONS)
+
+
+def check(
+    name: object, *, anchor: str, boundary: object, antialias: object, rounding: str, interpolation: str,
+    spacing: object, size: object, like: object, transform: object,
+) -> Convention:  # fmt: skip
+    """The convention of that name, if nothing else that is asked contradicts it.
+
+    Parameters are those of `resample`; `interpolation` is a filter's name.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For names that are not known, and keywords that say something else than the convention.
+    """
+    c = CONVENTIONS[one_of("convention", name, NAMES)]
+    for word, wanted, default, own in (
+        ("anchor", anchor, "first", c.anchor),
+        ("boundary", boundary, None, c.boundary),
+        ("antialias", antialias, False, c.antialias),
+        ("rounding", rounding, "nearest", c.rounding),
+    ):
+        value = wanted.tolist() if isinstance(wanted, np.ndarray) else wanted
+        if value is not default and value not in (default, own):
+            raise ValueError(f"convention={name!r} sets {word}={own!r}; it cannot be combined with {word}={value!r}")
+    given = {"spacing": spacing, "size": size, "like": like, "transform": transform}
+    for word, value in given.items():
+        if value is not None and word not in c.ways:
+            raise ValueError(f"convention={name!r} takes the new grid by {' or '.join(c.ways)}, got {word}={value!r}")
+    if interpolation not in c.interpolations:
+        why = f" ({c.missing})" if c.missing else ""
+        raise ValueError(
+            f"convention={name!r} offers interpolation {', '.join(map(repr, c.interpolations))}, "
+            f"got {interpolation!r}{why}"
+        )
+    return c
+
+
+def grid(c: Convention, source: Grid, spacing: Any, size: Any) -> Grid:
+    """The grid that the library would make of `source`, for a spacing and/or a size x, y, z."""
+    if c.positions is not None and spacing is not None and size is not None:
+        raise ValueError(
+            f"convention={c.name!r} keeps the extent, so size decides the spacing; give spacing or size, not both "
+            f"(got spacing={spacing!r}, size={size!r})"
+        )
+    if c.positions is not None and size is None and spacing is not None:
+        size = resized(source, spacing, None, "first").size
+    if c.positions is not None:
+        return resized(source, None, size, c.anchor)
+    if c.size == "round":
+        return resized(source, spacing, size, c.anchor)
+    if spacing is None:
+        raise ValueError(f"nothing asked: convention={c.name!r} takes the new grid by spacing")
+    d = source.dimension
+    new, old = np.asarray(positive_numbers("spacing", spacing, d)), np.asarray(source.spacing)
+    n = np.asarray(source.size)
+    if c.size == "floor":
+        m = np.maximum(np.where(n == 1, 1, np.floor(n * old / new)), 1)
+    else:
+        corners = (n - 1) * old / new
+        m = np.round(corners + 1) if c.size == "corners round" else np.ceil(corners) + 1
+    origin = np.asarray(source.origin)
+    if c.anchor == "middle":
+        last = source.points(np.asarray([n - 1.0]))[0]
+        origin = (last + origin) / 2 - np.reshape(source.direction, (d, d)) @ ((m - 1) / 2 * new)
+    whole = sizes("spacing", [int(k) for k in m], d)
+    return Grid(whole, tuple(new.tolist()), tuple(origin.tolist()), source.direction)
+
+
+def positions(c: Convention, source: Grid, target: Grid, interpolation: str, dtype: np.dtype[Any]) -> AxisMap | None:
+    """Where samples lie by the library's own arithmetic; None for libraries that know space, as we do."""
+    if c.positions is None:
+        return None
+    x = [c.positions(n, m, interpolation, dtype) for n, m in zip(source.size, target.size, strict=True)]
+    return AxisMap(tuple(range(source.dimension)), tuple(x))
+
+
+def check_blur(c: Convention, source: Grid, target: Grid, interpolation: str, dtype: np.dtype[Any]) -> bool:
+    """Whether to blur before sampling.
+
+    Raises
+    ------
+    ValueError
+        Where the library blurs before it copies.
+    """
+    if not c.antialias:
+        return False
+    if interpolation != "nearest":
+        return True
+    if dtype.kind == "f" and any(m < n for n, m in zip(source.size, target.size, strict=True)):
+        raise ValueError(f"convention={c.name!r} does not offer {c.missing}; got interpolation='nearest', {dtype}")
+    return False
+
+
+def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.dtype[Any]:
+    """The voxel type that the library returns."""
+    if c.single:
+        return np.dtype(np.float32)
+    if c.floats and interpolation != "nearest" and source.kind != "f":
+        return np.dtype(np.float64)
+    return source
+
+
+def markdown() -> str:
+    """The table as the README has it."""
+    lines = ["| `convention=` | equals | sets | interpolations |", "| --- | --- | --- | --- |"]
+    for c in CONVENTIONS.values():
+        splines = (
+            "B-splines" if "bspline5" in c.interpolations else "`bspline`" if "bspline" in c.interpolations else ""
+        )
+        others = "the rest" if "lanczos" in c.interpolations else ""
+        offered = ", ".join(w for w in ("nearest", "linear", splines, others) if w)
+        lines.append(f'| `"{c.name}"` | `{c.package}` {c.tested}: `{c.call}` | `{c.keywords}` | {offered} |')
+    return "\n".join(lines)

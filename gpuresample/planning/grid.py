@@ -1,0 +1,184 @@
+"""Where voxels lie in space: the one coordinate rule.
+
+A `Grid` is SimpleITK's geometry: tuples in x, y, z order, `point = origin + direction @ (spacing * index)`.
+`transforms.map_indices` answers where every voxel of one grid lies on another.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from gpuresample.checks import numbers, one_of, positive_numbers, sizes
+from gpuresample.planning.filters import FloatArray
+
+# Far above any volume, far below where sizes stop being exact.
+MOST_VOXELS = 2**40
+
+ANCHORS = ("first", "edge", "center")
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel grid in physical space.
+
+    Attributes
+    ----------
+    size : tuple of int
+        Voxels along x, y(, z).
+    spacing : tuple of float
+        Distance between voxel centres, in physical units (mm for medical files).
+    origin : tuple of float
+        Centre of the first voxel.
+    direction : tuple of float
+        Row-major direction cosines, `dimension ** 2` numbers.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For counts that differ, sizes below 1, spacing that is not above zero, numbers that are not finite, a
+        direction without inverse.
+    """
+
+    size: tuple[int, ...]
+    spacing: tuple[float, ...]
+    origin: tuple[float, ...]
+    direction: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        d = len(self.size)
+        if d not in (2, 3):
+            raise ValueError(f"size must have 2 or 3 values, one per axis, got {self.size!r}")
+        set_ = object.__setattr__
+        set_(self, "size", sizes("size", self.size, d))
+        set_(self, "spacing", positive_numbers("spacing", self.spacing, d))
+        set_(self, "origin", numbers("origin", self.origin, d))
+        set_(self, "direction", numbers("direction", self.direction, d * d))
+        determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
+        if determinant < 1e-6:
+            raise ValueError(f"direction must have an inverse, got {self.direction!r}")
+
+    @classmethod
+    def of_size(cls, size: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Grid:
+        """A grid at the origin, along the axes, with unit spacing unless given."""
+        d = len(size)
+        return cls(size, spacing or (1.0,) * d, (0.0,) * d, tuple(np.eye(d).ravel().tolist()))
+
+    @property
+    def dimension(self) -> int:
+        """2 or 3."""
+        return len(self.size)
+
+    @property
+    def voxels(self) -> int:
+        """How many there are."""
+        return math.prod(self.size)
+
+    @cached_property
+    def index_to_point(self) -> FloatArray:
+        """Matrix from index to physical offset: direction times spacing."""
+        d = self.dimension
+        return np.reshape(self.direction, (d, d)) * np.asarray(self.spacing)
+
+    @cached_property
+    def point_to_index(self) -> FloatArray:
+        """Inverse of `index_to_point`, to the bit the one SimpleITK uses.
+
+        ITK inverts by a pseudo-inverse (SVD). It is exactly 1/spacing without rotation; with one, SimpleITK is
+        asked, as no other inverse has the same last bits.
+        """
+        d = self.dimension
+        if self.direction == tuple(np.eye(d).ravel()):
+            return np.diag([1.0 / s for s in self.spacing])
+        import SimpleITK as sitk
+
+        probe = sitk.Image([1] * d, sitk.sitkUInt8)
+        probe.SetSpacing(self.spacing)
+        probe.SetDirection(self.direction)
+        columns = [probe.TransformPhysicalPointToContinuousIndex(unit.tolist()) for unit in np.eye(d)]
+        return np.array(columns).T
+
+    def points(self, index: FloatArray) -> FloatArray:
+        """Physical points of indices `[n, dimension]`, summed in ITK's order: origin, then x, y, z."""
+        p = np.broadcast_to(np.asarray(self.origin), index.shape).copy()
+        for j in range(self.dimension):
+            p += self.index_to_point[:, j] * index[:, j : j + 1]
+        return p
+
+    def indices(self, point: FloatArray) -> FloatArray:
+        """Continuous indices of physical points `[n, dimension]`, in ITK's order."""
+        v = point - np.asarray(self.origin)
+        x = np.zeros_like(v)
+        for j in range(self.dimension):
+            x += self.point_to_index[:, j] * v[:, j : j + 1]
+        return x
+
+
+def resized(
+    grid: Grid,
+    spacing: tuple[float, ...] | None = None,
+    size: tuple[int, ...] | None = None,
+    anchor: str = "first",
+) -> Grid:
+    """The grid that covers `grid`'s extent with another spacing and/or size.
+
+    Parameters
+    ----------
+    grid : Grid
+        The grid to cover.
+    spacing : tuple of float, optional
+        New spacing. Without `size`, the size is `round(size * spacing / new_spacing)`, half to even, at least 1.
+    size : tuple of int, optional
+        New size. Without `spacing`, the spacing is what keeps the extent.
+    anchor : {"first", "edge", "center"}
+        What stays where it is: the centre of the first voxel; the outer faces of the volume; the centres of
+        its corner voxels. "center" decides the spacing itself, `spacing * (n - 1) / (m - 1)`; together with
+        a given `spacing` it only takes the size from it.
+
+    Raises
+    ------
+    ValueError
+        For values out of range, or `anchor="center"` with both spacing and size.
+    """
+    one_of("anchor", anchor, ANCHORS)
+    d = grid.dimension
+    old = np.asarray(grid.spacing)
+    n = np.asarray(grid.size)
+    if spacing is not None:
+        spacing = positive_numbers("spacing", spacing, d)
+    if size is not None:
+        size = sizes("size", size, d)
+    if spacing is None and size is None:
+        raise ValueError("nothing asked: give spacing, size, like or transform")
+    if anchor == "center" and spacing is not None and size is not None:
+        raise ValueError(
+            'anchor="center" decides the spacing from the size; give spacing or size, not both '
+            f"(got spacing={spacing!r}, size={size!r})"
+        )
+    if size is None:
+        assert spacing is not None
+        with np.errstate(over="ignore"):
+            wanted = (n * old / np.asarray(spacing)).tolist()
+        if max(wanted) > MOST_VOXELS:
+            raise ValueError(f"spacing must not ask for more than {MOST_VOXELS} voxels on an axis, got {spacing!r}")
+        size = tuple(max(1, round(k)) for k in wanted)
+    m = np.asarray(size)
+    if anchor == "center":
+        new = np.where(m > 1, old * np.maximum(n - 1, 1) / np.maximum(m - 1, 1), old * n)
+        # The corner voxels of an axis of one voxel coincide: samples are kept within half of it.
+        new = np.where((n == 1) & (m > 1), old / (2 * m), new)
+        shift = np.zeros(d)
+    else:
+        new = old * n / m if spacing is None else np.asarray(spacing)
+        shift = (new - old) / 2 if anchor == "edge" else np.zeros(d)
+    direction = np.reshape(grid.direction, (d, d))
+    origin = np.asarray(grid.origin) + direction @ shift if shift.any() else np.asarray(grid.origin)
+    return Grid(size, tuple(new.tolist()), tuple(origin.tolist()), grid.direction)
+
+
+def extent(grid: Grid) -> tuple[float, ...]:
+    """Physical edge lengths, faces included."""
+    return tuple(math.prod(pair) for pair in zip(grid.size, grid.spacing, strict=True))

@@ -1,0 +1,217 @@
+"""What is to be done to voxels: works, as plain arrays and numbers, without images, geometry or names of filters.
+
+Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D work has z of size 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.planning.filters import FloatArray
+from gpuresample.planning.taps import TapTable
+
+Range = tuple[int, int]
+
+# Border rules of the gather, as engines see them.
+RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3}
+
+
+@dataclass(frozen=True, eq=False)
+class Separable:
+    """One tap table per source axis.
+
+    Attributes
+    ----------
+    tables : three TapTable
+        For source axes z, y, x. A table's rows are the destination samples inside the source.
+    order : tuple of int
+        Source axes in order of application; axes that change nothing are left out.
+    dst_axis : three int
+        The destination axis that each source axis becomes (a transpose; (0, 1, 2) for none).
+    n_dst : three int
+        Destination samples along each *source* axis, those outside included.
+    start : three int
+        First destination sample inside, along each source axis.
+    precision : {"single", "double", "exact"}
+        Sums are made in float32 ("single") or float64.
+    shortcut : tuple of Branch
+        Empty, or what an engine may do instead, within the numeric contract: add up the results of one or two branches.
+        Nothing is transposed then, nothing outside.
+    """
+
+    tables: tuple[TapTable, TapTable, TapTable]
+    order: tuple[int, ...]
+    dst_axis: tuple[int, int, int]
+    n_dst: tuple[int, int, int]
+    start: tuple[int, int, int]
+    precision: str
+    shortcut: tuple[Branch, ...] = ()
+
+    @property
+    def copies(self) -> bool:
+        """Whether every voxel is a copy of one source voxel."""
+        return all(t.is_index for t in self.tables)
+
+    @property
+    def inside(self) -> tuple[Range, ...]:
+        """Half-open range of destination samples inside the source, along each source axis."""
+        return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class Branch:
+    """One way through coarse grids, see `Separable.shortcut`.
+
+    Attributes
+    ----------
+    first : Separable
+        From the source to a coarser grid.
+    middle : tuple of tuples of Separable
+        Each run one after the other on what `first` made; their results are added up.
+    last : Separable
+        From that sum to the destination's grid. Of two branches, the first one's has a table along y only, the second
+        one's along z only.
+    """
+
+    first: Separable
+    middle: tuple[tuple[Separable, ...], ...]
+    last: Separable
+
+
+@dataclass(frozen=True, eq=False)
+class Gather:
+    """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
+
+    Attributes
+    ----------
+    coordinates : callable
+        `coordinates(start, stop)`: continuous source indices of the destination rows `start` to `stop` (rows are
+        (z, y) in C order) as float64. Shape (rows, 2, 3): both ends of every row in x, y, z order, position `i`
+        being `a + (i / n0) * (b - a)`, if `lines`; else (rows, n_x, 3): every voxel's.
+    lines : bool
+        Whether rows are given by their ends.
+    n0 : int
+        Voxels of a whole row (a cropped plan still divides by the whole).
+    x0 : int
+        Position in the whole row of the first voxel of a row here.
+    n_dst : three int
+        Destination size z, y, x.
+    method : {"linear", "index", "label_linear", "label_gaussian"}
+        Sum, copy or vote.
+    prefilter : three TapTable, or None
+        Applied along z, y, x before anything is gathered.
+    coefficients : ndarray, float64, shape (pieces, width, degree + 1)
+        Weights as polynomials, see `filters.polynomials`.
+    shift, offset : float, int
+        See `filters.polynomials`.
+    spline : bool
+        Find the cell of a coordinate as ITK's splines do, from its value in float32.
+    n_src : three int
+        Size z, y, x of the whole source (after the prefilter).
+    base : three int
+        Index in the whole source of the first voxel of the array at hand.
+    box : three pairs of float
+        For z, y, x: continuous indices inside, lower bound included, upper excluded.
+    rule : int
+        One of `RULES`: what a tap past the border becomes.
+    normalise : bool
+        Divide by the sum of weights.
+    precision : {"single", "double", "exact"}
+        Coefficients and sums are float32 ("single") or float64.
+    """
+
+    coordinates: Callable[[int, int], FloatArray]
+    lines: bool
+    n0: int
+    x0: int
+    n_dst: tuple[int, int, int]
+    method: str
+    prefilter: tuple[TapTable, TapTable, TapTable] | None
+    coefficients: FloatArray
+    shift: float
+    offset: int
+    spline: bool
+    n_src: tuple[int, int, int]
+    base: tuple[int, int, int]
+    box: tuple[tuple[float, float], ...]
+    rule: int
+    normalise: bool
+    precision: str
+
+
+@dataclass(frozen=True, eq=False)
+class Majority:
+    """The value that most voxels of a block have; of several such the smallest. A NaN is larger than any number.
+
+    Attributes
+    ----------
+    block : three int
+        Size of a block along z, y, x; blocks begin at the first voxel.
+    n_dst : three int
+        Destination size z, y, x.
+    """
+
+    block: tuple[int, int, int]
+    n_dst: tuple[int, int, int]
+
+
+Work = Separable | Gather | Majority
+
+# What makes probabilities of scores, and how classes become a label, as kernels see them.
+ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
+CHOICES = {"largest": 0, "bits": 1, "regions": 2}
+
+
+@dataclass(frozen=True, eq=False)
+class Member:
+    """One model of an ensemble.
+
+    Attributes
+    ----------
+    work : Separable or Gather
+        From its scores' grid to the target, in sums of float32.
+    weight : float
+        Its share of the average.
+    """
+
+    work: Work
+    weight: float
+
+
+@dataclass(frozen=True, eq=False)
+class Ensemble:
+    """Class scores of several models, resampled, averaged and decided, voxel by voxel.
+
+    Outside a model's grid its answer is class 0 for certain (for sigmoids: no class). A voxel where a model has no
+    usable score (NaN, or no finite one) counts as class 0, or as no class where classes overlap; its floats are NaN.
+
+    Attributes
+    ----------
+    members : tuple of Member
+    classes : int
+    n_dst : three int
+        Target size z, y, x.
+    activation : {"none", "softmax", "sigmoid"}
+    before : bool
+        Whether the activation comes before the resampling, on the models' own grids.
+    choose : {"largest", "bits", "regions"}
+        "largest": the class with the largest average, of equals the lowest. "bits": the bits of all classes above their
+        thresholds. "regions": of these the last.
+    thresholds : ndarray, float32, shape (classes,)
+        In units of probability; for "bits" and "regions".
+    values : ndarray, uint64, shape (classes + 1,)
+        What a class is called, and at the end what a voxel of no class is called.
+    """
+
+    members: tuple[Member, ...]
+    classes: int
+    n_dst: tuple[int, int, int]
+    activation: str
+    before: bool
+    choose: str
+    thresholds: npt.NDArray[np.float32]
+    values: npt.NDArray[np.uint64]
