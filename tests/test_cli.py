@@ -531,9 +531,9 @@ def test_interrupting_leaves_nothing(ct, tmp_path, moment):
     script = f"""
         import signal, sys, time
         import SimpleITK as sitk
-        from gpuresample import jobs
+        from gpuresample.files import job
         from gpuresample.cli import main
-        module, name = (jobs, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
+        module, name = (job, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
         true = getattr(module, name)
         def slow(*arguments, **keywords):
             result = true(*arguments, **keywords)
