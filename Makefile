@@ -38,7 +38,7 @@ module-here: $(VENV)/.integrations
 	$(BIN)/python -m $(MODULE) $(ARGS)
 
 integrations-here: $(VENV)/.integrations
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/integrations $(ARGS)
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/faces/integrations $(ARGS)
 
 lint: $(VENV)/.lint ## ruff: rules and formatting; the workflows against their schema and zizmor's rules
 	$(BIN)/ruff check .
@@ -78,7 +78,7 @@ kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test doe
 	$(BIN)/python -m pytest -m kernels $(ARGS)
 
 reliability: $(VENV)/.test ## batches killed, interrupted, starved of disk, crowded
-	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/test_reliability.py $(ARGS)
+	GPURESAMPLE_SLOW=1 $(BIN)/python -m pytest tests/batch/test_reliability.py $(ARGS)
 
 # A minute or two on two cores.
 soak: $(VENV)/.test ## 10,000 small volumes in one process: memory, threads and open files stay flat

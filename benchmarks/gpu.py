@@ -120,7 +120,7 @@ def tests(out: Path) -> dict[str, Any]:
 
     # By name: to collect the other files, their libraries would have to be there. Compiling takes most of the time.
     several = ["--numprocesses", str(min(8, cores()))] if importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-m", "gpu", "tests/test_gpu.py", *several]
+    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-m", "gpu", "tests/engines/test_gpu.py", *several]
     code = ran(command, out / "tests.txt", GPURESAMPLE_SLOW="1")
     lines = (out / "tests.txt").read_text().splitlines()
     said = next((line for line in reversed(lines) if line.startswith("gpu: ")), "gpu: no test ran")

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import volume
-from support import labels, noise, same_bits, to_image
-from test_smoothing import ANISOTROPIC
+from support import ANISOTROPIC, labels, noise, same_bits, to_image
 
 import gpuresample as gr
 from gpuresample.costs import rates

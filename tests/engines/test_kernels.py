@@ -1009,7 +1009,7 @@ def test_nothing_reads_or_writes_outside_its_memory_says_the_address_sanitizer()
     path = library.stdout.strip()
     if not os.path.isabs(path) or not sys.platform.startswith("linux"):
         pytest.skip("this compiler has no AddressSanitizer")
-    script = Path(__file__).parent / "sanitized.py"
+    script = Path(__file__).parents[1] / "sanitized.py"
     env = {
         **os.environ, "LD_PRELOAD": str(Path(path).resolve()), "ASAN_OPTIONS": "detect_leaks=0",
         "UBSAN_OPTIONS": "halt_on_error=1:print_stacktrace=1",

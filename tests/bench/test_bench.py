@@ -285,7 +285,7 @@ def test_unknown_cases_are_refused():
 
 
 def test_the_suite_is_not_among_the_tests():
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
     options = tomllib.loads((root / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
     assert options["testpaths"] == ["tests"]
     assert "python_files" not in options  # test_*.py and *_test.py, then

@@ -610,7 +610,7 @@ def test_a_file_that_does_not_fit_is_refused_unread(tmp_path, monkeypatch):
 
 
 def test_the_example_of_the_page(tmp_path, monkeypatch, capsys):
-    page = (Path(__file__).parents[1] / "docs" / "tiles.md").read_text()
+    page = (Path(__file__).parents[2] / "docs" / "tiles.md").read_text()
     monkeypatch.chdir(tmp_path)
     exec(re.search(r"```python\n(.*?)```", page, re.DOTALL).group(1), {})
     printed = re.search(r"It prints\n\n```\n(.*?)```", page, re.DOTALL).group(1)

@@ -254,7 +254,7 @@ FAKE.cuda.runtime.getDeviceCount = no
 
 
 def forked(before, device):
-    code = FORK.format(tests=str(Path(__file__).parent), before=before, device=device)
+    code = FORK.format(tests=str(Path(__file__).parents[1]), before=before, device=device)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -199,5 +199,5 @@ def test_the_command_line_takes_it(run, tmp_path):
 
 
 def test_the_readme_has_the_table():
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
     assert markdown() in readme
