@@ -19,7 +19,7 @@ import numpy.typing as npt
 from gpuresample import taps
 from gpuresample.engines import cpu_exact_kernels as kernels
 from gpuresample.engines.contract import FloatArray
-from gpuresample.engines.cpu_gather import ITEM_VOXELS
+ITEM_VOXELS = 1<<14
 from gpuresample.engines.cpu_tables import scratch
 from gpuresample.engines.flat import Flat
 from gpuresample.engines.pool import run_items

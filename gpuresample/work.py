@@ -236,17 +236,14 @@ def _gather(
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)
     return Gather(
-        coordinates=RowCoordinates(where, target, d),
-        lines=isinstance(where, AffineMap),
-        n0=target.size[0],
-        x0=0,
+        routes=(route_of(where),),
         n_dst=_three(list(n_dst)),
         method=f.name if f.method == "vote" else f.method,
         prefilter=prefilter,
         coefficients=coefficients,
         shift=f.shift,
         offset=offset + pad,
-        spline=f.spline_order > 0,
+        narrow=f.spline_order in (1, 2),
         n_src=_three(list(n_src)),
         base=(0, 0, 0),
         box=box,
@@ -254,6 +251,16 @@ def _gather(
         normalise=f.border == "crop",
         precision=precision,
     )
+
+
+def route_of(where):
+    from gpuresample.engines.contract import Linear, Route
+    d = where.step.shape[0]
+    def m(a):
+        out = np.eye(3); out[:d,:d] = a; return out
+    def v(a):
+        out = np.zeros(3); out[:d] = a; return out
+    return Route(m(where.step), v(where.origin), (Linear(m(where.matrix), v(where.offset)),), m(where.inverse), v(where.origin_in), where.n0)
 
 
 class RowCoordinates:

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Branch, Gather, Majority, Separable, Store, Work
-from gpuresample.engines.cpu_gather import ITEM_VOXELS, ROWS_AT_ONCE, prefilter_work
+from gpuresample.engines.cpu_gather import prefilter_work
+ITEM_VOXELS = ROWS_AT_ONCE = 1<<16
 from gpuresample.engines.cpu_means import sums_of
 from gpuresample.engines.cpu_tables import SMALL, tiling
 from gpuresample.engines.packing import accumulator
