@@ -5,8 +5,8 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -83,21 +83,89 @@ class Branch:
 
 
 @dataclass(frozen=True, eq=False)
+class Linear:
+    """A stage of a route: `p -> matrix @ p + offset`.
+
+    Attributes
+    ----------
+    matrix : ndarray, float64, shape (3, 3)
+    offset : ndarray, float64, shape (3,)
+    """
+
+    matrix: FloatArray
+    offset: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """A stage of a route: `p -> p + vector`, from vectors on a grid; where the grid has none, p stays.
+
+    Attributes
+    ----------
+    vectors : ndarray, float32 or float64, shape (z, y, x, 3)
+        Components x, y, z, in units of points; any strides.
+    inverse, origin : ndarray, float64, shapes (3, 3), (3,)
+        The index on the lattice is `inverse @ (p - origin)`, x, y, z.
+    kind : {"linear", "nearest", "spline"}
+        A displacement field, which lies between its nodes' boxes, or a lattice of B-spline coefficients.
+    order : int
+        Of the spline, 1 to 3; 1 for a field.
+    table : Separable, or None
+        From the lattice to the whole output, where their axes are parallel and nothing but linear stages comes before.
+    direct : bool
+        Whether the nodes are the output's voxels.
+    """
+
+    vectors: Any
+    inverse: FloatArray
+    origin: FloatArray
+    kind: str
+    order: int = 1
+    table: Separable | None = None
+    direct: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """From the index of an output voxel to a continuous index of the source; all in x, y, z.
+
+    `p = origin + step @ index`, then the stages, then `inverse @ (p - origin_in)`, in ITK's order of operations. Without
+    a lattice the index is computed at the ends of a row, x = 0 and x = n0, and interpolated: `a + (x / n0) * (b - a)`.
+
+    Attributes
+    ----------
+    step, origin : ndarray, float64, shapes (3, 3), (3,)
+    stages : tuple of Linear and Lattice
+        In order of application. Without a lattice, one Linear.
+    inverse, origin_in : ndarray, float64, shapes (3, 3), (3,)
+    n0 : int
+        Voxels of a whole row.
+    start : three int
+        Index, x, y, z, in the whole output of the first voxel here.
+    """
+
+    step: FloatArray
+    origin: FloatArray
+    stages: tuple[Linear | Lattice, ...]
+    inverse: FloatArray
+    origin_in: FloatArray
+    n0: int
+    start: tuple[int, int, int] = (0, 0, 0)
+
+    @property
+    def lines(self) -> bool:
+        """Whether rows are scan lines."""
+        return all(isinstance(stage, Linear) for stage in self.stages)
+
+
+@dataclass(frozen=True, eq=False)
 class Gather:
     """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
 
     Attributes
     ----------
-    coordinates : callable
-        `coordinates(start, stop)`: continuous source indices of the destination rows `start` to `stop` (rows are
-        (z, y) in C order) as float64. Shape (rows, 2, 3): both ends of every row in x, y, z order, position `i`
-        being `a + (i / n0) * (b - a)`, if `lines`; else (rows, n_x, 3): every voxel's.
-    lines : bool
-        Whether rows are given by their ends.
-    n0 : int
-        Voxels of a whole row (a cropped plan still divides by the whole).
-    x0 : int
-        Position in the whole row of the first voxel of a row here.
+    routes : tuple of Route
+        One for all volumes of a batch, or one for each, in C order of the leading axes.
     n_dst : three int
         Destination size z, y, x.
     method : {"linear", "index", "label_linear", "label_gaussian"}
@@ -108,8 +176,9 @@ class Gather:
         Weights as polynomials, see `filters.polynomials`.
     shift, offset : float, int
         See `filters.polynomials`.
-    spline : bool
-        Find the cell of a coordinate as ITK's splines do, from its value in float32.
+    narrow : bool
+        Find the cell of a position from its value in float32, and weigh with the position itself, as ITK's splines do.
+        It shows at orders 1 and 2 alone.
     n_src : three int
         Size z, y, x of the whole source (after the prefilter).
     base : three int
@@ -124,17 +193,14 @@ class Gather:
         Coefficients and sums are float32 ("single") or float64.
     """
 
-    coordinates: Callable[[int, int], FloatArray]
-    lines: bool
-    n0: int
-    x0: int
+    routes: tuple[Route, ...]
     n_dst: tuple[int, int, int]
     method: str
     prefilter: tuple[TapTable, TapTable, TapTable] | None
     coefficients: FloatArray
     shift: float
     offset: int
-    spline: bool
+    narrow: bool
     n_src: tuple[int, int, int]
     base: tuple[int, int, int]
     box: tuple[tuple[float, float], ...]

@@ -1,85 +1,218 @@
-"""The CPU engine's gather: prefilter by table, then one neighbourhood per voxel, rows spread over threads."""
+"""The CPU engine's gather: prefilter by table, then blocks of rows over threads, one neighbourhood per voxel."""
 
 from __future__ import annotations
 
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
-from gpuresample.engines.cpu import tables as cpu_tables
+from gpuresample.engines.cpu import tables
+from gpuresample.engines.contract import Store
+from gpuresample.planning.works import RULES, Gather, Route, Separable
+from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
-from gpuresample.engines.threads import run_items
+from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
-from gpuresample.planning.taps import TapTable
-from gpuresample.planning.works import Gather, Separable
+from gpuresample.planning.taps import TapTable, fold
 
-# Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
-ITEM_VOXELS = 1 << 14
-# Rows whose ends are computed at once: in one sweep of NumPy, not under the interpreter's lock item by item.
-ROWS_AT_ONCE = 1 << 16
+Array = npt.NDArray[Any]
+
+# Planes and rows of a block whose rows are scan lines: neighbours of a turned row are met again while they are close.
+LINES = (8, 32)
+# The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache.
+POINTS = (4, 8)
+# Rows are halved until every thread has so many blocks.
+BLOCKS_PER_THREAD = 4
+
+Rows = Callable[..., None]
 
 
-def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    """Fill `dst` from `src`, one volume of the batch after the other."""
-    for volume in np.ndindex(dst.shape[:-3]):
-        _run_volume(work, src[volume], dst[volume], store)
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One gather of one source: what is called for each block, after where its voxels lie.
+
+    Attributes
+    ----------
+    rows : callable
+        `rows(coordinates, z, y, n_y)`.
+    """
+
+    rows: Callable[[Array, int, int, int], None]
 
 
-def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
-    acc = accumulator(work.precision)
-    if work.prefilter is not None:
-        src = _prefiltered(work.prefilter, src, acc, work.precision)
-    source, target = flatten(src), Flat(dst)
-    n_z, n_y, n_x = work.n_dst
-    step = max(1, ITEM_VOXELS // n_x)
-    src_strides, dst_strides = np.array(source.strides, np.int64), np.array(target.strides, np.int64)
-    n_src, base = np.array(work.n_src, np.int64), np.array(work.base, np.int64)
-    box = np.array(work.box)
-    default = dst.dtype.type(store.default)
-    coefficients = work.coefficients.astype(acc)
-    bounds = bounds_of(dst.dtype, acc, store)
-    rounding = rounding_of(dst.dtype, store)
+def run_gather(work: Gather, src: Array, dst: Array, store: Store) -> None:
+    """Fill `dst` from `src`, both [..., z, y, x]."""
+    run_gathers([(work, src, dst, store)])
 
-    def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:
-        place = (
-            source.memory, source.offsets[0], src_strides, coordinates, work.lines, work.x0, work.n0, target.memory,
-            target.offsets[0], dst_strides, row0, n_y, n_x,
+
+def run_gathers(calls: Sequence[tuple[Gather, Array, Array, Store]]) -> None:
+    """Fill the destinations of gathers that have their routes in common: the voxels of all are located once."""
+    routes = calls[0][0].routes
+    n_dst = calls[0][0].n_dst
+    strange: list[int] = []
+    for k, route in enumerate(routes):
+        walk = Walk.of(route)
+        groups = []
+        for work, src, dst, store in calls:
+            if len(routes) == 1:
+                groups.append(_batches(work, route, src, dst, store))
+            else:
+                volume = np.unravel_index(k, dst.shape[:-3])
+                groups.append(iter([_job(work, route, src[volume][None], dst[volume][None], store)]))
+        # What is prefiltered goes volume by volume, since coefficients are as large as it is: together as long as there
+        # are volumes of all.
+        for jobs in _together(groups):
+            _sweep(walk, jobs, n_dst, strange)
+    if sum(strange):
+        warnings.warn(
+            f"transform leads {sum(strange)} voxels to positions that are no finite numbers; they take the default value",
+            RuntimeWarning, stacklevel=2,
         )  # fmt: skip
-        if work.method == "index":
-            kernels.copy_rows(*place, n_src, base, box, work.rule, default)
-        elif work.method == "linear":
-            kernels.gather_rows(
-                *place, coefficients, work.shift, work.offset, n_src, base, box, work.rule, work.spline, work.normalise,
-                default, bounds, rounding,
-            )  # fmt: skip
+
+
+def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
+    """Jobs of all groups, one of each at a time, until all are done."""
+    while True:
+        jobs = [job for group in groups if (job := next(group, None)) is not None]
+        if not jobs:
+            return
+        yield jobs
+
+
+def _sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
+    """All blocks of the output, over threads."""
+    n_z, n_y, n_x = n_dst
+    step_z, step_y = _steps(n_dst, LINES if walk.route.lines else POINTS)
+    across = -(-n_y // step_y)
+
+    def block(item: int) -> None:
+        z, y = item // across * step_z, item % across * step_y
+        high, rows = min(step_z, n_z - z), min(step_y, n_y - y)
+        coordinates, odd = walk.block(z, y, high, rows, n_x)
+        for job in jobs:
+            job.rows(coordinates, z, y, rows)
+        if odd:
+            strange.append(odd)
+
+    run_items(block, -(-n_z // step_z) * across)
+
+
+def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int]:
+    """Planes and rows of a block: enough blocks for all threads to be busy."""
+    n_z, n_y, _ = n_dst
+    z, y = min(most[0], n_z), min(most[1], n_y)
+    threads = get_num_threads()
+    wanted = 1 if threads == 1 else BLOCKS_PER_THREAD * threads
+    while (z > 1 or y > 1) and -(-n_z // z) * -(-n_y // y) < wanted:
+        if y >= z:
+            y = (y + 1) // 2
         else:
-            gaussian = work.method == "label_gaussian"
-            cut = LABEL_SIGMA * LABEL_ALPHA
-            kernels.vote_rows(*place, n_src, base, box, work.rule, gaussian, LABEL_SIGMA, cut, default)
-
-    for start in range(0, n_z * n_y, ROWS_AT_ONCE):
-        stop = min(start + ROWS_AT_ONCE, n_z * n_y)
-        ends = work.coordinates(start, stop) if work.lines else None
-
-        def job(item: int, start: int = start, stop: int = stop, ends: Any = ends) -> None:
-            lo, hi = start + item * step, min(start + (item + 1) * step, stop)
-            rows(lo, work.coordinates(lo, hi) if ends is None else ends[lo - start : hi - start])
-
-        run_items(job, -(-(stop - start) // step))
+            z = (z + 1) // 2
+    return z, y
 
 
-def _prefiltered(
-    tables: tuple[TapTable, TapTable, TapTable], src: npt.NDArray[Any], acc: np.dtype[Any], precision: str
-) -> npt.NDArray[Any]:
-    """The volume of coefficients: the source's tables applied, in the accumulator's type."""
-    work = prefilter_work(tables, precision)
-    out = np.empty(work.n_dst, acc)
-    cpu_tables.run_separable(work, src, out, Store())
-    return out
+def _batches(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Iterator[Job]:
+    """Jobs of a batch: one for all its volumes, or one for each where there are coefficients to be made."""
+    if work.prefilter is None:
+        yield _job(work, route, src, dst, store)
+        return
+    for volume in np.ndindex(dst.shape[:-3]):
+        yield _job(work, route, src[volume][None], dst[volume][None], store)
+
+
+def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Job:
+    """What kernel does a gather's blocks, and with which arguments."""
+    acc = accumulator(work.precision)
+    pad = np.zeros(3, np.int64)
+    width = work.coefficients.shape[1]
+    cubic = work.method == "linear" and work.coefficients.shape == (1, 4, 4) and not work.narrow
+    if cubic:
+        src, pad = _coefficients(work, src, acc)
+    elif work.prefilter is not None:
+        made = np.empty((1, *[t.n_dst for t in work.prefilter]), acc)
+        tables.run_separable(prefilter_work(work.prefilter, work.precision), src, made, Store())
+        src = made
+    source, target = flatten(src), Flat(dst)
+    strides = np.array(source.strides, np.int64)
+    # Where sample (0, 0, 0) of the whole source would be.
+    first = source.offsets[0] + int((strides * (pad - np.array(work.base))).sum())
+    moves = np.array(source.offsets, np.int64) - source.offsets[0]
+    n_src, box = np.array(work.n_src, np.int64), np.array(work.box)
+    starts, steps = np.array(target.offsets, np.int64), np.array(target.strides, np.int64)
+    default = dst.dtype.type(store.default)
+    n_x, bounds = work.n_dst[2], bounds_of(dst.dtype, acc, store)
+    rounding = rounding_of(dst.dtype, store)
+    before = (source.memory, moves, strides)
+    lines, x0, n0 = route.lines, route.start[0], route.n0
+
+    def call(kernel: Rows, so: int, *rest: Any) -> Job:
+        def rows(coordinates: Array, z: int, y: int, n_y: int) -> None:
+            kernel(
+                *before, coordinates, lines, x0, n0, target.memory, starts, steps, z, y, n_y, n_x, n_src, so, box,
+                work.rule, *rest,
+            )  # fmt: skip
+
+        return Job(rows)
+
+    if work.method == "index":
+        return call(kernels.copy_rows, first, default)
+    if work.method == "label_linear":
+        return call(kernels.vote_rows, first, default)
+    if work.method == "label_gaussian":
+        return call(kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
+    if cubic:
+        powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
+        return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
+    if width == 2 and work.rule != RULES["crop"]:
+        whole = src.dtype.kind in "iu"
+        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
+    return call(
+        kernels.any_rows, first, work.coefficients.astype(acc), work.shift, work.offset, work.narrow, work.normalise,
+        default, bounds, rounding,
+    )  # fmt: skip
+
+
+def _coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, npt.NDArray[np.int64]]:
+    """A volume's coefficients, as far beyond its borders as taps reach, so that no tap has to ask where it is.
+
+    Answers them, [1, z, y, x], and how many samples were added before the first, along each axis.
+    """
+    prefilter = work.prefilter
+    n = src.shape[-3:] if prefilter is None else tuple(t.n_dst for t in prefilter)
+    reach = [_reach(work, axis) for axis in range(3)]
+    out = np.empty((1, *[before + m + after for m, (before, after) in zip(n, reach, strict=True)]), acc)
+    inner = out[:, *[slice(before, before + m) for m, (before, _) in zip(n, reach, strict=True)]]
+    if prefilter is None:
+        inner[...] = src
+    else:
+        tables.run_separable(prefilter_work(prefilter, work.precision), src, inner, Store())
+    rule = {number: word for word, number in RULES.items()}[work.rule]
+    for axis, (m, (before, after)) in enumerate(zip(n, reach, strict=True)):
+        base = work.base[axis]
+        margin = np.array([*range(-before, 0), *range(m, m + after)])
+        # A part of a source has all samples that its voxels tap, folded ones too; others are not read.
+        stand_in = np.clip(fold(margin + base, work.n_src[axis], rule) - base, 0, m - 1)
+        along = np.moveaxis(out, axis + 1, 0)
+        for k, j in zip((margin + before).tolist(), (stand_in + before).tolist(), strict=True):
+            along[k] = along[j]
+    return out, np.array([before for before, _ in reach], np.int64)
+
+
+def _reach(work: Gather, axis: int) -> tuple[int, int]:
+    """How many samples taps reach beyond the source along an axis, on either side, once positions are brought to it."""
+    n, (low, high) = work.n_src[axis], work.box[axis]
+    if math.isinf(low):
+        if work.rule == RULES["nearest"]:
+            return 0, 0
+        low, high = -0.5, n - 0.5
+    return max(0, -(math.floor(low) + work.offset)), max(0, math.floor(high) + work.offset + 4 - n)
 
 
 def prefilter_work(tables: tuple[TapTable, TapTable, TapTable], precision: str) -> Separable:

@@ -1,7 +1,14 @@
 """The CPU engine's gathers, compiled by Numba: one weighted neighbourhood, one copy or one vote per voxel.
 
-For grids that are rotated, sheared or deformed against the source, and for label votes. The house rules are
-those of `table_kernels`. Coordinates are x, y, z; every other triple is z, y, x.
+For grids that are rotated, sheared or deformed against the source, and for label votes. The house rules are those of
+`table_kernels`. Positions are x, y, z; every other triple is z, y, x.
+
+A kernel does a block of whole rows. A row goes through in sweeps: where its voxels lie (`find_row`), the cell and the
+fraction of each (`cells_row` and kin), then the sums, volume by volume, for channels and batches share positions. All
+sweeps but the last fill vectors. Positions stay float64 down to the cell; only the fraction takes the sums' type.
+
+Every position is brought to the line before it becomes an index: clamped to the box, or folded by the border's period in
+float64. So no cast overflows, however far a voxel lies from the image.
 """
 
 from __future__ import annotations
@@ -11,11 +18,9 @@ import math
 import numpy as np
 from numba import uint64
 
-from gpuresample.engines.cpu.jit import njit
+from gpuresample.engines.cpu.jit import cubic_sum, njit
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
-
-# Where a last bit decides, between inside and outside or in a tie, nothing may fuse: ITK's builds do not.
-EXACT = {**OPTIONS, "fastmath": False}
+from gpuresample.engines.cpu.path_kernels import EXACT
 
 
 @njit(inline="always")
@@ -33,6 +38,137 @@ def fold(k, n, rule):
     return k if k < n else last - k
 
 
+# --- where a row's voxels lie ----------------------------------------------------------------------------------------
+
+
+@njit(inner=True, **EXACT)
+def along_row(t, a, slope):
+    """A position on a scan line; ITK multiplies, then adds."""
+    return a + t * slope
+
+
+@njit(inner=True, **EXACT)
+def crossing(a, slope, x0, n0, n, bound):
+    """How many voxels of a row come before its position crosses `bound`: an estimate, then voxel by voxel."""
+    guess = (bound - a) / slope * n0 - x0
+    i = 0
+    if guess > 0.0:
+        i = n if guess >= n else int(guess)
+    rises = slope > 0.0
+    while i > 0 and (along_row((x0 + i - 1) / n0, a, slope) >= bound) == rises:
+        i -= 1
+    while i < n and (along_row((x0 + i) / n0, a, slope) >= bound) != rises:
+        i += 1
+    return i
+
+
+@njit(inner=True, **EXACT)
+def run_inside(a, slope, x0, n0, n, low, high):
+    """The voxels of a row whose position is in [low, high): one run, since positions only rise or only fall."""
+    if slope == 0.0 or slope != slope:
+        return (0, n) if slope == 0.0 and low <= a < high else (0, 0)
+    first, last = crossing(a, slope, x0, n0, n, low), crossing(a, slope, x0, n0, n, high)
+    return (first, last) if slope > 0.0 else (last, first)
+
+
+@njit(inner=True, **EXACT)
+def bring(x, lo, hi, n, low, high, rule):
+    """Positions of a row to the line of `n` samples, in place: those that lie beyond it by the border's rule.
+
+    Boxes with bounds take the default value outside: there it is enough that a position is not far away.
+    """
+    if low > -np.inf or rule == 0 or rule == 3 or n == 1:
+        # Taps reach a few samples further than a position: all of them are the last sample from there on.
+        a, b = max(low, -16.0 - n), min(high, 16.0 + 2 * n)
+        for i in range(uint64(lo), uint64(hi)):
+            v = x[i] if x[i] > a else a
+            x[i] = v if v < b else b
+    elif rule == 2:
+        last, period = np.float64(n - 1), np.float64(2 * (n - 1))
+        for i in range(uint64(lo), uint64(hi)):
+            v = x[i] - period * np.floor(x[i] / period)
+            v = v if v <= last else period - v
+            v = v if v > 0.0 else 0.0
+            x[i] = v if v < last else last
+    else:
+        top, period = np.float64(n), np.float64(2 * n)
+        for i in range(uint64(lo), uint64(hi)):
+            v = x[i] + 0.5
+            if v < 0.0 or v > top:
+                v = v - period * np.floor(v / period)
+                v = v if v <= top else period - v
+                v = v if v > 0.0 else 0.0
+                x[i] = (v if v < top else top) - 0.5
+
+
+@njit(inner=True, **EXACT)
+def find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask):
+    """Positions of a row's voxels: `position[axis]`, x, y, z, on the run of voxels [lo, hi); of these `n_in` are inside.
+
+    Where rows are scan lines all of a run are inside; else `mask` says which.
+    """
+    n_x = position.shape[1]
+    lo, hi = 0, n_x
+    if lines:
+        for axis in range(3):
+            first, last = run_inside(
+                coordinates[row, 0, axis], coordinates[row, 1, axis], x0, n0, n_x, box[2 - axis, 0], box[2 - axis, 1]
+            )
+            lo, hi = max(lo, first), min(hi, last)
+        hi = max(lo, hi)
+        for axis in range(3):
+            a, slope, x = coordinates[row, 0, axis], coordinates[row, 1, axis], position[axis]
+            for i in range(uint64(lo), uint64(hi)):
+                x[i] = along_row(along[i], a, slope)
+        return lo, hi, hi - lo
+    px, py, pz = coordinates[0, row], coordinates[1, row], coordinates[2, row]
+    qx, qy, qz = position[0], position[1], position[2]
+    az, bz, ay, by, ax, bx = box[0, 0], box[0, 1], box[1, 0], box[1, 1], box[2, 0], box[2, 1]
+    n_in = 0
+    for i in range(uint64(n_x)):
+        x, y, z = px[i], py[i], pz[i]
+        inside = (x >= ax) & (x < bx) & (y >= ay) & (y < by) & (z >= az) & (z < bz)
+        inside = inside & (((x - x) + (y - y)) + (z - z) == 0.0)
+        mask[i] = inside
+        n_in += inside
+        qx[i], qy[i], qz[i] = x if inside else 0.0, y if inside else 0.0, z if inside else 0.0
+    return lo, hi, n_in
+
+
+@njit(inner=True, **EXACT)
+def steer(place, mask, lo, hi):
+    """Have voxels outside read what some voxel inside reads: where they point, there may be no memory."""
+    safe = np.int64(0)
+    for i in range(uint64(lo), uint64(hi)):
+        if mask[i]:
+            safe = place[i]
+            break
+    for i in range(uint64(lo), uint64(hi)):
+        place[i] = place[i] if mask[i] else safe
+
+
+@njit(inner=True, **OPTIONS)
+def finish_row(dst, at, step, values, lo, hi, n_x, n_in, mask, default, bounds, rounding):
+    """A row's sums to voxels, and the default value outside."""
+    if hi > lo:
+        store_row(dst, at + lo * step, step, values, lo, hi - lo, bounds, rounding)
+    default_row(dst, at, step, lo, hi, n_x, n_in, mask, default)
+
+
+@njit(inner=True, **OPTIONS)
+def default_row(dst, at, step, lo, hi, n_x, n_in, mask, default):
+    """The default value for a row's voxels outside."""
+    at, step = uint64(at), uint64(step)
+    for i in range(uint64(lo)):
+        dst[at + i * step] = default
+    if n_in < hi - lo:
+        for i in range(uint64(lo), uint64(hi)):
+            if not mask[i]:
+                dst[at + i * step] = default
+    for i in range(uint64(hi), uint64(n_x)):
+        dst[at + i * step] = default
+
+
 @njit(inner=True, **OPTIONS)
 def positions(n_x, x0, n0):
     """Where the voxels of a row lie between its ends, from 0 to 1: the same for all rows, so divided once."""
@@ -42,172 +178,243 @@ def positions(n_x, x0, n0):
     return along
 
 
+# --- linear ----------------------------------------------------------------------------------------------------------
+
+
 @njit(inner=True, **EXACT)
-def locate_row(coordinates, row, lines, along, axis, x):
-    """Continuous source indices of a row's voxels along x, y, z `axis`, in ITK's order of operations."""
-    if lines:
-        a, b = coordinates[row, 0, axis], coordinates[row, 1, axis]
-        slope = b - a
-        for i in range(uint64(x.size)):
-            x[i] = a + along[i] * slope
-    else:
-        for i in range(uint64(x.size)):
-            x[i] = coordinates[row, i, axis]
+def cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz):
+    """The lower of two neighbours along every axis, as an offset, and how far beyond it a voxel lies, from 0 to 1.
+
+    Beyond the centre of the last voxel it is that voxel alone. `narrow`: ITK's splines of order 1 and 2 find their cell
+    from the position in float32, and weigh with the position itself. `offset` samples come before position 0.
+    """
+    acc = fx.dtype.type
+    pad = np.float64(offset)
+    px, py, pz = position[0], position[1], position[2]
+    bz, by, bx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
+    tz, ty, tx = np.int32(max(n_src[0] - 2, 0)), np.int32(max(n_src[1] - 2, 0)), np.int32(max(n_src[2] - 2, 0))
+    sz, sy, sx = strides[0], strides[1], strides[2]
+    for i in range(uint64(lo), uint64(hi)):
+        x, y, z = px[i] + pad, py[i] + pad, pz[i] + pad
+        x, y, z = x if x > 0.0 else 0.0, y if y > 0.0 else 0.0, z if z > 0.0 else 0.0
+        x, y, z = x if x < bx else bx, y if y < by else by, z if z < bz else bz
+        if narrow:
+            kx, ky, kz = np.int32(np.float32(x)), np.int32(np.float32(y)), np.int32(np.float32(z))
+        else:
+            kx, ky, kz = np.int32(x), np.int32(y), np.int32(z)
+        kx, ky, kz = min(kx, tx), min(ky, ty), min(kz, tz)
+        fx[i], fy[i], fz[i] = acc(x - kx), acc(y - ky), acc(z - kz)
+        place[i] = so + np.int64(kz) * sz + np.int64(ky) * sy + np.int64(kx) * sx
+
+
+@njit(inner=True, **OPTIONS)
+def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
+    """Two neighbours per axis of every voxel of a row: along x, then y, then z, as ITK does."""
+    acc = out.dtype.type
+    one = acc(1)
+    sz, sy, sx, move = uint64(sz), uint64(sy), uint64(sx), uint64(move)
+    for i in range(uint64(lo), uint64(hi)):
+        r0 = uint64(place[i]) + move
+        r1, r2 = r0 + sy, r0 + sz
+        r3 = r2 + sy
+        x1, y1, z1 = fx[i], fy[i], fz[i]
+        x0, y0, z0 = one - x1, one - y1, one - z1
+        v0 = x0 * acc(src[r0]) + x1 * acc(src[r0 + sx])
+        v1 = x0 * acc(src[r1]) + x1 * acc(src[r1 + sx])
+        v2 = x0 * acc(src[r2]) + x1 * acc(src[r2 + sx])
+        v3 = x0 * acc(src[r3]) + x1 * acc(src[r3 + sx])
+        out[i] = z0 * (y0 * v0 + y1 * v1) + z1 * (y0 * v2 + y1 * v3)
+
+
+@njit(inner=True, **OPTIONS)
+def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
+    """Sums that are no numbers once more, without the neighbours that weigh nothing: their NaN or infinity stays there."""
+    acc = out.dtype.type
+    for i in range(uint64(lo), uint64(hi)):
+        if out[i] - out[i] == 0:
+            continue
+        total = acc(0)
+        for corner in range(8):
+            wx = fx[i] if corner & 1 else acc(1) - fx[i]
+            wy = fy[i] if corner & 2 else acc(1) - fy[i]
+            wz = fz[i] if corner & 4 else acc(1) - fz[i]
+            if wx != 0 and wy != 0 and wz != 0:
+                r = place[i] + move
+                r = r + (sx if corner & 1 else 0) + (sy if corner & 2 else 0) + (sz if corner & 4 else 0)
+                total = total + wz * (wy * (wx * acc(src[uint64(r)])))
+        out[i] = total
+
+
+@njit(inner=True, **OPTIONS)
+def strange_in(values, lo, hi):
+    """Whether a row holds what is no finite number."""
+    count = 0
+    for i in range(uint64(lo), uint64(hi)):
+        count += values[i] - values[i] != 0
+    return count > 0
+
+
+@njit(**OPTIONS)
+def linear_rows(
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    offset, narrow, default, bounds, rounding, whole,
+):  # fmt: skip
+    """Interpolate the rows of a block linearly, in volumes that begin at `so + moves` and `starts`.
+
+    `whole`: voxels are integers, which no NaN can be among.
+    """
+    acc = bounds.dtype.type
+    position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
+    place, values = np.empty(n_x, np.int64), np.empty(n_x, acc)
+    fx, fy, fz = np.empty(n_x, acc), np.empty(n_x, acc), np.empty(n_x, acc)
+    along = positions(n_x, x0, n0)
+    # An axis of one voxel has no second neighbour: it is asked for with weight 0, and is the first.
+    sz = strides[0] if n_src[0] > 1 else 0
+    sy = strides[1] if n_src[1] > 1 else 0
+    sx = strides[2] if n_src[2] > 1 else 0
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in > 0:
+            if rule == 1 or rule == 2:
+                for axis in range(3):
+                    bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
+            cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
+            if n_in < hi - lo:
+                steer(place, mask, lo, hi)
+        else:
+            lo, hi, n_in = 0, 0, 0
+        for v in range(moves.size):
+            if n_in > 0:
+                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values)
+                if not whole and strange_in(values, lo, hi):
+                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values)
+            finish_row(dst, starts[v] + at, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
+
+
+# --- cubic -----------------------------------------------------------------------------------------------------------
+
+
+@njit(inner=True, **EXACT)
+def cubic_cells_row(position, lo, hi, strides, so, place, fx, fy, fz):
+    """The cell of every voxel of a row, as an offset, and how far in it a voxel lies."""
+    acc = fx.dtype.type
+    px, py, pz = position[0], position[1], position[2]
+    sz, sy, sx = strides[0], strides[1], strides[2]
+    for i in range(uint64(lo), uint64(hi)):
+        x, y, z = px[i], py[i], pz[i]
+        bx, by, bz = np.floor(x), np.floor(y), np.floor(z)
+        fx[i], fy[i], fz[i] = acc(x - bx), acc(y - by), acc(z - bz)
+        place[i] = (
+            so + np.int64(np.int32(bz)) * sz + np.int64(np.int32(by)) * sy + np.int64(np.int32(bx)) * sx
+        )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def cubic_rows(
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    powers, offset, default, bounds, rounding,
+):  # fmt: skip
+    """Interpolate the rows of a block by four taps per axis from coefficients, contiguous along x and padded.
+
+    `powers[d, k]` is tap k's coefficient of the fraction's d-th power. `offset`: from the cell to the first tap.
+    """
+    acc = bounds.dtype.type
+    position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
+    place, values = np.empty(n_x, np.int64), np.empty(n_x, acc)
+    fx, fy, fz = np.empty(n_x, acc), np.empty(n_x, acc), np.empty(n_x, acc)
+    along = positions(n_x, x0, n0)
+    sz, sy = uint64(strides[0]), uint64(strides[1])
+    tap = so + offset * (strides[0] + strides[1] + strides[2])
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in > 0:
+            for axis in range(3):
+                n, x = n_src[2 - axis], position[axis]
+                if box[2 - axis, 0] == -np.inf:
+                    if rule == 0:  # coefficients go on until they settle
+                        bring(x, lo, hi, n, np.float64(-offset), np.float64(n - 4 - offset), rule)
+                    else:
+                        bring(x, lo, hi, n, -np.inf, np.inf, rule)
+            cubic_cells_row(position, lo, hi, strides, tap, place, fx, fy, fz)
+            if n_in < hi - lo:
+                steer(place, mask, lo, hi)
+        else:
+            lo, hi, n_in = 0, 0, 0
+        for v in range(moves.size):
+            move = uint64(moves[v])
+            for i in range(uint64(lo), uint64(hi)):
+                values[i] = cubic_sum(src, uint64(place[i]) + move, sz, sy, fz[i], fy[i], fx[i], powers)
+            finish_row(dst, starts[v] + at, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
+
+
+# --- any other sum ---------------------------------------------------------------------------------------------------
 
 
 @njit(inner=True, **OPTIONS)
 def weigh_row(
-    x, n, base, stride, low, high, coefficients, shift, offset, spline, normalise, first, place, weight, part,
-    piece, state,
+    x, lo, hi, n, stride, coefficients, shift, offset, narrow, normalise, first, place, weight, part, piece, border,
 ):  # fmt: skip
-    """First tap and weights along one axis of every voxel of a row at `x`; each loop here fills vectors.
+    """First tap and weights along one axis of a row's voxels at `x`; each loop here fills vectors.
 
-    `place` grows by the first tap's offset. `state` becomes 0 for voxels outside [low, high), 1 for taps past the
-    border, and stays 2 for plain neighbours. ITK's splines find their cell from x rounded to float32, so `spline`
-    does too. `normalise` divides by the sum of weights. `part` and `piece` are scratch.
+    `place` grows by the first tap's offset; `border` becomes true where taps lie past the border. `normalise` divides
+    by the sum of weights. `part` and `piece` are scratch.
     """
     acc = weight.dtype.type
     pieces, width, terms = coefficients.shape
     size = uint64(x.size)
-    narrow = np.float32(shift)
+    small = np.float32(shift)
     last = n - width
-    for i in range(size):
-        # Clipped, so that whatever lies outside still has a cell.
-        t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
-        cell = np.float64(np.floor(np.float32(t) + narrow)) if spline else np.floor(t + shift)
+    for i in range(uint64(lo), uint64(hi)):
+        t = x[i]
+        cell = np.float64(np.floor(np.float32(t) + small)) if narrow else np.floor(t + shift)
         k0 = np.int64(cell) + offset
         first[i] = k0
-        place[i] += (k0 - base) * stride
+        place[i] += k0 * stride
         u = (t + shift - cell) * pieces
         whole = 0.0 if pieces == 1 else min(max(np.floor(u), 0.0), pieces - 1.0)
         part[i], piece[i] = acc(u - whole), np.int32(whole)
-        plain = np.uint8(2) if k0 >= 0 and k0 <= last else np.uint8(1)
-        now = plain if x[i] >= low and x[i] < high else np.uint8(0)
-        state[i] = min(state[i], now)
+        border[i] = border[i] | (k0 < 0) | (k0 > last)
     flat = coefficients.ravel()
     for k in range(width):
-        w = uint64(k) * size
-        c = uint64(k * terms)
-        if pieces == 1 and terms == 4:
-            c0, c1, c2, c3 = flat[c], flat[c + uint64(1)], flat[c + uint64(2)], flat[c + uint64(3)]
-            for i in range(size):
-                weight[w + i] = ((c3 * part[i] + c2) * part[i] + c1) * part[i] + c0
-        else:
-            stride = uint64(width * terms)
-            for i in range(size):
-                at = c + uint64(piece[i]) * stride
-                value = flat[at + uint64(terms - 1)]
-                for d in range(terms - 2, -1, -1):
-                    value = value * part[i] + flat[at + uint64(d)]
-                weight[w + i] = value
+        w, c, stride = uint64(k) * size, uint64(k * terms), uint64(width * terms)
+        for i in range(uint64(lo), uint64(hi)):
+            at = c + uint64(piece[i]) * stride
+            value = flat[at + uint64(terms - 1)]
+            for d in range(terms - 2, -1, -1):
+                value = value * part[i] + flat[at + uint64(d)]
+            weight[w + i] = value
     if normalise:
-        for i in range(size):
-            whole = acc(0)
+        for i in range(uint64(lo), uint64(hi)):
+            total = acc(0)
             for k in range(uint64(width)):
-                whole += weight[k * size + i]
+                total += weight[k * size + i]
             for k in range(uint64(width)):
-                weight[k * size + i] /= whole
+                weight[k * size + i] /= total
 
 
 @njit(inner=True, **OPTIONS)
-def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, place, weight, jump, state):
-    """`weigh_row` for two taps: the weight of the upper one, and the offset from the lower to it.
-
-    Where only one voxel is to be read (x on it, or past a border that repeats it) both taps are that voxel, so that
-    a neighbour's NaN or infinity stays where it is; on a line that repeats its ends they weigh a half each, so that
-    an infinite voxel stays one too.
-    """
-    acc = weight.dtype.type
-    size, last = uint64(x.size), n - 1
-    for i in range(size):
-        t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
-        cell = np.float64(np.floor(np.float32(t))) if spline else np.floor(t)
-        k0 = np.int64(cell) + offset
-        d = t - cell
-        within = k0 >= 0 and k0 < last
-        lone = (d == 0.0 and k0 >= 0 and k0 <= last) or (rule == 0 and not within)
-        k = min(max(k0, 0), last) if rule == 0 else k0
-        first[i] = k0
-        place[i] += (k - base) * stride
-        # Mirrored lines keep 1 and 0: past their border the taps are looked up again by `sum_border`.
-        upper = 0.5 if lone and rule == 0 else d
-        weight[size + i] = acc(upper)
-        weight[i] = acc(1.0 - upper)
-        jump[i] = 0 if lone else stride
-        now = np.uint8(2) if within or lone else np.uint8(1)
-        state[i] = min(state[i], now if x[i] >= low and x[i] < high else np.uint8(0))
-
-
-@njit(inner=True, **OPTIONS)
-def linear_row(src, place, jump, wz, wy, wx, out):
-    """Two neighbours per axis of every voxel of a row, `jump` apart: along x, then y, then z, as ITK does."""
-    acc = out.dtype.type
-    n = uint64(out.size)
-    jz, jy, jx = jump[0], jump[1], jump[2]
-    for i in range(n):
-        x0, x1, y0, y1 = wx[i], wx[i + n], wy[i], wy[i + n]
-        r0, step = uint64(place[i]), uint64(jx[i])
-        r1, r2 = r0 + uint64(jy[i]), r0 + uint64(jz[i])
-        r3 = r2 + uint64(jy[i])
-        v0 = x0 * acc(src[r0]) + x1 * acc(src[r0 + step])
-        v1 = x0 * acc(src[r1]) + x1 * acc(src[r1 + step])
-        v2 = x0 * acc(src[r2]) + x1 * acc(src[r2 + step])
-        v3 = x0 * acc(src[r3]) + x1 * acc(src[r3 + step])
-        out[i] = wz[i] * (y0 * v0 + y1 * v1) + wz[i + n] * (y0 * v2 + y1 * v3)
-
-
-@njit(inner=True, **OPTIONS)
-def cubic_row(src, place, sz, sy, sx, wz, wy, wx, out):
-    """Four taps per axis of every voxel of a row: columns of neighbours along x side by side, then across."""
-    acc = out.dtype.type
-    n = uint64(out.size)
-    sz, sy, one = uint64(sz), uint64(sy), uint64(sx)
-    two = one + one
-    three = two + one
-    for i in range(n):
-        y0, y1, y2, y3 = wy[i], wy[i + n], wy[i + n + n], wy[i + n + n + n]
-        t0, t1, t2, t3 = acc(0), acc(0), acc(0), acc(0)
-        for a in range(uint64(4)):
-            w = wz[i + a * n]
-            r0 = uint64(place[i]) + a * sz
-            r1 = r0 + sy
-            r2 = r1 + sy
-            r3 = r2 + sy
-            u0, u1 = y0 * acc(src[r0]), y0 * acc(src[r0 + one])
-            u2, u3 = y0 * acc(src[r0 + two]), y0 * acc(src[r0 + three])
-            u0, u1 = u0 + y1 * acc(src[r1]), u1 + y1 * acc(src[r1 + one])
-            u2, u3 = u2 + y1 * acc(src[r1 + two]), u3 + y1 * acc(src[r1 + three])
-            u0, u1 = u0 + y2 * acc(src[r2]), u1 + y2 * acc(src[r2 + one])
-            u2, u3 = u2 + y2 * acc(src[r2 + two]), u3 + y2 * acc(src[r2 + three])
-            u0, u1 = u0 + y3 * acc(src[r3]), u1 + y3 * acc(src[r3 + one])
-            u2, u3 = u2 + y3 * acc(src[r3 + two]), u3 + y3 * acc(src[r3 + three])
-            t0, t1, t2, t3 = t0 + w * u0, t1 + w * u1, t2 + w * u2, t3 + w * u3
-        out[i] = (t0 * wx[i] + t1 * wx[i + n]) + (t2 * wx[i + n + n] + t3 * wx[i + n + n + n])
-
-
-@njit(inner=True, **OPTIONS)
-def plain_row(src, place, sz, sy, sx, wz, wy, wx, out):
-    """Any number of plain neighbours per axis of every voxel of a row."""
-    acc = out.dtype.type
-    n = uint64(out.size)
+def sum_plain(src, at, strides, wz, wy, wx, i, n):
+    """A neighbourhood all of whose taps are samples."""
+    acc = wx.dtype.type
     width = uint64(wx.size) // n
-    sz, sy, sx = uint64(sz), uint64(sy), uint64(sx)
-    for i in range(n):
-        total = acc(0)
-        for a in range(width):
-            u = acc(0)
-            for b in range(width):
-                r = uint64(place[i]) + a * sz + b * sy
-                t = acc(0)
-                for c in range(width):
-                    t = t + wx[i + c * n] * acc(src[r + c * sx])
-                u = u + wy[i + b * n] * t
-            total = total + wz[i + a * n] * u
-        out[i] = total
+    sz, sy, sx = uint64(strides[0]), uint64(strides[1]), uint64(strides[2])
+    total = acc(0)
+    for a in range(width):
+        u = acc(0)
+        for b in range(width):
+            r = uint64(at) + a * sz + b * sy
+            t = acc(0)
+            for c in range(width):
+                t = t + wx[i + c * n] * acc(src[r + c * sx])
+            u = u + wy[i + b * n] * t
+        total = total + wz[i + a * n] * u
+    return total
 
 
-@njit(inline="always")
-def sum_border(src, so, strides, first, n_src, base, rule, wz, wy, wx, i, n):
+@njit(inner=True, **OPTIONS)
+def sum_border(src, so, strides, first, n_src, rule, wz, wy, wx, i, n):
     """Any neighbourhood: taps past the border fold, taps of weight zero are not read. Also the sum of weights."""
     acc = wx.dtype.type
     width = wx.size // np.int64(n)
@@ -222,14 +429,14 @@ def sum_border(src, so, strides, first, n_src, base, rule, wz, wy, wx, i, n):
             w_y = wy[i + uint64(b) * n]
             if y < 0 or w_y == 0:
                 continue
-            r = so + (z - base[0]) * strides[0] + (y - base[1]) * strides[1]
+            r = so + z * strides[0] + y * strides[1]
             t, s = acc(0), acc(0)
             for c in range(width):
                 x = fold(first[2, i] + c, n_src[2], rule)
                 w_x = wx[i + uint64(c) * n]
                 if x < 0 or w_x == 0:
                     continue
-                t = t + w_x * acc(src[uint64(r + (x - base[2]) * strides[2])])
+                t = t + w_x * acc(src[uint64(r + x * strides[2])])
                 s = s + w_x
             total = total + w_z * w_y * t
             whole = whole + w_z * w_y * s
@@ -237,124 +444,132 @@ def sum_border(src, so, strides, first, n_src, base, rule, wz, wy, wx, i, n):
 
 
 @njit(**OPTIONS)
-def gather_rows(
-    src, so, src_strides, coordinates, lines, x0, n0, dst, do, dst_strides, row0, n_y, n_x, coefficients, shift,
-    offset, n_src, base, box, rule, spline, normalise, default, bounds, rounding,
+def any_rows(
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    coefficients, shift, offset, narrow, normalise, default, bounds, rounding,
 ):  # fmt: skip
-    """Interpolate the voxels of the rows that `coordinates` describes, `row0` the first of them.
-
-    A row goes through in sweeps without branches, as if all its voxels were plain; the few that are not are then
-    done again.
-    """
-    acc = coefficients.dtype.type
-    sz, sy, sx = src_strides
+    """Interpolate the rows of a block by any number of taps per axis."""
+    acc = bounds.dtype.type
     width = coefficients.shape[1]
+    n = uint64(n_x)
+    position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
+    place, values = np.empty(n_x, np.int64), np.empty(n_x, acc)
     wz, wy, wx = np.empty(width * n_x, acc), np.empty(width * n_x, acc), np.empty(width * n_x, acc)
-    first, place, jump = np.empty((3, n_x), np.int64), np.empty(n_x, np.int64), np.empty((3, n_x), np.int64)
-    state, x = np.empty(n_x, np.uint8), np.empty(n_x)
-    part, piece, values = np.empty(n_x, acc), np.empty(n_x, np.int32), np.empty(n_x, acc)
-    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
-    for row in range(coordinates.shape[0]):
-        z, y = (row0 + row) // n_y, (row0 + row) % n_y
-        out = do + z * dst_strides[0] + y * dst_strides[1]
-        state[:], place[:] = 2, so
-        for axis in range(3):
-            weight = wz if axis == 0 else (wy if axis == 1 else wx)
-            locate_row(coordinates, row, lines, along, 2 - axis, x)
-            if width == 2:
-                weigh_pair_row(
-                    x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], offset, rule, spline,
-                    first[axis], place, weight, jump[axis], state,
+    first, border = np.empty((3, n_x), np.int64), np.empty(n_x, np.bool_)
+    part, piece = np.empty(n_x, acc), np.empty(n_x, np.int32)
+    along = positions(n_x, x0, n0)
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in > 0:
+            place[:], border[:] = so, False
+            for axis in range(3):
+                weight = wz if axis == 0 else (wy if axis == 1 else wx)
+                x = position[2 - axis]
+                bring(x, lo, hi, n_src[axis], box[axis, 0], box[axis, 1], rule)
+                weigh_row(
+                    x, lo, hi, n_src[axis], strides[axis], coefficients, shift, offset, narrow, normalise,
+                    first[axis], place, weight, part, piece, border,
                 )  # fmt: skip
-                continue
-            weigh_row(
-                x, n_src[axis], base[axis], src_strides[axis], box[axis, 0], box[axis, 1], coefficients, shift, offset,
-                spline, normalise, first[axis], place, weight, part, piece, state,
-            )  # fmt: skip
-        plain, border = 0, 0
-        safe = np.int64(-1)
-        for i in range(uint64(n_x)):
-            plain += state[i] == 2
-            border += state[i] == 1
-            safe = max(safe, place[i] if state[i] == 2 else np.int64(-1))
-        if plain > 0:
-            if plain < n_x:
-                for i in range(uint64(n_x)):
-                    place[i] = place[i] if state[i] == 2 else safe
-                    if state[i] != 2:
-                        jump[0, i], jump[1, i], jump[2, i] = 0, 0, 0
-            if width == 4:
-                cubic_row(src, place, sz, sy, sx, wz, wy, wx, values)
-            elif width == 2:
-                linear_row(src, place, jump, wz, wy, wx, values)
-            else:
-                plain_row(src, place, sz, sy, sx, wz, wy, wx, values)
-        if border > 0:
-            for i in range(uint64(n_x)):
-                if state[i] == 1:
+        else:
+            lo, hi, n_in = 0, 0, 0
+        for v in range(moves.size):
+            for i in range(uint64(lo), uint64(hi)):
+                if n_in < hi - lo and not mask[i]:
+                    values[i] = 0
+                elif border[i]:
                     value, whole = sum_border(
-                        src, so, src_strides, first, n_src, base, rule, wz, wy, wx, i, uint64(n_x)
+                        src, so + moves[v], strides, first, n_src, rule, wz, wy, wx, i, n
                     )
                     values[i] = value / whole if normalise else value
-        if plain + border > 0:
-            store_row(dst, out, dst_strides[2], values, 0, n_x, bounds, rounding)
-        if plain + border < n_x:
-            for i in range(uint64(n_x)):
-                if state[i] == 0:
-                    dst[uint64(out) + i * step] = default
+                else:
+                    values[i] = sum_plain(src, place[i] + moves[v], strides, wz, wy, wx, i, n)
+            finish_row(dst, starts[v] + at, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
 
 
-@njit(inner=True, **OPTIONS)
-def nearest_row(x, n, low, high, rule, base, stride, place, state):
-    """Add the nearest voxel's offset along one axis to `place`; `state` becomes 0 outside [low, high)."""
-    last = np.float64(n - 1)
-    if rule == 0:
-        for i in range(uint64(x.size)):
-            k = min(max(np.floor(x[i] + 0.5), 0.0), last)
-            place[i] += (np.int64(k) - base) * stride
-            state[i] = min(state[i], np.uint8(1) if x[i] >= low and x[i] < high else np.uint8(0))
-    else:
-        for i in range(uint64(x.size)):
-            k = math.floor(min(max(x[i], -1e9), 1e9) + 0.5) if x[i] == x[i] else 0
-            place[i] += (fold(k, n, rule) - base) * stride
-            state[i] = min(state[i], np.uint8(1) if x[i] >= low and x[i] < high else np.uint8(0))
+# --- copies ----------------------------------------------------------------------------------------------------------
+
+
+@njit(inner=True, **EXACT)
+def nearest_row(position, lo, hi, n_src, rule, strides, so, place):
+    """The nearest voxel of every voxel of a row, as an offset; halves go up, and are folded after that."""
+    px, py, pz = position[0], position[1], position[2]
+    sz, sy, sx = strides[0], strides[1], strides[2]
+    if rule == 0 or rule == 3:
+        bz, by, bx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
+        for i in range(uint64(lo), uint64(hi)):
+            x, y, z = px[i] + 0.5, py[i] + 0.5, pz[i] + 0.5
+            x, y, z = x if x > 0.0 else 0.0, y if y > 0.0 else 0.0, z if z > 0.0 else 0.0
+            x, y, z = x if x < bx else bx, y if y < by else by, z if z < bz else bz
+            place[i] = so + np.int64(np.int32(z)) * sz + np.int64(np.int32(y)) * sy + np.int64(np.int32(x)) * sx
+        return
+    for i in range(uint64(lo), uint64(hi)):
+        place[i] = so
+    for axis in range(3):
+        p, n, s = position[axis], n_src[2 - axis], strides[2 - axis]
+        for i in range(uint64(lo), uint64(hi)):
+            place[i] += folded_whole(np.floor(p[i] + 0.5), n, rule) * s
+
+
+@njit(inner=True, **EXACT)
+def folded_whole(k, n, rule):
+    """`fold` of a whole number in float64, however large: by the period first."""
+    if 0.0 <= k < n:
+        return np.int64(k)
+    if rule == 0 or rule == 3 or n == 1:
+        return np.int64(0) if k < 0.0 else np.int64(n - 1)
+    period = np.float64(2 * n if rule == 1 else 2 * (n - 1))
+    k = np.fmod(k, period)
+    return np.int64(fold(np.int64(k), n, rule))
 
 
 @njit(**OPTIONS)
 def copy_rows(
-    src, so, src_strides, coordinates, lines, x0, n0, dst, do, dst_strides, row0, n_y, n_x, n_src, base, box, rule,
-    default,
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule, default,
 ):  # fmt: skip
-    """Copy the nearest voxel, bit by bit."""
-    place, state, x = np.empty(n_x, np.int64), np.empty(n_x, np.uint8), np.empty(n_x)
-    step, along = uint64(dst_strides[2]), positions(n_x, x0, n0)
-    for row in range(coordinates.shape[0]):
-        z, y = (row0 + row) // n_y, (row0 + row) % n_y
-        out = uint64(do + z * dst_strides[0] + y * dst_strides[1])
-        place[:], state[:] = so, 1
-        for axis in range(3):
-            locate_row(coordinates, row, lines, along, 2 - axis, x)
-            nearest_row(x, n_src[axis], box[axis, 0], box[axis, 1], rule, base[axis], src_strides[axis], place, state)
-        for i in range(uint64(n_x)):
-            dst[out + i * step] = src[uint64(place[i])] if state[i] != 0 else default
+    """Copy the nearest voxel of every voxel of a block's rows, bit by bit."""
+    position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
+    along = positions(n_x, x0, n0)
+    step = uint64(steps[2])
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in > 0:
+            nearest_row(position, lo, hi, n_src, rule, strides, so, place)
+            if n_in < hi - lo:
+                steer(place, mask, lo, hi)
+        else:
+            lo, hi, n_in = 0, 0, 0
+        for v in range(moves.size):
+            move, out = uint64(moves[v]), uint64(starts[v] + at)
+            if step == uint64(1):
+                for i in range(uint64(lo), uint64(hi)):
+                    dst[out + i] = src[uint64(place[i]) + move]
+            else:
+                for i in range(uint64(lo), uint64(hi)):
+                    dst[out + i * step] = src[uint64(place[i]) + move]
+            default_row(dst, starts[v] + at, steps[2], lo, hi, n_x, n_in, mask, default)
+
+
+# --- votes -----------------------------------------------------------------------------------------------------------
 
 
 @njit(inner=True, **EXACT)
-def linear_taps(x, n, base, stride, rule, weight, place):
-    """Two clamped neighbours and the weight of the upper one in `weight[0]`; one neighbour where it is not needed."""
-    b = math.floor(x)
+def linear_taps(x, n, stride, rule, weight, place):
+    """Two neighbours and the weight of the upper one in `weight[0]`; one neighbour where it is not needed."""
+    b = np.floor(x)
     weight[0] = x - b
-    lower, upper = fold(int(b), n, rule), fold(int(b) + 1, n, rule)
+    lower, upper = folded_whole(b, n, rule), folded_whole(b + 1.0, n, rule)
     if lower == upper:
         weight[0] = 0.0
-    place[0], place[1] = (lower - base) * stride, (upper - base) * stride
+    place[0], place[1] = lower * stride, upper * stride
     return 2 if weight[0] > 0.0 else 1
 
 
 @njit(inner=True, **EXACT)
-def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
+def gaussian_taps(x, n, stride, sigma, cut, rule, weight, place):
     """ITK's label Gaussian along one axis: differences of erf over the voxels within `cut`."""
-    first, last = math.floor(x + 0.5 - cut), math.ceil(x + 0.5 + cut) - 1
+    first, last = int(np.floor(x + 0.5 - cut)), int(np.ceil(x + 0.5 + cut)) - 1
     count = 0
     scale = 1.0 / (math.sqrt(2.0) * sigma)
     before = math.erf((first - 0.5 - x) * scale)
@@ -363,7 +578,7 @@ def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
         at = fold(k, n, rule)
         if at >= 0:
             weight[count] = after - before
-            place[count] = (at - base) * stride
+            place[count] = at * stride
             count += 1
         before = after
     return count
@@ -372,73 +587,151 @@ def gaussian_taps(x, n, base, stride, sigma, cut, rule, weight, place):
 @njit(inner=True, **EXACT)
 def lerp_share(values, label, nx, ny, nz, dx, dy, dz):
     """Share of `label` among up to 2 x 2 x 2 neighbours, interpolated along x, then y, then z as ITK does."""
-    plane = np.empty(2)
+    plane0, plane1 = 0.0, 0.0
     for c in range(nz):
-        line = np.empty(2)
+        line0, line1 = 0.0, 0.0
         for b in range(ny):
             v = 1.0 if values[c * 4 + b * 2] == label else 0.0
             if nx == 2:
                 u = 1.0 if values[c * 4 + b * 2 + 1] == label else 0.0
                 v = v + (u - v) * dx
-            line[b] = v
-        plane[c] = line[0] + (line[1] - line[0]) * dy if ny == 2 else line[0]
-    return plane[0] + (plane[1] - plane[0]) * dz if nz == 2 else plane[0]
+            if b == 0:
+                line0 = v
+            else:
+                line1 = v
+        v = line0 + (line1 - line0) * dy if ny == 2 else line0
+        if c == 0:
+            plane0 = v
+        else:
+            plane1 = v
+    return plane0 + (plane1 - plane0) * dz if nz == 2 else plane0
+
+
+@njit(inner=True, **EXACT)
+def vote_linear(values, winner, nx, ny, nz, dx, dy, dz):
+    """The label with the largest linear share; of several such the smallest."""
+    best = 0.0
+    for c in range(nz):
+        for b in range(ny):
+            for a in range(nx):
+                k = c * 4 + b * 2 + a
+                label = values[k]
+                known = False
+                for j in range(k):  # what is not a neighbour repeats one, see `vote_rows`
+                    known = known or values[j] == label
+                if known:
+                    continue
+                share = lerp_share(values, label, nx, ny, nz, dx, dy, dz)
+                if share > best or (share == best and label < winner):
+                    best, winner = share, label
+    return winner
 
 
 @njit(**EXACT)
 def vote_rows(
-    src, so, src_strides, coordinates, lines, x0, n0, dst, do, dst_strides, row0, n_y, n_x, n_src, base, box, rule,
-    gaussian, sigma, cut, default,
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule, default,
 ):  # fmt: skip
-    """The label with the largest share of every voxel's neighbourhood.
+    """The label with the largest linear share of every voxel's neighbourhood.
 
-    Linear shares: ties go to the smallest label (`itk::LabelImageGenericInterpolateImageFunction`). Gaussian
-    weights: to the label whose sum reached the maximum first, x fastest
+    Ties go to the smallest label (`itk::LabelImageGenericInterpolateImageFunction`).
+    """
+    position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
+    fx, fy, fz = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    along = positions(n_x, x0, n0)
+    values = np.empty(8, src.dtype)
+    jz = uint64(strides[0] if n_src[0] > 1 else 0)
+    jy = uint64(strides[1] if n_src[1] > 1 else 0)
+    jx = uint64(strides[2] if n_src[2] > 1 else 0)
+    step = uint64(steps[2])
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in > 0:
+            if rule == 1 or rule == 2:
+                for axis in range(3):
+                    bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
+            cells_row(position, lo, hi, n_src, strides, so, 0, False, place, fx, fy, fz)
+            if n_in < hi - lo:
+                steer(place, mask, lo, hi)
+        else:
+            lo, hi, n_in = 0, 0, 0
+        for v in range(moves.size):
+            out = uint64(starts[v] + at)
+            for i in range(uint64(lo), uint64(hi)):
+                r0 = uint64(place[i]) + uint64(moves[v])
+                dx, dy, dz = fx[i], fy[i], fz[i]
+                # A neighbour that weighs nothing is none: it is replaced by the other one of its axis.
+                if dx == 1.0:
+                    r0, dx = r0 + jx, 0.0
+                if dy == 1.0:
+                    r0, dy = r0 + jy, 0.0
+                if dz == 1.0:
+                    r0, dz = r0 + jz, 0.0
+                sx = jx if dx > 0.0 else uint64(0)
+                r1 = r0 + (jy if dy > 0.0 else uint64(0))
+                z_step = jz if dz > 0.0 else uint64(0)
+                r2, r3 = r0 + z_step, r1 + z_step
+                a, b, c, d = src[r0], src[r0 + sx], src[r1], src[r1 + sx]
+                e, f, g, h = src[r2], src[r2 + sx], src[r3], src[r3 + sx]
+                if (a == b) & (a == c) & (a == d) & (a == e) & (a == f) & (a == g) & (a == h):
+                    dst[out + i * step] = a
+                    continue
+                values[0], values[1], values[2], values[3] = a, b, c, d
+                values[4], values[5], values[6], values[7] = e, f, g, h
+                nx, ny, nz = 1 + (dx > 0.0), 1 + (dy > 0.0), 1 + (dz > 0.0)
+                dst[out + i * step] = vote_linear(values, a, nx, ny, nz, dx, dy, dz)
+            default_row(dst, starts[v] + at, steps[2], lo, hi, n_x, n_in, mask, default)
+
+
+@njit(**EXACT)
+def gaussian_vote_rows(
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule, sigma,
+    cut, default,
+):  # fmt: skip
+    """The label with the largest Gaussian share of every voxel's neighbourhood.
+
+    Ties go to the label whose sum reached the maximum first, x fastest
     (`itk::LabelImageGaussianInterpolateImageFunction`).
     """
-    sz, sy, sx = src_strides
+    sz, sy, sx = strides[0], strides[1], strides[2]
     wz, wy, wx = np.empty(8), np.empty(8), np.empty(8)
     oz, oy, ox = np.empty(8, np.int64), np.empty(8, np.int64), np.empty(8, np.int64)
-    values = np.empty(512, src.dtype)
-    sums = np.empty(512)
-    xs, ys, zs = np.empty(n_x), np.empty(n_x), np.empty(n_x)
+    values, sums = np.empty(512, src.dtype), np.empty(512)
+    position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
     along = positions(n_x, x0, n0)
-    for row in range(coordinates.shape[0]):
-        z, y = (row0 + row) // n_y, (row0 + row) % n_y
-        out = do + z * dst_strides[0] + y * dst_strides[1]
-        locate_row(coordinates, row, lines, along, 0, xs)
-        locate_row(coordinates, row, lines, along, 1, ys)
-        locate_row(coordinates, row, lines, along, 2, zs)
-        for i in range(n_x):
-            px, py, pz = xs[i], ys[i], zs[i]
-            at = uint64(out + i * dst_strides[2])
-            if not (box[0, 0] <= pz < box[0, 1] and box[1, 0] <= py < box[1, 1] and box[2, 0] <= px < box[2, 1]):
-                dst[at] = default
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        if n_in == 0:
+            lo, hi, n_in = 0, 0, 0
+        for axis in range(3):
+            bring(position[axis], lo, hi, n_src[2 - axis], box[2 - axis, 0], box[2 - axis, 1], rule)
+        for i in range(lo, hi):
+            if n_in < hi - lo and not mask[i]:
                 continue
-            if gaussian:
-                nz = gaussian_taps(pz, n_src[0], base[0], sz, sigma, cut, rule, wz, oz)
-                ny = gaussian_taps(py, n_src[1], base[1], sy, sigma, cut, rule, wy, oy)
-                nx = gaussian_taps(px, n_src[2], base[2], sx, sigma, cut, rule, wx, ox)
-            else:
-                nz = linear_taps(pz, n_src[0], base[0], sz, rule, wz, oz)
-                ny = linear_taps(py, n_src[1], base[1], sy, rule, wy, oy)
-                nx = linear_taps(px, n_src[2], base[2], sx, rule, wx, ox)
-            winner = src[uint64(so + oz[0] + oy[0] + ox[0])]
-            same = True
-            for c in range(nz):
-                for b in range(ny):
-                    for a in range(nx):
-                        same = same and src[uint64(so + oz[c] + oy[b] + ox[a])] == winner
-            if same:
-                dst[at] = winner
-                continue
-            labels = 0
-            best = 0.0
-            if gaussian:
+            nz = gaussian_taps(position[2, i], n_src[0], sz, sigma, cut, rule, wz, oz)
+            ny = gaussian_taps(position[1, i], n_src[1], sy, sigma, cut, rule, wy, oy)
+            nx = gaussian_taps(position[0, i], n_src[2], sx, sigma, cut, rule, wx, ox)
+            for v in range(moves.size):
+                here = so + moves[v]
+                to = uint64(starts[v] + at + i * steps[2])
+                if nz == 0 or ny == 0 or nx == 0:  # nobody votes, so far beyond the image
+                    dst[to] = default
+                    continue
+                winner = src[uint64(here + oz[0] + oy[0] + ox[0])]
+                same = True
                 for c in range(nz):
                     for b in range(ny):
                         for a in range(nx):
-                            label = src[uint64(so + oz[c] + oy[b] + ox[a])]
+                            same = same and src[uint64(here + oz[c] + oy[b] + ox[a])] == winner
+                if same:
+                    dst[to] = winner
+                    continue
+                labels, best = 0, 0.0
+                for c in range(nz):
+                    for b in range(ny):
+                        for a in range(nx):
+                            label = src[uint64(here + oz[c] + oy[b] + ox[a])]
                             w = wx[a] * wy[b] * wz[c]
                             k = 0
                             while k < labels and values[k] != label:
@@ -449,16 +742,6 @@ def vote_rows(
                             sums[k] += w
                             if sums[k] > best:
                                 best, winner = sums[k], label
-            else:
-                for c in range(nz):
-                    for b in range(ny):
-                        for a in range(nx):
-                            values[c * 4 + b * 2 + a] = src[uint64(so + oz[c] + oy[b] + ox[a])]
-                for c in range(nz):
-                    for b in range(ny):
-                        for a in range(nx):
-                            label = values[c * 4 + b * 2 + a]
-                            share = lerp_share(values, label, nx, ny, nz, wx[0], wy[0], wz[0])
-                            if share > best or (share == best and label < winner):
-                                best, winner = share, label
-            dst[at] = winner
+                dst[to] = winner
+        for v in range(moves.size):
+            default_row(dst, starts[v] + at, steps[2], lo, hi, n_x, n_in, mask, default)

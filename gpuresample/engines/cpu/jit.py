@@ -90,3 +90,63 @@ def _prefetching(write: int) -> Callable[..., Any]:
 # contiguous, `index` unsigned. What lies outside the array is not touched, and no fault.
 prefetch = _prefetching(0)
 prefetch_to_write = _prefetching(1)
+
+
+@intrinsic  # type: ignore[untyped-decorator]
+def cubic_sum(
+    typing_context: Any, src: Any, place: Any, sz: Any, sy: Any, fz: Any, fy: Any, fx: Any, powers: Any
+) -> Any:
+    """4 x 4 x 4 neighbours of `src` from flat offset `place` on, weighed by polynomials in the fractions along z, y, x.
+
+    `src` is flat and contiguous along x, `sz` and `sy` are its other strides; `powers[d, k]` is what the d-th power of a
+    fraction adds to tap k's weight. Four taps fill a vector: compilers find the loads, but not that the sums of four
+    neighbouring columns are one, and multiply each number by itself.
+    """
+    number = src.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        source, place, sz, sy, fz, fy, fx, powers = arguments
+        four = ir.VectorType(context.get_value_type(number), 4)
+        lanes = ir.VectorType(ir.IntType(32), 4)
+        aligned = number.bitwidth // 8
+        nothing = ir.Constant(four, ir.Undefined)
+        memory = context.make_array(signature.args[0])(context, builder, source).data
+        table = context.make_array(signature.args[7])(context, builder, powers).data
+
+        def load(pointer: Any) -> Any:
+            return builder.load(builder.bitcast(pointer, four.as_pointer()), align=aligned)
+
+        def times(a: Any, b: Any) -> Any:
+            return builder.fmul(a, b, flags=("contract",))
+
+        def plus(a: Any, b: Any) -> Any:
+            return builder.fadd(a, b, flags=("contract",))
+
+        def lane(vector: Any, k: int) -> Any:
+            return builder.shuffle_vector(vector, nothing, ir.Constant(lanes, [k] * 4))
+
+        power = [load(builder.gep(table, [ir.IntType(64)(4 * d)])) for d in range(4)]
+
+        def weights(fraction: Any) -> Any:
+            u = lane(builder.insert_element(nothing, fraction, ir.IntType(32)(0)), 0)
+            return plus(times(plus(times(plus(times(power[3], u), power[2]), u), power[1]), u), power[0])
+
+        wz, wy, wx = weights(fz), weights(fy), weights(fx)
+        columns = [lane(wy, k) for k in range(4)]
+        total = None
+        plane = builder.gep(memory, [place])
+        for a in range(4):
+            row, part = plane, None
+            for b in range(4):
+                term = times(columns[b], load(row))
+                part = term if part is None else plus(term, part)
+                row = builder.gep(row, [sy])
+            term = times(lane(wz, a), part)
+            total = term if total is None else plus(term, total)
+            plane = builder.gep(plane, [sz])
+        total = times(total, wx)
+        parts = [builder.extract_element(total, ir.IntType(32)(k)) for k in range(4)]
+        return plus(plus(parts[0], parts[1]), plus(parts[2], parts[3]))
+
+    index = types.uint64
+    return number(src, index, index, index, number, number, number, powers), generate

@@ -1,0 +1,301 @@
+"""Where the voxels of a block come from: a route (`works.Route`), walked by Numba.
+
+Points of a block lie in three planes, x, y and z, of shape [rows, voxels of a row], so that every loop here fills
+vectors. Rows are (z, y) in C order. All of it is float64 in ITK's order of operations, and nothing fuses: a last bit
+decides between inside and outside.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numba import uint64
+
+from gpuresample.engines.cpu.jit import njit
+from gpuresample.engines.cpu.table_kernels import OPTIONS
+
+EXACT = {**OPTIONS, "fastmath": False}
+
+
+@njit(inner=True, **EXACT)
+def times(m, p0, p1, p2, k):
+    """Row `k` of a matrix times a vector, from the first product on."""
+    return (m[k, 0] * p0 + m[k, 1] * p1) + m[k, 2] * p2
+
+
+@njit(inner=True, **EXACT)
+def point_of(step, origin, i, j, k, axis):
+    """Coordinate `axis` of voxel (i, j, k): origin, then x, y, z."""
+    return ((origin[axis] + step[axis, 0] * i) + step[axis, 1] * j) + step[axis, 2] * k
+
+
+@njit(**EXACT)
+def row_ends(step, origin, matrix, offset, inverse, origin_in, n0, z0, y0, n_y, out):
+    """Both ends of the scan lines of a block: `out[row]` is the source index at x = 0, and how far it is to x = n0."""
+    a = np.empty(3)
+    for row in range(out.shape[0]):
+        y, z = np.float64(y0 + row % n_y), np.float64(z0 + row // n_y)
+        for end in range(2):
+            x = np.float64(n0) if end == 1 else 0.0
+            p0, p1, p2 = (
+                point_of(step, origin, x, y, z, 0), point_of(step, origin, x, y, z, 1),
+                point_of(step, origin, x, y, z, 2),
+            )  # fmt: skip
+            q0, q1, q2 = (
+                times(matrix, p0, p1, p2, 0) + offset[0], times(matrix, p0, p1, p2, 1) + offset[1],
+                times(matrix, p0, p1, p2, 2) + offset[2],
+            )  # fmt: skip
+            q0, q1, q2 = q0 - origin_in[0], q1 - origin_in[1], q2 - origin_in[2]
+            for axis in range(3):
+                b = times(inverse, q0, q1, q2, axis)
+                if end == 0:
+                    a[axis] = b
+                    out[row, 0, axis] = b
+                else:
+                    out[row, 1, axis] = b - a[axis]
+
+
+@njit(**EXACT)
+def start_block(step, origin, z0, y0, x0, n_y, points):
+    """Physical points of a block of voxels that begins at (z0, y0, x0)."""
+    n = points.shape[2]
+    for row in range(points.shape[1]):
+        y, z = np.float64(y0 + row % n_y), np.float64(z0 + row // n_y)
+        for axis in range(3):
+            out = points[axis, row]
+            o, s0, s1, s2 = origin[axis], step[axis, 0], step[axis, 1] * y, step[axis, 2] * z
+            for i in range(uint64(n)):
+                out[i] = ((o + s0 * np.float64(np.int64(i) + x0)) + s1) + s2
+
+
+@njit(**EXACT)
+def move_linear(matrix, offset, points):
+    """`p -> matrix p + offset`."""
+    n = points.shape[2]
+    o0, o1, o2 = offset[0], offset[1], offset[2]
+    for row in range(points.shape[1]):
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        for i in range(uint64(n)):
+            a, b, c = px[i], py[i], pz[i]
+            px[i] = times(matrix, a, b, c, 0) + o0
+            py[i] = times(matrix, a, b, c, 1) + o1
+            pz[i] = times(matrix, a, b, c, 2) + o2
+
+
+@njit(**EXACT)
+def finish_block(inverse, origin_in, points):
+    """Points to continuous source indices. Answers how many of them are no numbers."""
+    n = points.shape[2]
+    o0, o1, o2 = origin_in[0], origin_in[1], origin_in[2]
+    strange = 0
+    for row in range(points.shape[1]):
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        for i in range(uint64(n)):
+            a, b, c = px[i] - o0, py[i] - o1, pz[i] - o2
+            x, y, z = times(inverse, a, b, c, 0), times(inverse, a, b, c, 1), times(inverse, a, b, c, 2)
+            px[i], py[i], pz[i] = x, y, z
+            strange += ((x - x) + (y - y)) + (z - z) != 0.0
+    return strange
+
+
+# --- lattices --------------------------------------------------------------------------------------------------------
+
+
+@njit(**EXACT)
+def move_direct(memory, at, strides, z0, y0, x0, n_y, points):
+    """A field whose nodes are the output's voxels: every point moves by its own vector."""
+    n, step, component = points.shape[2], uint64(strides[2]), strides[3]
+    for row in range(points.shape[1]):
+        here = at + (z0 + row // n_y) * strides[0] + (y0 + row % n_y) * strides[1] + x0 * strides[2]
+        h0, h1, h2 = uint64(here), uint64(here + component), uint64(here + component + component)
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        for i in range(uint64(n)):
+            px[i] += np.float64(memory[h0 + i * step])
+            py[i] += np.float64(memory[h1 + i * step])
+            pz[i] += np.float64(memory[h2 + i * step])
+
+
+@njit(**EXACT)
+def move_parallel(
+    memory, at, strides, first, count, weight, inside, run_axis, z_axis, y_axis, z0, y0, x0, n_y, line, points
+):  # fmt: skip
+    """A lattice along the output's axes: its rows are blended into one, which is then sampled along the output's x.
+
+    `first`, `count`, `weight` are three tables, of lattice axes z, y, x; `inside[axis]` is where the domain begins and
+    ends on the output. Lattice axis `run_axis` runs along the output's x, `z_axis` along z, `y_axis` along y. `line`
+    is scratch, [3, samples].
+    """
+    n, component = points.shape[2], strides[3]
+    fx, cx, wx = first[run_axis], count[run_axis], weight[run_axis]
+    lo, hi = max(inside[run_axis, 0], x0), min(inside[run_axis, 1], x0 + n)
+    if hi <= lo:
+        return
+    start = inside[run_axis, 0]
+    left, right = fx[lo - start], fx[lo - start] + cx[lo - start]
+    for i in range(lo - start, hi - start):
+        left, right = min(left, fx[i]), max(right, fx[i] + cx[i])
+    samples = uint64(right - left)
+    step = uint64(strides[run_axis])
+    for row in range(points.shape[1]):
+        z, y = z0 + row // n_y - inside[z_axis, 0], y0 + row % n_y - inside[y_axis, 0]
+        if z < 0 or z >= inside[z_axis, 1] - inside[z_axis, 0] or y < 0 or y >= inside[y_axis, 1] - inside[y_axis, 0]:
+            continue
+        for axis in range(3):
+            whole = line[axis]
+            begun = False
+            for a in range(count[z_axis][z]):
+                wz = weight[z_axis][z, a]
+                for b in range(count[y_axis][y]):
+                    w = wz * weight[y_axis][y, b]
+                    here = uint64(
+                        at + (first[z_axis][z] + a) * strides[z_axis] + (first[y_axis][y] + b) * strides[y_axis]
+                        + left * strides[run_axis] + axis * component
+                    )  # fmt: skip
+                    if not begun:
+                        for k in range(samples):
+                            whole[k] = w * np.float64(memory[here + k * step])
+                    else:
+                        for k in range(samples):
+                            whole[k] += w * np.float64(memory[here + k * step])
+                    begun = True
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        dx, dy, dz = line[0], line[1], line[2]
+        for i in range(lo, hi):
+            r = i - start
+            f = uint64(fx[r] - left)
+            d0, d1, d2 = 0.0, 0.0, 0.0
+            for k in range(uint64(cx[r])):
+                w = wx[r, k]
+                d0 += w * dx[f + k]
+                d1 += w * dy[f + k]
+                d2 += w * dz[f + k]
+            px[i - x0] += d0
+            py[i - x0] += d1
+            pz[i - x0] += d2
+
+
+@njit(**EXACT)
+def move_field(memory, at, strides, size, inverse, origin, nearest, points):
+    """A displacement field on a grid of its own; `size` x, y, z. Outside its voxels' boxes nothing moves."""
+    n, component = points.shape[2], strides[3]
+    sx, sy, sz = strides[2], strides[1], strides[0]
+    o0, o1, o2 = origin[0], origin[1], origin[2]
+    hx, hy, hz = size[0] - 0.5, size[1] - 0.5, size[2] - 0.5
+    lx, ly, lz = size[0] - 1, size[1] - 1, size[2] - 1
+    for row in range(points.shape[1]):
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        for i in range(n):
+            a, b, c = px[i] - o0, py[i] - o1, pz[i] - o2
+            x, y, z = times(inverse, a, b, c, 0), times(inverse, a, b, c, 1), times(inverse, a, b, c, 2)
+            if not (x >= -0.5 and x < hx and y >= -0.5 and y < hy and z >= -0.5 and z < hz):
+                if x != x or y != y or z != z:
+                    px[i] = np.nan
+                continue
+            if nearest:
+                kx, ky, kz = (
+                    min(np.int64(math.floor(x + 0.5)), lx), min(np.int64(math.floor(y + 0.5)), ly),
+                    min(np.int64(math.floor(z + 0.5)), lz),
+                )  # fmt: skip
+                r = at + kz * sz + ky * sy + kx * sx
+                px[i] += np.float64(memory[uint64(r)])
+                py[i] += np.float64(memory[uint64(r + component)])
+                pz[i] += np.float64(memory[uint64(r + component + component)])
+                continue
+            bx, by, bz = math.floor(x), math.floor(y), math.floor(z)
+            ux, uy, uz = x - bx, y - by, z - bz
+            kx, ky, kz = np.int64(bx), np.int64(by), np.int64(bz)
+            x0, x1 = max(kx, 0) * sx, min(kx + 1, lx) * sx
+            y0, y1 = max(ky, 0) * sy, min(ky + 1, ly) * sy
+            z0, z1 = at + max(kz, 0) * sz, at + min(kz + 1, lz) * sz
+            vx, vy, vz = 1.0 - ux, 1.0 - uy, 1.0 - uz
+            d0, d1, d2 = 0.0, 0.0, 0.0
+            for corner in range(8):
+                w = (ux if corner & 1 else vx) * (uy if corner & 2 else vy) * (uz if corner & 4 else vz)
+                if w != 0.0:
+                    r = (x1 if corner & 1 else x0) + (y1 if corner & 2 else y0) + (z1 if corner & 4 else z0)
+                    d0 += w * np.float64(memory[uint64(r)])
+                    d1 += w * np.float64(memory[uint64(r + component)])
+                    d2 += w * np.float64(memory[uint64(r + component + component)])
+            px[i], py[i], pz[i] = px[i] + d0, py[i] + d1, pz[i] + d2
+
+
+@njit(inner=True, **EXACT)
+def below(a, count):
+    """The number so many numbers below a positive one."""
+    one = np.empty(1)
+    one[0] = a
+    bits = one.view(np.int64)
+    bits[0] -= count
+    return one[0]
+
+
+@njit(inner=True, **EXACT)
+def basis(order, u):
+    """The B-spline of an order at distance `u`, as ITK writes it."""
+    a = abs(u)
+    s = a * a
+    if order == 1:
+        return 1.0 - a if a < 1.0 else 0.0
+    if order == 2:
+        return 0.75 - s if a < 0.5 else ((9.0 - 12.0 * a + 4.0 * s) * 0.125 if a < 1.5 else 0.0)
+    if a < 1.0:
+        return (4.0 - 6.0 * s + 3.0 * s * a) / 6.0
+    return (8.0 - 12.0 * a + 6.0 * s - s * a) / 6.0 if a < 2.0 else 0.0
+
+
+@njit(**EXACT)
+def move_spline(memory, at, strides, size, inverse, origin, order, points):
+    """A lattice of B-spline coefficients, `size` x, y, z of them; outside its domain nothing moves.
+
+    The domain is ITK's: at the upper face up to four numbers further count as on it, at the lower one none.
+    """
+    n, component = points.shape[2], strides[3]
+    o0, o1, o2 = origin[0], origin[1], origin[2]
+    low = 0.5 * (order - 1)
+    high, inner, nearly, beyond = np.empty(3), np.empty(3), np.empty(3), np.empty(3)
+    for axis in range(3):
+        face = size[axis] - low - 1.0
+        high[axis], inner[axis], nearly[axis], beyond[axis] = face, face, face, -1.0
+        if face > 0.0:
+            inner[axis], nearly[axis], beyond[axis] = below(face, 6), below(face, 4), below(face, -4)
+    x, weight, first = np.empty(3), np.empty((3, 4)), np.empty(3, np.int64)
+    flat = size[2] == 1
+    for row in range(points.shape[1]):
+        px, py, pz = points[0, row], points[1, row], points[2, row]
+        for i in range(n):
+            a, b, c = px[i] - o0, py[i] - o1, pz[i] - o2
+            inside = True
+            for axis in range(3):
+                if axis == 2 and flat:  # in the plane
+                    first[2] = 0
+                    weight[2, 0] = 1.0
+                    continue
+                v = times(inverse, a, b, c, axis)
+                if v != v:
+                    px[i] = np.nan
+                if v >= nearly[axis] and v <= beyond[axis]:
+                    v = inner[axis]
+                elif not (v >= low and v < high[axis]):
+                    inside = False
+                    break
+                cell = math.floor(v + 0.5 - order / 2.0)
+                first[axis] = np.int64(cell)
+                u = v - cell
+                for k in range(order + 1):
+                    weight[axis, k] = basis(order, u)
+                    u -= 1.0
+            if not inside:
+                continue
+            d0, d1, d2 = 0.0, 0.0, 0.0
+            for k in range(1 if flat else order + 1):
+                for j in range(order + 1):
+                    w = weight[1, j] * weight[2, k]
+                    r = at + (first[2] + k) * strides[0] + (first[1] + j) * strides[1] + first[0] * strides[2]
+                    for m in range(order + 1):
+                        v = weight[0, m] * w
+                        q = r + m * strides[2]
+                        d0 += v * np.float64(memory[uint64(q)])
+                        d1 += v * np.float64(memory[uint64(q + component)])
+                        d2 += v * np.float64(memory[uint64(q + component + component)])
+            px[i], py[i], pz[i] = px[i] + d0, py[i] + d1, pz[i] + d2
