@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -99,16 +99,7 @@ class Grid:
         ITK inverts by a pseudo-inverse (SVD). It is exactly 1/spacing without rotation; with one, SimpleITK is
         asked, as no other inverse has the same last bits.
         """
-        d = self.dimension
-        if self.direction == tuple(np.eye(d).ravel()):
-            return np.diag([1.0 / s for s in self.spacing])
-        import SimpleITK as sitk
-
-        probe = sitk.Image([1] * d, sitk.sitkUInt8)
-        probe.SetSpacing(self.spacing)
-        probe.SetDirection(self.direction)
-        columns = [probe.TransformPhysicalPointToContinuousIndex(unit.tolist()) for unit in np.eye(d)]
-        return np.array(columns).T
+        return _point_to_index(self.spacing, self.direction)
 
     def points(self, index: FloatArray) -> FloatArray:
         """Physical points of indices `[n, dimension]`, summed in ITK's order: origin, then x, y, z."""
@@ -124,6 +115,24 @@ class Grid:
         for j in range(self.dimension):
             x += self.point_to_index[:, j] * v[:, j : j + 1]
         return x
+
+
+@lru_cache(maxsize=256)
+def _point_to_index(spacing: tuple[float, ...], direction: tuple[float, ...]) -> FloatArray:
+    """See `Grid.point_to_index`: SimpleITK is asked once for a spacing and a direction."""
+    d = len(spacing)
+    if direction == tuple(np.eye(d).ravel()):
+        matrix = np.diag([1.0 / s for s in spacing])
+    else:
+        import SimpleITK as sitk
+
+        probe = sitk.Image([1] * d, sitk.sitkUInt8)
+        probe.SetSpacing(spacing)
+        probe.SetDirection(direction)
+        columns = [probe.TransformPhysicalPointToContinuousIndex(unit.tolist()) for unit in np.eye(d)]
+        matrix = np.array(columns).T
+    matrix.setflags(write=False)
+    return matrix
 
 
 def resized(

@@ -114,6 +114,85 @@ class Branch:
 
 
 @dataclass(frozen=True, eq=False)
+class Linear:
+    """A stage of a path: p -> matrix @ p + offset, summed over columns in order, then + offset, as ITK does.
+
+    Attributes
+    ----------
+    matrix : ndarray, float64, shape (3, 3)
+    offset : ndarray, float64, shape (3,)
+    """
+
+    matrix: FloatArray
+    offset: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """A stage of a path: p -> p + sum of weights * vectors; outside the lattice's domain p stays.
+
+    Attributes
+    ----------
+    vectors : ndarray, float32 or float64, shape (z, y, x, component)
+        Components x, y, z in units of p, with any strides (never copied). Of 2-D work the shape is (1, y, x, 3).
+    inverse : ndarray, float64, shape (3, 3)
+        From point to lattice index, x, y, z, with ITK's bits.
+    origin : ndarray, float64, shape (3,)
+        `x_lattice = inverse @ (p - origin)`.
+    kind : {"linear", "nearest", "spline"}
+        A displacement field, interpolated or not, or the control points of a B-spline.
+    order : int
+        Of a spline, 1 to 3; else 1. Along an axis of one node a spline does not vary, as 2-D work has it.
+    table : Separable or None
+        From the lattice to the whole output, for each component, where the lattice's axes are parallel to the output's
+        and only `Linear` stages come before it. Rows outside the domain are outside.
+    direct : bool
+        Whether the nodes are the output's voxels: p += vectors[z, y, x] of the voxel's own index.
+    """
+
+    vectors: npt.NDArray[Any]
+    inverse: FloatArray
+    origin: FloatArray
+    kind: str
+    order: int
+    table: Separable | None
+    direct: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """From output voxels to continuous source indices: grid, path, grid. Of 2-D work the third axis is the identity.
+
+    Attributes
+    ----------
+    step, origin : ndarray, float64, shapes (3, 3) and (3,)
+        `p = origin + step[:, 0] * i + step[:, 1] * j + step[:, 2] * k`, in this order, where i, j, k are the voxel's
+        index x, y, z in the whole output.
+    stages : tuple of Linear and Lattice
+        Applied first to last. A path without a lattice is one `Linear`.
+    inverse, origin_in : ndarray, float64, shapes (3, 3) and (3,)
+        `x = inverse @ (p - origin_in)`.
+    n0 : int
+        Voxels of a whole row.
+    start : three int
+        Index x, y, z in the whole output of the first voxel of this block.
+    """
+
+    step: FloatArray
+    origin: FloatArray
+    stages: tuple[Linear | Lattice, ...]
+    inverse: FloatArray
+    origin_in: FloatArray
+    n0: int
+    start: tuple[int, int, int]
+
+    @property
+    def lines(self) -> bool:
+        """Whether rows are lines, given by their ends: position `i` is `a + (i / n0) * (b - a)`."""
+        return not any(isinstance(stage, Lattice) for stage in self.stages)
+
+
+@dataclass(frozen=True, eq=False)
 class Gather:
     """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
 
