@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -258,13 +258,27 @@ def _sitk_members(transform: Any) -> list[Any] | None:
     for i in range(composite.GetNumberOfTransforms()):
         try:
             members.append(composite.GetNthTransform(i))
-        except (KeyError, TypeError):
+        except (KeyError, RuntimeError, TypeError):
             # SimpleITK's Python has no class for some linear ones and fails at casting what it was given.
             get = getattr(sitk.SimpleITK._SimpleITK, "CompositeTransform_GetNthTransform", None)
             if get is None:
                 raise ForeignError("a member of a CompositeTransform") from None
             members.append(get(composite, i))
-    return members
+    # SimpleITK hands out a linear class that it does not know in a composite, and so again when asked for its member.
+    return None if transform.IsLinear() and _only_member(_only_member(composite)) is not None else members
+
+
+def _only_member(transform: Any) -> Any:
+    """The one member of a composite that is a composite itself; None for anything else."""
+    import SimpleITK as sitk
+
+    if not isinstance(transform, sitk.CompositeTransform) or transform.GetNumberOfTransforms() != 1:
+        return None
+    try:
+        member = transform.GetNthTransform(0)
+    except (KeyError, RuntimeError, TypeError):
+        return None
+    return member if isinstance(member, sitk.CompositeTransform) else None
 
 
 def _linear_steps(transform: Any, d: int, scales: bool) -> list[Step]:
@@ -590,6 +604,8 @@ def source_box(where: Route, block: Block) -> list[tuple[float, float]]:
 def reaches(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, float], ...]) -> bool:
     """Whether a voxel of the output may lie in a box of continuous source indices.
 
+    Large lattices are only read if the path without them misses the box.
+
     Parameters
     ----------
     where : Route
@@ -604,10 +620,9 @@ def reaches(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, f
         pairs = zip(source_box(route, block), box, strict=True)
         return all(lo < high and hi >= low for (lo, hi), (low, high) in pairs)
 
-    # What reaches the image without its vectors is not worth reading them.
     still = tuple(s for s in where.stages if isinstance(s, Linear))
-    without = Route(where.step, where.origin, still, where.inverse, where.origin_in, where.n0, where.start)
-    return meet(without) or (not where.lines and meet(where))
+    large = any(math.prod(s.vectors.shape[:3]) > FEW_NODES for s in where.stages if isinstance(s, Lattice))
+    return (large and meet(replace(where, stages=still))) or meet(where)
 
 
 def warn_if_nowhere(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, float], ...]) -> None:
@@ -650,9 +665,9 @@ def _hull(lattice: Lattice, box: tuple[FloatArray, FloatArray]) -> tuple[FloatAr
     for lo, hi, n in zip(*(b.tolist() for b in box), lattice.vectors.shape[2::-1], strict=True):
         spline = lattice.kind == "spline"
         half = 0.5 * (lattice.order - 1)
-        low, high = (
-            (-math.inf, math.inf) if spline and n == 1 else (half, n - 1.0 - half) if spline else (-0.5, n - 0.5)
-        )
+        low, high = (half, n - 1.0 - half) if spline else (-0.5, n - 0.5)
+        if spline and n == 1:
+            low, high = -math.inf, math.inf
         # NaN compares as false: nothing is known of where such a block lies.
         if hi < low or lo > high:
             return np.zeros(3), np.zeros(3)

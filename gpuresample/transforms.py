@@ -134,8 +134,8 @@ class DisplacementField:
     vectors : array of shape (..., z, y, x, 3), or (y, x, 2); SimpleITK.Image, Volume or nibabel image
         float32 or float64; others are converted to float64. Components are x, y, z in physical units; a bare array
         beside a bare array has them in axis order and in `input_spacing` units. Leading axes are a batch: one field for
-        each volume. A `Volume` has its components as its first axis, a nibabel image as its last (intent 1007, LPS, or 1006,
-        RAS).
+        each volume. A `Volume` has its components as its first axis, a nibabel image as its last (of intent 1007, LPS,
+        or 1006, RAS).
     like : SimpleITK.Image, Volume, nibabel image, Grid or array, optional
         Where the vectors of a bare array lie: the grid of an image; for an array, as many nodes as it has voxels, over
         the output's extent. Unless given, they lie on the output's own voxels.
