@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from gpuresample import taps
 from gpuresample.engines.contract import FloatArray, Lattice, Linear, Range, Route, Separable
-from gpuresample.filters import FILTERS, IntArray
+from gpuresample.filters import FILTERS
 from gpuresample.grid import Grid, _aligned_axes
 from gpuresample.taps import TapTable
 
@@ -71,8 +71,19 @@ class Map:
     @cached_property
     def is_identity(self) -> bool:
         """Whether it moves nothing."""
-        d = len(self.offset)
-        return self.offset == (0.0,) * d and self.matrix == tuple(map(tuple, np.eye(d).tolist()))
+        return not any(self.offset) and all(
+            value == (i == j) for i, row in enumerate(self.matrix) for j, value in enumerate(row)
+        )
+
+    @cached_property
+    def norm(self) -> float:
+        """The largest sum of magnitudes in a row of the matrix."""
+        return max(sum(map(abs, row)) for row in self.matrix)
+
+    @cached_property
+    def shift(self) -> float:
+        """The largest magnitude of the offset."""
+        return max(map(abs, self.offset))
 
 
 class Nodes:
@@ -372,6 +383,8 @@ class _Frame:
     size : three int
     reach : ndarray, shape (3,)
         Largest magnitude of numbers that are summed for a voxel's point.
+    largest, norm : float
+        The largest of them; the largest sum of magnitudes in a row of `inverse`.
     """
 
     step: FloatArray
@@ -379,6 +392,8 @@ class _Frame:
     inverse: FloatArray
     size: tuple[int, int, int]
     reach: FloatArray
+    largest: float
+    norm: float
 
 
 @lru_cache(maxsize=256)
@@ -392,7 +407,8 @@ def _frame(grid: Grid) -> _Frame:
             "grid must lie where float64 can tell neighbouring voxels apart, got "
             f"size {grid.size}, spacing {grid.spacing}, origin {grid.origin}"
         )
-    return _Frame(step, origin, inverse, (x, y, z), reach)
+    norm = float(np.abs(inverse).sum(axis=1).max())
+    return _Frame(step, origin, inverse, (x, y, z), reach, float(reach.max()), norm)
 
 
 def check_tellable(target: Grid, source: Grid, transform: Transform | None = None) -> None:
@@ -404,14 +420,20 @@ def check_tellable(target: Grid, source: Grid, transform: Transform | None = Non
         With the numbers at fault.
     """
     out, here = _frame(target), _frame(source)
+    moves = () if transform is None else tuple(step for step in transform.steps if isinstance(step, Map))
+    # A bound by the largest numbers settles it for all but strange paths, in a twentieth of the time.
+    largest = out.largest
+    for move in moves:
+        largest = move.norm * largest + move.shift
+    if EPS * here.norm * (largest + here.largest) < TELLABLE:
+        return
     reach, edges = out.reach, out.step
-    for step in () if transform is None else transform.steps:
-        if isinstance(step, Map):
-            stage = step.stage
-            reach = np.abs(stage.matrix) @ reach + np.abs(stage.offset)
-            edges = stage.matrix @ edges
+    for move in moves:
+        stage = move.stage
+        reach = np.abs(stage.matrix) @ reach + np.abs(stage.offset)
+        edges = stage.matrix @ edges
     error = EPS * (np.abs(here.inverse) @ (reach + np.abs(here.origin)))
-    # Farther than any image voxels may be as far apart as they like: none of them is inside.
+    # Farther apart than that, voxels of the output may be as far from the image as they like.
     apart = np.maximum(np.abs(here.inverse @ edges).max(axis=1), 1.0)
     if not (error < TELLABLE * apart).all():
         raise ValueError(
@@ -703,7 +725,10 @@ def _extremes(lattice: Lattice, ranges: list[Range]) -> tuple[FloatArray, FloatA
 
 
 def _finite_extremes(low: Array, high: Array) -> tuple[FloatArray, FloatArray]:
-    first, last = np.fmin.reduce(low, axis=(0, 1, 2)), np.fmax.reduce(high, axis=(0, 1, 2))
+    # One axis after the other: NumPy is many times faster along rows than over three axes at once.
+    first, last = low, high
+    for _ in range(3):
+        first, last = np.fmin.reduce(first, axis=0), np.fmax.reduce(last, axis=0)
     if not (np.isfinite(first).all() and np.isfinite(last).all()):
         first = np.where(np.isfinite(low), low, np.inf).min(axis=(0, 1, 2))
         last = np.where(np.isfinite(high), high, -np.inf).max(axis=(0, 1, 2))
@@ -714,10 +739,13 @@ def _finite_extremes(low: Array, high: Array) -> tuple[FloatArray, FloatArray]:
 
 def _brick(vectors: Array) -> tuple[Array, Array]:
     """Smallest and largest finite vectors of every brick; 0 for a brick that has none."""
-    low = high = vectors
-    for axis in range(3):
-        at: IntArray = np.arange(0, vectors.shape[axis], BRICK)
-        low, high = np.fmin.reduceat(low, at, axis=axis), np.fmax.reduceat(high, at, axis=axis)
-    if np.isinf(low).any() or np.isinf(high).any():
+    parts = []
+    for reduce in (np.fmin, np.fmax):
+        slabs = [reduce.reduce(vectors[z : z + BRICK], axis=0) for z in range(0, vectors.shape[0], BRICK)]
+        part = np.stack(slabs)
+        for axis in (1, 2):
+            part = reduce.reduceat(part, np.arange(0, part.shape[axis], BRICK), axis=axis)
+        parts.append(part)
+    if np.isinf(parts).any():
         return _brick(np.where(np.isfinite(vectors), vectors, np.nan))
-    return np.nan_to_num(low, nan=0.0), np.nan_to_num(high, nan=0.0)
+    return np.nan_to_num(parts[0], nan=0.0), np.nan_to_num(parts[1], nan=0.0)

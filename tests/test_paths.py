@@ -14,6 +14,7 @@ import transform_oracle as oracle
 from support import flat, rotation
 
 import gpuresample as gr
+from gpuresample import grid as grids
 from gpuresample import paths
 from gpuresample.containers.vectors import vectors_of
 from gpuresample.engines.contract import Lattice, Linear
@@ -361,6 +362,71 @@ def test_a_fields_memory_is_seen_not_copied_and_kept_alive():
     t = sitk.DisplacementFieldTransform(to_field(values, grid))
     a, b = (resolve(t, grid)[0].steps[0].vectors.__array_interface__["data"][0] for _ in range(2))
     assert a == b
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_voxels_are_those_that_resample_takes(seed, tmp_path):
+    """Every voxel of an image has a number of its own: SimpleITK's nearest voxel, and what lies outside, one by one.
+
+    A coordinate within 1e-9 of a face between two voxels is a tie and may fall either way.
+    """
+    rng = np.random.default_rng(500 + seed)
+    d = 2 + seed % 2
+    names = (CLASSES_3D if d == 3 else CLASSES_2D) + LATTICES
+    members = [draw(str(rng.choice(names)), d, rng, tmp_path) for _ in range(1 + seed % 4)]
+    t = sitk.CompositeTransform(members) if len(members) > 1 else members[0]
+    target, source = random_grid(d, rng, (8, 13)), random_grid(d, rng, (6, 12))
+    image = sitk.GetImageFromArray(np.arange(1.0, source.voxels + 1).reshape(source.size[::-1]))
+    image.CopyInformation(index_image(source))
+    there = sitk.Resample(
+        image, target.size, t, sitk.sitkNearestNeighbor, target.origin, target.spacing, target.direction, 0.0
+    )
+    expected = sitk.GetArrayFromImage(there).reshape(n_dst(target))
+    x = route_oracle.coordinates(made(t, target, source), n_dst(target))
+    n = np.array((*source.size, 1)[:3])
+    inside = ((x >= -0.5) & (x < n - 0.5)).all(axis=-1)
+    i, j, k = np.moveaxis(np.clip(np.floor(x + 0.5).astype(int), 0, n - 1), -1, 0)
+    actual = np.where(inside, 1.0 + i + n[0] * (j + n[1] * k), 0.0)
+    ties = (np.abs(x + 0.5 - np.rint(x + 0.5)) < 1e-9).any(axis=-1)
+    np.testing.assert_array_equal(actual[~ties], expected[~ties])
+    assert ties.mean() < 0.01, "ties are few on drawn grids"
+    assert len(np.unique(actual)) > 1, "inside and outside, or many voxels"
+
+
+@pytest.mark.parametrize("name", CLASSES_3D)
+def test_aligned_grids_map_as_by_simpleitks_own_points(name, tmp_path):
+    """`map_indices` takes a path as it takes a SimpleITK transform, and finds the same bits."""
+    rng = np.random.default_rng(21)
+    for direction in directions(3, rng)[:3]:
+        target, source = random_grid(3, rng, direction=direction), random_grid(3, rng, direction=direction)
+        t = draw(name, 3, rng, tmp_path)
+        (path,) = resolve(t, target)
+        old = None if name == "identity" else _AsBefore(t)
+        a, b = (grids.map_indices(target, source, m) for m in (old, path))
+        assert type(a) is type(b)
+        if isinstance(a, grids.AxisMap):
+            assert a.source_axis == b.source_axis
+            for x, y in zip(a.x, b.x, strict=True):
+                np.testing.assert_array_equal(x, y)
+        else:
+            for x, y in ((a.matrix, b.matrix), (a.offset, b.offset), (a.inverse, b.inverse)):
+                np.testing.assert_allclose(x, y, atol=1e-13)
+    assert name not in ("translation", "scale") or isinstance(a, grids.AxisMap)
+
+
+class _AsBefore:
+    """A linear transform that asks SimpleITK for every point."""
+
+    is_linear = True
+
+    def __init__(self, transform):
+        zero = [0.0] * 3
+        self.sitk = transform
+        columns = [transform.TransformVector(e, zero) for e in np.eye(3).tolist()]
+        self.affine = np.array(columns).T, np.array(transform.TransformPoint(zero))
+
+    def points(self, p):
+        return np.array([self.sitk.TransformPoint(q) for q in p.tolist()])
 
 
 # --- lattices parallel to the output ---------------------------------------------------------------------------------
