@@ -1,14 +1,15 @@
 """Where voxels lie in space: the one coordinate rule.
 
 A `Grid` is SimpleITK's geometry: tuples in x, y, z order, `point = origin + direction @ (spacing * index)`.
-`transforms.map_indices` answers where every voxel of one grid lies on another.
+`maps.map_indices` answers where every voxel of one grid lies on another.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -19,6 +20,10 @@ from gpuresample.planning.filters import FloatArray
 MOST_VOXELS = 2**40
 
 ANCHORS = ("first", "edge", "center")
+
+# Two grids count as aligned when no voxel strays further than this off the axis, in voxels. Oblique headers
+# in float32 leave 1e-16 here once output and input share them; real rotations leave 1e-3 and more.
+ALIGNED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -90,16 +95,7 @@ class Grid:
         ITK inverts by a pseudo-inverse (SVD). It is exactly 1/spacing without rotation; with one, SimpleITK is
         asked, as no other inverse has the same last bits.
         """
-        d = self.dimension
-        if self.direction == tuple(np.eye(d).ravel()):
-            return np.diag([1.0 / s for s in self.spacing])
-        import SimpleITK as sitk
-
-        probe = sitk.Image([1] * d, sitk.sitkUInt8)
-        probe.SetSpacing(self.spacing)
-        probe.SetDirection(self.direction)
-        columns = [probe.TransformPhysicalPointToContinuousIndex(unit.tolist()) for unit in np.eye(d)]
-        return np.array(columns).T
+        return _point_to_index(self.spacing, self.direction)
 
     def points(self, index: FloatArray) -> FloatArray:
         """Physical points of indices `[n, dimension]`, summed in ITK's order: origin, then x, y, z."""
@@ -115,6 +111,37 @@ class Grid:
         for j in range(self.dimension):
             x += self.point_to_index[:, j] * v[:, j : j + 1]
         return x
+
+
+@lru_cache(maxsize=256)
+def _point_to_index(spacing: tuple[float, ...], direction: tuple[float, ...]) -> FloatArray:
+    """See `Grid.point_to_index`: SimpleITK is asked once for a spacing and a direction."""
+    d = len(spacing)
+    if direction == tuple(np.eye(d).ravel()):
+        matrix = np.diag([1.0 / s for s in spacing])
+    else:
+        import SimpleITK as sitk
+
+        probe = sitk.Image([1] * d, sitk.sitkUInt8)
+        probe.SetSpacing(spacing)
+        probe.SetDirection(direction)
+        columns = [probe.TransformPhysicalPointToContinuousIndex(unit.tolist()) for unit in np.eye(d)]
+        matrix = np.array(columns).T
+    matrix.setflags(write=False)
+    return matrix
+
+
+def aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:
+    """Input axis of every output axis if no column of `drift` (voxels moved along an axis) has a second entry."""
+    d = drift.shape[0]
+    best = None
+    for axes in itertools.permutations(range(d)):
+        rest = np.abs(drift).copy()
+        kept = sum(rest[axes[j], j] for j in range(d))
+        rest[list(axes), range(d)] = 0.0
+        if rest.max() <= ALIGNED and (best is None or kept > best[0]):
+            best = (kept, axes)
+    return None if best is None else best[1]
 
 
 def resized(

@@ -1,0 +1,64 @@
+"""Where the voxels of one grid lie on another whose axes run along its own.
+
+In SimpleITK's own order of floating-point operations (`itk::ResampleImageFilter`, linear-threaded path), so that what is
+inside, which voxel is nearest and which way a tie goes are SimpleITK's too. Other grids go by `transforms.route`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gpuresample.planning.filters import FloatArray
+from gpuresample.planning.grid import Grid, aligned_axes
+from gpuresample.planning.transforms import Transform
+
+
+@dataclass(frozen=True, eq=False)
+class AxisMap:
+    """Aligned grids: every output axis runs along one input axis.
+
+    Attributes
+    ----------
+    source_axis : tuple of int
+        For every output axis (x, y, z) the input axis it runs along.
+    x : tuple of ndarray
+        For every output axis the continuous input index of its samples, along that input axis.
+    """
+
+    source_axis: tuple[int, ...]
+    x: tuple[FloatArray, ...]
+
+
+def map_indices(target: Grid, source: Grid, transform: Transform | None = None) -> AxisMap | None:
+    """Where the voxels of `target` lie on `source`, as continuous indices; None where axes do not run along axes.
+
+    `transform` maps points of `target`'s space to `source`'s.
+    """
+    if transform is not None and not transform.is_linear:
+        return None
+    d = target.dimension
+    matrix = np.eye(d) if transform is None else transform.affine[0]
+    whole = source.point_to_index @ matrix @ target.index_to_point
+    axes = aligned_axes(whole * np.asarray(target.size))
+    if axes is None:
+        return None
+
+    def at(index: FloatArray) -> FloatArray:
+        p = target.points(index)
+        return source.indices(p if transform is None else transform.points(p))
+
+    x = []
+    for j, n in enumerate(target.size):
+        index = np.zeros((n, d))
+        if j == 0:
+            # ITK walks a scan line by interpolating between its two ends, one voxel past the last included.
+            index = np.zeros((2, d))
+            index[1, 0] = n
+            a, b = at(index)[:, axes[0]]
+            x.append(a + (np.arange(n) / n) * (b - a))
+        else:
+            index[:, j] = np.arange(n)
+            x.append(at(index)[:, axes[j]])
+    return AxisMap(axes, tuple(x))
