@@ -89,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         (n_in, s_in), (n_out, s_out), interpolation = JOBS[name]
         source, target = Grid.of_size(n_in, s_in), Grid.of_size(n_out, s_out)
         filter_name = "bspline3" if interpolation == "bspline" else interpolation
-        job = planner.make_work(source, target, None, filter_name, None, False, "single")
+        job = planner.make_work(source, target, (), filter_name, None, False, "single")
         assert isinstance(job, Separable)
         src = cases.ct_like(n_in[::-1], np.int16)
         dst = np.empty(n_out[::-1], np.int16)

@@ -85,7 +85,7 @@ def main():
     target = gr.Grid((21, 15, 12), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED)
     for name in ("nearest", "linear", "bspline3", "bspline5", "gaussian", "hamming", "label_linear", "label_gaussian"):
         for boundary in (None, "mirror", "reflect"):
-            work = planner.make_work(source, target, None, name, boundary, False, "single")
+            work = planner.make_work(source, target, (), name, boundary, False, "single")
             src = rng.integers(0, 4, (11, 14, 19)).astype(np.int16)
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))

@@ -32,7 +32,7 @@ PLANES = 32
 
 def member(source: Grid, target: Grid, interpolation: str, weight: float) -> Member:
     """A model whose scores lie on `source`."""
-    work = planner.make_work(source, target, None, interpolation, None, False, "single", MARGIN)
+    work = planner.make_work(source, target, (), interpolation, None, False, "single", MARGIN)
     if isinstance(work, Separable):
         work = _slab_first(work)
     return Member(work, weight)
@@ -40,7 +40,7 @@ def member(source: Grid, target: Grid, interpolation: str, weight: float) -> Mem
 
 def overlaps(source: Grid, target: Grid) -> bool:
     """Whether any voxel of `target` lies on `source`, margin included."""
-    work = planner.make_work(source, target, None, "nearest", None, False, "single", MARGIN)
+    work = planner.make_work(source, target, (), "nearest", None, False, "single", MARGIN)
     if isinstance(work, Separable):
         return all(t.n_dst > 0 for t in work.tables)
     assert isinstance(work, Gather)

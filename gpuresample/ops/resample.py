@@ -14,12 +14,13 @@ from gpuresample import engines
 from gpuresample.checks import numbers, one_of, positive_numbers, sizes
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_of, unwrap
 from gpuresample.engines.contract import Store
+from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES
-from gpuresample.planning.transforms import Transform
+from gpuresample.planning.works import Gather
 from gpuresample.plans import Plan, execute, precision_of
 
 ROUNDINGS = ("nearest", "truncate")
@@ -213,8 +214,9 @@ def _plan(
         one_of("boundary", boundary, BOUNDARIES)
     one_of("rounding", rounding, ROUNDINGS)
     engines.check_device(device)
-    moved = None if transform is None else Transform.of(transform, d)
     target = _target(container, spacing, size, like, anchor, transform is not None)
+    volumes = math.prod(container.shape[:-d])
+    moved = () if transform is None else resolve(transform, target, container.kind == "array", volumes)
     output = output_dtype(container.dtype, dtype)
     blur = _antialias(container, antialias, f.method, d)
     store = Store(_default(default_value, output), rounding)
@@ -225,6 +227,8 @@ def _plan(
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
         precision = "exact"
     work = planner.make_work(source, target, moved, f.name, boundary, blur, precision)
+    if moved and isinstance(work, Gather):
+        planner.warn_if_nowhere(work)
     return Plan(source, target, container.dtype, output, device, work, store, precision, f.method != "linear")
 
 
@@ -253,7 +257,7 @@ def _by_convention(
     precision = precision_of(container.dtype, output)
     where = conventions.positions(c, source, target, f.name, container.dtype)
     if where is None:
-        work = planner.make_work(source, target, None, f.name, c.boundary, blur, precision)
+        work = planner.make_work(source, target, (), f.name, c.boundary, blur, precision)
     else:
         # Inside is everything: these libraries keep the extent, and samples beyond a voxel's centre follow the border.
         rule = "mirror" if c.boundary == "constant" else c.boundary

@@ -351,7 +351,7 @@ def resolve(transform: Any, target: Grid, turned: bool = False, volumes: int = 1
 
     Parameters
     ----------
-    transform : any of `KINDS`, or a list of them, or None
+    transform : any of `KINDS`, or a list of them, or None; a `Transform` is what it is
         A list, an array of matrices, and vectors with leading axes have one for each volume.
     target : Grid
         The output's grid.
@@ -371,6 +371,8 @@ def resolve(transform: Any, target: Grid, turned: bool = False, volumes: int = 1
         For what is not a transform, has another dimension, or numbers that are not finite; a list whose length is not
         the batch's.
     """
+    if isinstance(transform, Transform):
+        return (transform,)
     each = _each(transform)
     if each is None:
         made = _resolved(transform, target, turned)

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import itertools
 import math
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache, reduce
 
 import numpy as np
 
-from gpuresample.planning import taps
+from gpuresample.planning import taps, transforms
 from gpuresample.planning.filters import FILTERS, Filter, FloatArray, gaussian_response, polynomials
 from gpuresample.planning.grid import Grid
+from gpuresample.planning.maps import AxisMap, map_indices
 from gpuresample.planning.taps import TapTable
-from gpuresample.planning.transforms import AffineMap, AxisMap, FieldMap, Transform, map_indices
-from gpuresample.planning.works import RULES, Branch, Gather, Majority, Range, Separable, Work
+from gpuresample.planning.transforms import Transform, route, source_box
+from gpuresample.planning.works import RULES, Branch, Gather, Linear, Majority, Range, Route, Separable, Work
 
 # Half-open ranges along z, y, x.
 Block = tuple[Range, Range, Range]
+Pair = tuple[float, float]
 
 # Relative cost of one tap and of touching one sample, per destination sample of a pass: fitted to the timings
 # that `python -m benchmarks.orders` prints.
@@ -30,14 +33,12 @@ TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
 
 CACHED_PLANS = 64
-# Rows of a box that a deforming transform is evaluated on at once.
-FIELD_ROWS = 16
 
 
 def make_work(
     source: Grid,
     target: Grid,
-    transform: Transform | None,
+    transforms: tuple[Transform, ...],
     interpolation: str,
     boundary: str | None,
     antialias: bool | tuple[float, ...],
@@ -49,8 +50,8 @@ def make_work(
     Parameters
     ----------
     source, target : Grid
-    transform : Transform or None
-        From points of `target`'s space to `source`'s.
+    transforms : tuple of Transform
+        From points of `target`'s space to `source`'s: none, one, or one for each volume of a batch.
     interpolation : str
         A key of `filters.FILTERS`.
     boundary : str or None
@@ -63,14 +64,15 @@ def make_work(
     margin : float
         Voxels of the source by which its inside is taken to be larger on every side.
     """
-    make = _cached_work if transform is None or transform.is_linear else _make_work
-    return make(source, target, transform, interpolation, boundary, antialias, precision, margin)
+    # A work keeps its lattices alive, which may be larger than the image: those are not kept.
+    make = _cached_work if all(t.is_linear for t in transforms) else _make_work
+    return make(source, target, transforms, interpolation, boundary, antialias, precision, margin)
 
 
 def _make_work(
     source: Grid,
     target: Grid,
-    transform: Transform | None,
+    transforms: tuple[Transform, ...],
     interpolation: str,
     boundary: str | None,
     antialias: bool | tuple[float, ...],
@@ -78,34 +80,44 @@ def _make_work(
     margin: float = 0.0,
 ) -> Work:
     f = FILTERS[interpolation]
-    where = map_indices(target, source, transform)
-    blur = _blur(where, target, antialias)
-    if isinstance(where, AxisMap) and f.method != "vote":
-        return sampled(where, source, f, boundary, blur, precision, margin)
-    return _gather(where, source, target, f, boundary, blur, precision, margin)
+    if len(transforms) <= 1 and f.method != "vote":
+        where = map_indices(target, source, *transforms)
+        if where is not None:
+            return sampled(where, source, f, boundary, _blur(_steps(where), antialias), precision, margin)
+    routes = tuple(route(target, source, t) for t in transforms or (None,))
+    blur = _blur(_footprint(routes) if antialias is True else np.ones(target.dimension), antialias)
+    return _gather(routes, source, target, f, boundary, blur, precision, margin)
 
 
 _cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
 
 
-def _blur(
-    where: AxisMap | AffineMap | FieldMap, target: Grid, antialias: bool | tuple[float, ...]
-) -> tuple[FloatArray | None, ...]:
-    """Weights of the antialiasing Gaussian along source axes x, y, z."""
-    d = target.dimension
+def _steps(where: AxisMap) -> FloatArray:
+    """How far samples are apart along source axes x, y, z."""
+    step = np.ones(len(where.x))
+    for axis, x in zip(where.source_axis, where.x, strict=True):
+        step[axis] = abs(x[1] - x[0]) if x.size > 1 else 1.0
+    return step
+
+
+def _footprint(routes: tuple[Route, ...]) -> FloatArray:
+    """A destination voxel's footprint along source axes x, y, z: its three edges, added in quadrature."""
+    if len(routes) > 1 or not routes[0].lines:
+        raise ValueError(
+            "antialias=True has no one sigma for a deforming transform or several; give a sigma per axis instead"
+        )
+    only = routes[0].stages[0]
+    assert isinstance(only, Linear)
+    footprint: FloatArray = np.sqrt(((routes[0].inverse @ only.matrix @ routes[0].step) ** 2).sum(axis=1))
+    return footprint
+
+
+def _blur(step: FloatArray, antialias: bool | tuple[float, ...]) -> tuple[FloatArray | None, ...]:
+    """Weights of the antialiasing Gaussian along source axes x, y, z, where samples are `step` apart."""
     if antialias is False:
-        return (None,) * d
+        return (None,) * step.size
     if antialias is not True:
         return tuple(gaussian_response(s) for s in antialias)
-    step = np.ones(d)
-    if isinstance(where, AxisMap):
-        for axis, x in zip(where.source_axis, where.x, strict=True):
-            step[axis] = abs(x[1] - x[0]) if x.size > 1 else 1.0
-    elif isinstance(where, AffineMap):
-        # A destination voxel's footprint along a source axis: its three edges, added in quadrature.
-        step = np.sqrt(((where.inverse @ where.matrix @ where.step) ** 2).sum(axis=1))
-    else:
-        raise ValueError("antialias=True has no one sigma for a deforming transform; give a sigma per axis instead")
     return tuple(gaussian_response(max(0.0, (s - 1.0) / 2.0)) for s in step.tolist())
 
 
@@ -207,7 +219,7 @@ def passes(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) 
 
 
 def _gather(
-    where: AxisMap | AffineMap | FieldMap,
+    routes: tuple[Route, ...],
     source: Grid,
     target: Grid,
     f: Filter,
@@ -237,17 +249,14 @@ def _gather(
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)
     return Gather(
-        coordinates=RowCoordinates(where, target, d),
-        lines=isinstance(where, AffineMap),
-        n0=target.size[0],
-        x0=0,
+        routes=routes,
         n_dst=_three(list(n_dst)),
         method=f.name if f.method == "vote" else f.method,
         prefilter=prefilter,
         coefficients=coefficients,
         shift=f.shift,
         offset=offset + pad,
-        spline=f.spline_order > 0,
+        narrow=f.spline_order in (1, 2),
         n_src=_three(list(n_src)),
         base=(0, 0, 0),
         box=box,
@@ -255,55 +264,6 @@ def _gather(
         normalise=f.border == "crop",
         precision=precision,
     )
-
-
-class RowCoordinates:
-    """Coordinates of rows of the output, as `Gather.coordinates` wants them; `block` narrows them to a part."""
-
-    def __init__(self, where: AxisMap | AffineMap | FieldMap, target: Grid, dimension: int) -> None:
-        self.where, self.target, self.dimension = where, target, dimension
-        size = (*target.size, 1)[:3]
-        self.start, self.size = (0, 0, 0), size
-
-    def block(self, start: tuple[int, int, int], size: tuple[int, int, int]) -> RowCoordinates:
-        """The same for the voxels at x, y, z `start` of the present block, `size` of them."""
-        part = object.__new__(RowCoordinates)
-        part.where, part.target, part.dimension = self.where, self.target, self.dimension
-        part.start, part.size = tuple(a + b for a, b in zip(self.start, start, strict=True)), size  # type: ignore[assignment]
-        return part
-
-    def __call__(self, start: int, stop: int) -> FloatArray:
-        """See `Gather.coordinates`."""
-        rows = np.arange(start, stop)
-        x0, y0, z0 = self.start
-        n_x, n_y, _ = self.size
-        y, z = y0 + rows % n_y, z0 + rows // n_y
-        d = self.dimension
-        if isinstance(self.where, AffineMap):
-            yz = np.stack([y, z], axis=1)[:, : d - 1].astype(np.float64)
-            out = np.zeros((rows.size, 2, 3))
-            out[:, 0, :d], out[:, 1, :d] = self.where.lines(yz)
-            return out
-        out = np.zeros((rows.size, n_x, 3))
-        if isinstance(self.where, AxisMap):
-            index = [np.arange(x0, x0 + n_x)[None, :], y[:, None], z[:, None]]
-            for j in range(d):
-                out[:, :, self.where.source_axis[j]] = self.where.x[j][index[j]]
-            return out
-        # A deforming transform is asked in boxes of whole rows that depend on the whole output alone: a tile must
-        # meet the same last bits as its neighbours.
-        width, height = self.target.size[0], (*self.target.size, 1)[1]
-        at = 0
-        for plane in np.unique(z).tolist():
-            ys = y[z == plane]
-            for box in range(int(ys[0]) // FIELD_ROWS, int(ys[-1]) // FIELD_ROWS + 1):
-                y_lo, y_hi = box * FIELD_ROWS, min((box + 1) * FIELD_ROWS, height)
-                there = self.where.coordinates((0, y_lo, plane)[:d], (width, y_hi - y_lo, 1)[:d])
-                there = there.reshape(y_hi - y_lo, width, d)[:, x0 : x0 + n_x]
-                there = there[max(int(ys[0]) - y_lo, 0) : int(ys[-1]) + 1 - y_lo]
-                out[at : at + len(there), :, :d] = there
-                at += len(there)
-        return out
 
 
 def input_region(work: Work, block: Block) -> Block:
@@ -399,50 +359,51 @@ def _crop_branch(branch: Branch, block: Block, region: Block) -> Branch:
 
 
 def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
-    """Smallest and largest source coordinate z, y, x of a block's voxels, inside the box; lo > hi if none is."""
-    assert isinstance(work.coordinates, RowCoordinates)
-    (z0, z1), (y0, y1), (x0, x1) = block
-    rows = work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0))
-    lo, hi = np.full(3, np.inf), np.full(3, -np.inf)
-    n_rows = (y1 - y0) * (z1 - z0)
-    if isinstance(rows.where, AffineMap):
-        picks = [y + z * (y1 - y0) for y in (0, y1 - y0 - 1) for z in (0, z1 - z0 - 1)]
-        ends = np.concatenate([rows(p, p + 1) for p in picks])
-        start, end = ends[:, :1], ends[:, 1:]
-        first, last = work.x0 + x0, work.x0 + x1 - 1
-        points = start + np.array([first, last]).reshape(1, 2, 1) / work.n0 * (end - start)
-        lo, hi = points.min(axis=(0, 1)), points.max(axis=(0, 1))
-    else:
-        step = max(1, (1 << 18) // max(1, x1 - x0))
-        for at in range(0, n_rows, step):
-            points = rows(at, min(at + step, n_rows))
-            lo = np.minimum(lo, points.min(axis=(0, 1)))
-            hi = np.maximum(hi, points.max(axis=(0, 1)))
-    return [
-        (max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo.tolist()[::-1], hi.tolist()[::-1], work.box, strict=True)
-    ]
+    """Bounds of the source coordinates z, y, x of a block's voxels, inside the box; lo > hi if none can be."""
+    boxes = np.array([source_box(route, block) for route in work.routes])
+    lo, hi = boxes[:, :, 0].min(axis=0).tolist(), boxes[:, :, 1].max(axis=0).tolist()
+    return [(max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo, hi, work.box, strict=True)]
 
 
 def reaches(work: Gather) -> bool:
-    """Whether the target's bounding box, seen from the source, meets the source."""
-    n_z, n_y, n_x = work.n_dst
-    return all(lo <= hi for lo, hi in _coordinate_range(work, ((0, n_z), (0, n_y), (0, n_x))))
+    """Whether a voxel of the target may lie on the source."""
+    return any(transforms.reaches(route, work.n_dst, work.box) for route in work.routes)
+
+
+def warn_if_nowhere(work: Gather) -> None:
+    """Warn of a path that leads nowhere near the image."""
+    if not reaches(work):
+        warnings.warn(
+            "transform leads nowhere near the image: the whole output is the default value", RuntimeWarning, stacklevel=4
+        )
 
 
 def _tap_region(work: Gather, block: Block) -> list[Range]:
     """Range z, y, x of (prefiltered) samples that a block's taps touch, in the array at hand."""
     width = work.coefficients.shape[1]
-    out = []
     boundary = {number: word for word, number in RULES.items()}[work.rule]
+    rule = "nearest" if boundary == "crop" else boundary
+    out = []
     for (lo, hi), n, base in zip(_coordinate_range(work, block), work.n_src, work.base, strict=True):
         if not lo <= hi:
             return [(0, 1)] * 3
-        # One voxel of slack: the ends of rows are interpolated, not computed, and may lie an ulp further out.
+        lo, hi = _brought(lo, hi, n, rule)
+        # One voxel of slack: bounds may be off by a rounding.
         first = math.floor(lo + work.shift) + work.offset - 1
         last = math.floor(hi + work.shift) + work.offset + width + 1
-        samples = taps.fold(np.arange(first, last), n, "nearest" if boundary == "crop" else boundary) - base
+        samples = taps.fold(np.arange(first, last), n, rule) - base
         out.append((int(samples.min()), int(samples.max()) + 1))
     return out
+
+
+def _brought(lo: float, hi: float, n: int, rule: str) -> Pair:
+    """A range of positions, as far away as it may be, as one near a line of `n` samples that meets the same of them."""
+    far = 4.0 * n + 64.0
+    if rule == "nearest" or not (math.isfinite(lo) and math.isfinite(hi)):
+        return min(max(lo, -far), far), min(max(hi, -far), far)
+    period = 2.0 * n if rule == "reflect" else max(2.0 * (n - 1), 1.0)
+    turns = math.floor(lo / period) * period
+    return lo - turns, min(hi - turns, far)
 
 
 def _gather_region(work: Gather, block: Block) -> Block:
@@ -453,7 +414,6 @@ def _gather_region(work: Gather, block: Block) -> Block:
 
 
 def _crop_gather(work: Gather, block: Block) -> Gather:
-    assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
     region = _tap_region(work, block)
     prefilter = work.prefilter
@@ -462,8 +422,7 @@ def _crop_gather(work: Gather, block: Block) -> Gather:
         prefilter = (cropped[0], cropped[1], cropped[2])
     return replace(
         work,
-        coordinates=work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)),
-        x0=work.x0 + x0,
+        routes=tuple(route.moved(x0, y0, z0) for route in work.routes),
         n_dst=(z1 - z0, y1 - y0, x1 - x0),
         prefilter=prefilter,
         base=_three([b + lo for b, (lo, _) in zip(work.base, region, strict=True)]),

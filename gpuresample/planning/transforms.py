@@ -647,16 +647,6 @@ def reaches(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, f
     return (large and meet(replace(where, stages=still))) or meet(where)
 
 
-def warn_if_nowhere(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, float], ...]) -> None:
-    """Warn of a path that leads nowhere near the image; see `reaches`."""
-    if not reaches(where, n_dst, box):
-        warnings.warn(
-            "transform leads nowhere near the image: the whole output is the default value",
-            RuntimeWarning,
-            stacklevel=2,
-        )
-
-
 def _spread(matrix: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
     """The box around a matrix times a box."""
     a, b = matrix * low, matrix * high

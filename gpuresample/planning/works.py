@@ -5,7 +5,7 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -156,6 +156,10 @@ class Route:
     def lines(self) -> bool:
         """Whether rows are scan lines."""
         return all(isinstance(stage, Linear) for stage in self.stages)
+
+    def moved(self, x: int, y: int, z: int) -> Route:
+        """The route of a block that begins so many voxels further."""
+        return replace(self, start=(self.start[0] + x, self.start[1] + y, self.start[2] + z))
 
 
 @dataclass(frozen=True, eq=False)

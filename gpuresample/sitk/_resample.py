@@ -12,10 +12,11 @@ import SimpleITK as sitk
 from gpuresample.containers import ImageContainer, Volume
 from gpuresample.engines.cpu import truncation
 from gpuresample.ops import resample
-from gpuresample.planning import planner
 from gpuresample.planning.filters import Filter, get_filter
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import AffineMap, AxisMap, FieldMap, Transform, affine_map, map_indices
+from gpuresample.planning.maps import AxisMap, map_indices
+from gpuresample.planning.transforms import Transform, of_sitk, route
+from gpuresample.planning.works import Route
 from gpuresample.sitk import _base
 from gpuresample.sitk._base import Face, NotHereError
 
@@ -40,7 +41,7 @@ class ResampleImageFilter(Face, sitk.ResampleImageFilter):  # type: ignore[misc]
         )
         f = interpolator(self.GetInterpolator())
         default = cast_default(self.GetDefaultPixelValue(), np.dtype(dtype).name)
-        transform = Transform.of(self.GetTransform(), d)
+        transform = of_sitk(self.GetTransform(), d, target)
         extrapolated = self.GetUseNearestNeighborExtrapolator()
         result = resampled(image, target, transform, f, 0 if extrapolated else default, dtype)
         return _extrapolated(image, target, transform, result) if extrapolated else result
@@ -75,11 +76,11 @@ def cast_default(value: float, name: str) -> int | float:
 
 
 def resampled(
-    image: sitk.Image, target: Grid, transform: Transform | None, f: Filter, default: int | float, dtype: np.dtype[Any]
+    image: sitk.Image, target: Grid, transform: Transform, f: Filter, default: int | float, dtype: np.dtype[Any]
 ) -> sitk.Image:
     """`image` on `target`, stored as SimpleITK stores it."""
     options: dict[str, Any] = {
-        "like": target, "transform": None if transform is None else transform.sitk, "interpolation": f.name,
+        "like": target, "transform": transform, "interpolation": f.name,
         "device": _base.device(),
     }  # fmt: skip
     container = ImageContainer(image)
@@ -101,10 +102,11 @@ def resampled(
         sums: Volume = resample.resample(volume, **options, default_value=np.nan, dtype=floats)
         return sums
 
-    where = map_indices(target, container.grid, transform)
-    if isinstance(where, AxisMap) and not (_upright(target) and _upright(container.grid)):
+    where: AxisMap | Route | None = map_indices(target, container.grid, transform)
+    straight = where is not None and truncation.is_straight(where)
+    if where is None or not (straight and _upright(target) and _upright(container.grid)):
         # Products that cancel along the axes still leave their last digit in SimpleITK's coordinates.
-        where = affine_map(target, container.grid, transform)
+        where = route(target, container.grid, transform)
     return truncated(container, where, target, f, default, dtype, run)
 
 
@@ -122,7 +124,7 @@ def _upright(grid: Grid) -> bool:
 
 def truncated(
     container: ImageContainer,
-    where: AxisMap | AffineMap | FieldMap,
+    where: AxisMap | Route,
     target: Grid,
     f: Filter,
     default: int | float,
@@ -140,7 +142,6 @@ def truncated(
     assert container.array is not None
     result, voxels = container.new(target, dtype)
     src, dst = _base.volumes(container.array, d), _base.volumes(voxels, d)
-    rows = planner.RowCoordinates(where, target, d)
     grid = container.grid
     order = 0 if f.name == "linear" else f.spline_order or None
     for one, out in zip(src, dst, strict=True):
@@ -156,7 +157,7 @@ def truncated(
             volume = Volume(one if d == 3 else one[0], grid.spacing, grid.origin, grid.direction)
             sums = run(volume, np.dtype(np.float32 if single else np.float64)).array.reshape(out.shape)
             if not truncation.truncated(
-                sums, whole, one, order, rows, default, width, wrap=expanding, always=expanding
+                sums, whole, one, order, where, default, width, wrap=expanding, always=expanding
             ):
                 raise NotHereError(f"integers that SimpleITK's last digit decides, with {f.name} interpolation")
         if whole is not out:
@@ -164,10 +165,10 @@ def truncated(
     return result
 
 
-def _extrapolated(image: sitk.Image, target: Grid, transform: Transform | None, result: sitk.Image) -> sitk.Image:
+def _extrapolated(image: sitk.Image, target: Grid, transform: Transform, result: sitk.Image) -> sitk.Image:
     """`result` with the nearest voxel's value wherever the output lies outside the input."""
     options: dict[str, Any] = {
-        "like": target, "transform": None if transform is None else transform.sitk, "interpolation": "nearest",
+        "like": target, "transform": transform, "interpolation": "nearest",
         "device": _base.device(),
     }  # fmt: skip
     container = ImageContainer(image)

@@ -18,7 +18,6 @@ from gpuresample.bench.contract import EXACT, LABEL_MODES
 from gpuresample.containers import ImageContainer, unwrap
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import Transform
 from gpuresample.verification.samples import Sample
 
 if TYPE_CHECKING:
@@ -256,9 +255,10 @@ def moved(geometry: Geometry, amount: Array) -> Geometry:
     source, target = geometry.source, geometry.target
     d = source.dimension
     step: Array = source.index_to_point @ (amount * _UNEVEN[:d])
-    transform = None if geometry.transform is None else Transform.of(geometry.transform, d)
-    if transform is not None and transform.is_linear:
-        step = np.linalg.solve(transform.affine[0], step)
+    transform = geometry.transform
+    if transform is not None and transform.IsLinear():
+        matrix = np.array([transform.TransformVector(unit, [0.0] * d) for unit in np.eye(d).tolist()]).T
+        step = np.linalg.solve(matrix, step)
     origin = tuple((np.asarray(target.origin) + step).tolist())
     return Geometry(
         geometry.name, source, Grid(target.size, target.spacing, origin, target.direction), geometry.transform

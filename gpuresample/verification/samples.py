@@ -15,7 +15,6 @@ from gpuresample.bench.cases import Geometry
 from gpuresample.bench.contract import span_of, unit_of
 from gpuresample.containers import Container, ImageContainer
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import Transform
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -155,11 +154,10 @@ def samples_of(
     if len(flat) > MOST_CHANNELS:
         flat = flat[np.linspace(0, len(flat) - 1, MOST_CHANNELS).round().astype(int)]
     images = isinstance(container, ImageContainer) and (array.ndim == d or container.components > 0)
-    moved = None if transform is None else Transform.of(transform, d)
     found: dict[tuple[Box, Box], Sample] = {}
     out = []
     for limit in limits:
-        boxes = _whole(grid, target) if limit is None else cut(grid, target, moved, max(1, limit // len(flat)))
+        boxes = _whole(grid, target) if limit is None else cut(grid, target, transform, max(1, limit // len(flat)))
         if boxes not in found:
             (start, size), (there, wanted) = boxes
             inner = tuple(slice(lo, lo + n) for lo, n in zip(start[::-1], size[::-1], strict=True))
@@ -182,7 +180,7 @@ def _whole(source: Grid, target: Grid) -> tuple[Box, Box]:
     return ((0,) * source.dimension, source.size), ((0,) * target.dimension, target.size)
 
 
-def cut(source: Grid, target: Grid, transform: Transform | None, most: int) -> tuple[Box, Box]:
+def cut(source: Grid, target: Grid, transform: SimpleITK.Transform | None, most: int) -> tuple[Box, Box]:
     """A box of the input and the box of the output that lies on it, both of at most about `most` voxels.
 
     The box is the input's centre; where the output leaves that out, what is nearest to it of what the output meets.
@@ -217,7 +215,7 @@ def _centred(grid: Grid, centre: npt.NDArray[np.float64], most: int) -> Box:
     return tuple(start.tolist()), tuple(size.tolist())
 
 
-def _covering(source: Grid, target: Grid, transform: Transform | None, box: Box) -> Box:
+def _covering(source: Grid, target: Grid, transform: SimpleITK.Transform | None, box: Box) -> Box:
     """The box of `target` whose voxels lie on a box of `source`, and a voxel or two more."""
     start, size = _whole(source, target)[1]
     low, high = np.asarray(box[0]) - 0.5, np.asarray(box[0]) + np.asarray(box[1]) - 0.5
@@ -237,12 +235,14 @@ def _covering(source: Grid, target: Grid, transform: Transform | None, box: Box)
 
 
 def _lattice(
-    source: Grid, target: Grid, transform: Transform | None, start: tuple[int, ...], size: tuple[int, ...]
+    source: Grid, target: Grid, transform: SimpleITK.Transform | None, start: tuple[int, ...], size: tuple[int, ...]
 ) -> tuple[Array, Array]:
     """Indices of a lattice over a box of `target`, ends included, and where they lie on `source`."""
     ticks = [np.unique(np.linspace(lo, lo + n - 1, _LATTICE).round()) for lo, n in zip(start, size, strict=True)]
     index = np.array(list(itertools.product(*ticks)))
     points = target.points(index)
-    x = source.indices(points if transform is None else transform.points(points))
+    if transform is not None:
+        points = np.array([transform.TransformPoint(row) for row in points.tolist()])
+    x = source.indices(points)
     shape = (*[len(t) for t in ticks], len(ticks))
     return index.reshape(shape), x.reshape(shape)

@@ -345,7 +345,7 @@ def test_default_values_of_every_type(dtype):
 def test_agrees_with_the_cpu_engine(pair, interpolation):
     source, target = pair
     grid = gr.Grid((23, 9, 17), (0.81, 2.1, 1.03), (2.0, -3.0, 1.5), flat(rotation(0, 0, 90)))
-    work = planner.make_work(SOURCE, grid, None, interpolation, None, False, "single")
+    work = planner.make_work(SOURCE, grid, (), interpolation, None, False, "single")
     src = noise((2, *SOURCE.size[::-1]), source)
     expected = np.empty((2, *grid.size[::-1]), target)
     cpu.run(work, src, expected, Store(3))
@@ -356,7 +356,7 @@ def test_agrees_with_the_cpu_engine(pair, interpolation):
 
 def test_agrees_with_the_cpu_engine_in_double():
     grid = gr.Grid((23, 9, 17), (0.81, 2.1, 1.03), (2.0, -3.0, 1.5), STRAIGHT)
-    work = planner.make_work(SOURCE, grid, None, "bspline3", None, False, "double")
+    work = planner.make_work(SOURCE, grid, (), "bspline3", None, False, "double")
     src = noise(SOURCE.size[::-1], "float64")
     expected = np.empty(grid.size[::-1])
     cpu.run(work, src, expected, Store())
@@ -575,7 +575,7 @@ def test_small_sources(interpolation, size):
     grid = gr.Grid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), STRAIGHT)
     target = gr.Grid((7, 5, 6), (0.7, 0.6, 0.5), (-0.4, -0.3, 0.2), TURNED)
     for boundary in (None, "mirror"):
-        work = planner.make_work(grid, target, None, interpolation, boundary, False, "single")
+        work = planner.make_work(grid, target, (), interpolation, boundary, False, "single")
         src = noise(size[::-1], "int16")
         expected = np.empty(target.size[::-1], np.int16)
         cpu.run(work, src, expected, Store(2))

@@ -260,7 +260,7 @@ GRIDS = {
 @pytest.mark.parametrize("interpolation", ["bspline3", "hamming"])
 def test_agrees_with_the_cpu_engine(monkeypatch, pair, interpolation, grid):
     source, target = pair
-    work = planner.make_work(SOURCE, GRIDS[grid], None, interpolation, None, False, "single")
+    work = planner.make_work(SOURCE, GRIDS[grid], (), interpolation, None, False, "single")
     src = noise((2, *SOURCE.size[::-1]), source)
     expected = np.empty((2, *GRIDS[grid].size[::-1]), target)
     cpu.run(work, src, expected, Store(3))
@@ -270,7 +270,7 @@ def test_agrees_with_the_cpu_engine(monkeypatch, pair, interpolation, grid):
 
 
 def test_agrees_with_the_cpu_engine_in_double(monkeypatch):
-    work = planner.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "double")
+    work = planner.make_work(SOURCE, GRIDS["finer"], (), "bspline3", None, False, "double")
     src = noise(SOURCE.size[::-1], "float64")
     expected = np.empty(GRIDS["finer"].size[::-1])
     cpu.run(work, src, expected, Store())
@@ -290,7 +290,7 @@ def test_2d_images_take_one_kernel(monkeypatch):
 
 
 def test_crops_have_the_bits_of_the_whole(monkeypatch):
-    work = planner.make_work(SOURCE, GRIDS["finer"], None, "bspline3", None, False, "single")
+    work = planner.make_work(SOURCE, GRIDS["finer"], (), "bspline3", None, False, "single")
     src = noise(SOURCE.size[::-1], "int16")
     monkeypatch.setattr(cuda_tiles, "FUSE", True)
     whole, _ = run_twice(run(work), src, GRIDS["finer"].size[::-1], "float32")
@@ -307,7 +307,7 @@ def reference(interpolation="bspline3"):
     """The reference job's work."""
     source = gr.Grid((512, 512, 247), (0.78125, 0.78125, 1.0), (0.0,) * 3, flat(rotation(0, 0, 0)))
     target = gr.Grid((400, 400, 124), (1.0, 1.0, 2.0), (0.0,) * 3, flat(rotation(0, 0, 0)))
-    work = planner.make_work(source, target, None, interpolation, None, False, "single")
+    work = planner.make_work(source, target, (), interpolation, None, False, "single")
     assert isinstance(work, Separable)
     return work
 

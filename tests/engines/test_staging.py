@@ -199,7 +199,7 @@ def test_the_footprint_is_what_a_work_takes_at_most(case, batch):
 def test_what_one_kernel_keeps_to_itself_is_not_counted(monkeypatch):
     """Passes along y and x alone have one volume between them, or none."""
     grid = gr.Grid((60, 50, 44), (0.7, 0.8, 1.5), SOURCE.origin, SOURCE.direction)
-    work = planner.make_work(SOURCE, grid, None, "bspline3", None, False, "single")
+    work = planner.make_work(SOURCE, grid, (), "bspline3", None, False, "single")
     src, dst = noise(SOURCE.size[::-1], "int16"), np.zeros(grid.size[::-1], np.float32)
     peaks = {}
     for forced in (True, False):

@@ -14,11 +14,11 @@ import transform_oracle as oracle
 from support import flat, rotation
 
 import gpuresample as gr
+from gpuresample.containers.vectors import vectors_of
+from gpuresample.ops.transforms import Affine, BSpline, DisplacementField, Path, control_points, resolve
 from gpuresample.planning import grid as grids
 from gpuresample.planning import transforms as paths
-from gpuresample.containers.vectors import vectors_of
 from gpuresample.planning.works import Lattice, Linear
-from gpuresample.ops.transforms import Affine, BSpline, DisplacementField, Path, control_points, resolve
 
 CLASSES_3D = (
     "identity", "translation", "scale", "scale_logarithmic", "euler", "euler_zyx", "similarity", "versor",

@@ -156,6 +156,6 @@ def test_work_is_read_only():
 def test_a_2d_work_has_a_z_of_one():
     source = gr.Grid((20, 18), (1.0, 1.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
     target = gr.Grid((10, 9), (2.0, 2.0), (0.0, 0.0), (1.0, 0.0, 0.0, 1.0))
-    work = planner.make_work(source, target, None, "linear", None, False, "single")
+    work = planner.make_work(source, target, (), "linear", None, False, "single")
     assert work.n_dst == (1, 9, 10)
     assert work.tables[0].is_identity

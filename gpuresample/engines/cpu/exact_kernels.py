@@ -221,12 +221,12 @@ def truncate_range(values, dst, start, stop, limits, wrap, default, near):
 def exact_rows(values, dst, row0, coordinates, lines, n_x, src, n_src, order, planar, limits, wrap, near):
     """Once more, in ITK's own order of operations, the voxels of some rows that lie within `near` of an integer.
 
-    `coordinates` as `works.Gather.coordinates` has them; `order` 0 is linear on voxels, else a spline on
-    coefficients; `planar`: the image is 2-D.
+    `coordinates` as `path.Walk.block` has them; `order` 0 is linear on voxels, else a spline on coefficients; `planar`:
+    the image is 2-D.
     """
     weight, index = np.empty((3, 6)), np.empty((3, 6), np.int64)
     n_z, n_y, m_x = n_src[0], n_src[1], n_src[2]
-    for r in range(coordinates.shape[0]):
+    for r in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         for i in range(n_x):
             at = (row0 + r) * n_x + i
             v = np.float64(values[at])
@@ -234,11 +234,11 @@ def exact_rows(values, dst, row0, coordinates, lines, n_x, src, n_src, order, pl
                 continue
             if lines:
                 t = np.float64(i) / np.float64(n_x)
-                x = coordinates[r, 0, 0] + t * (coordinates[r, 1, 0] - coordinates[r, 0, 0])
-                y = coordinates[r, 0, 1] + t * (coordinates[r, 1, 1] - coordinates[r, 0, 1])
-                z = coordinates[r, 0, 2] + t * (coordinates[r, 1, 2] - coordinates[r, 0, 2])
+                x = coordinates[r, 0, 0] + t * coordinates[r, 1, 0]
+                y = coordinates[r, 0, 1] + t * coordinates[r, 1, 1]
+                z = coordinates[r, 0, 2] + t * coordinates[r, 1, 2]
             else:
-                x, y, z = coordinates[r, i, 0], coordinates[r, i, 1], coordinates[r, i, 2]
+                x, y, z = coordinates[0, r, i], coordinates[1, r, i], coordinates[2, r, i]
             if order == 0:
                 v = linear_value(src, n_z, n_y, m_x, x, y, z)
             else:

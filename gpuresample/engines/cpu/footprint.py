@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cpu.gather import ITEM_VOXELS, ROWS_AT_ONCE, prefilter_work
+from gpuresample.engines.cpu.gather import LINES, POINTS, is_cubic, prefilter_work, reach_of
 from gpuresample.engines.cpu.means import sums_of
 from gpuresample.engines.cpu.tables import SMALL, tiling
 from gpuresample.engines.packing import accumulator
-from gpuresample.planning.works import Branch, Gather, Majority, Separable, Work
+from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
-# Bytes per row of a rotated grid: two ends of three float64, and as much again in every step of making them.
-ROW_BYTES = 248
-# Bytes per voxel of a grid whose rows are no lines: a point of three float64, before and after its transform.
-POINT_BYTES = 48
+# Bytes of a row of a block whose rows are scan lines: two ends of three float64.
+ROW_BYTES = 48
+# Bytes of a voxel's position, and of a voxel of the row that is being summed: position, place, fractions or weights.
+POINT_BYTES = 24
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,9 @@ def footprint(
     if isinstance(work, Gather):
         between += _coordinates(work, threads)
         if work.prefilter is not None:
-            between += math.prod(t.n_dst for t in work.prefilter) * accumulator(work.precision).itemsize
+            reach = [sum(reach_of(work, axis)) if is_cubic(work) else 0 for axis in range(3)]
+            made = math.prod(t.n_dst + more for t, more in zip(work.prefilter, reach, strict=True))
+            between += made * accumulator(work.precision).itemsize
     if isinstance(work, Separable) and work.shortcut:
         between += _coarse(work.shortcut) * accumulator(work.precision).itemsize
     return Footprint(tile, threads, between)
@@ -138,11 +140,16 @@ def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.d
 
 
 def _coordinates(work: Gather, threads: int) -> int:
-    """Bytes of the coordinates that are computed at once, and of what NumPy holds meanwhile."""
+    """Bytes of a block's positions and of the row that is being summed, on every thread."""
     n_z, n_y, n_x = work.n_dst
-    if work.lines:
-        return min(n_z * n_y, ROWS_AT_ONCE) * ROW_BYTES
-    return threads * min(math.prod(work.n_dst), max(n_x, ITEM_VOXELS)) * POINT_BYTES
+    lines = all(route.lines for route in work.routes)
+    planes, rows = LINES if lines else POINTS
+    rows = min(planes, n_z) * min(rows, n_y)
+    width, item = work.coefficients.shape[1], accumulator(work.precision).itemsize
+    row = POINT_BYTES + 8 + 1 + 8 + item * 4 + (0 if width in (2, 4) else 3 * width * item + 3 * 8 + item + 4 + 1)
+    lattices = [s for route in work.routes for s in route.stages if isinstance(s, Lattice)]
+    line = max((POINT_BYTES * max(s.vectors.shape[:3]) for s in lattices), default=0)
+    return threads * (n_x * row + line + (rows * ROW_BYTES if lines else rows * n_x * POINT_BYTES))
 
 
 def _coarse(branches: tuple[Branch, ...]) -> int:

@@ -11,16 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
 from gpuresample.engines.cpu import tables
-from gpuresample.engines.contract import Store
-from gpuresample.planning.works import RULES, Gather, Route, Separable
-from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.cpu.memory import Flat, flatten
+from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
 from gpuresample.planning.taps import TapTable, fold
+from gpuresample.planning.works import RULES, Gather, Route, Separable
 
 Array = npt.NDArray[Any]
 
@@ -132,8 +132,7 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     acc = accumulator(work.precision)
     pad = np.zeros(3, np.int64)
     width = work.coefficients.shape[1]
-    cubic = work.method == "linear" and work.coefficients.shape == (1, 4, 4) and not work.narrow
-    if cubic:
+    if is_cubic(work):
         src, pad = _coefficients(work, src, acc)
     elif work.prefilter is not None:
         made = np.empty((1, *[t.n_dst for t in work.prefilter]), acc)
@@ -167,7 +166,7 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         return call(kernels.vote_rows, first, default)
     if work.method == "label_gaussian":
         return call(kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
-    if cubic:
+    if is_cubic(work):
         powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
         return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
     if width == 2 and work.rule != RULES["crop"]:
@@ -179,6 +178,11 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     )  # fmt: skip
 
 
+def is_cubic(work: Gather) -> bool:
+    """Whether a gather has four taps per axis, which have a kernel of their own."""
+    return work.method == "linear" and work.coefficients.shape == (1, 4, 4)
+
+
 def _coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, npt.NDArray[np.int64]]:
     """A volume's coefficients, as far beyond its borders as taps reach, so that no tap has to ask where it is.
 
@@ -186,7 +190,7 @@ def _coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, 
     """
     prefilter = work.prefilter
     n = src.shape[-3:] if prefilter is None else tuple(t.n_dst for t in prefilter)
-    reach = [_reach(work, axis) for axis in range(3)]
+    reach = [reach_of(work, axis) for axis in range(3)]
     out = np.empty((1, *[before + m + after for m, (before, after) in zip(n, reach, strict=True)]), acc)
     inner = out[:, *[slice(before, before + m) for m, (before, _) in zip(n, reach, strict=True)]]
     if prefilter is None:
@@ -205,7 +209,7 @@ def _coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, 
     return out, np.array([before for before, _ in reach], np.int64)
 
 
-def _reach(work: Gather, axis: int) -> tuple[int, int]:
+def reach_of(work: Gather, axis: int) -> tuple[int, int]:
     """How many samples taps reach beyond the source along an axis, on either side, once positions are brought to it."""
     n, (low, high) = work.n_src[axis], work.box[axis]
     if math.isinf(low):

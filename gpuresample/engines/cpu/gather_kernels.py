@@ -19,8 +19,8 @@ import numpy as np
 from numba import uint64
 
 from gpuresample.engines.cpu.jit import cubic_sum, njit
-from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
 from gpuresample.engines.cpu.path_kernels import EXACT
+from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
 
 
 @njit(inline="always")

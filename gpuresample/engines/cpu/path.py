@@ -14,10 +14,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.cpu import path_kernels as kernels
+from gpuresample.engines.cpu.memory import Flat
+from gpuresample.engines.cpu.tables import scratch
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.works import Lattice, Linear, Route
-from gpuresample.engines.cpu.tables import scratch
-from gpuresample.engines.cpu.memory import Flat
 
 Move = Callable[[int, int, int, int, FloatArray], None]
 """`move(z, y, x, n_y, points)`: points of a block that begins at a voxel of the whole output, in place."""

@@ -17,14 +17,14 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.cpu import exact_kernels as kernels
-from gpuresample.engines.cpu.gather import ITEM_VOXELS
 from gpuresample.engines.cpu.memory import Flat
+from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.cpu.tables import scratch
 from gpuresample.engines.threads import run_items
 from gpuresample.planning import taps
 from gpuresample.planning.filters import FloatArray
-from gpuresample.planning.planner import RowCoordinates
-from gpuresample.planning.transforms import AffineMap, AxisMap
+from gpuresample.planning.maps import AxisMap
+from gpuresample.planning.works import Route
 
 Array = npt.NDArray[Any]
 
@@ -39,6 +39,8 @@ MOST_CHANCE = 0.03
 
 TOLERANCE = 1e-10
 CHUNK = 1 << 16
+# Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
+ITEM_VOXELS = 1 << 14
 COLUMNS = 512
 
 
@@ -61,7 +63,7 @@ def truncated(
     dst: Array,
     src: Array,
     order: int | None,
-    rows: RowCoordinates,
+    where: AxisMap | Route,
     default: int | float,
     width: float,
     *,
@@ -79,8 +81,8 @@ def truncated(
         What was resampled; finite.
     order : int or None
         Of the B-spline that was summed; 0 for linear. None for other filters, which are not evaluated again.
-    rows : RowCoordinates
-        Where the voxels of `dst` lie on `src`.
+    where : AxisMap or Route
+        Where the voxels of `dst` lie on `src`; a map's axes run as the source's.
     default : number
         For voxels outside, a value of `dst`'s type.
     width : float
@@ -115,15 +117,16 @@ def truncated(
     if chance > MOST_CHANCE:
         near = math.inf
     work = spline_coefficients(src, order) if order > 1 else np.array(src, np.float64, order="C")
-    where = rows.where
-    if order and isinstance(where, AxisMap) and _straight(where):
+    if isinstance(where, AxisMap):
+        # Linear sums on aligned axes are made in SimpleITK's order from the start (`aligned_linear`).
+        assert order and is_straight(where)
         _aligned_again(flat, out, dst.shape, work, order, where, limits, wrap, near)
     else:
-        _again(flat, out, dst.shape, work, order, rows, limits, wrap, near)
+        _again(flat, out, dst.shape, work, order, where, limits, wrap, near)
     return True
 
 
-def _straight(where: AxisMap) -> bool:
+def is_straight(where: AxisMap) -> bool:
     """Whether every output axis runs along the input axis of the same name."""
     return where.source_axis == tuple(range(len(where.x)))
 
@@ -134,7 +137,7 @@ def _again(
     shape: tuple[int, ...],
     work: Array,
     order: int,
-    rows: RowCoordinates,
+    route: Route,
     limits: Array,
     wrap: bool,
     near: float,
@@ -142,14 +145,18 @@ def _again(
     n_z, n_y, n_x = shape
     n_src = np.array(work.shape, np.int64)
     samples = work.reshape(-1)
-    lines, planar = isinstance(rows.where, AffineMap), rows.dimension == 2
-    step = max(1, ITEM_VOXELS // n_x)
+    walk, planar = Walk.of(route), n_z == 1 and work.shape[0] == 1
+    step = min(n_y, max(1, ITEM_VOXELS // n_x))
+    across = -(-n_y // step)
 
     def job(item: int) -> None:
-        lo, hi = item * step, min((item + 1) * step, n_z * n_y)
-        kernels.exact_rows(flat, out, lo, rows(lo, hi), lines, n_x, samples, n_src, order, planar, limits, wrap, near)
+        z, y = item // across, item % across * step
+        places, _ = walk.block(z, y, 1, min(step, n_y - y), n_x)
+        kernels.exact_rows(
+            flat, out, z * n_y + y, places, route.lines, n_x, samples, n_src, order, planar, limits, wrap, near
+        )
 
-    run_items(job, -(-n_z * n_y // step))
+    run_items(job, n_z * across)
 
 
 def _aligned_again(
@@ -188,7 +195,7 @@ def aligned_linear(dst: Array, src: Array, where: AxisMap, default: int | float,
     bool
         Whether it was done: axes must run as the input's.
     """
-    if not _straight(where) or not src.flags.c_contiguous or not src.dtype.isnative:
+    if not is_straight(where) or not src.flags.c_contiguous or not src.dtype.isnative:
         return False
     info = np.iinfo(dst.dtype)
     limits = np.array([info.min, info.max], dst.dtype)
