@@ -13,8 +13,8 @@ from functools import lru_cache, reduce
 
 import numpy as np
 
-from gpuresample import taps
-from gpuresample.engines.contract import RULES, Branch, FloatArray, Gather, Majority, Range, Separable, Work
+from gpuresample import routes, taps
+from gpuresample.engines.contract import RULES, Branch, FloatArray, Gather, Majority, Range, Route, Separable, Work
 from gpuresample.filters import FILTERS, Filter, gaussian_response, polynomials
 from gpuresample.grid import AffineMap, AxisMap, FieldMap, Grid, Transform, map_indices
 from gpuresample.taps import TapTable
@@ -81,7 +81,8 @@ def _make_work(
     blur = _blur(where, target, antialias)
     if isinstance(where, AxisMap) and f.method != "vote":
         return sampled(where, source, f, boundary, blur, precision, margin)
-    return _gather(where, source, target, f, boundary, blur, precision, margin)
+    route = routes.route_of(target, source, transform)
+    return _gather(route, source, target, f, boundary, blur, precision, margin)
 
 
 _cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
@@ -206,7 +207,7 @@ def passes(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) 
 
 
 def _gather(
-    where: AxisMap | AffineMap | FieldMap,
+    route: Route,
     source: Grid,
     target: Grid,
     f: Filter,
@@ -236,10 +237,7 @@ def _gather(
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)
     return Gather(
-        coordinates=RowCoordinates(where, target, d),
-        lines=isinstance(where, AffineMap),
-        n0=target.size[0],
-        x0=0,
+        routes=(route,),
         n_dst=_three(list(n_dst)),
         method=f.name if f.method == "vote" else f.method,
         prefilter=prefilter,
@@ -257,7 +255,7 @@ def _gather(
 
 
 class RowCoordinates:
-    """Coordinates of rows of the output, as `Gather.coordinates` wants them; `block` narrows them to a part."""
+    """Coordinates of rows of the output; `block` narrows them to a part."""
 
     def __init__(self, where: AxisMap | AffineMap | FieldMap, target: Grid, dimension: int) -> None:
         self.where, self.target, self.dimension = where, target, dimension
@@ -272,7 +270,7 @@ class RowCoordinates:
         return part
 
     def __call__(self, start: int, stop: int) -> FloatArray:
-        """See `Gather.coordinates`."""
+        """Rows `start` to `stop` in (z, y) order: both ends (rows, 2, 3) of lines, else every voxel (rows, n_x, 3)."""
         rows = np.arange(start, stop)
         x0, y0, z0 = self.start
         n_x, n_y, _ = self.size
@@ -399,27 +397,34 @@ def _crop_branch(branch: Branch, block: Block, region: Block) -> Branch:
 
 def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
     """Smallest and largest source coordinate z, y, x of a block's voxels, inside the box; lo > hi if none is."""
-    assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
-    rows = work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0))
     lo, hi = np.full(3, np.inf), np.full(3, -np.inf)
     n_rows = (y1 - y0) * (z1 - z0)
-    if isinstance(rows.where, AffineMap):
-        picks = [y + z * (y1 - y0) for y in (0, y1 - y0 - 1) for z in (0, z1 - z0 - 1)]
-        ends = np.concatenate([rows(p, p + 1) for p in picks])
-        start, end = ends[:, :1], ends[:, 1:]
-        first, last = work.x0 + x0, work.x0 + x1 - 1
-        points = start + np.array([first, last]).reshape(1, 2, 1) / work.n0 * (end - start)
-        lo, hi = points.min(axis=(0, 1)), points.max(axis=(0, 1))
-    else:
+    for whole in work.routes:
+        route = moved(whole, (x0, y0, z0))
+        size = (x1 - x0, y1 - y0)
+        if route.lines:
+            picks = [y + z * (y1 - y0) for y in (0, y1 - y0 - 1) for z in (0, z1 - z0 - 1)]
+            ends = np.concatenate([routes.coordinates(route, size, p, p + 1) for p in picks])
+            start, end = ends[:, :1], ends[:, 1:]
+            first, last = route.start[0], route.start[0] + x1 - x0 - 1
+            points = start + np.array([first, last]).reshape(1, 2, 1) / route.n0 * (end - start)
+            lo, hi = np.minimum(lo, points.min(axis=(0, 1))), np.maximum(hi, points.max(axis=(0, 1)))
+            continue
         step = max(1, (1 << 18) // max(1, x1 - x0))
         for at in range(0, n_rows, step):
-            points = rows(at, min(at + step, n_rows))
-            lo = np.minimum(lo, points.min(axis=(0, 1)))
-            hi = np.maximum(hi, points.max(axis=(0, 1)))
+            points = routes.coordinates(route, size, at, min(at + step, n_rows))
+            lo = np.fmin(lo, np.fmin.reduce(points, axis=(0, 1)))
+            hi = np.fmax(hi, np.fmax.reduce(points, axis=(0, 1)))
     return [
         (max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo.tolist()[::-1], hi.tolist()[::-1], work.box, strict=True)
     ]
+
+
+def moved(route: Route, by: tuple[int, int, int]) -> Route:
+    """The route of a block that begins at a voxel x, y, z of the present one."""
+    x, y, z = (a + b for a, b in zip(route.start, by, strict=True))
+    return replace(route, start=(x, y, z))
 
 
 def reaches(work: Gather) -> bool:
@@ -452,7 +457,6 @@ def _gather_region(work: Gather, block: Block) -> Block:
 
 
 def _crop_gather(work: Gather, block: Block) -> Gather:
-    assert isinstance(work.coordinates, RowCoordinates)
     (z0, z1), (y0, y1), (x0, x1) = block
     region = _tap_region(work, block)
     prefilter = work.prefilter
@@ -461,8 +465,7 @@ def _crop_gather(work: Gather, block: Block) -> Gather:
         prefilter = (cropped[0], cropped[1], cropped[2])
     return replace(
         work,
-        coordinates=work.coordinates.block((x0, y0, z0), (x1 - x0, y1 - y0, z1 - z0)),
-        x0=work.x0 + x0,
+        routes=tuple(moved(route, (x0, y0, z0)) for route in work.routes),
         n_dst=(z1 - z0, y1 - y0, x1 - x0),
         prefilter=prefilter,
         base=_three([b + lo for b, (lo, _) in zip(work.base, region, strict=True)]),

@@ -6,7 +6,7 @@ batch of independent volumes. 2-D work has z of size 1.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -114,21 +114,95 @@ class Branch:
 
 
 @dataclass(frozen=True, eq=False)
+class Linear:
+    """A stage of a route: p -> matrix @ p + offset; sums over columns in order, then the offset: ITK's order.
+
+    Attributes
+    ----------
+    matrix : ndarray, float64, shape (3, 3)
+    offset : ndarray, float64, shape (3,)
+    """
+
+    matrix: FloatArray
+    offset: FloatArray
+
+
+@dataclass(frozen=True, eq=False)
+class Lattice:
+    """A stage of a route: p -> p + the sum of weights times vectors; outside the lattice's domain p stays.
+
+    Attributes
+    ----------
+    vectors : ndarray, float32 or float64, shape (z, y, x, 3)
+        At any strides, and never copied. The components are along x, y, z, in units of p. z is 1 in 2-D.
+    inverse : ndarray, float64, shape (3, 3)
+        From a point to the lattice's continuous index x, y, z, with ITK's bits.
+    origin : ndarray, float64, shape (3,)
+        The continuous index is `inverse @ (p - origin)`.
+    kind : {"linear", "nearest", "spline"}
+        A displacement field between its nodes, the nearest node of one, or a B-spline's control points.
+    order : int
+        Of a spline, 1 to 3; 1 for a field.
+    table : Separable or None
+        From the lattice to the whole output, for every component, where the lattice's axes are parallel to the output's
+        and only linear stages come before; rows outside the domain are outside. An engine need not use it.
+    direct : bool
+        Whether the nodes of a field are the output's voxels, so that a voxel's own index finds its vector.
+    """
+
+    vectors: npt.NDArray[Any]
+    inverse: FloatArray
+    origin: FloatArray
+    kind: str
+    order: int
+    table: Separable | None
+    direct: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Route:
+    """From a voxel of the whole output to its continuous index in the source. Everything is x, y, z, and 3-D.
+
+    A voxel i, j, k lies at `p = origin + step[:, 0] * i + step[:, 1] * j + step[:, 2] * k`; p goes through the stages,
+    and ends as the index `inverse @ (p - origin_in)`. All of it is float64, and nothing fuses. Without a lattice the
+    formula is used at both ends of a row only, i = 0 and i = n0, and voxel i lies at `a + (i / n0) * (b - a)`.
+
+    Attributes
+    ----------
+    step : ndarray, float64, shape (3, 3)
+    origin : ndarray, float64, shape (3,)
+    stages : tuple of Linear and Lattice
+        In order of application. Without a lattice there is one stage, a Linear.
+    inverse : ndarray, float64, shape (3, 3)
+    origin_in : ndarray, float64, shape (3,)
+    n0 : int
+        Voxels of a whole row.
+    start : three int
+        Index x, y, z in the whole output of the first voxel of the block at hand.
+    """
+
+    step: FloatArray
+    origin: FloatArray
+    stages: tuple[Linear | Lattice, ...]
+    inverse: FloatArray
+    origin_in: FloatArray
+    n0: int
+    start: tuple[int, int, int]
+
+    @property
+    def lines(self) -> bool:
+        """Whether voxels lie on straight lines between the ends of their rows."""
+        return all(isinstance(stage, Linear) for stage in self.stages)
+
+
+@dataclass(frozen=True, eq=False)
 class Gather:
     """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
 
     Attributes
     ----------
-    coordinates : callable
-        `coordinates(start, stop)`: continuous source indices of the destination rows `start` to `stop` (rows are
-        (z, y) in C order) as float64. Shape (rows, 2, 3): both ends of every row in x, y, z order, position `i`
-        being `a + (i / n0) * (b - a)`, if `lines`; else (rows, n_x, 3): every voxel's.
-    lines : bool
-        Whether rows are given by their ends.
-    n0 : int
-        Voxels of a whole row (a cropped plan still divides by the whole).
-    x0 : int
-        Position in the whole row of the first voxel of a row here.
+    routes : tuple of Route
+        Where the voxels lie: one route for the whole batch, or one for every volume of it (leading axes in C order).
     n_dst : three int
         Destination size z, y, x.
     method : {"linear", "index", "label_linear", "label_gaussian"}
@@ -140,7 +214,7 @@ class Gather:
     shift, offset : float, int
         See `filters.polynomials`.
     spline : bool
-        Find the cell of a coordinate as ITK's splines do, from its value in float32.
+        Whether ITK would find the cell of a coordinate from its value in float32, as its splines do.
     n_src : three int
         Size z, y, x of the whole source (after the prefilter).
     base : three int
@@ -155,10 +229,7 @@ class Gather:
         Coefficients and sums are float32 ("single") or float64.
     """
 
-    coordinates: Callable[[int, int], FloatArray]
-    lines: bool
-    n0: int
-    x0: int
+    routes: tuple[Route, ...]
     n_dst: tuple[int, int, int]
     method: str
     prefilter: tuple[TapTable, TapTable, TapTable] | None

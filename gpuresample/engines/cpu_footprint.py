@@ -139,7 +139,7 @@ def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.d
 def _coordinates(work: Gather, threads: int) -> int:
     """Bytes of the coordinates that are computed at once, and of what NumPy holds meanwhile."""
     n_z, n_y, n_x = work.n_dst
-    if work.lines:
+    if all(route.lines for route in work.routes):
         return min(n_z * n_y, ROWS_AT_ONCE) * ROW_BYTES
     return threads * min(math.prod(work.n_dst), max(n_x, ITEM_VOXELS)) * POINT_BYTES
 

@@ -9,11 +9,12 @@ import numpy.typing as npt
 
 from gpuresample.engines import cpu_gather_kernels as kernels
 from gpuresample.engines import cpu_tables
-from gpuresample.engines.contract import Gather, Separable, Store
+from gpuresample.engines.contract import Gather, Route, Separable, Store
 from gpuresample.engines.flat import Flat, flatten
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.pool import run_items
 from gpuresample.filters import LABEL_ALPHA, LABEL_SIGMA
+from gpuresample.routes import coordinates
 from gpuresample.taps import TapTable
 
 # Voxels handed to a thread at a time: enough to forget Python, few enough to balance.
@@ -24,11 +25,12 @@ ROWS_AT_ONCE = 1 << 16
 
 def run_gather(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
     """Fill `dst` from `src`, one volume of the batch after the other."""
-    for volume in np.ndindex(dst.shape[:-3]):
-        _run_volume(work, src[volume], dst[volume], store)
+    for number, volume in enumerate(np.ndindex(dst.shape[:-3])):
+        route = work.routes[number if len(work.routes) > 1 else 0]
+        _run_volume(work, route, src[volume], dst[volume], store)
 
 
-def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
+def _run_volume(work: Gather, route: Route, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:
     acc = accumulator(work.precision)
     if work.prefilter is not None:
         src = _prefiltered(work.prefilter, src, acc, work.precision)
@@ -43,10 +45,10 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
     bounds = bounds_of(dst.dtype, acc, store)
     rounding = rounding_of(dst.dtype, store)
 
-    def rows(row0: int, coordinates: npt.NDArray[np.float64]) -> None:
+    def rows(row0: int, located: npt.NDArray[np.float64]) -> None:
         place = (
-            source.memory, source.offsets[0], src_strides, coordinates, work.lines, work.x0, work.n0, target.memory,
-            target.offsets[0], dst_strides, row0, n_y, n_x,
+            source.memory, source.offsets[0], src_strides, located, route.lines, route.start[0], route.n0,
+            target.memory, target.offsets[0], dst_strides, row0, n_y, n_x,
         )  # fmt: skip
         if work.method == "index":
             kernels.copy_rows(*place, n_src, base, box, work.rule, default)
@@ -62,11 +64,11 @@ def _run_volume(work: Gather, src: npt.NDArray[Any], dst: npt.NDArray[Any], stor
 
     for start in range(0, n_z * n_y, ROWS_AT_ONCE):
         stop = min(start + ROWS_AT_ONCE, n_z * n_y)
-        ends = work.coordinates(start, stop) if work.lines else None
+        ends = coordinates(route, (n_x, n_y), start, stop) if route.lines else None
 
         def job(item: int, start: int = start, stop: int = stop, ends: Any = ends) -> None:
             lo, hi = start + item * step, min(start + (item + 1) * step, stop)
-            rows(lo, work.coordinates(lo, hi) if ends is None else ends[lo - start : hi - start])
+            rows(lo, coordinates(route, (n_x, n_y), lo, hi) if ends is None else ends[lo - start : hi - start])
 
         run_items(job, -(-(stop - start) // step))
 
