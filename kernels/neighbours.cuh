@@ -1,9 +1,9 @@
-// neighbours.cuh - where a voxel of a rotated or deformed grid lies in the source, and what a border does.
+// neighbours.cuh - which voxels of the source a position has for neighbours, and what a border does.
 //
-// What both gathers (gather.cu) and votes (vote.cu) need. Axes of coordinates are x, y, z; every other triple is
-// z, y, x.
+// What gathers (gather.cu), their transposes (gradient.cu) and votes (vote.cu) need. Axes of positions are x, y, z;
+// every other triple is z, y, x.
 #pragma once
-#include "common.cuh"
+#include "path.cuh"
 
 // Border rules, gpuresample/planning/works.py RULES.
 #define RULE_NEAREST 0
@@ -23,25 +23,78 @@ static __device__ __forceinline__ int fold(int k, const int n, const int rule)
     return k < n ? k : last - k;
 }
 
-// Where voxel i of a row lies between the row's ends, from 0 to 1.
-static __device__ __forceinline__ double position(const int i, const int x0, const int n0)
+// Positions from here on are brought nearer before they become integers.
+#define FAR 1e9
+
+// A position that is far away: a mirrored line repeats itself, so whole periods are taken off, exactly; of any other
+// line the end remains. Rare, so one copy of it serves all axes.
+static __device__ __noinline__ double brought_near(const double p, const int n, const int rule)
 {
-    return __ddiv_rn((double)(x0 + i), (double)n0);
+    if (rule == RULE_NEAREST || rule == RULE_CROP || n == 1) return p < 0.0 ? -FAR : FAR;
+    return fmod(p, 2.0 * (rule == RULE_REFLECT ? n : n - 1));
 }
 
-// Continuous source index along one axis, in ITK's order of operations. Nothing may fuse here: a last bit decides
-// between inside and outside, and between two nearest voxels.
-static __device__ __forceinline__ double locate(
-    const double *__restrict__ coordinates,  // [rows, 2, 3] if lines, else [rows, n_x, 3]
-    const int lines, const idx_t row, const int n_x, const int i, const double along, const int axis)
+// A position, which is a number, as a cell can be found for: in float64, before any cast.
+static __device__ __forceinline__ double bounded(const double p, const int n, const int rule)
 {
-    if (!lines) return coordinates[(row * n_x + i) * 3 + axis];
-    const double a = coordinates[row * 6 + axis], b = coordinates[row * 6 + 3 + axis];
-    return __dadd_rn(a, __dmul_rn(along, __dsub_rn(b, a)));
+    return fabs(p) < FAR ? p : brought_near(p, n, rule);
 }
 
-// x as a cell can be found for: whatever lies far outside still has one.
-static __device__ __forceinline__ double clip(const double x)
+// Whether a position z, y, x lies in the box; what is not finite does not.
+static __device__ __forceinline__ bool is_inside(
+    const double *__restrict__ box,  // [3, 2]: lower bounds are inside, upper ones are not; all finite
+    const double *p)                 // [3]: x, y, z
 {
-    return x != x ? 0.0 : x < -1e9 ? -1e9 : x > 1e9 ? 1e9 : x;
+    return p[2] >= box[0] && p[2] < box[1] && p[1] >= box[2] && p[1] < box[3] && p[0] >= box[4] && p[0] < box[5];
+}
+
+// First tap and weights of a position along one axis, from polynomials: see gather.cu.
+static __device__ __forceinline__ void weigh(
+    const double t,                          // bounded
+    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
+    const int pieces, const int width, const int terms, const double shift, const int offset,
+    int *first,
+    acc_t *weight,  // [width]
+    acc_t *slope)   // [width]: what a step along the axis adds to the weights; NULL if not asked for
+{
+    const double cell = floor(t + shift);
+    *first = (int)cell + offset;
+    const double u = (t + shift - cell) * pieces;
+    const double whole = fmin(fmax(floor(u), 0.0), pieces - 1.0);
+    const acc_t part = (acc_t)(u - whole);
+    const acc_t *c = coefficients + (int)whole * width * terms;
+#pragma unroll
+    for (int k = 0; k < width; k++) {
+        acc_t value = c[k * terms + terms - 1], change = 0;
+#pragma unroll
+        for (int d = terms - 2; d >= 0; d--) {
+            if (slope) change = change * part + value;
+            value = value * part + c[k * terms + d];
+        }
+        weight[k] = value;
+        if (slope) slope[k] = change * pieces;
+    }
+}
+
+// Where ITK's splines find their cell in float32. Further out than any image, float32 is too coarse to weigh by.
+#define SPLINE_REACH 65536.0
+
+// Two taps of a position that is inside. Where only one voxel is to be read (p on it, or past a border that repeats it)
+// both taps are that voxel and weigh a half each, so that a neighbour's NaN or infinity stays where it is.
+static __device__ __forceinline__ void linear_taps(
+    const double p, const int n, const int base, const idx_t stride, const int rule, const int spline,
+    const int offset,
+    acc_t *weight,  // [2]
+    idx_t *place)   // [2]
+{
+    const double t = bounded(p, n, rule);
+    const double cell = spline && fabs(t) < SPLINE_REACH ? (double)floorf((float)t) : floor(t);
+    const double d = t - cell;
+    const int k = (int)cell + offset, lower = fold(k, n, rule);
+    const bool lone = d == 0.0 || (rule == RULE_NEAREST && (k < 0 || k >= n - 1));
+    const int upper = lone ? lower : fold(k + 1, n, rule);
+    weight[0] = lone ? (acc_t)0.5 : (acc_t)(1.0 - d);
+    weight[1] = lone ? (acc_t)0.5 : (acc_t)d;
+    place[0] = (lower - base) * stride;
+    place[1] = (upper - base) * stride;
 }

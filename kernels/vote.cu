@@ -10,6 +10,7 @@
 //       vote_gaussian  Up to 3 neighbours per axis, weighed by differences of erf
 //                      (itk::LabelImageGaussianInterpolateImageFunction). The label whose sum reaches the maximum
 //                      first wins, x fastest.
+//   v2  _lattice       Both for routes with lattices, see gather.cu.
 //
 // Most voxels lie amid one label: these are settled by comparing neighbours, before any share is made.
 #include "neighbours.cuh"
@@ -17,27 +18,27 @@
 #define MAX_VOTES 4  // neighbours per axis
 
 // Two clamped neighbours, or one where the other is not needed; `weight`: of the upper one.
-static __device__ __forceinline__ int linear_taps(
+static __device__ __forceinline__ int voting_pair(
     const double p, const int n, const int base, const idx_t stride, const int rule,
     double *weight,
     idx_t *place)  // [2]
 {
-    const double cell = floor(clip(p));
+    const double x = bounded(p, n, rule), cell = floor(x);
     const int lower = fold((int)cell, n, rule), upper = fold((int)cell + 1, n, rule);
-    *weight = lower == upper ? 0.0 : clip(p) - cell;
+    *weight = lower == upper ? 0.0 : x - cell;
     place[0] = (lower - base) * stride;
     place[1] = (upper - base) * stride;
     return *weight > 0.0 ? 2 : 1;
 }
 
-// ITK's label Gaussian: differences of erf over the voxels within `cut`.
+// ITK's label Gaussian: differences of erf over the voxels within `cut`; there may be none on a line that ends.
 static __device__ __forceinline__ int gaussian_taps(
     const double p, const int n, const int base, const idx_t stride, const int rule, const double sigma,
     const double cut,
     double *weight,  // [MAX_VOTES]
     idx_t *place)    // [MAX_VOTES]
 {
-    const double x = clip(p);
+    const double x = bounded(p, n, rule);
     const int first = (int)floor(x + 0.5 - cut), last = (int)ceil(x + 0.5 + cut) - 1;
     const double scale = __ddiv_rn(1.0, __dmul_rn(sqrt(2.0), sigma));
     int count = 0;
@@ -90,111 +91,124 @@ static __device__ __forceinline__ bool unanimous(
     return true;
 }
 
-extern "C" __global__ void vote_linear(
-    const src_t *__restrict__ src,           // [n_z, n_y, n_x] from sample `base` on, at strides s_*
-    const double *__restrict__ coordinates,  // [n_rows, 2, 3] if lines, else [n_rows, n_x, 3]
-    dst_t *__restrict__ dst,                 // [n_z, n_y, n_x], at strides d_*
-    const double *__restrict__ box,          // [3, 2]: continuous indices inside; the upper bound is not
-    const int *__restrict__ extent,          // [2, 3]: size of the whole source; base, its first sample at hand
-    const int lines, const int x0, const int n0, const int row0, const int n_rows, const int n_y, const int n_x,
-    const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const int rule, const dst_t fill)
+template <bool LATTICES> static __device__ __forceinline__ void linear_votes(ROUTED_PARAMETERS, const dst_t fill)
 {
-    const int n_strips = (n_x + blockDim.x - 1) / blockDim.x;
-    const int i = (int)(blockIdx.x % n_strips) * blockDim.x + threadIdx.x;
-    const int r = (int)(blockIdx.x / n_strips) * blockDim.y + threadIdx.y;
-    if (i >= n_x || r >= n_rows) return;
-    const int y = (row0 + r) % n_y, z = (row0 + r) / n_y;
-    dst_t *out = dst + z * d_z + y * d_y + i * d_x;
-
-    const double along = position(i, x0, n0);
-    const double pz = locate(coordinates, lines, r, n_x, i, along, 2);
-    const double py = locate(coordinates, lines, r, n_x, i, along, 1);
-    const double px = locate(coordinates, lines, r, n_x, i, along, 0);
-    if (!(pz >= box[0] && pz < box[1] && py >= box[2] && py < box[3] && px >= box[4] && px < box[5])) {
-        *out = fill;
-        return;
-    }
-    double dz, dy, dx;
-    idx_t oz[2], oy[2], ox[2];
-    const int nz = linear_taps(pz, extent[0], extent[3], s_z, rule, &dz, oz);
-    const int ny = linear_taps(py, extent[1], extent[4], s_y, rule, &dy, oy);
-    const int nx = linear_taps(px, extent[2], extent[5], s_x, rule, &dx, ox);
-    src_t winner = src[oz[0] + oy[0] + ox[0]];
-    if (!unanimous(src, oz, oy, ox, nz, ny, nx, winner)) {
-        src_t values[8] = {};
-        for (int c = 0; c < nz; c++)
-            for (int b = 0; b < ny; b++)
-                for (int a = 0; a < nx; a++) values[c * 4 + b * 2 + a] = src[oz[c] + oy[b] + ox[a]];
-        double best = 0.0;
-        for (int c = 0; c < nz; c++)
-            for (int b = 0; b < ny; b++)
-                for (int a = 0; a < nx; a++) {
-                    const src_t label = values[c * 4 + b * 2 + a];
-                    const double share = lerp_share(values, label, nx, ny, nz, dx, dy, dz);
-                    if (share > best || (share == best && key(label) < key(winner))) {
-                        best = share;
-                        winner = label;
+    DYNAMIC_SHARED(shared_t, shared);
+    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    if (!row.exists) return;
+    src += row.volume * s_b;
+    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+#pragma unroll 1
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+        double p[3];
+        locate<LATTICES>(row, x, p);
+        dst_t *out = dst + x * d_x;
+        if (!is_inside(box, p)) {
+            *out = fill;
+            continue;
+        }
+        double dz, dy, dx;
+        idx_t oz[2], oy[2], ox[2];
+        const int nz = voting_pair(p[2], extent[0], extent[3], s_z, rule, &dz, oz);
+        const int ny = voting_pair(p[1], extent[1], extent[4], s_y, rule, &dy, oy);
+        const int nx = voting_pair(p[0], extent[2], extent[5], s_x, rule, &dx, ox);
+        src_t winner = src[oz[0] + oy[0] + ox[0]];
+        if (!unanimous(src, oz, oy, ox, nz, ny, nx, winner)) {
+            src_t values[8] = {};
+            for (int c = 0; c < nz; c++)
+                for (int b = 0; b < ny; b++)
+                    for (int a = 0; a < nx; a++) values[c * 4 + b * 2 + a] = src[oz[c] + oy[b] + ox[a]];
+            double best = 0.0;
+            for (int c = 0; c < nz; c++)
+                for (int b = 0; b < ny; b++)
+                    for (int a = 0; a < nx; a++) {
+                        const src_t label = values[c * 4 + b * 2 + a];
+                        const double share = lerp_share(values, label, nx, ny, nz, dx, dy, dz);
+                        if (share > best || (share == best && key(label) < key(winner))) {
+                            best = share;
+                            winner = label;
+                        }
                     }
-                }
+        }
+        *out = winner;
     }
-    *out = winner;
+}
+
+extern "C" __global__ void vote_linear(ROUTED_PARAMETERS, const dst_t fill)
+{
+    linear_votes<false>(ROUTED_ARGUMENTS, fill);
+}
+
+extern "C" __global__ void vote_linear_lattice(ROUTED_PARAMETERS, const dst_t fill)
+{
+    linear_votes<true>(ROUTED_ARGUMENTS, fill);
+}
+
+template <bool LATTICES>
+static __device__ __forceinline__ void gaussian_votes(
+    ROUTED_PARAMETERS, const dst_t fill, const double sigma, const double cut)
+{
+    DYNAMIC_SHARED(shared_t, shared);
+    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    if (!row.exists) return;
+    src += row.volume * s_b;
+    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+#pragma unroll 1
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+        double p[3];
+        locate<LATTICES>(row, x, p);
+        dst_t *out = dst + x * d_x;
+        if (!is_inside(box, p)) {
+            *out = fill;
+            continue;
+        }
+        double wz[MAX_VOTES], wy[MAX_VOTES], wx[MAX_VOTES];
+        idx_t oz[MAX_VOTES], oy[MAX_VOTES], ox[MAX_VOTES];
+        const int nz = gaussian_taps(p[2], extent[0], extent[3], s_z, rule, sigma, cut, wz, oz);
+        const int ny = gaussian_taps(p[1], extent[1], extent[4], s_y, rule, sigma, cut, wy, oy);
+        const int nx = gaussian_taps(p[0], extent[2], extent[5], s_x, rule, sigma, cut, wx, ox);
+        if (nz == 0 || ny == 0 || nx == 0) {
+            *out = fill;
+            continue;
+        }
+        src_t winner = src[oz[0] + oy[0] + ox[0]];
+        if (!unanimous(src, oz, oy, ox, nz, ny, nx, winner)) {
+            src_t labels[MAX_VOTES * MAX_VOTES * MAX_VOTES];
+            double sums[MAX_VOTES * MAX_VOTES * MAX_VOTES];
+            int n_labels = 0;
+            double best = 0.0;
+            for (int c = 0; c < nz; c++)
+                for (int b = 0; b < ny; b++)
+                    for (int a = 0; a < nx; a++) {
+                        const src_t label = src[oz[c] + oy[b] + ox[a]];
+                        int k = 0;
+                        while (k < n_labels && !(key(labels[k]) == key(label))) k++;
+                        if (k == n_labels) {
+                            labels[k] = label;
+                            sums[k] = 0.0;
+                            n_labels++;
+                        }
+                        sums[k] = __dadd_rn(sums[k], __dmul_rn(__dmul_rn(wx[a], wy[b]), wz[c]));
+                        if (sums[k] > best) {
+                            best = sums[k];
+                            winner = label;
+                        }
+                    }
+        }
+        *out = winner;
+    }
 }
 
 extern "C" __global__ void vote_gaussian(
-    const src_t *__restrict__ src,           // [n_z, n_y, n_x] from sample `base` on, at strides s_*
-    const double *__restrict__ coordinates,  // [n_rows, 2, 3] if lines, else [n_rows, n_x, 3]
-    dst_t *__restrict__ dst,                 // [n_z, n_y, n_x], at strides d_*
-    const double *__restrict__ box,          // [3, 2]: continuous indices inside; the upper bound is not
-    const int *__restrict__ extent,          // [2, 3]: size of the whole source; base, its first sample at hand
-    const int lines, const int x0, const int n0, const int row0, const int n_rows, const int n_y, const int n_x,
-    const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const int rule, const dst_t fill,
-    const double sigma, const double cut)  // in voxels; neighbours are those within `cut`
+    ROUTED_PARAMETERS, const dst_t fill, const double sigma,
+    const double cut)  // in voxels; neighbours are those within `cut`
 {
-    const int n_strips = (n_x + blockDim.x - 1) / blockDim.x;
-    const int i = (int)(blockIdx.x % n_strips) * blockDim.x + threadIdx.x;
-    const int r = (int)(blockIdx.x / n_strips) * blockDim.y + threadIdx.y;
-    if (i >= n_x || r >= n_rows) return;
-    const int y = (row0 + r) % n_y, z = (row0 + r) / n_y;
-    dst_t *out = dst + z * d_z + y * d_y + i * d_x;
+    gaussian_votes<false>(ROUTED_ARGUMENTS, fill, sigma, cut);
+}
 
-    const double along = position(i, x0, n0);
-    const double pz = locate(coordinates, lines, r, n_x, i, along, 2);
-    const double py = locate(coordinates, lines, r, n_x, i, along, 1);
-    const double px = locate(coordinates, lines, r, n_x, i, along, 0);
-    if (!(pz >= box[0] && pz < box[1] && py >= box[2] && py < box[3] && px >= box[4] && px < box[5])) {
-        *out = fill;
-        return;
-    }
-    double wz[MAX_VOTES], wy[MAX_VOTES], wx[MAX_VOTES];
-    idx_t oz[MAX_VOTES], oy[MAX_VOTES], ox[MAX_VOTES];
-    const int nz = gaussian_taps(pz, extent[0], extent[3], s_z, rule, sigma, cut, wz, oz);
-    const int ny = gaussian_taps(py, extent[1], extent[4], s_y, rule, sigma, cut, wy, oy);
-    const int nx = gaussian_taps(px, extent[2], extent[5], s_x, rule, sigma, cut, wx, ox);
-    src_t winner = src[oz[0] + oy[0] + ox[0]];
-    if (!unanimous(src, oz, oy, ox, nz, ny, nx, winner)) {
-        src_t labels[MAX_VOTES * MAX_VOTES * MAX_VOTES];
-        double sums[MAX_VOTES * MAX_VOTES * MAX_VOTES];
-        int n_labels = 0;
-        double best = 0.0;
-        for (int c = 0; c < nz; c++)
-            for (int b = 0; b < ny; b++)
-                for (int a = 0; a < nx; a++) {
-                    const src_t label = src[oz[c] + oy[b] + ox[a]];
-                    int k = 0;
-                    while (k < n_labels && !(key(labels[k]) == key(label))) k++;
-                    if (k == n_labels) {
-                        labels[k] = label;
-                        sums[k] = 0.0;
-                        n_labels++;
-                    }
-                    sums[k] = __dadd_rn(sums[k], __dmul_rn(__dmul_rn(wx[a], wy[b]), wz[c]));
-                    if (sums[k] > best) {
-                        best = sums[k];
-                        winner = label;
-                    }
-                }
-    }
-    *out = winner;
+extern "C" __global__ void vote_gaussian_lattice(
+    ROUTED_PARAMETERS, const dst_t fill, const double sigma,
+    const double cut)  // in voxels; neighbours are those within `cut`
+{
+    gaussian_votes<true>(ROUTED_ARGUMENTS, fill, sigma, cut);
 }

@@ -25,6 +25,7 @@
 #define __device__
 #define __restrict__
 #define __forceinline__ inline
+#define __noinline__ __attribute__((noinline))
 #define __align__(n) alignas(n)
 
 struct dim3 {
@@ -207,12 +208,31 @@ static inline double __dadd_rn(const double a, const double b) { return a + b; }
 static inline double __dsub_rn(const double a, const double b) { return a - b; }
 static inline double __dmul_rn(const double a, const double b) { return a * b; }
 static inline double __ddiv_rn(const double a, const double b) { return a / b; }
+static inline long long __double_as_longlong(const double a)
+{
+    long long bits;
+    memcpy(&bits, &a, sizeof bits);
+    return bits;
+}
+static inline double __longlong_as_double(const long long bits)
+{
+    double a;
+    memcpy(&a, &bits, sizeof a);
+    return a;
+}
 
 // Threads take turns: nothing comes between.
 static inline unsigned long long atomicAdd(unsigned long long *at, const unsigned long long by)
 {
     const unsigned long long before = *at;
     *at += by;
+    return before;
+}
+
+static inline unsigned long long atomicMax(unsigned long long *at, const unsigned long long by)
+{
+    const unsigned long long before = *at;
+    if (by > before) *at = by;
     return before;
 }
 

@@ -174,7 +174,7 @@ def test_peak_memory_of_a_displaced_grid(threads):
     field = sitk.GetImageFromArray(np.full((5, 5, 5, 3), 1.5), isVector=True)
     field.SetSpacing([25.0, 22.0, 10.0])
     plan = gr.plan(image, transform=sitk.DisplacementFieldTransform(field), interpolation="linear", device="cpu")
-    assert plan.work.lines is False
+    assert not plan.work.routes[0].lines
     plan.run(image)
     cost = plan.cost()
     got = peak_of(plan, image)

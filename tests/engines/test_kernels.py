@@ -514,26 +514,13 @@ def test_gathers_are_the_oracles(interpolation):
 )
 def test_deformed_grids(interpolation):
     work = gather_work(interpolation, transform=deforming())
-    assert not work.lines
+    assert not work.routes[0].lines
     chosen = FILTERS[interpolation].method != "linear"
     src = labels(SOURCE.size[::-1], "int16") if chosen else noise(SOURCE.size[::-1], "int16")
     expected = np.empty(OBLIQUE.size[::-1], "int16" if chosen else "float32")
     cpu.run(work, src, expected, Store(1))
     out, _ = run_twice(run(work, Store(1)), src, expected.shape, expected.dtype)
     assert_close(out, expected, 0 if chosen else bound(src))
-
-
-@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline3", "label_linear"])
-def test_coordinates_in_pieces_give_the_same_bits(interpolation, monkeypatch):
-    for transform in (None, deforming()):
-        work = gather_work(interpolation, transform=transform)
-        src = labels(SOURCE.size[::-1], "int16")
-        whole, _ = run_twice(run(work), src, OBLIQUE.size[::-1], "int16")
-        with monkeypatch.context() as patch:
-            patch.setattr(gather, "PIECE_BYTES", 7 * 24 * OBLIQUE.size[0])
-            pieces, runtimes = run_twice(run(work), src, OBLIQUE.size[::-1], "int16")
-        assert same_bits(whole, pieces)
-        assert max(runtimes[0].launches.values()) > 1
 
 
 @pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant"])
@@ -615,7 +602,7 @@ def test_a_neighbour_that_is_not_read_does_not_matter():
     src = noise(SOURCE.size[::-1], "float32")
     src[5, 6, 7] = np.nan
     out, runtimes = run_twice(run(work), src, src.shape, "float32")
-    assert runtimes[0].launches == {"gather_linear": 1}
+    assert runtimes[0].launches == {"gather_linear_lattice": 1}
     assert np.isnan(out).sum() == 1
     assert same_bits(out, src)
 
@@ -956,9 +943,9 @@ MUTATIONS = [
     ("convert.cu", "(away ? 1 : -1)", "(away ? -1 : 1)", check_half),
     # borders, cells, ties
     ("neighbours.cuh", "period - 1 : period", "period : period", check_gather("bspline3", "reflect")),
-    ("gather.cu", "*first <= n - width", "*first <= n - width + 1", check_gather("bspline3")),
-    ("gather.cu", "p < box[axis * 2 + 1]", "p < box[axis * 2 + 1] - 1", check_gather("nearest")),
-    ("gather.cu", "(acc_t)(1.0 - d)", "(acc_t)d", check_gather("linear")),
+    ("gather.cu", "first[axis] <= n - width", "first[axis] <= n - width + 1", check_gather("bspline3")),
+    ("neighbours.cuh", "p[2] < box[1]", "p[2] < box[1] - 1", check_gather("nearest")),
+    ("neighbours.cuh", "(acc_t)(1.0 - d)", "(acc_t)d", check_gather("linear")),
     ("vote.cu", "key(label) < key(winner)", "key(label) > key(winner)", check_ties("label_linear")),
     ("vote.cu", "sums[k] > best", "sums[k] >= best", check_ties("label_gaussian")),
 ]  # fmt: skip

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from support import flat, labels, noise, rotation, same_bits, to_image
 
 import gpuresample as gr
+from gpuresample.routes import coordinates
 
 EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SHAPE = (19, 22, 25)  # z, y, x of the input
@@ -313,11 +314,14 @@ def test_tiles_of_a_displacement_field_have_the_wholes_coordinates():
     image = volume()
     plan = gr.plan(image, like=ALONG, transform=field(), interpolation="linear")
     n_x, n_y, n_z = ALONG.size
-    whole = plan.work.coordinates(0, n_y * n_z).reshape(n_z, n_y, n_x, 3)
+    whole = coordinates(plan.work.routes[0], (n_x, n_y), 0, n_y * n_z).reshape(n_z, n_y, n_x, 3)
     for block in tiles(plan.output_shape, (9, 7, 10)):
-        part = plan.crop(block).work.coordinates
+        part = plan.crop(block).work.routes[0]
         z, y, x = (s.stop - s.start for s in block)
-        assert part(0, z * y).reshape(z, y, x, 3).tobytes() == np.ascontiguousarray(whole[block]).tobytes(), block
+        assert (
+            coordinates(part, (x, y), 0, z * y).reshape(z, y, x, 3).tobytes()
+            == np.ascontiguousarray(whole[block]).tobytes()
+        ), block
 
 
 @pytest.mark.parametrize("transform", ["euler", "composite"])

@@ -52,13 +52,15 @@ class CudaEngine:
             converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
 
     def _run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
+        first = 0
         for s, d in self._volumes(src, dst):
-            self._work(work, s, d, store)
+            self._work(work, s, d, store, first)
+            first += d.shape[0]
 
-    def _work(self, work: Work, src: View, dst: View, store: Store) -> None:
-        """Work on views (batch, z, y, x)."""
+    def _work(self, work: Work, src: View, dst: View, store: Store, first: int = 0) -> None:
+        """Work on views (batch, z, y, x); `first`: their first volume in the work's batch."""
         if isinstance(work, Gather):
-            self.gathers.run(work, src, dst, store)
+            self.gathers.run(work, src, dst, store, first)
         elif isinstance(work, Majority):
             run_majority(self.runtime, work, src, dst)
         else:

@@ -10,7 +10,8 @@ import numpy as np
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda.axis import FEW_TAPS
-from gpuresample.engines.cuda.gather import PIECE_BYTES
+from gpuresample.engines.cuda.gather import PREFILTER_BYTES, coefficient_bytes, prefilter_of
+from gpuresample.engines.cuda.routes import ROUTE
 from gpuresample.engines.cuda.tiles import steps, tiles_bytes
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.taps import TapTable
@@ -48,7 +49,7 @@ def footprint(
         sums = np.dtype(np.float64)
         total += blocks(math.prod(dst_shape), sums)
     if isinstance(work, Gather):
-        return total + _gather(work, src_shape[-3:], src)
+        return total + _gather(work, src_shape, src)
     if isinstance(work, Majority):
         return total
     return total + _separable(work, src_shape, src, copies=work.copies and src == sums)
@@ -83,16 +84,23 @@ def _table(table: TapTable, acc: np.dtype[Any]) -> int:
     return plain + tiles_bytes(table, acc) + reach + 8 * BLOCK
 
 
-def _gather(work: Gather, n_src: Sequence[int], src: np.dtype[Any]) -> int:
-    """One volume of a batch after the other."""
-    rows, row = work.n_dst[0] * work.n_dst[1], 8 * 3 * (2 if work.lines else work.n_dst[2])
-    # A piece of coordinates is let go when the next is there.
-    total = min(2 * max(PIECE_BYTES, row), rows * row) + blocks(work.coefficients.size, np.dtype(np.float64)) + BLOCK
+def _gather(work: Gather, src_shape: Sequence[int], src: np.dtype[Any]) -> int:
+    """Routes and their lattices, polynomials, and the coefficients of as many volumes as are made together."""
+    total = blocks(len(work.routes), ROUTE) + blocks(work.coefficients.size, np.dtype(np.float64))
+    total += sum(_lattices(route, work.n_dst) for route in work.routes)
     if work.prefilter is None:
         return total
-    tables = work.prefilter
-    n = (tables[0].n_dst, tables[1].n_dst, tables[2].n_dst)
-    order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
-    prefilter = Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision)
-    passes = _separable(prefilter, n_src, src, copies=False)
-    return total + blocks(math.prod(n), accumulator(work.precision)) + passes
+    together = min(math.prod(src_shape[:-3]), max(1, PREFILTER_BYTES // coefficient_bytes(work)))
+    prefilter = prefilter_of(work)
+    passes = _separable(prefilter, (together, *src_shape[-3:]), src, copies=False)
+    return total + blocks(together * math.prod(prefilter.n_dst), accumulator(work.precision)) + passes
+
+
+def _lattices(route: Route, n_dst: Sequence[int]) -> int:
+    """Bytes of a route's vectors on the device; a lattice that several routes share counts for each."""
+    total = 0
+    for stage in route.stages:
+        if isinstance(stage, Lattice):
+            nodes = math.prod(n_dst if stage.direct else stage.vectors.shape[:3])
+            total += blocks(3 * nodes, stage.vectors.dtype)
+    return total

@@ -1,26 +1,27 @@
-"""Launches of gathers and votes on CUDA: prefilter by table, then one thread per voxel."""
+"""Launches of gathers and votes on CUDA: prefilter by table, then one launch for the whole batch."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer
+from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
 from gpuresample.planning.works import RULES, Gather, Separable
 
-# Threads of a block: voxels of a row, rows.
-BLOCK = (32, 8)
 # As kernels/gather.cu and kernels/vote.cu have them.
 MAX_TAPS, MAX_VOTES = 16, 4
-# Coordinates go to the device in pieces of about this many bytes; those that fit one piece stay there with their work.
-PIECE_BYTES = 64 << 20
+# Most bytes of coefficients at once: that many volumes of a batch are prefiltered and gathered together, at least one.
+PREFILTER_BYTES = 1 << 30
 
 
 class Gathers:
@@ -31,48 +32,76 @@ class Gathers:
         self._uploads = uploads
         self._axes = axes
 
-    def run(self, work: Gather, src: View, dst: View, store: Store) -> None:
-        """Fill `dst` (batch, z, y, x) from `src` (batch, z, y, x), one volume of the batch after the other."""
-        for volume in range(dst.shape[0]):
-            source = src.narrow(0, volume, volume + 1)
+    def run(self, work: Gather, src: View, dst: View, store: Store, first: int = 0) -> None:
+        """Fill `dst` (batch, z, y, x) from `src` (batch, z, y, x); `first`: their first volume in the work's batch.
+
+        Raises
+        ------
+        ValueError
+            If the work has neither one route nor one for every volume, or a route is none that kernels follow.
+        """
+        n = dst.shape[0]
+        many = len(work.routes) > 1
+        if many and first + n > len(work.routes):
+            raise ValueError(f"routes must be one, or one for each of the volumes, got {len(work.routes)}")
+        together = self._together(work, n)
+        for start in range(0, n, together):
+            stop = min(start + together, n)
+            source = src.narrow(0, start, stop)
             if work.prefilter is not None:
                 source = self._prefiltered(work, source)
-            self._volume(work, source.at(0), dst.at(volume), store)
+            self._launch(work, (first + start, first + stop), source, dst.narrow(0, start, stop), store)
+
+    def _together(self, work: Gather, n: int) -> int:
+        """Volumes of a batch that one launch takes."""
+        return n if work.prefilter is None else min(n, max(1, PREFILTER_BYTES // coefficient_bytes(work)))
 
     def _prefiltered(self, work: Gather, src: View) -> View:
-        """The volume of coefficients, in the type that sums are made in."""
-        tables = work.prefilter
-        assert tables is not None
-        n = (tables[0].n_dst, tables[1].n_dst, tables[2].n_dst)
-        order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
-        out = self._axes.scratch((1, *n), accumulator(work.precision))
-        self._axes.run(Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision), src, out, Store())
+        """The coefficients of volumes, in the type that sums are made in."""
+        prefilter = prefilter_of(work)
+        out = self._axes.scratch((src.shape[0], *prefilter.n_dst), accumulator(work.precision))
+        self._axes.run(prefilter, src, out, Store())
         return out
 
-    def _volume(self, work: Gather, src: View, dst: View, store: Store) -> None:
+    def _launch(self, work: Gather, volumes: tuple[int, int], src: View, dst: View, store: Store) -> None:
         acc = accumulator(work.precision)
-        n_z, n_y, n_x = work.n_dst
         file, function, extra = self._kernel(work, dst.dtype, acc, store)
         dtype = dst.dtype
         if function == "gather_copy":
             src, dst = src.bits(), dst.bits()
+        if not all(route.lines for route in work.routes):
+            function += "_lattice"
         fill = fill_of(store, dtype, dst.dtype)
-        row_bytes = 8 * 3 * (2 if work.lines else n_x)
-        rows = max(1, PIECE_BYTES // row_bytes)
-        # A piece of explicit coordinates is itself indexed by idx_t.
-        idx = narrowest(src.reach, dst.reach, min(rows, n_z * n_y) * row_bytes // 8)
-        types = Types.of(src.dtype, dst.dtype, idx, acc if file == "gather" and function != "gather_copy" else None)
+        # Offsets count within a volume; its first voxel is found by 64 bits.
+        idx = narrowest(src.at(0).reach, dst.at(0).reach, math.prod(work.n_dst))
+        types = Types.of(src.dtype, dst.dtype, idx, acc if file == "gather" and work.method != "index" else None)
+        arguments = [*self.geometry(work, volumes, src, dst, idx), fill, *extra]
+        blocks = routes.blocks(work.n_dst) * dst.shape[0]
+        self._runtime.launch(Launch(file, function, types, blocks, (LANES, ROWS), arguments, SHARED_BYTES))
+
+    def geometry(
+        self, work: Gather, volumes: tuple[int, int], src: View, dst: View, idx: type[np.int32] | type[np.int64]
+    ) -> list[Argument]:
+        """What all kernels that follow routes take first, `src` (batch, z, y, x), `dst` the same and perhaps more."""
         box, extent = self._uploads.get(work, "geometry", lambda: self._geometry(work))
-        for start in range(0, n_z * n_y, rows):
-            stop = min(start + rows, n_z * n_y)
-            coordinates = self._coordinates(work, start, stop, whole=rows >= n_z * n_y)
-            blocks = -(-n_x // BLOCK[0]) * -(-(stop - start) // BLOCK[1])
-            arguments: list[Argument] = [
-                pointer(src), coordinates, pointer(dst), box, extent, np.int32(work.lines), np.int32(work.x0),
-                np.int32(work.n0), np.int32(start), np.int32(stop - start), np.int32(n_y), np.int32(n_x),
-                *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(work.rule), fill, *extra,
-            ]  # fmt: skip
-            self._runtime.launch(Launch(file, function, types, blocks, BLOCK, arguments))
+        routes, many = self._routes(work, volumes)
+        return [
+            pointer(src), routes, pointer(dst), box, extent, np.int32(many), *[np.int32(n) for n in work.n_dst],
+            np.int64(src.strides[0]), *[idx(s) for s in src.strides[1:]], np.int64(dst.strides[0]),
+            *[idx(s) for s in dst.strides[1:]], np.int32(work.rule),
+        ]  # fmt: skip
+
+    def _routes(self, work: Gather, volumes: tuple[int, int]) -> tuple[Pointer, bool]:
+        """The routes of volumes `start` to `stop` of the batch on the device, and whether each has its own."""
+        many = len(work.routes) > 1
+        each = work.routes[slice(*volumes)] if many else work.routes
+
+        def make() -> Pointer:
+            rows, keep = routes.packed(self._runtime, self._uploads, each, work.n_dst)
+            made = self._axes.upload(rows.view(np.uint8), routes.ROUTE.itemsize)
+            return replace(made, keep=(made.keep, keep))
+
+        return self._uploads.get(work, ("routes", volumes if many else None), make), many
 
     def _kernel(
         self, work: Gather, dtype: np.dtype[Any], acc: np.dtype[Any], store: Store
@@ -87,27 +116,39 @@ class Gathers:
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
         low, high = bounds_of(dtype, acc, store)
-        common = (low, high, np.int32(rounding_of(dtype, store)), np.int32(work.spline))
+        common = (low, high, np.int32(rounding_of(dtype, store)))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
-            return "gather", "gather_linear", (*common, np.int32(work.offset))
+            return "gather", "gather_linear", (*common, np.int32(work.narrow), np.int32(work.offset))
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
+        function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"
+        return "gather", function, (*common, *self.weights(work, acc), np.int32(work.normalise))
+
+    def weights(self, work: Gather, acc: np.dtype[Any]) -> tuple[Argument, ...]:
+        """The kernels' polynomials: coefficients on the device, their sizes, shift and offset."""
         coefficients = self._uploads.get(
             work, ("coefficients", acc), lambda: self._axes.upload(work.coefficients.astype(acc))
         )
-        function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"
-        sizes = (np.int32(pieces), np.int32(width), np.int32(terms))
-        rest = (np.float64(work.shift), np.int32(work.offset), np.int32(work.normalise))
-        return "gather", function, (*common, coefficients, *sizes, *rest)
+        sizes = [np.int32(n) for n in work.coefficients.shape]
+        return (coefficients, *sizes, np.float64(work.shift), np.int32(work.offset))
 
     def _geometry(self, work: Gather) -> tuple[Pointer, Pointer]:
-        """The kernels' box and extent."""
+        """The kernels' box and extent. A box without end has finite ones: what is infinite lies outside."""
+        largest = np.finfo(np.float64).max
         extent = np.array([work.n_src, work.base], np.int32)
-        return self._axes.upload(np.array(work.box, np.float64)), self._axes.upload(extent)
+        return self._axes.upload(np.clip(np.array(work.box), -largest, largest)), self._axes.upload(extent)
 
-    def _coordinates(self, work: Gather, start: int, stop: int, whole: bool) -> Pointer:
-        """Coordinates of rows `start` to `stop` on the device."""
-        if whole and work.lines:
-            return self._uploads.get(work, "coordinates", lambda: self._axes.upload(work.coordinates(start, stop)))
-        return self._axes.upload(work.coordinates(start, stop))
+
+def prefilter_of(work: Gather) -> Separable:
+    """A gather's prefilter as a work of its own."""
+    tables = work.prefilter
+    assert tables is not None
+    n = (tables[0].n_dst, tables[1].n_dst, tables[2].n_dst)
+    order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
+    return Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision)
+
+
+def coefficient_bytes(work: Gather) -> int:
+    """Bytes of the coefficients of one volume."""
+    return math.prod(prefilter_of(work).n_dst) * accumulator(work.precision).itemsize

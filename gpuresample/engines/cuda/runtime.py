@@ -248,7 +248,8 @@ class Uploads:
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
-        self._lock = threading.Lock()
+        # What is made may take what is made for another owner.
+        self._lock = threading.RLock()
         self._kept: WeakKeyDictionary[Any, dict[Hashable, tuple[Any, Any]]] = WeakKeyDictionary()
 
     def get(self, owner: Any, what: Hashable, make: Callable[[], T]) -> T:

@@ -25,7 +25,7 @@ from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.runtime import Runtime, scratch_from
 from gpuresample.engines.cuda.streams import SHARE, SLOTS, streams
 from gpuresample.planning import planner
-from gpuresample.planning.works import Gather, Range, Separable, Work
+from gpuresample.planning.works import Gather, Lattice, Range, Separable, Work
 
 Array = npt.NDArray[Any]
 Block = tuple[Range, Range, Range]
@@ -200,6 +200,11 @@ def parts(work: Work, src: Array, dst: Array, store: Store, budget: int, lone: i
     lone : int
         The same for a part that is the only one.
     """
+    if isinstance(work, Gather) and len(work.routes) > 1:
+        # What a volume reads depends on its route.
+        for route, volume in zip(work.routes, np.ndindex(dst.shape[:-3]), strict=True):
+            yield from parts(replace(work, routes=(route,)), src[volume], dst[volume], store, budget, lone)
+        return
     key = (src.shape, src.dtype, dst.shape, dst.dtype, store, budget, lone)
     with _lock:
         made_for, kept = _blocks.get(work, (None, []))
@@ -211,8 +216,8 @@ def parts(work: Work, src: Array, dst: Array, store: Store, budget: int, lone: i
             met.append((block, None if cropped is work else cropped, region))
         for volume in np.ndindex(dst.shape[:-3]):
             yield Part(cropped or work, src[volume][_slices(region)], dst[volume][_slices(block)])
-    # Tables on the device take memory that must not be short; coordinates of a deformed grid are as large as a volume.
-    large = any(isinstance(cropped, Gather) and not cropped.lines for _, cropped, _ in met)
+    # Tables on the device take memory that must not be short; vectors of every voxel take more than a volume.
+    large = any(isinstance(cropped, Gather) and _is_dense(cropped) for _, cropped, _ in met)
     if not large and 0 < len(met) <= PARTS:
         with _lock:
             _blocks[work] = key, met
@@ -277,13 +282,18 @@ class Cut:
 
     def _shares_well(self, n: int) -> bool:
         """Whether `n` slabs read little more than the whole does, and that is quickly known."""
-        if isinstance(self.work, Gather) and not self.work.lines:
+        if isinstance(self.work, Gather) and not all(route.lines for route in self.work.routes):
             return False
         slabs = self._slabs(n)
         if len(slabs) < 2:
             return False
         read = sum(_voxels(planner.input_region(self.work, block)) for block in slabs)
         return read <= READ_AGAIN * _voxels(planner.input_region(self.work, self.whole))
+
+
+def _is_dense(work: Gather) -> bool:
+    """Whether a route has a vector for every voxel."""
+    return any(isinstance(stage, Lattice) and stage.direct for route in work.routes for stage in route.stages)
 
 
 def _voxels(region: Block) -> int:
