@@ -37,8 +37,8 @@ from gpuresample.ops.resample import plan
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, FloatArray
 from gpuresample.planning.grid import Grid
+from gpuresample.planning.maps import AxisMap, map_indices
 from gpuresample.planning.taps import TapTable
-from gpuresample.planning.transforms import AxisMap, map_indices
 from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, apply_plan, in_space, numpy_dtype, run_plan

@@ -33,8 +33,8 @@ from gpuresample.checks import sizes
 from gpuresample.ops.ensemble import ensemble
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.grid import Grid
+from gpuresample.planning.maps import AxisMap
 from gpuresample.planning.planner import sampled
-from gpuresample.planning.transforms import AxisMap
 from gpuresample.plans import Plan, of_work
 
 Array = npt.NDArray[Any]

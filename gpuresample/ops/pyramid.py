@@ -21,7 +21,7 @@ from gpuresample.ops.shrink import bin_plan, downsample_plan, kept
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, discrete_gaussian_response
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import AxisMap, map_indices
+from gpuresample.planning.maps import AxisMap, map_indices
 from gpuresample.plans import Plan, execute, precision_of
 
 KINDS = ("gaussian", "mean", "mode", "itk", "itk_recursive")

@@ -32,7 +32,7 @@ from gpuresample.planning.filters import (
     get_filter,
 )
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import AxisMap, map_indices
+from gpuresample.planning.maps import AxisMap, map_indices
 from gpuresample.planning.works import Majority
 from gpuresample.plans import Plan, execute, precision_of
 

@@ -17,7 +17,7 @@ import numpy as np
 from gpuresample.checks import one_of, positive_numbers, sizes
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.transforms import AxisMap
+from gpuresample.planning.maps import AxisMap
 
 BSPLINES = ("bspline", "bspline1", "bspline2", "bspline3", "bspline4", "bspline5")
 SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")

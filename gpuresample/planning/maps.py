@@ -1,7 +1,7 @@
 """Where the voxels of one grid lie on another whose axes run along its own.
 
-In SimpleITK's own order of floating-point operations (`itk::ResampleImageFilter`, linear-threaded path), so that what is
-inside, which voxel is nearest and which way a tie goes are SimpleITK's too. Other grids go by `transforms.route`.
+In SimpleITK's own order of floating-point operations (`itk::ResampleImageFilter`, linear-threaded path), so that what
+is inside, which voxel is nearest and which way a tie goes are SimpleITK's too. Other grids go by `transforms.route`.
 """
 
 from __future__ import annotations

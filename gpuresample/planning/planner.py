@@ -374,7 +374,9 @@ def warn_if_nowhere(work: Gather) -> None:
     """Warn of a path that leads nowhere near the image."""
     if not reaches(work):
         warnings.warn(
-            "transform leads nowhere near the image: the whole output is the default value", RuntimeWarning, stacklevel=4
+            "transform leads nowhere near the image: the whole output is the default value",
+            RuntimeWarning,
+            stacklevel=4,
         )
 
 
@@ -387,10 +389,10 @@ def _tap_region(work: Gather, block: Block) -> list[Range]:
     for (lo, hi), n, base in zip(_coordinate_range(work, block), work.n_src, work.base, strict=True):
         if not lo <= hi:
             return [(0, 1)] * 3
-        lo, hi = _brought(lo, hi, n, rule)
+        low, high = _brought(lo, hi, n, rule)
         # One voxel of slack: bounds may be off by a rounding.
-        first = math.floor(lo + work.shift) + work.offset - 1
-        last = math.floor(hi + work.shift) + work.offset + width + 1
+        first = math.floor(low + work.shift) + work.offset - 1
+        last = math.floor(high + work.shift) + work.offset + width + 1
         samples = taps.fold(np.arange(first, last), n, rule) - base
         out.append((int(samples.min()), int(samples.max()) + 1))
     return out

@@ -129,8 +129,9 @@ class Lattice:
 class Route:
     """From the index of an output voxel to a continuous index of the source; all in x, y, z.
 
-    `p = origin + step @ index`, then the stages, then `inverse @ (p - origin_in)`, in ITK's order of operations. Without
-    a lattice the index is computed at the ends of a row, x = 0 and x = n0, and interpolated: `a + (x / n0) * (b - a)`.
+    `p = origin + step @ index`, then the stages, then `inverse @ (p - origin_in)`, in ITK's order of operations.
+    Without a lattice the index is computed at the ends of a row, x = 0 and x = n0, and interpolated between them:
+    `a + (x / n0) * (b - a)`.
 
     Attributes
     ----------

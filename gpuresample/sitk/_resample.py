@@ -102,12 +102,11 @@ def resampled(
         sums: Volume = resample.resample(volume, **options, default_value=np.nan, dtype=floats)
         return sums
 
-    where: AxisMap | Route | None = map_indices(target, container.grid, transform)
-    straight = where is not None and truncation.is_straight(where)
-    if where is None or not (straight and _upright(target) and _upright(container.grid)):
-        # Products that cancel along the axes still leave their last digit in SimpleITK's coordinates.
-        where = route(target, container.grid, transform)
-    return truncated(container, where, target, f, default, dtype, run)
+    where = map_indices(target, container.grid, transform)
+    plain = where is not None and truncation.is_straight(where) and _upright(target) and _upright(container.grid)
+    # Products that cancel along the axes still leave their last digit in SimpleITK's coordinates.
+    there = where if where is not None and plain else route(target, container.grid, transform)
+    return truncated(container, there, target, f, default, dtype, run)
 
 
 def check_finite(container: ImageContainer) -> None:

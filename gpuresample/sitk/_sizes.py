@@ -14,7 +14,7 @@ from gpuresample.ops import shrink
 from gpuresample.planning import planner
 from gpuresample.planning.filters import Filter, FloatArray
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.transforms import AxisMap
+from gpuresample.planning.maps import AxisMap
 from gpuresample.plans import Plan, precision_of
 from gpuresample.sitk import _base, _resample
 from gpuresample.sitk._base import Face, NotHereError

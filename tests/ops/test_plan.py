@@ -7,12 +7,12 @@ import naive
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from gpuresample.routes import coordinates
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import flat, labels, noise, rotation, same_bits, to_image
 
 import gpuresample as gr
-from gpuresample.routes import coordinates
 
 EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 SHAPE = (19, 22, 25)  # z, y, x of the input

@@ -72,9 +72,10 @@ def run_gathers(calls: Sequence[tuple[Gather, Array, Array, Store]]) -> None:
             _sweep(walk, jobs, n_dst, strange)
     if sum(strange):
         warnings.warn(
-            f"transform leads {sum(strange)} voxels to positions that are no finite numbers; they take the default value",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
+            f"transform leads {sum(strange)} voxels to positions that are not finite: they take the default value",
+            RuntimeWarning,
+            stacklevel=2,
+        )
 
 
 def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:

@@ -7,8 +7,8 @@ A kernel does a block of whole rows. A row goes through in sweeps: where its vox
 fraction of each (`cells_row` and kin), then the sums, volume by volume, for channels and batches share positions. All
 sweeps but the last fill vectors. Positions stay float64 down to the cell; only the fraction takes the sums' type.
 
-Every position is brought to the line before it becomes an index: clamped to the box, or folded by the border's period in
-float64. So no cast overflows, however far a voxel lies from the image.
+Every position is brought to the line before it becomes an index: clamped to the box, or folded by the border's period
+in float64. So no cast overflows, however far a voxel lies from the image.
 """
 
 from __future__ import annotations
@@ -103,7 +103,7 @@ def bring(x, lo, hi, n, low, high, rule):
 
 @njit(inner=True, **EXACT)
 def find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask):
-    """Positions of a row's voxels: `position[axis]`, x, y, z, on the run of voxels [lo, hi); of these `n_in` are inside.
+    """Positions of a row's voxels: `position[axis]`, x, y, z, on the run of voxels [lo, hi); and how many are inside.
 
     Where rows are scan lines all of a run are inside; else `mask` says which.
     """
@@ -228,7 +228,7 @@ def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
 
 @njit(inner=True, **OPTIONS)
 def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
-    """Sums that are no numbers once more, without the neighbours that weigh nothing: their NaN or infinity stays there."""
+    """Sums that are no numbers once more, without the neighbours that weigh nothing: their NaN stays where it is."""
     acc = out.dtype.type
     for i in range(uint64(lo), uint64(hi)):
         if out[i] - out[i] == 0:
@@ -478,9 +478,7 @@ def any_rows(
                 if n_in < hi - lo and not mask[i]:
                     values[i] = 0
                 elif border[i]:
-                    value, whole = sum_border(
-                        src, so + moves[v], strides, first, n_src, rule, wz, wy, wx, i, n
-                    )
+                    value, whole = sum_border(src, so + moves[v], strides, first, n_src, rule, wz, wy, wx, i, n)
                     values[i] = value / whole if normalise else value
                 else:
                     values[i] = sum_plain(src, place[i] + moves[v], strides, wz, wy, wx, i, n)
@@ -525,7 +523,8 @@ def folded_whole(k, n, rule):
 
 @njit(**OPTIONS)
 def copy_rows(
-    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule, default,
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    default,
 ):  # fmt: skip
     """Copy the nearest voxel of every voxel of a block's rows, bit by bit."""
     position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
@@ -629,7 +628,8 @@ def vote_linear(values, winner, nx, ny, nz, dx, dy, dz):
 
 @njit(**EXACT)
 def vote_rows(
-    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule, default,
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    default,
 ):  # fmt: skip
     """The label with the largest linear share of every voxel's neighbourhood.
 

@@ -98,8 +98,8 @@ def cubic_sum(
 ) -> Any:
     """4 x 4 x 4 neighbours of `src` from flat offset `place` on, weighed by polynomials in the fractions along z, y, x.
 
-    `src` is flat and contiguous along x, `sz` and `sy` are its other strides; `powers[d, k]` is what the d-th power of a
-    fraction adds to tap k's weight. Four taps fill a vector: compilers find the loads, but not that the sums of four
+    `src` is flat and contiguous along x, `sz` and `sy` are its other strides; `powers[d, k]` is what the d-th power of
+    a fraction adds to tap k's weight. Four taps fill a vector: compilers find the loads, but not that the sums of four
     neighbouring columns are one, and multiply each number by itself.
     """
     number = src.dtype

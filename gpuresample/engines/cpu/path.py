@@ -82,9 +82,7 @@ def _move(stage: Linear | Lattice) -> Move:
             memory, at, strides, size, inverse, origin, stage.order, points
         )
     nearest = stage.kind == "nearest"
-    return lambda z, y, x, n_y, points: kernels.move_field(
-        memory, at, strides, size, inverse, origin, nearest, points
-    )
+    return lambda z, y, x, n_y, points: kernels.move_field(memory, at, strides, size, inverse, origin, nearest, points)
 
 
 def _parallel(stage: Lattice, memory: npt.NDArray[Any], at: int, strides: npt.NDArray[np.int64]) -> Move:

@@ -259,7 +259,7 @@ def move_spline(memory, at, strides, size, inverse, origin, order, points):
         high[axis], inner[axis], nearly[axis], beyond[axis] = face, face, face, -1.0
         if face > 0.0:
             inner[axis], nearly[axis], beyond[axis] = below(face, 6), below(face, 4), below(face, -4)
-    x, weight, first = np.empty(3), np.empty((3, 4)), np.empty(3, np.int64)
+    weight, first = np.empty((3, 4)), np.empty(3, np.int64)
     flat = size[2] == 1
     for row in range(points.shape[1]):
         px, py, pz = points[0, row], points[1, row], points[2, row]

@@ -119,7 +119,8 @@ def truncated(
     work = spline_coefficients(src, order) if order > 1 else np.array(src, np.float64, order="C")
     if isinstance(where, AxisMap):
         # Linear sums on aligned axes are made in SimpleITK's order from the start (`aligned_linear`).
-        assert order and is_straight(where)
+        assert order
+        assert is_straight(where)
         _aligned_again(flat, out, dst.shape, work, order, where, limits, wrap, near)
     else:
         _again(flat, out, dst.shape, work, order, where, limits, wrap, near)

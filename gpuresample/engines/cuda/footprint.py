@@ -15,7 +15,7 @@ from gpuresample.engines.cuda.routes import ROUTE
 from gpuresample.engines.cuda.tiles import steps, tiles_bytes
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.taps import TapTable
-from gpuresample.planning.works import Gather, Majority, Separable, Work
+from gpuresample.planning.works import Gather, Lattice, Majority, Route, Separable, Work
 
 # Memory is handed out in whole blocks of this many bytes.
 BLOCK = 512
