@@ -31,14 +31,22 @@ _HOMES = {
     "calibrate": "bench.calibration",
     "verify": "verification",
     "Volume": "containers",
+    "Affine": "ops.transforms",
+    "DisplacementField": "ops.transforms",
+    "BSpline": "ops.transforms",
+    "Path": "ops.transforms",
     "Grid": "planning.grid",
     "set_num_threads": "engines.threads",
     "get_num_threads": "engines.threads",
 }
 
 __all__ = [
+    "Affine",
+    "BSpline",
+    "DisplacementField",
     "Grid",
     "Laplacian",
+    "Path",
     "Plan",
     "Volume",
     "__version__",
@@ -78,6 +86,10 @@ if TYPE_CHECKING:
     from gpuresample.ops.shrink import expand as expand
     from gpuresample.ops.shrink import shrink as shrink
     from gpuresample.ops.shrink import upsample as upsample
+    from gpuresample.ops.transforms import Affine as Affine
+    from gpuresample.ops.transforms import BSpline as BSpline
+    from gpuresample.ops.transforms import DisplacementField as DisplacementField
+    from gpuresample.ops.transforms import Path as Path
     from gpuresample.planning.grid import Grid as Grid
     from gpuresample.plans import Plan as Plan
     from gpuresample.verification import verify as verify

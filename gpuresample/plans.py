@@ -17,7 +17,7 @@ from gpuresample.containers import Container, LazyContainer, check_memory, spati
 from gpuresample.costs import estimate as costs
 from gpuresample.costs import rates
 from gpuresample.engines import threads as pool
-from gpuresample.engines.contract import Engine, Store
+from gpuresample.engines.contract import Call, Engine, Store
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Gather, Range, Separable, Work
@@ -124,6 +124,11 @@ class Plan:
             raise ValueError(
                 f"image must have the planned spatial shape {self.input_shape} (array order), "
                 f"got {container.grid.size[::-1]}"
+            )
+        volumes = math.prod(container.shape[:-d])
+        if isinstance(self.work, Gather) and len(self.work.routes) not in (1, volumes):
+            raise ValueError(
+                f"image must have as many volumes as the plan has transforms, {len(self.work.routes)}, got {volumes}"
             )
         if precision_of(container.dtype, self.dtype) == "double" and self.precision == "single":
             raise TypeError(
@@ -275,9 +280,35 @@ class Plan:
 
 def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     """`Plan.run`, for an image that is unwrapped already."""
-    plan.check_image(container)
-    if isinstance(container, LazyContainer):
-        return blocks.execute(plan, container, out)
+    return execute_all([(plan, container, out)])[0]
+
+
+def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
+    """`execute` for several images: voxels that lie in the same places are located once for all of them."""
+    results: list[Any] = []
+    together: dict[int, tuple[Engine, list[Call]]] = {}
+    written: list[tuple[Container, Any]] = []
+    for plan, container, out in calls:
+        plan.check_image(container)
+        if isinstance(container, LazyContainer):
+            results.append(blocks.execute(plan, container, out))
+            continue
+        result, target, engine, call = _prepared(plan, container, out)
+        results.append(result)
+        if plan.clip:
+            _clipped(plan, engine, call[1], call[2])
+        else:
+            together.setdefault(id(engine), (engine, []))[1].append(call)
+        written.append((container, target))
+    for engine, group in together.values():
+        engine.run_all(group)
+    for container, target in written:
+        container.written(target)
+    return results
+
+
+def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Engine, Call]:
+    """The result, its array, the engine, and what that is called with."""
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
     engine = engines.select(plan.device, container.where, voxels, plan.copies, isinstance(plan.work, Gather))
@@ -287,14 +318,9 @@ def execute(plan: Plan, container: Container, out: Any = None) -> Any:
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
-    if plan.clip:
-        if container.where != "cpu":
-            raise ValueError(f"image must be in host memory for a convention that clips, got one on {container.where}")
-        _clipped(plan, engine, src, dst)
-    else:
-        engine.run(plan.work, src, dst, store_of(plan))
-    container.written(target)
-    return result
+    if plan.clip and container.where != "cpu":
+        raise ValueError(f"image must be in host memory for a convention that clips, got one on {container.where}")
+    return result, target, engine, (plan.work, src, dst, store_of(plan))
 
 
 def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:

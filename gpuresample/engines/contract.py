@@ -66,6 +66,10 @@ class Outputs:
         return self.probabilities is None and self.confidence is None and self.entropy is None
 
 
+# What an engine is called with: a work, a source, a destination, and how sums become voxels.
+Call = tuple[Work, Any, Any, Store]
+
+
 class Combiner(Protocol):
     """Combines the blocks of one ensemble, one after the other."""
 
@@ -98,6 +102,9 @@ class Engine(Protocol):
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""
+
+    def run_all(self, calls: Sequence[Call]) -> None:
+        """`run` of several calls; what they have in common, the engine may do once."""
 
     def combining(self, models: int) -> AbstractContextManager[Combiner]:
         """What combines the blocks of one ensemble of so many models; all of it is done when the block is left."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
 
@@ -20,8 +21,9 @@ from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.transforms import Transform
 from gpuresample.planning.works import Gather
-from gpuresample.plans import Plan, execute, precision_of
+from gpuresample.plans import Plan, execute, execute_all, precision_of
 
 ROUNDINGS = ("nearest", "truncate")
 
@@ -34,14 +36,14 @@ def resample(
     like: Any = None,
     input_spacing: float | Sequence[float] | None = None,
     transform: Any = None,
-    interpolation: str | int = "bspline",
+    interpolation: str | int | Sequence[str | int] = "bspline",
     anchor: str = "first",
     boundary: str | None = None,
     antialias: bool | float | Sequence[float] = False,
-    default_value: float = 0,
+    default_value: float | Sequence[float] = 0,
     rounding: str = "nearest",
     convention: str | None = None,
-    dtype: npt.DTypeLike | None = None,
+    dtype: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
     device: str = "auto",
     out: Any = None,
 ) -> Any:
@@ -52,12 +54,14 @@ def resample(
 
     Parameters
     ----------
-    image : SimpleITK.Image, Volume, nibabel image or array
+    image : SimpleITK.Image, Volume, nibabel image or array; or a list of them
         2-D or 3-D, integer, float or bool voxels. SimpleITK images may be vectors or 4-D (then every volume along
         the fourth axis is resampled in space), nibabel images 3-D and more. Arrays are (..., z, y, x), or (y, x);
         leading axes are channels or a batch. They may be NumPy's, CuPy's, or whatever offers DLPack (torch's) or
         `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to the voxels whose taps meet
-        it (12 voxels for cubic splines, in SimpleITK the whole volume).
+        it (12 voxels for cubic splines, in SimpleITK the whole volume). A list, of an image and its labels say, comes
+        back as a list, and `interpolation`, `default_value` and `dtype` may be lists, too. Images on one grid share the
+        transform: where their voxels lie is found once for all of them.
     spacing : float or sequence of float, optional
         New spacing in physical units, in the container's order (x, y, z for images and volumes, axis order for
         arrays). One number serves all axes. The size is `round(size * spacing / new_spacing)`, half to even.
@@ -67,9 +71,11 @@ def resample(
         The grid to resample onto (an array gives only its size). Not together with `spacing`, `size`, `anchor`.
     input_spacing : float or sequence of float, optional
         Spacing of a bare array, in axis order; 1 unless given.
-    transform : SimpleITK.Transform, optional
-        Maps points of the output's space to the input's. Any linear transform or composite; displacement fields and
-        B-spline transforms are evaluated by SimpleITK voxel by voxel. With nothing else given, the grid stays.
+    transform : SimpleITK.Transform, gpuresample.Affine, DisplacementField, BSpline, Path or matrix; or a list
+        Maps points of the output's space to the input's. A matrix has shape (d, d + 1) or (d + 1, d + 1), in the
+        container's order and units. A list has one for each volume of a batch or series. Displacement fields and
+        B-splines are evaluated where voxels are computed; no field of the output's size is made of them. With nothing
+        else given, the grid stays.
     interpolation : str or SimpleITK enumerator
         "nearest", "linear", "bspline" (order 3), "bspline1" to "bspline5", "gaussian", "hamming", "cosine",
         "welch", "lanczos", "blackman", "label_gaussian", "label_linear".
@@ -127,12 +133,14 @@ def resample(
     >>> gr.resample(ct, spacing=(2, 1, 1), input_spacing=(1, 0.78125, 0.78125)).shape
     (10, 50, 50)
     """
-    container = unwrap(image, input_spacing, lazy=True)
-    made = _plan(
-        container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
-        rounding, convention, dtype, device,
+    request = Request(
+        spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
+        convention, dtype, device,
     )  # fmt: skip
-    return execute(made, container, out)
+    if isinstance(image, (list, tuple)):
+        return _several(list(image), input_spacing, request, out)
+    container = unwrap(image, input_spacing, lazy=True)
+    return execute(_plan(container, request), container, out)
 
 
 def plan(
@@ -178,58 +186,105 @@ def plan(
         container = ArrayContainer.of_shape(shape, input_spacing, voxels)
     else:
         container = unwrap(image_or_shape, input_spacing, lazy=True)
-    return _plan(
-        container, spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value,
-        rounding, convention, dtype, device,
-    )  # fmt: skip
+    return _plan(container, Request(
+        spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
+        convention, dtype, device,
+    ))  # fmt: skip
 
 
-def _plan(
-    container: Container,
-    spacing: object,
-    size: object,
-    like: object,
-    transform: object,
-    interpolation: str | int,
-    anchor: str,
-    boundary: str | None,
-    antialias: object,
-    default_value: object,
-    rounding: str,
-    convention: str | None,
-    dtype: npt.DTypeLike | None,
-    device: str,
-) -> Plan:
-    f = get_filter(interpolation)
-    if convention is not None:
+@dataclass(frozen=True)
+class Request:
+    """What a call of `resample` asks for; see there."""
+
+    spacing: Any
+    size: Any
+    like: Any
+    transform: Any
+    interpolation: Any
+    anchor: str
+    boundary: str | None
+    antialias: Any
+    default_value: Any
+    rounding: str
+    convention: str | None
+    dtype: Any
+    device: str
+
+
+# Keywords that may have one value for each of several images.
+EACH = ("interpolation", "default_value", "dtype")
+
+
+def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) -> list[Any]:
+    """`resample` of several images: a path is resolved, and voxels are located, once for all on one grid."""
+    if not images:
+        raise ValueError("image must be an image or a list of at least one image, got an empty list")
+    n = len(images)
+    requests = [replace(request, **{name: value[k] for name, value in _each(request, n).items()}) for k in range(n)]
+    outs = [None] * n if out is None else list(out) if isinstance(out, (list, tuple)) else [out]
+    if len(outs) != n:
+        raise ValueError(f"out must be a list of {n} images, one for each image, got {len(outs)}")
+    containers = [unwrap(image, input_spacing, lazy=True) for image in images]
+    paths: dict[Any, tuple[Transform, ...]] = {}
+    plans = [_plan(c, r, paths) for c, r in zip(containers, requests, strict=True)]
+    return execute_all(list(zip(plans, containers, outs, strict=True)))
+
+
+def _each(request: Request, n: int) -> dict[str, list[Any]]:
+    """Keywords that have a value for each image."""
+    found = {name: list(v) for name in EACH if isinstance(v := getattr(request, name), (list, tuple))}
+    for name, values in found.items():
+        if len(values) != n:
+            raise ValueError(f"{name} must be one for all images or a list of {n}, one for each, got {len(values)}")
+    return found
+
+
+def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None) -> Plan:
+    """The plan of a request; `paths` are those that were resolved for the images before."""
+    if isinstance(r.interpolation, (list, tuple)):
+        raise TypeError(f"interpolation must be a word for a single image, got {r.interpolation!r}")
+    f = get_filter(r.interpolation)
+    rounding = r.rounding
+    if r.convention is not None:
         c = conventions.check(
-            convention, anchor=anchor, boundary=boundary, antialias=antialias, rounding=rounding, interpolation=f.name,
-            spacing=spacing, size=size, like=like, transform=transform,
+            r.convention, anchor=r.anchor, boundary=r.boundary, antialias=r.antialias, rounding=rounding,
+            interpolation=f.name, spacing=r.spacing, size=r.size, like=r.like, transform=r.transform,
         )  # fmt: skip
         if c.name != "simpleitk":
-            return _by_convention(c, container, spacing, size, f, default_value, dtype, device)
+            return _by_convention(c, container, r.spacing, r.size, f, r.default_value, r.dtype, r.device)
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
-    if boundary is not None:
-        one_of("boundary", boundary, BOUNDARIES)
+    if r.boundary is not None:
+        one_of("boundary", r.boundary, BOUNDARIES)
     one_of("rounding", rounding, ROUNDINGS)
-    engines.check_device(device)
-    target = _target(container, spacing, size, like, anchor, transform is not None)
-    volumes = math.prod(container.shape[:-d])
-    moved = () if transform is None else resolve(transform, target, container.kind == "array", volumes)
-    output = output_dtype(container.dtype, dtype)
-    blur = _antialias(container, antialias, f.method, d)
-    store = Store(_default(default_value, output), rounding)
-    engines.select(device, container.where)
+    engines.check_device(r.device)
+    target = _target(container, r.spacing, r.size, r.like, r.anchor, r.transform is not None)
+    moved = _path(container, r.transform, target, {} if paths is None else paths)
+    output = output_dtype(container.dtype, r.dtype)
+    blur = _antialias(container, r.antialias, f.method, d)
+    store = Store(_default(r.default_value, output), rounding)
+    engines.select(r.device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
     if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
         precision = "exact"
-    work = planner.make_work(source, target, moved, f.name, boundary, blur, precision)
+    work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
     if moved and isinstance(work, Gather):
         planner.warn_if_nowhere(work)
-    return Plan(source, target, container.dtype, output, device, work, store, precision, f.method != "linear")
+    return Plan(source, target, container.dtype, output, r.device, work, store, precision, f.method != "linear")
+
+
+def _path(
+    container: Container, transform: Any, target: Grid, paths: dict[Any, tuple[Transform, ...]]
+) -> tuple[Transform, ...]:
+    """The transforms of a call in x, y, z order: none, one, or one for each volume."""
+    if transform is None:
+        return ()
+    key = target, container.kind == "array", math.prod(container.shape[: -target.dimension])
+    if key not in paths:
+        paths[key] = resolve(transform, *key)
+    return paths[key]
 
 
 def _by_convention(

@@ -158,6 +158,22 @@ class Route:
         """Whether rows are scan lines."""
         return all(isinstance(stage, Linear) for stage in self.stages)
 
+    def equals(self, other: Route) -> bool:
+        """Whether another route leads to the same places, as far as that is seen without reading a vector."""
+        if (self.n0, self.start, len(self.stages)) != (other.n0, other.start, len(other.stages)):
+            return False
+        pairs = [(getattr(self, name), getattr(other, name)) for name in ("step", "origin", "inverse", "origin_in")]
+        for a, b in zip(self.stages, other.stages, strict=True):
+            if isinstance(a, Lattice) and isinstance(b, Lattice):
+                if a.vectors is not b.vectors or (a.kind, a.order) != (b.kind, b.order):
+                    return False
+                pairs += [(a.inverse, b.inverse), (a.origin, b.origin)]
+            elif isinstance(a, Linear) and isinstance(b, Linear):
+                pairs += [(a.matrix, b.matrix), (a.offset, b.offset)]
+            else:
+                return False
+        return all(np.array_equal(a, b) for a, b in pairs)
+
     def moved(self, x: int, y: int, z: int) -> Route:
         """The route of a block that begins so many voxels further."""
         return replace(self, start=(self.start[0] + x, self.start[1] + y, self.start[2] + z))

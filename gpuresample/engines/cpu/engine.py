@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Combiner, Store
+from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu import ensemble
-from gpuresample.engines.cpu.gather import run_gather
+from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means, sums_of
 from gpuresample.engines.cpu.shortcut import run_shortcut
@@ -35,6 +35,27 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         run_means(work, src, dst, store, sums)
         return
     converted(_run, np.empty, convert, work, src, dst, store)
+
+
+def run_all(calls: Sequence[Call]) -> None:
+    """`run` of several calls; gathers that have their routes in common locate voxels once. See `contract.Engine`."""
+    groups: list[list[GatherCall]] = []
+    for work, src, dst, store in calls:
+        if not (isinstance(work, Gather) and dst.size and _as_it_is(src, dst, store)):
+            run(work, src, dst, store)
+            continue
+        group = next((g for g in groups if shares(g[0], work, dst)), None)
+        if group is None:
+            groups.append(group := [])
+        group.append((work, src, dst, store))
+    for group in groups:
+        run_gathers(group)
+
+
+def _as_it_is(src: Array, dst: Array, store: Store) -> bool:
+    """Whether a gather takes these arrays without a conversion."""
+    typed = not store.exact or src.dtype == dst.dtype
+    return typed and store.divisor == 1 and src.dtype.isnative and np.float16 not in (src.dtype, dst.dtype)
 
 
 def _run(work: Work, src: Array, dst: Array, store: Store) -> None:

@@ -47,12 +47,23 @@ class Job:
     rows: Callable[[Array, int, int, int], None]
 
 
+GatherCall = tuple[Gather, Array, Array, Store]
+
+
+def shares(call: GatherCall, work: Gather, dst: Array) -> bool:
+    """Whether another gather, into `dst`, has its voxels where a call has them."""
+    first = call[0]
+    batches = len(work.routes) == 1 or call[2].shape[:-3] == dst.shape[:-3]
+    same = first.n_dst == work.n_dst and len(first.routes) == len(work.routes)
+    return batches and same and all(a.equals(b) for a, b in zip(first.routes, work.routes, strict=True))
+
+
 def run_gather(work: Gather, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` from `src`, both [..., z, y, x]."""
     run_gathers([(work, src, dst, store)])
 
 
-def run_gathers(calls: Sequence[tuple[Gather, Array, Array, Store]]) -> None:
+def run_gathers(calls: Sequence[GatherCall]) -> None:
     """Fill the destinations of gathers that have their routes in common: the voxels of all are located once."""
     routes = calls[0][0].routes
     n_dst = calls[0][0].n_dst

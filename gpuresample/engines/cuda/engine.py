@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from gpuresample.engines.contract import Combiner, Store
+from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cuda import forks
 from gpuresample.engines.cuda.axis import Axes
@@ -50,6 +50,11 @@ class CudaEngine:
             return
         with self.runtime.on(dst):
             converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
+
+    def run_all(self, calls: Sequence[Call]) -> None:
+        """See `contract.Engine`."""
+        for call in calls:
+            self.run(*call)
 
     def _run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         first = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 import threading
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import threads
-from gpuresample.engines.contract import Combiner, Store
+from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.cuda.combining import StagedCombiner
 from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.runtime import Runtime, scratch_from
@@ -47,6 +47,11 @@ class DeviceEngine(Protocol):
     """An engine for arrays on a runtime's devices."""
 
     runtime: Runtime
+
+    def run_all(self, calls: Sequence[Call]) -> None:
+        """See `contract.Engine`."""
+        for call in calls:
+            self.run(*call)
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """See `contract.Engine`."""
