@@ -15,7 +15,7 @@ from gpuresample.engines.contract import Combiner, Engine, Outputs
 from gpuresample.engines.ensembles import has_pairs
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.works import Ensemble, Gather, Member, Range, Separable
+from gpuresample.planning.works import Ensemble, Majority, Member, Range, Separable
 
 Block = tuple[Range, Range, Range]
 
@@ -41,9 +41,7 @@ def member(source: Grid, target: Grid, interpolation: str, weight: float) -> Mem
 def overlaps(source: Grid, target: Grid) -> bool:
     """Whether any voxel of `target` lies on `source`, margin included."""
     work = planner.make_work(source, target, (), "nearest", None, False, "single", MARGIN)
-    if isinstance(work, Separable):
-        return all(t.n_dst > 0 for t in work.tables)
-    assert isinstance(work, Gather)
+    assert not isinstance(work, Majority)
     return planner.reaches(work)
 
 

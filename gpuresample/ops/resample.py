@@ -22,7 +22,6 @@ from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES
 from gpuresample.planning.transforms import Transform
-from gpuresample.planning.works import Gather
 from gpuresample.plans import Plan, execute, execute_all, precision_of
 
 ROUNDINGS = ("nearest", "truncate")
@@ -270,7 +269,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
         precision = "exact"
     work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
-    if moved and isinstance(work, Gather):
+    if moved:
         planner.warn_if_nowhere(work)
     return Plan(source, target, container.dtype, output, r.device, work, store, precision, f.method != "linear")
 

@@ -365,14 +365,16 @@ def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
     return [(max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo, hi, work.box, strict=True)]
 
 
-def reaches(work: Gather) -> bool:
+def reaches(work: Separable | Gather) -> bool:
     """Whether a voxel of the target may lie on the source."""
+    if isinstance(work, Separable):
+        return all(t.n_dst > 0 for t in work.tables)
     return any(transforms.reaches(route, work.n_dst, work.box) for route in work.routes)
 
 
-def warn_if_nowhere(work: Gather) -> None:
+def warn_if_nowhere(work: Work) -> None:
     """Warn of a path that leads nowhere near the image."""
-    if not reaches(work):
+    if not isinstance(work, Majority) and not reaches(work):
         warnings.warn(
             "transform leads nowhere near the image: the whole output is the default value",
             RuntimeWarning,

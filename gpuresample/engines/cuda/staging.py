@@ -48,11 +48,6 @@ class DeviceEngine(Protocol):
 
     runtime: Runtime
 
-    def run_all(self, calls: Sequence[Call]) -> None:
-        """See `contract.Engine`."""
-        for call in calls:
-            self.run(*call)
-
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """See `contract.Engine`."""
 
@@ -95,6 +90,11 @@ class Staged:
     def __init__(self, engine: DeviceEngine, device: int | None) -> None:
         self.engine = engine
         self.device = device
+
+    def run_all(self, calls: Sequence[Call]) -> None:
+        """See `contract.Engine`."""
+        for call in calls:
+            self.run(*call)
 
     def run(self, work: Work, src: Array, dst: Array, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; returns when the result is in `dst`.
