@@ -602,8 +602,6 @@ def source_box(where: Route, block: Block) -> list[tuple[float, float]]:
     lo = np.array([r[0] + s for r, s in zip(block[::-1], where.start, strict=True)], np.float64)
     hi = np.array([r[1] - 1 + s for r, s in zip(block[::-1], where.start, strict=True)], np.float64)
     far = np.maximum(np.abs(lo), np.abs(hi))
-    if where.lines:
-        far[0] = max(far[0], where.n0)
     # Points of the block are base + matrix @ index + rest, with rest between two corners; size is the largest number
     # that is summed on the way, for its rounding error.
     base, matrix, rest = where.origin, where.step, (np.zeros(3), np.zeros(3))
