@@ -367,7 +367,7 @@ def _folded(stages: list[Linear]) -> Linear:
         return stages[0]
     matrix, offset = np.eye(3), np.zeros(3)
     for stage in stages:
-        matrix = _apply(stage.matrix, matrix.T).T
+        matrix = np.ascontiguousarray(_apply(stage.matrix, matrix.T).T)
         offset = _apply(stage.matrix, offset) + stage.offset
     return Linear(matrix, offset)
 
@@ -399,7 +399,7 @@ class _Frame:
 @lru_cache(maxsize=256)
 def _frame(grid: Grid) -> _Frame:
     step, origin = _padded(grid.index_to_point), _padded(np.asarray(grid.origin))
-    inverse = _padded(grid.point_to_index)
+    inverse = np.array(_padded(grid.point_to_index), order="C")
     x, y, z = (*grid.size, 1)[:3]
     reach = np.abs(origin) + np.abs(step) @ np.array([x, y, z], np.float64)
     if not (EPS * (np.abs(inverse) @ reach) < TELLABLE).all():
@@ -602,8 +602,6 @@ def source_box(where: Route, block: Block) -> list[tuple[float, float]]:
     lo = np.array([r[0] + s for r, s in zip(block[::-1], where.start, strict=True)], np.float64)
     hi = np.array([r[1] - 1 + s for r, s in zip(block[::-1], where.start, strict=True)], np.float64)
     far = np.maximum(np.abs(lo), np.abs(hi))
-    if where.lines:
-        far[0] = max(far[0], where.n0)
     # Points of the block are base + matrix @ index + rest, with rest between two corners; size is the largest number
     # that is summed on the way, for its rounding error.
     base, matrix, rest = where.origin, where.step, (np.zeros(3), np.zeros(3))
@@ -728,7 +726,7 @@ def _finite_extremes(low: Array, high: Array) -> tuple[FloatArray, FloatArray]:
 
 
 def _brick(vectors: Array) -> tuple[Array, Array]:
-    """Smallest and largest finite vectors of every brick; 0 for a brick that has none."""
+    """Smallest and largest finite vectors of every brick; NaN for a brick that has none."""
     parts = []
     for reduce in (np.fmin, np.fmax):
         slabs = [reduce.reduce(vectors[z : z + BRICK], axis=0) for z in range(0, vectors.shape[0], BRICK)]
@@ -736,6 +734,7 @@ def _brick(vectors: Array) -> tuple[Array, Array]:
         for axis in (1, 2):
             part = reduce.reduceat(part, np.arange(0, part.shape[axis], BRICK), axis=axis)
         parts.append(part)
+    # Infinite vectors go the way of NaN, which these functions pass over.
     if np.isinf(parts).any():
         return _brick(np.where(np.isfinite(vectors), vectors, np.nan))
-    return np.nan_to_num(parts[0], nan=0.0), np.nan_to_num(parts[1], nan=0.0)
+    return parts[0], parts[1]

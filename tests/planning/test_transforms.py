@@ -467,10 +467,31 @@ def test_tables_are_the_lattice_to_rounding(d, name, seed):
     np.testing.assert_allclose(by_table, exact, atol=1e-12)
     turn = draw("euler", d, rng, None)
     assert made(Path([turn, lattice]), target, source).stages[1].table is None
-    assert made(Path([lattice, turn, lattice]), target, source).stages[2].table is None
+    assert made(Path([lattice, lattice]), target, source).stages[1].table is None
     # A turned grid whose turn is undone before the lattice.
     turned = sitk.CompositeTransform([lattice, turn, turn.GetInverse()])
     assert made(turned, target, source).stages[-1].table is not None
+
+
+@pytest.mark.parametrize("order", [1, 2, 3])
+def test_rows_on_the_faces_of_a_splines_domain(order):
+    """In or out and weights, from a few units in the last place below a face to a few above."""
+    n = 7
+    half = (order - 1) / 2
+    for face in (half, n - 1.0 - half):
+        around = [face]
+        for _ in range(9):
+            around = [math.nextafter(around[0], -1.0), *around, math.nextafter(around[-1], 100.0)]
+        expected = [oracle._spline_axis(x, n, order) for x in around]
+        start, table = paths._spline_table(np.array(around), n, order)
+        inside = [start <= i < start + table.n_dst for i in range(len(around))]
+        assert inside == [e is not None for e in expected]
+        assert any(inside)
+        assert not all(inside)
+        dense = table.dense()
+        for row, (first, weights) in zip(dense, [e for e in expected if e is not None], strict=True):
+            np.testing.assert_array_equal(row[first : first + order + 1], weights)
+            assert np.count_nonzero(row) == np.count_nonzero(weights)
 
 
 def test_rows_outside_the_domain_are_outside():
@@ -506,6 +527,9 @@ def test_a_field_on_the_outputs_voxels_is_direct(interpolation):
         np.testing.assert_allclose(direct, exact, atol=1e-12)
         t = draw_lattice("field", target, rng)
         assert made(t, target, source).stages[0].direct
+        spline = made(BSpline(values, like=target, order=1), target, source)
+        assert not spline.stages[0].direct
+        assert spline.stages[0].table is not None
         assert (
             not made(sitk.CompositeTransform([t, sitk.TranslationTransform(d, (1e-3,) * d)]), target, source)
             .stages[-1]
@@ -732,6 +756,11 @@ def test_hashing_reads_no_vector_and_tells_arrays_apart():
     flipped = resolve(DisplacementField(values[::-1]), grid)[0]
     spline = resolve(BSpline(values, like=grid), grid)[0]
     assert len({a, other, nearest, flipped, spline}) == 5
+    cube = np.zeros((4, 4, 4, 3))
+    straight, turned = (
+        resolve(DisplacementField(v), gr.Grid.of_size((4, 4, 4)))[0] for v in (cube, cube.swapaxes(0, 1))
+    )
+    assert straight != turned
 
 
 def test_simpleitk_is_asked_once_for_a_spacing_and_direction(monkeypatch):
@@ -781,11 +810,12 @@ def test_bounds_are_as_tight_as_the_vectors_near():
     values = np.zeros((40, 40, 200, 3), np.float32)
     values[..., 150:, 0] = 30.0
     values[..., 150:, 1] = -7.0
+    values[39, 39, 199] = (45.0, -7.0, 8.0)  # in bricks that the lattice's ends cut short
     route = made(DisplacementField(values), target, target)
     (z, y, x) = paths.source_box(route, ((0, 40), (0, 40), (0, 100)))
     assert [np.round(k, 6).tolist() for k in (z, y, x)] == [[0, 39], [0, 39], [0, 99]]
     (z, y, x) = paths.source_box(route, ((0, 40), (0, 40), (170, 200)))
-    assert [np.round(k, 6).tolist() for k in (z, y, x)] == [[0, 39], [-7, 32], [200, 229]]
+    assert [np.round(k, 6).tolist() for k in (z, y, x)] == [[0, 47], [-7, 32], [200, 244]]
     (z, y, x) = paths.source_box(route, ((0, 2), (3, 5), (20, 25)))
     assert [np.round(k, 6).tolist() for k in (z, y, x)] == [[0, 1], [3, 4], [20, 24]]
 
