@@ -5,6 +5,7 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
+from gpuresample.planning.transforms import of_sitk
 
 # The numeric contract, as fractions of the image's intensity range.
 SINGLE = 2e-6
@@ -143,3 +144,8 @@ def assert_truncated_like(actual, expected, share=TRUNCATED_SHARE):
 def same_bits(a, b):
     """Whether two arrays have one type, one shape and the same bits (NaN included)."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
+
+
+def path_of(transform, dimension=3):
+    """A SimpleITK transform as planning has it."""
+    return of_sitk(transform, dimension, gr.Grid.of_size((1,) * dimension))

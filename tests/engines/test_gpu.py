@@ -314,7 +314,7 @@ def test_more_than_2_to_the_31_voxels(gpu):
     src[...] = (gpu.arange(shape[0]) % 251).astype(np.uint8)[:, None, None]
     work = planner.make_work(
         gr.Grid.of_size(shape[::-1]), gr.Grid((8, 2048, 520), (256.0, 1.0, 1.0), (0.0,) * 3, flat(rotation(0, 0, 0))),
-        None, "linear", None, False, "single",
+        (), "linear", None, False, "single",
     )  # fmt: skip
     out = gpu.empty((520, 2048, 8), np.float32)
     cuda._engine().run(work, src, out, Store())

@@ -30,7 +30,7 @@ from cuda_support import (
     view,
     weighted,
 )
-from support import assert_close, flat, labels, noise, of_grid, rotation, same_bits
+from support import assert_close, flat, labels, noise, of_grid, path_of, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample.engines.contract import Store
@@ -44,7 +44,6 @@ from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.packing import ROUNDING_CODES
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS
-from gpuresample.planning.transforms import Transform
 
 pytestmark = pytest.mark.kernels
 
@@ -462,7 +461,7 @@ def test_scaled_conversions_round_half_up(target):
 # --- gather ----------------------------------------------------------------------------------------------------------
 
 
-def gather_work(interpolation, boundary=None, target=OBLIQUE, precision="single", transform=None, antialias=False):
+def gather_work(interpolation, boundary=None, target=OBLIQUE, precision="single", transform=(), antialias=False):
     return planner.make_work(SOURCE, target, transform, interpolation, boundary, antialias, precision)
 
 
@@ -475,7 +474,7 @@ def deforming():
     image.SetSpacing(OBLIQUE.spacing)
     image.SetOrigin(OBLIQUE.origin)
     image.SetDirection(OBLIQUE.direction)
-    return Transform.of(sitk.DisplacementFieldTransform(image), 3)
+    return (path_of(sitk.DisplacementFieldTransform(image)),)
 
 
 SUMS = [name for name, f in FILTERS.items() if f.method == "linear"]
@@ -610,7 +609,7 @@ def test_a_neighbour_that_is_not_read_does_not_matter():
 def deform_nothing():
     import SimpleITK as sitk
 
-    return Transform.of(sitk.DisplacementFieldTransform(sitk.Image((4, 4, 4), sitk.sitkVectorFloat64)), 3)
+    return (path_of(sitk.DisplacementFieldTransform(sitk.Image((4, 4, 4), sitk.sitkVectorFloat64))),)
 
 
 # --- launching -------------------------------------------------------------------------------------------------------

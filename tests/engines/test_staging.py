@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from fake_cupy import FAKE, Pool
-from support import labels, noise, rotation, same_bits
+from support import labels, noise, path_of, rotation, same_bits
 
 import gpuresample as gr
 from gpuresample.engines.contract import Store
@@ -21,7 +21,6 @@ from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.engines.cuda.staging import Staged
 from gpuresample.planning import planner
-from gpuresample.planning.transforms import Transform
 
 pytestmark = pytest.mark.kernels
 
@@ -136,7 +135,7 @@ def deforming():
     image.SetSpacing(OBLIQUE.spacing)
     image.SetOrigin(OBLIQUE.origin)
     image.SetDirection(OBLIQUE.direction)
-    return Transform.of(sitk.DisplacementFieldTransform(image), 3)
+    return (path_of(sitk.DisplacementFieldTransform(image)),)
 
 
 CASES = [
@@ -156,7 +155,7 @@ CASES = [
 
 def job(case, batch=()):
     grid, interpolation, source, target, options = case
-    transform = deforming() if grid == "field" else None
+    transform = deforming() if grid == "field" else ()
     grid = OBLIQUE if grid == "field" else GRIDS[grid]
     name = "bspline3" if interpolation == "bspline" else interpolation
     work = planner.make_work(SOURCE, grid, transform, name, None, False, "single")

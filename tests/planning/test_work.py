@@ -5,12 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support import flat, rotation
+from support import flat, path_of, rotation
 
 import gpuresample as gr
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS
-from gpuresample.planning.transforms import Transform
 from gpuresample.planning.works import Gather, Separable
 
 SOURCE = gr.Grid((20, 18, 16), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), flat(rotation(0, 0, 0)))
@@ -19,7 +18,7 @@ TURNED = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (3.0, 0.0, 1.0), flat(rotation(10
 
 
 def make(target=COARSE, interpolation="bspline3", transform=None, boundary=None, antialias=False, precision="single"):
-    moved = None if transform is None else Transform.of(transform, 3)
+    moved = () if transform is None else (path_of(transform),)
     return planner.make_work(SOURCE, target, moved, interpolation, boundary, antialias, precision)
 
 
