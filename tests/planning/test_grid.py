@@ -372,7 +372,7 @@ def test_linear_transforms_compare_by_what_they_do():
 
 def test_the_centre_of_rotation_counts():
     a = path_of(sitk.Euler3DTransform((0, 0, 0), 0.1, 0, 0))
-    b = path_of(sitk.Euler3DTransform((5, 0, 0), 0.1, 0, 0))
+    b = path_of(sitk.Euler3DTransform((0, 5, 0), 0.1, 0, 0))
     assert a != b
 
 
