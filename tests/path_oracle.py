@@ -30,8 +30,7 @@ def between_nodes(vectors, x, nearest):
     cell = below(x)
     part = x - cell
     total = np.zeros(len(x))
-    for up in itertools.product((0, 1), repeat=3):
-        up = up[::-1]  # x is the fastest
+    for up in [corner[::-1] for corner in itertools.product((0, 1), repeat=3)]:  # x is the fastest
         k = np.clip(cell + up, 0, size - 1)
         w = np.ones(len(x))
         for axis in range(3):

@@ -1,4 +1,4 @@
-"""Routes in the CUDA kernels, run on the CPU: where voxels lie, to the bit; batches; blocks; what is far or no number."""
+"""Routes in the CUDA kernels, run on the CPU: where voxels lie, to the bit; batches, blocks, what is far or no number."""
 
 import itertools
 from dataclasses import replace
@@ -48,7 +48,8 @@ static __device__ __forceinline__ void read(
     const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
     if (!row.exists) return;
     double *line = out + (((long long)row.volume * n_z + row.z) * n_y + row.y) * n_x * 3;
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) locate<LATTICES>(row, x, line + x * 3);
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES)
+        locate<LATTICES>(row, x, line + x * 3);
 }
 extern "C" __global__ void read_lines(
     const route_t *routes, const int many, const int n_z, const int n_y, const int n_x, double *out)
@@ -468,7 +469,7 @@ def far_route(distance, turned=True):
 @pytest.mark.parametrize("distance", [1e3, 1e8, 1e9, 3e9, 1e12, 1e16, 1e20, 1e100, 1e300, -1e8, -1e10, -1e300])
 @pytest.mark.parametrize("interpolation", [*KERNELS, "bspline1", "bspline2", "gaussian"])
 def test_far_positions_are_read_inside(distance, interpolation):
-    """As far as float64 goes: what is read lies in the source, and where a line mirrors itself it is the right voxel."""
+    """As far as float64 goes: what is read lies in the source, and where a line mirrors itself, the right voxel."""
     src = 1 + np.arange(np.prod(SOURCE.size)).reshape(SOURCE.size[::-1]) % 4
     dtype = "int16" if FILTERS[interpolation].method != "linear" else "float64"
     n_dst = (2, 3, 40)
@@ -516,7 +517,7 @@ def test_a_vote_without_neighbours_is_the_default():
 
 
 def test_linear_splines_are_itks_beside_voxels_centres():
-    """ITK finds a spline's cell in float32. Just below a voxel's centre that gives the next cell, far out in an image."""
+    """ITK finds a spline's cell in float32. Just below a voxel's centre that is the next cell."""
     eye = flat(rotation(0, 0, 0))
     source = gr.Grid((300, 3, 3), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), eye)
     target = gr.Grid((64, 2, 2), (4.0, 1.0, 1.0), (3.0 - 3e-6, 0.3, 0.2), eye)
@@ -529,6 +530,9 @@ def test_linear_splines_are_itks_beside_voxels_centres():
     work = replace(work, routes=(route(target=target, source=source),), n_dst=(2, 2, 64), n_src=(3, 3, 300), box=box)
     out, _ = run_twice(run(work, Store(7)), src, (2, 2, 64), "float64")
     assert_close(out, expected, DOUBLE * np.ptp(src))
+    exact = "spline && fabs(t)", "false && fabs(t)"
+    out, _ = run_twice(run(work, Store(7)), src, (2, 2, 64), "float64", read=patched("neighbours.cuh", *exact))
+    assert np.abs(out - expected).max() > 2e-6 * np.ptp(src), "the rule is not needed"
 
 
 # --- these tests see mistakes ---------------------------------------------------------------------------------------
@@ -569,6 +573,8 @@ def check_lower_face(read):
     check_faces(3, read)
 
 
+OFFSET = "stage->offset[a]);\n#pragma unroll\n            for (int a = 0; a < 3; a++) index"
+SIX, FOUR = (f"__dmul_rn(12.0, a)), __dmul_rn({n}.0, s)" for n in (6, 4))
 MUTATIONS = [
     ("path.cuh", "t % 2 ? route->n0 : 0", "t % 2 ? route->n0 - 1 : 0", check_located("affine")),
     ("path.cuh", "route->start[0] + column + c)", "route->start[0] + c)", check_located("affine")),
@@ -579,11 +585,11 @@ MUTATIONS = [
     ("path.cuh", "clamp_index(b + 1, stage->n[a])", "clamp_index(b + 1, stage->n[a] - 1)", check_located("field")),
     ("path.cuh", "__dadd_rn(__dmul_rn(2.0, x), 0.5)", "__dmul_rn(2.0, x)", check_located("nearest field")),
     ("path.cuh", "*x >= lower && *x < upper", "*x > lower && *x < upper", check_lower_face),
-    ("path.cuh", "__dmul_rn(12.0, a)), __dmul_rn(6.0, s)", "__dmul_rn(12.0, a)), __dmul_rn(4.0, s)", check_located("spline 3")),
+    ("path.cuh", SIX, FOUR, check_located("spline 3")),
     ("path.cuh", "row[2] = row[3]", "row[2] = row[2]", check_located("spline 3")),
     ("path.cuh", "weight[2][2] = weight[2][3]", "weight[2][2] = weight[2][2]", check_located("spline 3")),
     ("path.cuh", "__dmul_rn(4.0, s)), 0.125", "__dmul_rn(4.0, s)), 0.25", check_located("spline 2")),
-    ("path.cuh", "stage->offset[a]);\n#pragma unroll\n            for (int a = 0; a < 3; a++) index", "route->origin[a]);\n#pragma unroll\n            for (int a = 0; a < 3; a++) index", check_located("affine, field")),
+    ("path.cuh", OFFSET, OFFSET.replace("stage->offset", "route->origin"), check_located("affine, field")),
     ("path.cuh", "many ? row.volume : 0", "0", check_batch),
     ("path.cuh", "(j - stage->n[1])", "j", check_direct),
     ("neighbours.cuh", "2.0 * (rule == RULE_REFLECT ? n : n - 1)", "2.0 * n", check_far("mirror")),
