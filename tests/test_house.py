@@ -53,6 +53,7 @@ LAYERS = [
     "engines.cuda_axis",
     "engines.cuda_routes",
     "engines.cuda_gather",
+    "engines.cuda_gradient",
     "engines.cuda_streams",
     "engines.cuda_ensemble",
     "engines.cuda_combining",

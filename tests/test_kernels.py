@@ -52,7 +52,7 @@ except RuntimeError as error:
 
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
-FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "vote", "majority", "ensemble")
+FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "gradient", "vote", "majority", "ensemble")
 VERSIONS = {"plain": "resample_axis", "tile": "resample_axis_tile", "staged": "resample_axis_lines"}
 STRAIGHT = flat(rotation(0, 0, 0))
 TURNED = flat(rotation(13, -7, 24))

@@ -1,4 +1,4 @@
-"""Routes in the CUDA kernels, run on the CPU: where voxels lie, to the bit; batches, blocks, what is far or no number."""
+"""Routes in the CUDA kernels, run on the CPU: where voxels lie, to the bit; batches, blocks, what is far."""
 
 import itertools
 from dataclasses import replace
@@ -532,7 +532,7 @@ def test_linear_splines_are_itks_beside_voxels_centres():
     assert_close(out, expected, DOUBLE * np.ptp(src))
     exact = "spline && fabs(t)", "false && fabs(t)"
     out, _ = run_twice(run(work, Store(7)), src, (2, 2, 64), "float64", read=patched("neighbours.cuh", *exact))
-    assert np.abs(out - expected).max() > 2e-6 * np.ptp(src), "the rule is not needed"
+    assert np.abs(out - expected).max() > 1000 * DOUBLE * np.ptp(src), "the rule is not needed"
 
 
 # --- these tests see mistakes ---------------------------------------------------------------------------------------
