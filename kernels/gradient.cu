@@ -169,7 +169,7 @@ static __device__ __forceinline__ void splat_cubic_rows(
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
             weigh(
-                bounded(p[2 - axis], extent[axis], rule), coefficients, 1, 4, 4, shift, offset, first + axis,
+                bounded(p[2 - axis], extent[axis], rule), coefficients, 1, 4, 4, shift, offset, 0, first + axis,
                 weight[axis], NULL);
         }
         const acc_t value = in_units(src[x * s_x], most, bound);
@@ -254,7 +254,7 @@ static __device__ __forceinline__ void gradient_rows(
             for (int axis = 0; axis < 3; axis++) {
                 const int n = extent[axis];
                 weigh(
-                    bounded(p[2 - axis], n, rule), coefficients, 1, WIDTH, WIDTH, shift, offset, first + axis,
+                    bounded(p[2 - axis], n, rule), coefficients, 1, WIDTH, WIDTH, shift, offset, 0, first + axis,
                     weight[axis], slope[axis]);
                 // Where a line goes on as its last voxel nothing changes, not even by a rounding.
                 if (rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + WIDTH <= 1)) {

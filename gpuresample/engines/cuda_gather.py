@@ -115,10 +115,10 @@ class Gathers:
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
         low, high = bounds_of(dtype, acc, store)
-        common = (low, high, np.int32(rounding_of(dtype, store)))
+        common = (low, high, np.int32(rounding_of(dtype, store)), np.int32(work.spline))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
-            return "gather", "gather_linear", (*common, np.int32(work.spline), np.int32(work.offset))
+            return "gather", "gather_linear", (*common, np.int32(work.offset))
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
         function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"
