@@ -40,6 +40,7 @@ CASES: dict[str, list[Types]] = {
         Types("float64", "float16"), Types("float64", "float32", idx="int64"),
     ],
     "gather": [Types("int16", "float32"), SINGLE, DOUBLE, Types("float32", "int16", "float32", "int64")],
+    "gradient": [SINGLE, DOUBLE, Types("float32", "float32", "float32", "int64")],
     "ensemble": [
         Types("float32", "uint8"), Types("float16", "uint16"), Types("float32", "uint64", "float32", "int64"),
     ],

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import kernel_paths
 from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
@@ -283,6 +284,7 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "copy_bandwidth": bandwidth,
         "jobs": jobs,
         "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
+        "paths": list(kernel_paths.rows(device, factor, runs, bandwidth)),
         "gain_now": tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
@@ -324,6 +326,7 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
               "target", "CPU engine", "difference", "bound"]  # fmt: skip
     yield "The reference job", header, whole
     yield _planes_table(facts)
+    yield kernel_paths.table(facts, verdict)
     ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
     wanted = {
         "cupyx zoom, order 3": ("bspline", ZOOM), "torch, three dense matmuls": ("bspline", MATMUL),

@@ -4,9 +4,9 @@
 //
 // The neighbourhood (kz, ky, kx) and the weights follow from the voxel's continuous source index (px, py, pz), the end
 // of its route (path.cuh). Per axis, t = p + shift, cell = floor(t), u = (t - cell) * pieces; the first tap is
-// cell + offset, and tap k weighs the polynomial coefficients[floor(u), k] in u's fraction. The cell is found in float64;
-// only the fraction within it may be float32. Neighbours past the border are folded by `rule`; those that weigh nothing
-// are not read. Voxels outside `box` take `fill`.
+// cell + offset, and tap k weighs the polynomial coefficients[floor(u), k] in u's fraction. The cell is found in float64,
+// except where `spline` says so; only the fraction within it may be float32. Neighbours past the border are folded by
+// `rule`; those that weigh nothing are not read. Voxels outside `box` take `fill`.
 //
 //   v1  gather_any     One thread per voxel, any number of taps; the weights lie in local memory.
 //   v2  gather_cubic   The same text for 4 taps: the loops unroll, the weights stay in registers.
@@ -190,7 +190,7 @@ static __device__ __forceinline__ acc_t plain_sum(
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <bool LATTICES, int ROOM>
 static __device__ __forceinline__ void gather_rows(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
+    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline,
     const acc_t *__restrict__ coefficients, const int pieces, const int width, const int terms, const double shift,
     const int offset, const int normalise)
 {
@@ -215,8 +215,8 @@ static __device__ __forceinline__ void gather_rows(
         for (int axis = 0; axis < 3; axis++) {
             const int n = extent[axis];
             weigh(
-                bounded(p[2 - axis], n, rule), coefficients, pieces, width, terms, shift, offset, first + axis,
-                weight[axis], NULL);
+                bounded(p[2 - axis], n, rule), coefficients, pieces, width, terms, shift, offset, spline,
+                first + axis, weight[axis], NULL);
             if (normalise) {
                 acc_t sum = 0;
 #pragma unroll
@@ -240,42 +240,50 @@ static __device__ __forceinline__ void gather_rows(
 
 extern "C" __global__ void gather_any(
     ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
+    const int spline,                        // find the cell from p in float32, as ITK's splines do
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
     const int pieces, const int width, const int terms, const double shift, const int offset,
     const int normalise)                     // divide by the sum of weights
 {
     gather_rows<false, MAX_TAPS>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, coefficients, pieces, width, terms, shift, offset, normalise);
+        ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset,
+        normalise);
 }
 
 extern "C" __global__ void gather_any_lattice(
     ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
+    const int spline,                        // find the cell from p in float32, as ITK's splines do
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
     const int pieces, const int width, const int terms, const double shift, const int offset,
     const int normalise)                     // divide by the sum of weights
 {
     gather_rows<true, MAX_TAPS>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, coefficients, pieces, width, terms, shift, offset, normalise);
+        ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset,
+        normalise);
 }
 
 extern "C" __global__ void gather_cubic(
     ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
+    const int spline,                        // find the cell from p in float32, as ITK's splines do
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]: 1, 4, 4
     const int pieces, const int width, const int terms, const double shift, const int offset,
     const int normalise)                     // divide by the sum of weights
 {
-    // pieces, width and terms are stated here so that the compiler knows them.
+    // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for
+    // the way in which the cell is found to matter.
     gather_rows<false, 4>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, coefficients, 1, 4, 4, shift, offset, normalise);
+        ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise);
 }
 
 extern "C" __global__ void gather_cubic_lattice(
     ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
+    const int spline,                        // find the cell from p in float32, as ITK's splines do
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]: 1, 4, 4
     const int pieces, const int width, const int terms, const double shift, const int offset,
     const int normalise)                     // divide by the sum of weights
 {
-    // pieces, width and terms are stated here so that the compiler knows them.
+    // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for
+    // the way in which the cell is found to matter.
     gather_rows<true, 4>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, coefficients, 1, 4, 4, shift, offset, normalise);
+        ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise);
 }

@@ -48,16 +48,25 @@ static __device__ __forceinline__ bool is_inside(
     return p[2] >= box[0] && p[2] < box[1] && p[1] >= box[2] && p[1] < box[3] && p[0] >= box[4] && p[0] < box[5];
 }
 
+// Where ITK's splines find their cell in float32. Further out than any image, float32 is too coarse to weigh by.
+#define SPLINE_REACH 65536.0
+
+// The cell of a bounded position.
+static __device__ __forceinline__ double cell_of(const double t, const double shift, const int spline)
+{
+    return spline && fabs(t) < SPLINE_REACH ? (double)floorf((float)t + (float)shift) : floor(t + shift);
+}
+
 // First tap and weights of a position along one axis, from polynomials: see gather.cu.
 static __device__ __forceinline__ void weigh(
     const double t,                          // bounded
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
-    const int pieces, const int width, const int terms, const double shift, const int offset,
+    const int pieces, const int width, const int terms, const double shift, const int offset, const int spline,
     int *first,
     acc_t *weight,  // [width]
     acc_t *slope)   // [width]: what a step along the axis adds to the weights; NULL if not asked for
 {
-    const double cell = floor(t + shift);
+    const double cell = cell_of(t, shift, spline);
     *first = (int)cell + offset;
     const double u = (t + shift - cell) * pieces;
     const double whole = fmin(fmax(floor(u), 0.0), pieces - 1.0);
@@ -76,9 +85,6 @@ static __device__ __forceinline__ void weigh(
     }
 }
 
-// Where ITK's splines find their cell in float32. Further out than any image, float32 is too coarse to weigh by.
-#define SPLINE_REACH 65536.0
-
 // Two taps of a position that is inside. Where only one voxel is to be read (p on it, or past a border that repeats it)
 // both taps are that voxel and weigh a half each, so that a neighbour's NaN or infinity stays where it is.
 static __device__ __forceinline__ void linear_taps(
@@ -88,7 +94,7 @@ static __device__ __forceinline__ void linear_taps(
     idx_t *place)   // [2]
 {
     const double t = bounded(p, n, rule);
-    const double cell = spline && fabs(t) < SPLINE_REACH ? (double)floorf((float)t) : floor(t);
+    const double cell = cell_of(t, 0.0, spline);
     const double d = t - cell;
     const int k = (int)cell + offset, lower = fold(k, n, rule);
     const bool lone = d == 0.0 || (rule == RULE_NEAREST && (k < 0 || k >= n - 1));

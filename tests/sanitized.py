@@ -4,6 +4,7 @@ With the argument "broken", a kernel that reads one sample too far.
 """
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 from cuda_support import identity, picks, plane, random_table, separable, view
@@ -15,7 +16,7 @@ from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.ops import ensemble_walk
 from gpuresample.planning import planner
-from gpuresample.planning.works import Ensemble, Majority
+from gpuresample.planning.works import Ensemble, Lattice, Majority
 
 STRAIGHT = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TURNED = (0.8, -0.6, 0.0, 0.6, 0.8, 0.0, 0.0, 0.0, 1.0)
@@ -24,6 +25,10 @@ KERNELS = {
     "resample_volume_two", "take",
     "take_four", "fill_box", "convert_voxels", "gather_copy", "gather_linear", "gather_cubic", "gather_any",
     "vote_linear", "vote_gaussian", "ensemble_normalise", "ensemble_decide", "ensemble_activate", "majority",
+    "gather_copy_lattice", "gather_linear_lattice", "gather_cubic_lattice", "gather_any_lattice",
+    "vote_linear_lattice", "vote_gaussian_lattice", "find_largest", "settle_sums", "splat_linear",
+    "splat_linear_lattice", "splat_cubic", "splat_cubic_lattice", "gradient_linear", "gradient_linear_lattice",
+    "gradient_cubic", "gradient_cubic_lattice",
 }  # fmt: skip
 
 
@@ -43,6 +48,23 @@ def ensembles_once(engine, *grids):
         floats = [np.empty((3, *shape), np.float32), *[np.empty(shape, np.float32) for _ in range(2)]]
         with engine.combining(2) as combiner:
             combiner.combine(work, models, Outputs(np.empty(shape, np.uint8), *floats))
+
+
+def along_lattices(work):
+    """The same gather through a field, its nearest nodes, and splines of every order."""
+    rng = np.random.default_rng(2)
+    route = work.routes[0]
+    kinds = (("linear", 1), ("nearest", 1), ("spline", 1), ("spline", 2), ("spline", 3))
+    stages = tuple(
+        Lattice(rng.uniform(-1, 1, (4, 5, 6, 3)), np.diag([0.2, 0.25, 0.3]), np.full(3, -1.0), kind, order, None, False)
+        for kind, order in kinds
+    )
+    return replace(work, routes=(replace(route, stages=(*route.stages, *stages)),))
+
+
+def gradients_once(engine, work, src):
+    engine.splat(work, np.ones((1, 12, 15, 21), np.float32), np.empty((1, 11, 14, 19), np.float32))
+    engine.slopes(work, src[None].astype(np.float32), np.empty((1, 12, 15, 21, 3), np.float32))
 
 
 def main():
@@ -88,6 +110,11 @@ def main():
             work = planner.make_work(source, target, (), name, boundary, False, "single")
             src = rng.integers(0, 4, (11, 14, 19)).astype(np.int16)
             engine.run(work, src, np.empty((12, 15, 21), np.int16), Store())
+            deformed = along_lattices(work)
+            engine.run(deformed, src, np.empty((12, 15, 21), np.int16), Store())
+            if name in ("linear", "bspline3"):
+                gradients_once(engine, work, src)
+                gradients_once(engine, deformed, src)
     part = separable([identity(4), identity(4), random_table(rng, 9, 3, 2, 1.0)], (2,), start=(0, 0, 2))
     engine.run(part, np.ones((4, 4, 9), np.int16), np.empty((4, 4, 5), np.float32), Store())
     few = separable([random_table(rng, n, m, k) for n, m, k in ((9, 7, 2), (11, 13, 1), (40, 35, 4))])

@@ -14,6 +14,7 @@ from gpuresample.engines.cuda import forks
 from gpuresample.engines.cuda.axis import Axes
 from gpuresample.engines.cuda.ensemble import CudaCombiner
 from gpuresample.engines.cuda.gather import Gathers
+from gpuresample.engines.cuda.gradient import Gradients
 from gpuresample.engines.cuda.majority import run_majority
 from gpuresample.engines.cuda.runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.cuda.staging import Staged
@@ -37,6 +38,7 @@ class CudaEngine:
         uploads = Uploads(runtime)
         self.axes = Axes(runtime, uploads)
         self.gathers = Gathers(runtime, uploads, self.axes)
+        self.gradients = Gradients(runtime, self.axes, self.gathers)
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, in the order of the current stream.
@@ -70,6 +72,50 @@ class CudaEngine:
             run_majority(self.runtime, work, src, dst)
         else:
             self.axes.run(work, src, dst, store)
+
+    def splat(self, work: Gather, gradient: Any, dst: Any) -> None:
+        """The transposed gather: the gradient `dst` of a source by the gradient of the gather's output.
+
+        Parameters
+        ----------
+        work : Gather
+            Linear or cubic.
+        gradient : array, float32 or float64, (batch, z, y, x)
+            Of the output's shape.
+        dst : array, float32 or float64, (batch, z, y, x)
+            Of the source's shape; filled with the same bits in every run. NaN for a volume whose gradient has a value
+            that is not finite.
+
+        Raises
+        ------
+        ValueError
+            If the work is another, or cut to a block.
+        """
+        if dst.size == 0:
+            return
+        with self.runtime.on(dst):
+            self.gradients.splat(work, self._view(gradient), View.of(dst, self.runtime.address(dst)))
+
+    def slopes(self, work: Gather, src: Any, dst: Any) -> None:
+        """The derivatives of a gather along the source's axes, at every voxel of the output.
+
+        Parameters
+        ----------
+        work : Gather
+            Linear or cubic.
+        src : array, (batch, z, y, x)
+        dst : array, float32 or float64, (batch, z, y, x, 3)
+            Of the output's shape; filled with derivatives along x, y, z, per voxel of the source. 0 outside.
+
+        Raises
+        ------
+        ValueError
+            If the work is another.
+        """
+        if dst.size == 0:
+            return
+        with self.runtime.on(dst):
+            self.gradients.slopes(work, self._view(src), View.of(dst, self.runtime.address(dst)))
 
     def _convert(self, src: Any, dst: Any, rounding: int, factor: float) -> None:
         for s, d in self._volumes(src, dst):

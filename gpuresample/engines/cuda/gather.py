@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer
+from gpuresample.engines.cuda.engine import routes
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View
@@ -116,10 +116,10 @@ class Gathers:
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
         low, high = bounds_of(dtype, acc, store)
-        common = (low, high, np.int32(rounding_of(dtype, store)))
+        common = (low, high, np.int32(rounding_of(dtype, store)), np.int32(work.narrow))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
-            return "gather", "gather_linear", (*common, np.int32(work.narrow), np.int32(work.offset))
+            return "gather", "gather_linear", (*common, np.int32(work.offset))
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
         function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"

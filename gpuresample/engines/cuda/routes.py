@@ -77,7 +77,7 @@ def packed(
 
 def _check(lattice: Lattice) -> None:
     """What would read outside of memory, or be read as what it is not."""
-    shape, dtype = lattice.vectors.shape, np.dtype(lattice.vectors.dtype)
+    shape, dtype = lattice.vectors.shape, np.dtype(lattice.vectors.dtype).newbyteorder("=")
     if len(shape) != 4 or shape[3] != 3:
         raise ValueError(f"vectors of a lattice must have the shape (z, y, x, 3), got {tuple(shape)}")
     if dtype not in (np.float32, np.float64):

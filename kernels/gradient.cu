@@ -1,0 +1,330 @@
+// gradient - what a gather's output says about its input: by its voxels, and by where they were read.
+//
+//     sums[k]          = sum over voxels v of gradient[v] * weight(v, k)       the transposed gather, for `splat`
+//     dst[v, x / y / z] = d gather(v) / d p_x, d p_y, d p_z                     the derivative along the source's axes
+//
+// Neighbours and weights are those of gather.cu, borders too. At a voxel's centre, where linear interpolation has a
+// kink, the derivative is the one to the right. Voxels outside `box` add nothing, and have no derivative: 0.
+//
+// Many voxels add to one sample, in no order that a GPU keeps. Sums of floats would differ from run to run, so they are
+// whole numbers of a unit, whose sums do not depend on order. E is the least exponent with
+// largest |gradient| * n * gain < 2^E, where n is the number of voxels, and gain the most that one can add to one sample.
+// The unit is 2^(E - 61), so that no sum leaves 64 bits. For sums of float64 what the unit rounds away is added up
+// too, as whole numbers of 2^(E - 61 - finer), in a second word: together they are finer than a float64 is.
+// Where a gradient is no number or infinite, all sums of its volume become NaN.
+//
+//   v1  find_largest   The largest |gradient| of every volume, as the bits of a float64, which are in its order.
+//       splat_linear, splat_cubic          One thread per voxel, one or two atomic additions per neighbour.
+//       settle_sums    Sums as floats.
+//       gradient_linear, gradient_cubic    One thread per voxel.
+//   v2  _lattice       Those that follow routes, for routes with lattices, see gather.cu.
+#include "neighbours.cuh"
+
+#define THREADS 256     // of a block of find_largest
+#define UNIT_BITS 61    // sums stay below 2^61 units
+
+// The exponent of the least power of two above a number that is not negative.
+static __device__ __forceinline__ int exponent_of(const double value)
+{
+    int exponent;
+    frexp(value, &exponent);
+    return exponent;
+}
+
+// Whether the sums of a volume have a unit: neither NaN nor what a float64 cannot hold.
+static __device__ __forceinline__ bool is_countable(const unsigned long long largest, const double bound)
+{
+    return __longlong_as_double((long long)largest) * bound < (double)ENDLESS;
+}
+
+extern "C" __global__ void find_largest(
+    const src_t *__restrict__ src,           // [n_b, n_z, n_y, n_x], at strides s_*
+    unsigned long long *__restrict__ largest,  // [n_b]
+    const int blocks, const int n_z, const int n_y, const int n_x, const long long s_b, const idx_t s_z,
+    const idx_t s_y, const idx_t s_x)
+{
+    DYNAMIC_SHARED(unsigned long long, found);
+    const int volume = blockIdx.x / blocks;
+    const long long n = (long long)n_z * n_y * n_x;
+    unsigned long long mine = 0;
+    for (long long v = (long long)(blockIdx.x % blocks) * THREADS + threadIdx.x; v < n; v += (long long)blocks * THREADS) {
+        const int x = (int)(v % n_x), y = (int)(v / n_x % n_y), z = (int)(v / n_x / n_y);
+        const double value = fabs((double)load(src[volume * s_b + z * s_z + y * s_y + x * s_x]));
+        const unsigned long long bits = (unsigned long long)__double_as_longlong(value);
+        mine = bits > mine ? bits : mine;
+    }
+    found[threadIdx.x] = mine;
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < half && found[threadIdx.x + half] > found[threadIdx.x])
+            found[threadIdx.x] = found[threadIdx.x + half];
+    }
+    if (threadIdx.x == 0) atomicMax(largest + volume, found[0]);
+}
+
+// Adds a value, in units, to a sample.
+static __device__ __forceinline__ void add_units(
+    unsigned long long *sum, const acc_t value, const long long next_word, const int finer)
+{
+    const acc_t whole = rint(value);
+    atomicAdd(sum, (unsigned long long)(long long)whole);
+    if (finer == 0) return;
+    const acc_t rest = rint(ldexp(value - whole, finer));
+    if (rest != 0) atomicAdd(sum + next_word, (unsigned long long)(long long)rest);
+}
+
+// What kernels that splat take first:
+//
+//     src      gradient, [n_b, n_z, n_y, n_x], at strides s_*
+//     routes   [n_b] if many, else [1]
+//     sums     [n_b, words, samples], its volumes t_b apart, lines and planes t_y and t_z
+//     largest  [n_b]
+//     box      [3, 2], extent [2, 3]: see path.cuh
+//     bound    n * gain
+//     finer    0, or what a second word has more bits; it lies next_word further
+#define SPLAT_PARAMETERS                                                                                            \
+    const src_t *__restrict__ src, const route_t *__restrict__ routes, unsigned long long *__restrict__ sums,        \
+        const unsigned long long *__restrict__ largest, const double *__restrict__ box,                              \
+        const int *__restrict__ extent, const int many, const int n_z, const int n_y, const int n_x,                 \
+        const long long s_b, const idx_t s_z, const idx_t s_y, const idx_t s_x, const long long t_b,                 \
+        const idx_t t_z, const idx_t t_y, const int rule, const double bound, const int finer,                       \
+        const long long next_word
+#define SPLAT_ARGUMENTS                                                                                             \
+    src, routes, sums, largest, box, extent, many, n_z, n_y, n_x, s_b, s_z, s_y, s_x, t_b, t_z, t_y, rule, bound,     \
+        finer, next_word
+
+// A voxel's gradient in units.
+static __device__ __forceinline__ acc_t in_units(
+    const src_t gradient, const unsigned long long largest, const double bound)
+{
+    const double most = __longlong_as_double((long long)largest);
+    return ldexp(load(gradient), UNIT_BITS - exponent_of(most * bound));
+}
+
+template <bool LATTICES>
+static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const int spline, const int offset)
+{
+    DYNAMIC_SHARED(shared_t, shared);
+    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const unsigned long long most = largest[row.volume];
+    if (!row.exists || !is_countable(most, bound) || most == 0) return;
+    src += row.volume * s_b + row.z * s_z + row.y * s_y;
+    sums += row.volume * t_b;
+    const idx_t stride[3] = {t_z, t_y, 1};
+#pragma unroll 1
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+        double p[3];
+        locate<LATTICES>(row, x, p);
+        if (!is_inside(box, p)) continue;
+        acc_t weight[3][2];
+        idx_t place[3][2];
+#pragma unroll
+        for (int axis = 0; axis < 3; axis++) {
+            linear_taps(
+                p[2 - axis], extent[axis], extent[3 + axis], stride[axis], rule, spline, offset, weight[axis],
+                place[axis]);
+        }
+        const acc_t value = in_units(src[x * s_x], most, bound);
+#pragma unroll
+        for (int corner = 0; corner < 8; corner++) {
+            const int a = corner >> 2, b = corner >> 1 & 1, c = corner & 1;
+            add_units(
+                sums + (place[0][a] + place[1][b] + place[2][c]), weight[0][a] * weight[1][b] * weight[2][c] * value,
+                next_word, finer);
+        }
+    }
+}
+
+extern "C" __global__ void splat_linear(
+    SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
+    const int offset)                    // from the cell to the lower tap
+{
+    splat_linear_rows<false>(SPLAT_ARGUMENTS, spline, offset);
+}
+
+extern "C" __global__ void splat_linear_lattice(
+    SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
+    const int offset)                    // from the cell to the lower tap
+{
+    splat_linear_rows<true>(SPLAT_ARGUMENTS, spline, offset);
+}
+
+template <bool LATTICES>
+static __device__ __forceinline__ void splat_cubic_rows(
+    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients, const double shift, const int offset)
+{
+    DYNAMIC_SHARED(shared_t, shared);
+    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const unsigned long long most = largest[row.volume];
+    if (!row.exists || !is_countable(most, bound) || most == 0) return;
+    src += row.volume * s_b + row.z * s_z + row.y * s_y;
+    sums += row.volume * t_b;
+#pragma unroll 1
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+        double p[3];
+        locate<LATTICES>(row, x, p);
+        if (!is_inside(box, p)) continue;
+        int first[3];
+        acc_t weight[3][4];
+#pragma unroll
+        for (int axis = 0; axis < 3; axis++) {
+            weigh(
+                bounded(p[2 - axis], extent[axis], rule), coefficients, 1, 4, 4, shift, offset, 0, first + axis,
+                weight[axis], NULL);
+        }
+        const acc_t value = in_units(src[x * s_x], most, bound);
+#pragma unroll
+        for (int a = 0; a < 4; a++) {
+            const int z = fold(first[0] + a, extent[0], rule);
+            if (z < 0) continue;
+#pragma unroll
+            for (int b = 0; b < 4; b++) {
+                const int y = fold(first[1] + b, extent[1], rule);
+                if (y < 0) continue;
+                unsigned long long *line = sums + ((z - extent[3]) * t_z + (y - extent[4]) * t_y);
+                const acc_t share = weight[0][a] * weight[1][b] * value;
+#pragma unroll
+                for (int c = 0; c < 4; c++) {
+                    const int k = fold(first[2] + c, extent[2], rule);
+                    if (k >= 0) add_units(line + (k - extent[5]), share * weight[2][c], next_word, finer);
+                }
+            }
+        }
+    }
+}
+
+extern "C" __global__ void splat_cubic(
+    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients,  // [1, 4, 4]
+    const double shift, const int offset)
+{
+    splat_cubic_rows<false>(SPLAT_ARGUMENTS, coefficients, shift, offset);
+}
+
+extern "C" __global__ void splat_cubic_lattice(
+    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients,  // [1, 4, 4]
+    const double shift, const int offset)
+{
+    splat_cubic_rows<true>(SPLAT_ARGUMENTS, coefficients, shift, offset);
+}
+
+extern "C" __global__ void settle_sums(
+    const unsigned long long *__restrict__ sums,     // [n_b, words, n_z, n_y, n_x]
+    const unsigned long long *__restrict__ largest,  // [n_b]
+    dst_t *__restrict__ dst,                         // [n_b, n_z, n_y, n_x], at strides d_*
+    const long long n_b, const int n_z, const int n_y, const int n_x, const long long d_b, const idx_t d_z,
+    const idx_t d_y, const idx_t d_x, const double bound, const int finer)
+{
+    const long long v = (long long)blockIdx.x * blockDim.x + threadIdx.x, n = (long long)n_z * n_y * n_x;
+    if (v >= n * n_b) return;
+    const long long volume = v / n, k = v % n;
+    const int x = (int)(k % n_x), y = (int)(k / n_x % n_y), z = (int)(k / n_x / n_y);
+    const unsigned long long most = largest[volume];
+    double value = NOT_A_NUMBER;
+    if (is_countable(most, bound)) {
+        const int unit = exponent_of(__longlong_as_double((long long)most) * bound) - UNIT_BITS;
+        const unsigned long long *sum = sums + volume * (finer ? 2 : 1) * n + k;
+        value = ldexp((double)(long long)sum[0], unit);
+        if (finer) value += ldexp((double)(long long)sum[n], unit - finer);
+    }
+    dst[volume * d_b + z * d_z + y * d_y + x * d_x] = convert((acc_t)value, (const dst_t *)0);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// gradient_linear, gradient_cubic
+
+// Unrolls where WIDTH is 2 or 4; weights are polynomials of WIDTH terms.
+template <bool LATTICES, int WIDTH>
+static __device__ __forceinline__ void gradient_rows(
+    ROUTED_PARAMETERS, const idx_t d_c, const acc_t *__restrict__ coefficients, const double shift, const int offset)
+{
+    DYNAMIC_SHARED(shared_t, shared);
+    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    if (!row.exists) return;
+    src += row.volume * s_b;
+    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+#pragma unroll 1
+    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+        double p[3];
+        locate<LATTICES>(row, x, p);
+        acc_t total[3] = {0, 0, 0};  // along z, y, x
+        if (is_inside(box, p)) {
+            int first[3];
+            acc_t weight[3][WIDTH], slope[3][WIDTH];
+#pragma unroll
+            for (int axis = 0; axis < 3; axis++) {
+                const int n = extent[axis];
+                weigh(
+                    bounded(p[2 - axis], n, rule), coefficients, 1, WIDTH, WIDTH, shift, offset, 0, first + axis,
+                    weight[axis], slope[axis]);
+                // Where a line goes on as its last voxel nothing changes, not even by a rounding.
+                if (rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + WIDTH <= 1)) {
+#pragma unroll
+                    for (int k = 0; k < WIDTH; k++) slope[axis][k] = 0;
+                }
+            }
+#pragma unroll
+            for (int a = 0; a < WIDTH; a++) {
+                const int z = fold(first[0] + a, extent[0], rule);
+                if (z < 0) continue;
+                acc_t plane = 0, along_y = 0, along_x = 0;
+#pragma unroll
+                for (int b = 0; b < WIDTH; b++) {
+                    const int y = fold(first[1] + b, extent[1], rule);
+                    // What weighs nothing in any of the three is not read: its NaN must not spread.
+                    const bool across = (weight[0][a] != 0 || slope[0][a] != 0) && (weight[1][b] != 0 || slope[1][b] != 0);
+                    if (y < 0 || !across) continue;
+                    const src_t *line = src + ((z - extent[3]) * s_z + (y - extent[4]) * s_y);
+                    acc_t sum = 0, change = 0;
+#pragma unroll
+                    for (int c = 0; c < WIDTH; c++) {
+                        const int k = fold(first[2] + c, extent[2], rule);
+                        if (k < 0 || (weight[2][c] == 0 && slope[2][c] == 0)) continue;
+                        const acc_t value = load(line[(k - extent[5]) * s_x]);
+                        sum += weight[2][c] * value;
+                        change += slope[2][c] * value;
+                    }
+                    plane += weight[1][b] * sum;
+                    along_y += slope[1][b] * sum;
+                    along_x += weight[1][b] * change;
+                }
+                total[0] += slope[0][a] * plane;
+                total[1] += weight[0][a] * along_y;
+                total[2] += weight[0][a] * along_x;
+            }
+        }
+#pragma unroll
+        for (int c = 0; c < 3; c++) dst[x * d_x + c * d_c] = convert(total[2 - c], (const dst_t *)0);
+    }
+}
+
+extern "C" __global__ void gradient_linear(
+    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
+    const acc_t *__restrict__ coefficients,  // [1, 2, 2]
+    const double shift, const int offset)
+{
+    gradient_rows<false, 2>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+}
+
+extern "C" __global__ void gradient_linear_lattice(
+    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
+    const acc_t *__restrict__ coefficients,  // [1, 2, 2]
+    const double shift, const int offset)
+{
+    gradient_rows<true, 2>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+}
+
+extern "C" __global__ void gradient_cubic(
+    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
+    const acc_t *__restrict__ coefficients,  // [1, 4, 4]
+    const double shift, const int offset)
+{
+    gradient_rows<false, 4>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+}
+
+extern "C" __global__ void gradient_cubic_lattice(
+    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
+    const acc_t *__restrict__ coefficients,  // [1, 4, 4]
+    const double shift, const int offset)
+{
+    gradient_rows<true, 4>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+}
