@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer
-from gpuresample.engines.cuda.engine import routes
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View

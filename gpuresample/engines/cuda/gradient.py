@@ -122,7 +122,7 @@ class Gradients:
     def _taps(self, work: Gather, name: str, acc: np.dtype[Any]) -> tuple[Argument, ...]:
         """The arguments that only that splat takes."""
         if name == "linear":
-            return np.int32(work.spline), np.int32(work.offset)
+            return np.int32(work.narrow), np.int32(work.offset)
         coefficients, _, _, _, shift, offset = self._gathers.weights(work, acc)
         return coefficients, shift, offset
 
