@@ -294,7 +294,7 @@ def test_a_block_has_the_bits_of_the_whole(name):
 
 def gather(way, interpolation="linear", boundary=None, precision="double", n_dst=SHAPE, source=SOURCE):
     """The planner's gather onto a grid that is turned, with routes of our own."""
-    work = planner.make_work(source, TARGET, None, interpolation, boundary, False, precision)
+    work = planner.make_work(source, TARGET, (), interpolation, boundary, False, precision)
     ways = way if isinstance(way, tuple) else (way,)
     return replace(work, routes=ways, n_dst=n_dst)
 
