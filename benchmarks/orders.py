@@ -2,8 +2,8 @@
 
     python -m benchmarks.orders [--runs N] [--geometry NAME]
 
-Every geometry's work is run with its tables in each order that the engine knows. The rule is `planner.pass_order`; it
-has done well where the order it picks takes at most 15 % longer than the best. At the end `TAP_COST`, `TOUCH_COST` and
+Every geometry's work is run with its tables in each order that the engine knows. The rule is `work.pass_order`; it has
+done well where the order it picks takes at most 15 % longer than the best. At the end `TAP_COST`, `TOUCH_COST` and
 `X_TOUCH_COST` are fitted to the times by least squares, with the tap's cost as the unit.
 """
 

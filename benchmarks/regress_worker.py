@@ -6,7 +6,6 @@ may be older than this file. On standard input come requests, one line of JSON e
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import json
 import math
@@ -221,10 +220,7 @@ def slow_down(factor: float) -> None:
 
     For proving that it would be noticed. Results are the same.
     """
-    try:
-        table_kernels = importlib.import_module("gpuresample.engines.cpu.table_kernels")
-    except ImportError:  # in an older checkout
-        table_kernels = importlib.import_module("gpuresample.engines.cpu_kernels")
+    from gpuresample.engines.cpu import table_kernels
 
     kernel: Callable[..., object] = table_kernels.separable_block
     # The block's rows along the second axis are `b0` to `b1`, in every version; where those stand is not.
@@ -237,7 +233,7 @@ def slow_down(factor: float) -> None:
         some[stop] = some[start] + math.ceil((some[stop] - some[start]) * (factor - 1))
         kernel(*some)
 
-    vars(table_kernels)["separable_block"] = again
+    table_kernels.separable_block = again
 
 
 def serve(worker: Worker, requests: TextIO, answers: TextIO) -> None:

@@ -1,9 +1,9 @@
-"""Past one machine and past memory: arrays block by block (docs/tiles.md), and many volumes on Dask workers."""
+"""Past one machine and past memory, under one name: arrays block by block (docs/tiles.md), many volumes on Dask workers."""
 
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 _HOMES = {
     "Outcome": "batch.outcomes",
@@ -14,12 +14,6 @@ _HOMES = {
 }
 
 __all__ = ["Outcome", "Progress", "batch", "block_bytes", "lazy", "omezarr"]
-
-if TYPE_CHECKING:
-    from gpuresample.batch.batches import batch
-    from gpuresample.batch.outcomes import Outcome, Progress
-    from gpuresample.chunked.blocks import block_bytes, lazy
-    from gpuresample.omezarr import writer as omezarr
 
 
 def __getattr__(name: str) -> Any:

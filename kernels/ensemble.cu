@@ -15,7 +15,7 @@
 //       ensemble_activate   Probabilities of scores, in place, where these are to be resampled instead.
 #include "common.cuh"
 
-// As gpuresample/planning/works.py numbers them.
+// As gpuresample/engines/contract.py numbers them.
 #define SOFTMAX 1
 #define SIGMOID 2
 #define LARGEST 0

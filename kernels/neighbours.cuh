@@ -5,7 +5,7 @@
 #pragma once
 #include "common.cuh"
 
-// Border rules, gpuresample/planning/works.py RULES.
+// Border rules, gpuresample/engines/contract.py RULES.
 #define RULE_NEAREST 0
 #define RULE_REFLECT 1
 #define RULE_CROP 3

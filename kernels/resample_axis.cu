@@ -23,7 +23,7 @@
 //                            with the number of taps.
 //
 // The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda/axis.py, v4 by `fuses` in
-// tiles.py.
+// cuda_tiles.py.
 #include "common.cuh"
 
 #define TILE_I 4     // outputs along the axis that a thread makes

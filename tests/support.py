@@ -32,9 +32,6 @@ SITK = {
     "label_linear": sitk.sitkLabelLinear,
 }
 
-# A volume whose voxels are no cubes, away from the origin.
-ANISOTROPIC = naive.Geometry((22, 19, 14), (0.7, 1.1, 2.3), (-120.3, 7.7, 31.1))
-
 CHOOSING = ("nearest", "label_linear", "label_gaussian")
 
 

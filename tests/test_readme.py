@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import volume
-from support import ANISOTROPIC, labels, noise, same_bits, to_image
+from support import labels, noise, same_bits, to_image
+from test_smoothing import ANISOTROPIC
 
 import gpuresample as gr
 from gpuresample.costs import rates

@@ -257,7 +257,7 @@ class Peer:
     interpolations : tuple of str
         What it offers with our mathematics.
     convention : str
-        Whose rules it follows: a name of `planning.conventions`, "volresample", or "simpleitk" for the job as it is.
+        Whose rules it follows: a name of `gpuresample.planning.conventions`, "volresample", or "simpleitk" for the job as it is.
     integers : bool
         Whether it takes int16; else it is given float32.
     oblique : bool

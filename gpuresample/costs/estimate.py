@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Larger blocks of memory are new every time they are asked for, smaller ones are what was freed before (glibc's largest
 # threshold for that). New memory is dear: the system clears it page by page.
 REUSED = 1 << 25
-# Voxels of the two neighbourhoods that `bench.calibration` measures on rotated grids: cubic B-spline and windowed sinc.
+# Voxels of the two neighbourhoods that `calibration` measures on rotated grids: cubic B-spline and windowed sinc.
 CUBIC, SINC = 4**3, 10**3
 STEPS = ("read", "decompress", "resample", "compress", "write")
 # What a file is: none, its voxels as they are, or its voxels in a gzip stream.

@@ -1,4 +1,4 @@
-"""How fast this machine is, as `bench.calibration` measured it: a few rates in a file of the user's cache folder."""
+"""How fast this machine is, as `calibration` measured it: a few rates in a file of the user's cache folder."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ ENVIRONMENT = "GPURESAMPLE_CACHE_DIR"
 
 # What is measured, and in what unit; each is a time, so that a job's time is a sum of products.
 NAMES = {
-    "wide_single": "s per unit of `planner.pass_cost`, tables of more than 4 taps, sums in float32",
+    "wide_single": "s per unit of `work.pass_cost`, tables of more than 4 taps, sums in float32",
     "wide_double": "the same, sums in float64",
-    "few_single": "s per unit of `planner.pass_cost`, tables of up to 4 taps, sums in float32",
+    "few_single": "s per unit of `work.pass_cost`, tables of up to 4 taps, sums in float32",
     "few_double": "the same, sums in float64",
     "copy_voxel": "s per voxel copied by index",
     "copy_byte": "s per byte of it, on top",

@@ -143,7 +143,7 @@ def pieces_of(level: Level, of: Any) -> tuple[int, ...]:
 
 
 def unit_bytes(level: Level, of: Any, threads: int = 1) -> int:
-    """Bytes that a unit takes while it is made, at most: `blocks.block_bytes` of a piece, and the unit.
+    """Bytes that a unit takes while it is made, at most: `distributed.block_bytes` of a piece, and the unit.
 
     It is the sum of
 

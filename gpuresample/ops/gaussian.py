@@ -90,10 +90,10 @@ def gaussian(
 
     Notes
     -----
-    The time does not grow with sigma: wide blurs go by way of coarser grids (`gpuresample.planning.shortcuts`),
-    within the numeric contract. (Kernels that are cut where they still weigh much, by `truncate` of 3 and less or
-    `max_error` of 0.002 and more, are too abrupt for that and take one tap per voxel.) A NaN may then reach a little
-    further than the kernel does.
+    The time does not grow with sigma: wide blurs go by way of coarser grids (`gpuresample.planning.shortcuts`), within the
+    numeric contract. (Kernels that are cut where they still weigh much, by `truncate` of 3 and less or `max_error` of
+    0.002 and more, are too abrupt for that and take one tap per voxel.) A NaN may then reach a little further than the
+    kernel does.
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """

@@ -87,9 +87,9 @@ def resample(
         How integer outputs are rounded: to nearest, half to even, or toward zero as SimpleITK does. Both saturate;
         NaN becomes 0.
     convention : str, optional
-        Follow another library's call: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel",
-        "nnunet" (`gpuresample.planning.conventions`). It sets `anchor`, `boundary`, `antialias`, `rounding`, the size
-        that belongs to a spacing and the output's type; a keyword that says something else is refused.
+        Follow another library's call: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel", "nnunet"
+        (`gpuresample.planning.conventions`). It sets `anchor`, `boundary`, `antialias`, `rounding`, the size that belongs to a
+        spacing and the output's type; a keyword that says something else is refused.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
     device : {"auto", "cpu", "cuda", "cuda:N"}

@@ -38,7 +38,7 @@ ALLOWED = {"single": 5e-7, "double": 1e-10}
 NO_REST = 0.1
 # A response of fewer taps is never split.
 LEAST_TAPS = 33
-# Work below this, in `planner.pass_cost`'s units, is sooner done than a shortcut is found: a tenth of a second or so.
+# Work below this, in `work.pass_cost`'s units, is sooner done than a shortcut is found: a tenth of a second or so.
 LEAST_COST = 2e9
 # A shortcut must promise less than this share of the plain cost, for it has costs that the estimate does not see.
 WORTH = 0.55

@@ -158,7 +158,7 @@ def test_a_killed_worker_is_replaced(cohort, tmp_path):
 def test_a_volume_that_kills_its_worker_fails_alone(cohort, tmp_path):
     """A stand-in for a crash of a native library: one volume's name makes the worker kill itself."""
     code = (
-        "import os, signal; from gpuresample.batch import items; real = items.run\n"
+        "import os, signal; from gpuresample.distributed import items; real = items.run\n"
         "def run(item, *a):\n"
         "    if 'v03' in item.name: os.kill(os.getpid(), signal.SIGKILL)\n"
         "    return real(item, *a)\n"

@@ -437,7 +437,8 @@ _CHILD = """
 import json, sys
 import numpy as np, zarr, gpuresample as gr
 from gpuresample import distributed
-from gpuresample.chunked import blocks, chunking
+from gpuresample.distributed import blocks, chunking
+from gpuresample.engines import pool
 from gpuresample.bench.memory import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])

@@ -446,8 +446,10 @@ def test_whole_numbers_are_judged_apart(run, tmp_path):
     # Every second sample falls on a voxel: truncation of whole numbers is a toss-up, in SimpleITK too.
     image = volume(sitk.sitkInt16, (40, 40, 20))
     spacing = [1.5 * s for s in image.GetSpacing()]
-    images = (image, sitk.Cast(image, sitk.sitkFloat32))
-    integer, real = (side_by_side.compare(one, spacing, 1) for one in images)
+    integer, real = (
+        side_by_side.compare(image, spacing, 1),
+        side_by_side.compare(sitk.Cast(image, sitk.sitkFloat32), spacing, 1),
+    )
     assert real.within
     assert integer.max_difference <= 1
     assert side_by_side.judged(integer, real).share_apart < integer.share_different
@@ -531,9 +533,9 @@ def test_interrupting_leaves_nothing(ct, tmp_path, moment):
     script = f"""
         import signal, sys, time
         import SimpleITK as sitk
-        from gpuresample.files import job
+        from gpuresample import jobs
         from gpuresample.cli import main
-        module, name = (job, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
+        module, name = (jobs, "resample") if {moment!r} == "resample" else (sitk, "WriteImage")
         true = getattr(module, name)
         def slow(*arguments, **keywords):
             result = true(*arguments, **keywords)

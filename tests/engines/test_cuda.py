@@ -240,7 +240,7 @@ print("child:", os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 USE = "gr.resample(image, size=(3, 4, 5), device='cuda')"
 # Asked for in vain: nothing is lost by it.
 FAILED = """
-from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines import cuda
 count, FAKE.cuda.runtime.getDeviceCount = FAKE.cuda.runtime.getDeviceCount, lambda: 0
 try: cuda.usable()
 except RuntimeError: pass
@@ -248,7 +248,7 @@ FAKE.cuda.runtime.getDeviceCount = count
 """
 OTHERS_USE = """
 def no(): raise RuntimeError("cudaErrorInitializationError: initialization error")
-from gpuresample.engines.cuda import engine as cuda
+from gpuresample.engines import cuda
 FAKE.cuda.runtime.getDeviceCount = no
 """
 

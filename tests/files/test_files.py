@@ -176,14 +176,14 @@ def test_a_killed_process_leaves_no_file_of_that_name(tmp_path):
     script = """
         import sys, time
         import SimpleITK as sitk
-        from gpuresample.files import volumes
+        from gpuresample import files
         write = sitk.WriteImage
         def slow(image, name):
             write(image, name)
             print("written", flush=True)
             time.sleep(60)
         sitk.WriteImage = slow
-        volumes.write(sitk.Image([9, 9, 9], sitk.sitkInt16), sys.argv[1])
+        files.write(sitk.Image([9, 9, 9], sitk.sitkInt16), sys.argv[1])
     """
     path = tmp_path / "a.nii.gz"
     child = subprocess.Popen(

@@ -304,7 +304,7 @@ def test_chunks_and_shards(tmp_path):
 _CHILD = """
 import os, sys, threading, time
 from gpuresample import cli
-from gpuresample.omezarr import layout, unfinished
+from gpuresample.distributed import layout, unfinished
 
 source, target, stop = sys.argv[1], sys.argv[2], int(sys.argv[3])
 layout.EDGE, layout.UNIT, layout.PIECE, layout.LOOSE = {3: 16}, 24 << 10, 60 << 10, 4
@@ -509,7 +509,7 @@ def test_one_process_at_a_time(tmp_path):
 _MEMORY = """
 import json, sys
 import numpy as np, zarr, gpuresample as gr
-from gpuresample.omezarr import layout, writer
+from gpuresample.distributed import layout, omezarr
 from gpuresample.bench.memory import memory_now
 
 folder, n = sys.argv[1], int(sys.argv[2])
@@ -522,12 +522,12 @@ def make(name, shape):
         z[k : k + 32] = rng.integers(0, 9999, (min(32, shape[0] - k), *shape[1:]), dtype="int16")
     return z
 keywords = {"levels": 3, "chunks": (32, 64, 64), "memory": limit}
-writer.write_pyramid(make("small", (70, 70, 70)), f"{folder}/small.zarr", **keywords)
+omezarr.write_pyramid(make("small", (70, 70, 70)), f"{folder}/small.zarr", **keywords)
 z = make("big", (n, 256, 256))
 before, needed = memory_now("VmHWM"), []
 bytes_of = layout.unit_bytes
 layout.unit_bytes = lambda *rest: needed.append(bytes_of(*rest)) or needed[-1]
-writer.write_pyramid(z, f"{folder}/big.zarr", **keywords)
+omezarr.write_pyramid(z, f"{folder}/big.zarr", **keywords)
 taken = memory_now("VmHWM") - before
 print(json.dumps({"taken": taken, "bound": max(limit, *needed), "whole": 2 * int(np.prod(z.shape))}))
 """

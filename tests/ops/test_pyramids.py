@@ -5,8 +5,8 @@ import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support import ANISOTROPIC, SINGLE, assert_close, noise, same_bits, to_image
-from test_smoothing import TILTED, assert_same_geometry, centre, image_of, span, voxels
+from support import SINGLE, assert_close, noise, same_bits, to_image
+from test_smoothing import ANISOTROPIC, TILTED, assert_same_geometry, centre, image_of, span, voxels
 
 import gpuresample as gr
 
@@ -191,7 +191,7 @@ def test_a_laplacian_that_ends_early_says_so():
     assert len(pyramid.levels) == 4
 
 
-# --- ITK's (against itk itself: faces/integrations/test_itk.py) -----------------------------------------------------
+# --- ITK's (against itk itself: tests/faces/integrations/test_itk.py) -----------------------------------------------------
 
 
 def recursion(image, factors):

@@ -10,7 +10,7 @@ import SimpleITK as sitk
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import ndimage, special
-from support import ANISOTROPIC, SINGLE, assert_close, flat, noise, rotation, same_bits, to_image
+from support import SINGLE, assert_close, flat, noise, rotation, same_bits, to_image
 
 import gpuresample as gr
 from gpuresample.planning import filters, taps
@@ -21,6 +21,7 @@ RECURSIVE = 4e-6
 LAST_BITS = 1e-12
 
 OBLIQUE = rotation(10, -20, 30)
+ANISOTROPIC = naive.Geometry((22, 19, 14), (0.7, 1.1, 2.3), (-120.3, 7.7, 31.1))
 TILTED = naive.Geometry((17, 16, 12), (0.8, 1.1, 2.3), (1.5, -20.25, 300.0), OBLIQUE)
 VOXELS = ("uint8", "int16", "int32", "float32")
 KINDS = ("discrete", "sampled", "recursive")

@@ -13,7 +13,7 @@ from support import flat, of_grid, rotation, to_image
 
 import gpuresample as gr
 from gpuresample.planning import grid as grids
-from gpuresample.planning import taps, transforms
+from gpuresample.planning import taps
 
 EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 OBLIQUE = rotation(11, -7, 23)

@@ -1,1 +1,1 @@
-"""The CPU engine: loops compiled by Numba, in threads. `engine` is the way in; the package alone loads nothing."""
+"""The CPU engine: loops compiled by Numba, in threads. `engine` is the way in; importing this package loads nothing."""

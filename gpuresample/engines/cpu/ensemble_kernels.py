@@ -1,6 +1,6 @@
 """The CPU engine's ensembles, compiled by Numba: scores of several models to labels, a row of voxels at a time.
 
-The house rules are those of `table_kernels`. A row of scores is `[class, voxel]`: every loop runs along the voxels of
+The house rules are those of `cpu_kernels`. A row of scores is `[class, voxel]`: every loop runs along the voxels of
 one class, so that voxels fill vectors and a class costs the same whether there are 2 or 200. `m` is a model, `c` a
 class, `j` a position along the row.
 """

@@ -221,7 +221,7 @@ def truncate_range(values, dst, start, stop, limits, wrap, default, near):
 def exact_rows(values, dst, row0, coordinates, lines, n_x, src, n_src, order, planar, limits, wrap, near):
     """Once more, in ITK's own order of operations, the voxels of some rows that lie within `near` of an integer.
 
-    `coordinates` as `works.Gather.coordinates` has them; `order` 0 is linear on voxels, else a spline on
+    `coordinates` as `contract.Gather.coordinates` has them; `order` 0 is linear on voxels, else a spline on
     coefficients; `planar`: the image is 2-D.
     """
     weight, index = np.empty((3, 6)), np.empty((3, 6), np.int64)

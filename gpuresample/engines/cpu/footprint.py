@@ -55,7 +55,7 @@ def footprint(
     store: Store,
     threads: int,
 ) -> Footprint:
-    """What `engine.run` takes for a source in C order; a source with gaps between its voxels may be copied on top.
+    """What `cpu.run` takes for a source in C order; a source with gaps between its voxels may be copied on top.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def _tiles(
 
 
 def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any], store: Store) -> int:
-    """Bytes of volumes in other types, see `engines.conversion` and `engine.run`."""
+    """Bytes of volumes in other types, see `engines.conversion` and `cpu.run`."""
     if isinstance(work, Separable) and sums_of(work, src, dst, store) is not None:
         return 0
     held = 0
@@ -146,7 +146,7 @@ def _coordinates(work: Gather, threads: int) -> int:
 
 
 def _coarse(branches: tuple[Branch, ...]) -> int:
-    """Elements of the coarse grids that are held at once, at most: see `shortcut`."""
+    """Elements of the coarse grids that are held at once, at most: see `engines.cpu_shortcut`."""
     kept = most = 0
     for branch in branches:
         start = _made(branch.first)

@@ -1,7 +1,7 @@
 """The CPU engine's gathers, compiled by Numba: one weighted neighbourhood, one copy or one vote per voxel.
 
 For grids that are rotated, sheared or deformed against the source, and for label votes. The house rules are
-those of `table_kernels`. Coordinates are x, y, z; every other triple is z, y, x.
+those of `cpu_kernels`. Coordinates are x, y, z; every other triple is z, y, x.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ EXACT = {**OPTIONS, "fastmath": False}
 
 @njit(inline="always")
 def fold(k, n, rule):
-    """The sample that stands for position `k` (rules: `works.RULES`); -1 for none."""
+    """The sample that stands for position `k` (rules: `contract.RULES`); -1 for none."""
     if 0 <= k < n:
         return k
     if rule == 3:

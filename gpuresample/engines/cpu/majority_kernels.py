@@ -1,4 +1,4 @@
-"""The CPU engine's block modes, compiled by Numba; the house rules are those of `table_kernels`."""
+"""The CPU engine's block modes, compiled by Numba; the house rules are those of `cpu_kernels`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The CPU engine's shortcuts: a wide blur by way of coarse grids; see `works.Separable.shortcut`."""
+"""The CPU engine's shortcuts: a wide blur by way of coarse grids; see `contract.Separable.shortcut`."""
 
 from __future__ import annotations
 

@@ -320,7 +320,7 @@ def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, 
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity, same), see `tables.pack_x`. Where every row of
+    `x` is (first, count, weight, index, slots, short, few, identity, same), see `cpu_tables.pack_x`. Where every row of
     the table is the one before moved by a sample, as in blurs, neighbouring samples fill a vector. Other wide tables
     work on transposed rows, so that neighbouring rows, not neighbouring taps, fill it.
     """
@@ -362,8 +362,8 @@ def separable_block(
     src, dst : flat arrays; so, do : their offsets of the volume's first voxel
     straight : dst again, if its rows have no gaps and its type is the sums'; else an array of none, of that type
     strides : int64 [6]: of src along a, b, x, then of dst
-    a, b : see `tables.pack`
-    x : see `tables.pack_x`; its `first` counts from the row's first sample read
+    a, b : see `cpu_tables.pack`
+    x : see `cpu_tables.pack_x`; its `first` counts from the row's first sample read
     room : int64 [4]: offsets in `scratch` of the tile, the window, the rows, the columns
     """
     sa, sb, sx, da, db, dx = strides
@@ -499,7 +499,7 @@ def two_tables_plane(dst, do, dy, dx, along_y, ay, y, along_z, az, z, n_x, row, 
     ----------
     dst : flat array; do, dy, dx : its offset of the plane's first voxel, and its strides
     along_y, along_z : flat arrays [n_z, m_y, n_x], [m_z, n_y, n_x]; ay, az : offsets of plane z and of plane 0
-    y, z : see `tables.pack`
+    y, z : see `cpu_tables.pack`
     row : the plane's number, which is its row of `z`
     scratch : [2, n_x]
     """

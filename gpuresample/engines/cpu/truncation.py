@@ -3,7 +3,7 @@
 SimpleITK rounds toward zero, so a sum of 99.9999999999 and one of 100 become different voxels. On most grids few voxels
 come that close to an integer. On some they do by design (1 mm to 1.5 mm puts every eighth sample on a voxel), and in
 air that was filled with -1024 all of them do. There the voxels in question are evaluated a second time, in SimpleITK's
-own order of operations (`exact_kernels.py`); the others are far enough from an integer for any order to
+own order of operations (`engines/cpu_exact_kernels.py`); the others are far enough from an integer for any order to
 agree.
 """
 

@@ -1,1 +1,1 @@
-"""The CUDA engine: it launches the kernels of `kernels/`. `engine` is the way in; the package alone loads nothing."""
+"""The CUDA engine: kernels of the folder `kernels/`, launched. `engine` is the way in; importing this package loads nothing."""

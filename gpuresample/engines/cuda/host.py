@@ -97,7 +97,7 @@ def build(text: str, options: Sequence[str]) -> Path:
 
 
 class HostRuntime:
-    """A `runtime.Runtime` on NumPy arrays.
+    """A `cuda_runtime.Runtime` on NumPy arrays.
 
     Parameters
     ----------

@@ -1,6 +1,6 @@
 """Kernel sources, and the runtime that compiles and launches them.
 
-The launch code (`axis`, `gather`) is written against `Runtime`. `CupyRuntime` is the GPU; `host` runs
+The launch code (`cuda_axis`, `cuda_gather`) is written against `Runtime`. `CupyRuntime` is the GPU; `cuda_host` runs
 the same text on the CPU, so that the launch code and the kernels can be proven where there is no GPU.
 """
 

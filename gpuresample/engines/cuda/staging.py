@@ -1,6 +1,6 @@
 """Host arrays on the GPU: there, through the engine and back; in parts where that is faster, or where memory is short.
 
-Every part is a block of the output with the work that `planner.crop` makes of it, so its bits are those of the whole.
+Every part is a block of the output with the work that `work.crop` makes of it, so its bits are those of the whole.
 Parts take turns in two streams with pinned buffers of their own: while one computes, the other's voxels are on the bus.
 """
 
