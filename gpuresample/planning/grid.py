@@ -7,16 +7,14 @@ A `Grid` is SimpleITK's geometry: tuples in x, y, z order, `point = origin + dir
 from __future__ import annotations
 
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from gpuresample.checks import numbers, one_of, positive_numbers, sizes
+from gpuresample.checks import MOST_ON_AXIS, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.planning.filters import FloatArray
-
-# Far above any volume, far below where sizes stop being exact.
-MOST_VOXELS = 2**40
 
 ANCHORS = ("first", "edge", "center")
 
@@ -49,17 +47,18 @@ class Grid:
     direction: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        d = len(self.size)
+        d = len(self.size) if isinstance(self.size, Sized) else 0
         if d not in (2, 3):
-            raise ValueError(f"size must have 2 or 3 values, one per axis, got {self.size!r}")
+            raise ValueError(f"size must have 2 or 3 values, one per axis, got {shown(self.size)}")
         set_ = object.__setattr__
         set_(self, "size", sizes("size", self.size, d))
         set_(self, "spacing", positive_numbers("spacing", self.spacing, d))
         set_(self, "origin", numbers("origin", self.origin, d))
         set_(self, "direction", numbers("direction", self.direction, d * d))
-        determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
-        if determinant < 1e-6:
-            raise ValueError(f"direction must have an inverse, got {self.direction!r}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
+        if not 1e-6 <= determinant < math.inf:
+            raise ValueError(f"direction must have an inverse, got {shown(self.direction)}")
 
     @classmethod
     def of_size(cls, size: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Grid:
@@ -117,6 +116,28 @@ class Grid:
         return x
 
 
+def check_apart(grid: Grid, which: str) -> None:
+    """Refuse a grid so far from the origin of space that float64 cannot tell neighbouring voxels apart.
+
+    Raises
+    ------
+    ValueError
+        As said, and if its corners are not finite.
+    """
+    corners = np.array(list(itertools.product(*((0.0, float(n)) for n in grid.size))))
+    with np.errstate(all="ignore"):
+        unit = np.spacing(np.abs(grid.points(corners)).max(axis=0))
+        # What the last bit of a point is in voxels: from half a voxel on, neighbours may become one.
+        scale = np.asarray(grid.spacing)
+        inverse = np.linalg.inv(np.reshape(grid.direction, (grid.dimension,) * 2)) / scale[:, None]
+        told = bool((np.abs(inverse) @ unit < 0.5).all())
+    if not told:
+        raise ValueError(
+            f"the {which} grid must have an origin and spacing by which 64-bit floats tell neighbouring voxels apart, "
+            f"got origin {grid.origin} and spacing {grid.spacing}"
+        )
+
+
 def resized(
     grid: Grid,
     spacing: tuple[float, ...] | None = None,
@@ -162,8 +183,8 @@ def resized(
         assert spacing is not None
         with np.errstate(over="ignore"):
             wanted = (n * old / np.asarray(spacing)).tolist()
-        if max(wanted) > MOST_VOXELS:
-            raise ValueError(f"spacing must not ask for more than {MOST_VOXELS} voxels on an axis, got {spacing!r}")
+        if max(wanted) > MOST_ON_AXIS:
+            raise ValueError(f"spacing must not ask for more than {MOST_ON_AXIS} voxels on an axis, got {spacing!r}")
         size = tuple(max(1, round(k)) for k in wanted)
     m = np.asarray(size)
     if anchor == "center":
@@ -177,6 +198,20 @@ def resized(
     direction = np.reshape(grid.direction, (d, d))
     origin = np.asarray(grid.origin) + direction @ shift if shift.any() else np.asarray(grid.origin)
     return Grid(size, tuple(new.tolist()), tuple(origin.tolist()), grid.direction)
+
+
+def aligned_map(target: Grid, source: Grid) -> AxisMap:
+    """`map_indices` of grids that have one direction.
+
+    Raises
+    ------
+    ValueError
+        As `map_indices`, and if the direction is so skewed that rounding turns one against the other.
+    """
+    where = map_indices(target, source)
+    if not isinstance(where, AxisMap):
+        raise ValueError(f"direction must have axes that are further from parallel, got {source.direction}")
+    return where
 
 
 def extent(grid: Grid) -> tuple[float, ...]:

@@ -9,10 +9,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 
+from gpuresample.caching import kept
+from gpuresample.memory import check_room
 from gpuresample.planning import taps
 from gpuresample.planning.filters import FILTERS, Filter, FloatArray, gaussian_response, polynomials
 from gpuresample.planning.grid import Grid
@@ -29,7 +31,6 @@ TAP_COST = 1.0
 TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
 
-CACHED_PLANS = 64
 # Rows of a box that a deforming transform is evaluated on at once.
 FIELD_ROWS = 16
 
@@ -85,7 +86,7 @@ def _make_work(
     return _gather(where, source, target, f, boundary, blur, precision, margin)
 
 
-_cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
+_cached_work = kept(_make_work)
 
 
 def _blur(
@@ -123,6 +124,14 @@ def sampled(
     `margin`: see `make_work`.
     """
     d = source.dimension
+    insides: dict[int, Range] = {}
+    needed = 0
+    for axis in range(d):
+        x, n = where.x[where.source_axis.index(axis)], source.size[axis]
+        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
+        insides[axis] = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        needed += taps.table_bytes(f, insides[axis][1] - insides[axis][0], n, blur[axis], precision)
+    check_room(needed, f"an output of size {tuple(x.size for x in where.x)} asks for tables of weights")
     tables: list[TapTable] = []
     dst_axis: list[int] = []
     n_dst: list[int] = []
@@ -130,8 +139,7 @@ def sampled(
     for axis in reversed(range(d)):  # source axes as arrays have them: z, y, x
         out = where.source_axis.index(axis)
         x, n = where.x[out], source.size[axis]
-        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
-        lo, hi = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        lo, hi = insides[axis]
         tables.append(taps.build(f, x[lo:hi], n, boundary=boundary, blur=blur[axis], precision=precision))
         dst_axis.append(2 - out)
         n_dst.append(x.size)
@@ -152,7 +160,7 @@ def along_axes(tables: list[TapTable], precision: str) -> Separable:
     return Separable(t, pass_order(t), (0, 1, 2), _three([k.n_dst for k in t]), (0, 0, 0), precision)
 
 
-@lru_cache(maxsize=CACHED_PLANS)
+@kept
 def adjoint(work: Separable) -> Separable:
     """The work of the transposed matrix: from an array on the destination's grid to one on the source's.
 
@@ -223,6 +231,11 @@ def _gather(
         # Coefficients of these orders swing 20 to 60 times as far as the voxels: float32 would leave the contract.
         precision = "double"
     rule = taps.border_rule(f, boundary)
+    if isinstance(where, AxisMap):
+        # Where there is an outside, a position must stay there.
+        line = "nearest" if boundary in (None, "constant") else rule
+        x = [taps.near(x, source.size[axis], line) for axis, x in zip(where.source_axis, where.x, strict=True)]
+        where = AxisMap(where.source_axis, tuple(x))
     coefficients, offset = polynomials(f.name)
     # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
     # are computed until they settle.
@@ -438,10 +451,16 @@ def _tap_region(work: Gather, block: Block) -> list[Range]:
         if not lo <= hi:
             return [(0, 1)] * 3
         # One voxel of slack: the ends of rows are interpolated, not computed, and may lie an ulp further out.
-        first = math.floor(lo + work.shift) + work.offset - 1
-        last = math.floor(hi + work.shift) + work.offset + width + 1
-        samples = taps.fold(np.arange(first, last), n, "nearest" if boundary == "crop" else boundary) - base
-        out.append((int(samples.min()), int(samples.max()) + 1))
+        first = math.floor(min(max(lo, -taps.FAR), taps.FAR) + work.shift) + work.offset - 1
+        last = math.floor(min(max(hi, -taps.FAR), taps.FAR) + work.shift) + work.offset + width
+        if boundary in ("nearest", "crop"):
+            first, last = min(max(first, 0), n - 1), min(max(last, 0), n - 1)
+        elif last - first >= 2 * n or max(-lo, hi) > taps.FAR:  # a period, or wherever a far position is reduced to
+            first, last = 0, n - 1
+        else:
+            samples = taps.fold(np.arange(first, last + 1), n, boundary)
+            first, last = int(samples.min()), int(samples.max())
+        out.append((first - base, last + 1 - base))
     return out
 
 

@@ -163,19 +163,35 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
     """Where the voxels of `target` lie on `source`, as continuous indices.
 
     `transform` maps points of `target`'s space to `source`'s.
+
+    Raises
+    ------
+    ValueError
+        If float64 cannot tell the neighbouring voxels of a grid apart, or a voxel's index is not finite.
     """
+    check_apart(source, "input")
+    check_apart(target, "output")
     if transform is not None and not transform.is_linear:
         return FieldMap(_field_coordinates(target, source, transform))
     d = target.dimension
     matrix = np.eye(d) if transform is None else transform.affine[0]
-    whole = source.point_to_index @ matrix @ target.index_to_point
-    axes = _aligned_axes(whole * np.asarray(target.size))
-    if axes is None:
-        return affine_map(target, source, transform)
 
     def at(index: FloatArray) -> FloatArray:
         p = target.points(index)
         return source.indices(p if transform is None else transform.points(p))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = source.point_to_index @ matrix @ target.index_to_point * np.asarray(target.size)
+        corners = at(np.array(list(itertools.product(*((0.0, float(n)) for n in target.size)))))
+    if not (np.isfinite(whole).all() and np.isfinite(corners).all()):
+        raise ValueError(
+            "the output grid must lie where the input's voxels can be counted to, got indices that are not finite: "
+            f"output origin {target.origin}, input spacing {source.spacing}"
+            + ("" if transform is None else f", {transform.sitk.GetName()}")
+        )
+    axes = _aligned_axes(whole)
+    if axes is None:
+        return affine_map(target, source, transform)
 
     x = []
     for j, n in enumerate(target.size):
