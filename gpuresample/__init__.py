@@ -36,6 +36,7 @@ _HOMES = {
     "BSpline": "ops.transforms",
     "Path": "ops.transforms",
     "Grid": "planning.grid",
+    "clear_caches": "caching",
     "set_num_threads": "engines.threads",
     "get_num_threads": "engines.threads",
 }
@@ -52,6 +53,7 @@ __all__ = [
     "__version__",
     "bin_shrink",
     "calibrate",
+    "clear_caches",
     "doctor",
     "downsample",
     "ensemble",
@@ -70,6 +72,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from gpuresample.bench.calibration import calibrate as calibrate
+    from gpuresample.caching import clear_caches as clear_caches
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads
     from gpuresample.engines.threads import set_num_threads as set_num_threads

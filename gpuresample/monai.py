@@ -279,8 +279,8 @@ def _torch_table(x: FloatArray, n: int, mode: str, padding: str, align: bool) ->
         span = max(high - low, 1.0)
         off = np.abs(x - low)
         x = np.where(np.floor(off / span) % 2 == 0, off % span, span - off % span) + low
-    if padding != "zeros":
-        x = np.clip(x, 0.0, n - 1.0)
+    # Beyond the first zero everything is zero.
+    x = np.clip(x, -2.0, n + 1.0) if padding == "zeros" else np.clip(x, 0.0, n - 1.0)
     if mode == "nearest":
         return taps.zero_padded_table(np.rint(x).astype(np.int64), np.ones((x.size, 1)), n)
     first = np.floor(x)

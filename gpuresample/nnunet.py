@@ -29,6 +29,7 @@ from nnunetv2.configuration import ANISO_THRESHOLD, default_num_processes
 from nnunetv2.inference import export_prediction
 from nnunetv2.preprocessing.resampling import default_resampling
 
+from gpuresample.caching import kept
 from gpuresample.checks import sizes
 from gpuresample.ops.ensemble import ensemble
 from gpuresample.planning.filters import FILTERS
@@ -150,7 +151,7 @@ def _coordinates(n: int, m: int) -> npt.NDArray[np.float64]:
     return (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
 
 
-@lru_cache(maxsize=32)
+@kept
 def _plan(shape: tuple[int, ...], size: tuple[int, ...], order: int, source: str, target: str, device: str) -> Plan:
     f = FILTERS["nearest" if order == 0 else "linear" if order == 1 else f"bspline{order}"]
     x = tuple(_coordinates(n, m) for n, m in zip(shape[::-1], size[::-1], strict=True))

@@ -11,18 +11,22 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.checks import one_of, positive_numbers, shown, sizes
 from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.costs import estimate as costs
 from gpuresample.costs import rates
 from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Call, Engine, Store
+from gpuresample.memory import check_room
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Gather, Range, Separable, Work
 
 Array = npt.NDArray[Any]
+
+# From so many voxels of input and output on, memory beside them is estimated before a run.
+SCRATCH_ASKED = 1 << 20
 
 
 def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
@@ -226,11 +230,11 @@ class Plan:
         ValueError, TypeError
             For arguments out of range.
         """
-        channels, volumes = sizes("channels", (channels,), 1)[0], sizes("volumes", (volumes,), 1)[0]
+        (channels,), (volumes,) = sizes("channels", (channels,), 1), sizes("volumes", (volumes,), 1, None)
         one_of("read", read, costs.FILES)
         one_of("write", write, costs.FILES)
         if file_bytes is not None:
-            sizes("file_bytes", (file_bytes,), 1)
+            sizes("file_bytes", (file_bytes,), 1, None)
         if storage is not None:
             positive_numbers("storage", storage, 1)
         machine = rates.current() if machine is None else machine
@@ -261,13 +265,17 @@ class Plan:
 
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
-        if isinstance(dst_slices, slice) or len(dst_slices) != d:
-            raise ValueError(f"dst_slices must be {d} slices, one per spatial axis, got {dst_slices!r}")
+        if not isinstance(dst_slices, Sequence) or len(dst_slices) != d:
+            error = ValueError if isinstance(dst_slices, (slice, Sequence)) else TypeError
+            raise error(f"dst_slices must be {d} slices, one per spatial axis, got {shown(dst_slices)}")
         block: list[Range] = [(0, 1)] * (3 - d)
         for s, n in zip(dst_slices, self.output_shape, strict=True):
             if not isinstance(s, slice):
-                raise TypeError(f"dst_slices must be {d} slices, one per spatial axis, got {dst_slices!r}")
-            start, stop, step = s.indices(n)
+                raise TypeError(f"dst_slices must be {d} slices, one per spatial axis, got {shown(dst_slices)}")
+            try:
+                start, stop, step = s.indices(n)
+            except (TypeError, ValueError):
+                raise TypeError(f"dst_slices must be slices of whole numbers, got {shown(dst_slices)}") from None
             inside = (s.start is None or 0 <= s.start < n) and (s.stop is None or 0 < s.stop <= n)
             if step != 1 or stop <= start or not inside:
                 raise ValueError(
@@ -320,6 +328,10 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
     if plan.clip and container.where != "cpu":
         raise ValueError(f"image must be in host memory for a convention that clips, got one on {container.where}")
+    if engine.name == "cpu" and voxels > SCRATCH_ASKED:
+        call = call_of(plan, math.prod(src.shape[:-3]), src.dtype)
+        scratch = costs.footprint(call, pool.get_num_threads()).total
+        check_room(scratch, f"size {container.order(plan.target.size)} asks for memory beside the output")
     return result, target, engine, (plan.work, src, dst, store_of(plan))
 
 

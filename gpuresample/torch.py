@@ -11,7 +11,6 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -22,6 +21,7 @@ except ImportError as error:
     raise ImportError('gpuresample.torch needs PyTorch: pip install "gpuresample[torch]"') from error
 from torch import Tensor, nn
 
+from gpuresample.caching import kept
 from gpuresample.containers import ArrayContainer
 from gpuresample.ops.gaussian import gaussian_plan
 from gpuresample.ops.resample import plan as resampling_plan
@@ -30,9 +30,6 @@ from gpuresample.planning import planner
 from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, of_work
 from gpuresample.tensors import VOXELS, check_tensor, in_space, numpy_dtype, run_plan
-
-# Plans that are kept, by what was asked for and the shape and type of what it was asked of.
-CACHED = 128
 
 __all__ = ["Downsample", "Gaussian", "Resample", "ResampleCollate", "downsample", "gaussian", "resample"]
 
@@ -208,7 +205,7 @@ def _plain(value: Any) -> Any:
 # --- operators -----------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=CACHED)
+@kept
 def _plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
     """The plan of a recipe for images of this spatial shape."""
     what, _, output, keywords = json.loads(recipe)
@@ -223,7 +220,7 @@ def _plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
     return in_space(make(container, dtype=target, **keywords))
 
 
-@lru_cache(maxsize=CACHED)
+@kept
 def _adjoint_plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
     """The way back: from gradients of the result to gradients of images of this spatial shape and type."""
     plan = _plan(recipe, shape, dtype)

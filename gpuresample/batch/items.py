@@ -25,10 +25,10 @@ import numpy as np
 
 from gpuresample.batch import records, thumbnails
 from gpuresample.batch.inputs import Item
-from gpuresample.containers.voxels import available_memory
 from gpuresample.engines.threads import set_num_threads
 from gpuresample.files import job
 from gpuresample.files import volumes as files
+from gpuresample.memory import available_memory
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -17,11 +17,11 @@ from rich.text import Text
 import gpuresample as gr
 from gpuresample.bench import calibration
 from gpuresample.cli import console, flags, options
-from gpuresample.containers.voxels import available_memory
 from gpuresample.costs import rates
 from gpuresample.costs.estimate import Cost
 from gpuresample.files import job
 from gpuresample.files import volumes as files
+from gpuresample.memory import available_memory
 
 _JOB, _MACHINE = "Job", "Machine"
 # Smaller than its voxels by this much, and a file is taken to be compressed.

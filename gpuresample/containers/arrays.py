@@ -10,7 +10,8 @@ import numpy as np
 
 from gpuresample.checks import numbers, positive_numbers
 from gpuresample.containers.kinds import ARRAYS, Held, hold, lazy_kind
-from gpuresample.containers.voxels import available_memory, check_voxels
+from gpuresample.containers.voxels import check_voxels
+from gpuresample.memory import available_memory
 from gpuresample.planning.grid import Grid
 
 

@@ -14,7 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.containers.voxels import available_memory
+from gpuresample.containers.voxels import overlaps_itself
+from gpuresample.memory import available_memory
 
 # DLPack's numbers for devices.
 HOST = {1: "CPU", 3: "pinned host memory"}
@@ -237,6 +238,8 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     aligned = _extent(out)[0] % out.itemsize == 0
     if not out.dtype.isnative or not aligned or any(s % out.itemsize for s in out.strides):
         raise ValueError("out must be in native byte order, aligned and strided by whole voxels")
+    if overlaps_itself(out):
+        raise ValueError(f"out must have no two voxels in one place, got strides {out.strides} for shape {out.shape}")
 
 
 def _extent(array: Any) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.containers.voxels import HostMemory, check_voxels
+from gpuresample.containers.voxels import HostMemory, check_voxels, overlaps_itself
 from gpuresample.planning.grid import Grid
 
 Array = npt.NDArray[Any]
@@ -104,6 +104,8 @@ class SpatialImageContainer(HostMemory):
             raise TypeError(f"out must have dtype {dtype}, got {voxels.dtype}")
         if not voxels.flags.writeable or not voxels.flags.aligned or not voxels.dtype.isnative:
             raise ValueError("out must be writable, aligned and in native byte order")
+        if overlaps_itself(voxels):
+            raise ValueError(f"out must have no two voxels in one place, got strides {voxels.strides[::-1]}")
         if np.may_share_memory(voxels, self.array):
             raise ValueError("out must not share memory with the input")
         out.affine[...] = self._affine(grid)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-import os
-import sys
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-# Outputs up to this many bytes are made without asking the system what it has left.
-ALWAYS_FITS = 1 << 26
+from gpuresample.memory import ALWAYS_FITS, available_memory
+
+# Elements of an output whose places are looked at one by one, where its strides leave open whether they overlap.
+COUNTED = 1 << 22
 
 
 def check_voxels(dtype: np.dtype[Any], shape: Sequence[int]) -> None:
@@ -30,19 +30,23 @@ def spatial(array: Any, dimension: int) -> Any:
     return array[..., None, :, :] if dimension == 2 else array
 
 
-def available_memory() -> int:
-    """Bytes of memory that can still be had."""
-    try:
-        with open("/proc/meminfo") as file:
-            for line in file:
-                if line.startswith("MemAvailable:"):
-                    return int(line.split()[1]) * 1024
-    except OSError:
-        pass
-    try:
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    except (AttributeError, ValueError, OSError):
-        return sys.maxsize
+def overlaps_itself(array: Any) -> bool:
+    """Whether two elements of an array share memory; where that would take too long to find out, yes."""
+    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    reach, apart = int(array.itemsize), True
+    for stride, n in axes:
+        apart &= stride >= reach
+        reach += stride * (n - 1)
+    if apart or array.size == 0:
+        return False
+    if (axes and axes[0][0] == 0) or array.size > COUNTED:
+        return True
+    # Axes may still interleave: every element's place is looked at.
+    places = np.zeros(1, np.int64)
+    for stride, n in axes:
+        places = np.add.outer(places, stride * np.arange(n)).ravel()
+    places.sort()
+    return bool((np.diff(places) < array.itemsize).any())
 
 
 class HostMemory:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 import threading
@@ -14,11 +15,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.checks import shown, whole
+from gpuresample.engines.quota import cpu_quota
+
 # Bytes of an array from which another thread helps to copy it, and the most threads that do. Beside an H200 8 threads
 # moved 43 GB/s, 16 threads 46, one 6; each costs some 20 us to call.
 COPIED_AT_ONCE = 1 << 20
 COPYING_THREADS = 8
 ENVIRONMENT = "GPURESAMPLE_NUM_THREADS"
+# More threads than any machine has cores.
+MOST_THREADS = 4096
 
 _lock = threading.Lock()
 _pool: ThreadPoolExecutor | None = None
@@ -40,15 +46,18 @@ if hasattr(os, "register_at_fork"):
 def _default_threads() -> int:
     text = os.environ.get(ENVIRONMENT)
     if text:
-        if not text.isdecimal() or int(text) < 1:
-            raise ValueError(f"{ENVIRONMENT} must be a whole number of at least 1, got {text!r}")
+        # Digits are counted first: Python takes its time to read millions of them.
+        if not (text.isdecimal() and len(text) <= len(str(MOST_THREADS)) and 1 <= int(text) <= MOST_THREADS):
+            raise ValueError(f"{ENVIRONMENT} must be a whole number from 1 to {MOST_THREADS}, got {shown(text)}")
         return int(text)
     return max(1, cores() // _workers(cores()))
 
 
 def cores() -> int:
-    """Cores that this process may run on."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may run on, or as many as its container's share of the processors amounts to."""
+    n = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    # A part of a core is worth a thread; more threads than the quota are all halted for the rest of every period.
+    return min(n, math.ceil(quota)) if (quota := cpu_quota()) < n else n
 
 
 def _workers(cores: int) -> int:
@@ -71,13 +80,13 @@ def get_num_threads() -> int:
     -------
     int
         The number given to `set_num_threads`, else the environment variable `GPURESAMPLE_NUM_THREADS`, else the
-        cores this process may run on: divided by the number of workers in a torch DataLoader's worker, 1 in other
-        children of `multiprocessing`.
+        cores this process may run on, no more than its container's quota of the processors grants: divided by the
+        number of workers in a torch DataLoader's worker, 1 in other children of `multiprocessing`.
 
     Raises
     ------
     ValueError
-        If the environment variable is not a whole number of at least 1.
+        If the environment variable is not a whole number from 1 to 4096.
     """
     n = _chosen if _chosen is not None else _default_threads()
     limit = getattr(_limit, "n", None)
@@ -101,20 +110,17 @@ def set_num_threads(n: int | None) -> None:
     Parameters
     ----------
     n : int or None
-        At least 1; None returns to the default.
+        From 1 to 4096; None returns to the default.
 
     Raises
     ------
     ValueError, TypeError
-        If `n` is not a whole number of at least 1.
+        If `n` is not such a number.
     """
     global _pool, _chosen
-    if n is not None and (isinstance(n, bool) or not hasattr(n, "__index__")):
-        raise TypeError(f"n must be a whole number of at least 1 or None, got {n!r}")
-    if n is not None and n < 1:
-        raise ValueError(f"n must be a whole number of at least 1 or None, got {n!r}")
+    chosen = None if n is None else whole("n", n, f"a whole number from 1 to {MOST_THREADS}, or None", 1, MOST_THREADS)
     with _lock:
-        _chosen = None if n is None else int(n)
+        _chosen = chosen
         old, _pool = _pool, None
     if old is not None:
         old.shutdown(wait=False)

@@ -14,8 +14,8 @@ import numpy.typing as npt
 from gpuresample.checks import positive_numbers
 from gpuresample.containers import LazyContainer, Volume, unwrap
 from gpuresample.containers.kinds import lazy_kind
-from gpuresample.containers.voxels import available_memory
 from gpuresample.files import volumes as files
+from gpuresample.memory import available_memory
 from gpuresample.omezarr import ngff
 from gpuresample.planning.grid import Grid
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample import engines
-from gpuresample.checks import numbers, one_of
+from gpuresample.checks import WIDEST, check_width, finite, numbers, one_of, shown, whole
 from gpuresample.containers import Container, check_memory
 from gpuresample.engines.contract import Store
 from gpuresample.ops.resample import ROUNDINGS
@@ -21,6 +21,9 @@ from gpuresample.plans import Plan
 
 SIGMA_RULES = ("auto", "skimage", "itk", "cardoso")
 
+# The largest factor: the Gaussian before it is half as wide.
+MOST_FACTOR = 2 * WIDEST
+
 # --- arguments -----------------------------------------------------------------------------------------------------
 
 
@@ -31,18 +34,27 @@ def factors_of(container: Container, value: Any, name: str = "factors") -> tuple
         value = (value,) * d
     values = container.order(numbers(name, value, d))
     if any(v < 1 or v != int(v) for v in values):
-        raise ValueError(f"{name} must be whole numbers of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be whole numbers of at least 1, got {shown(value)}")
+    if max(values) > MOST_FACTOR:
+        raise ValueError(f"{name} must be at most {MOST_FACTOR}, got {shown(value)}")
     return tuple(int(v) for v in values)
 
 
 def voxel_sigmas(container: Container, value: Any) -> tuple[float, ...]:
+    """Sigma of axes x, y, z in voxels, at least 0."""
+    values = sigmas_of(container, value)
+    check_width("sigma", values, value)
+    return values
+
+
+def sigmas_of(container: Container, value: Any) -> tuple[float, ...]:
     """Sigma of axes x, y, z, at least 0, as given."""
     d = container.grid.dimension
     if isinstance(value, Real) and not isinstance(value, bool):
         value = (value,) * d
     values: tuple[float, ...] = container.order(numbers("sigma", value, d))
     if min(values) < 0:
-        raise ValueError(f"sigma must be at least 0 on every axis, got {value!r}")
+        raise ValueError(f"sigma must be at least 0 on every axis, got {shown(value)}")
     return values
 
 
@@ -57,20 +69,17 @@ def rule_sigma(rule: str, factor: int) -> float:
     return (factor - 1.0) / 2.0
 
 
-def count_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be a whole number of at least 1, got {value!r}")
-    if value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
+def count_of(name: str, value: Any, most: int | None = None) -> int:
+    """A whole number from 1 to `most`."""
+    what = "a whole number of at least 1" if most is None else f"a whole number from 1 to {most}"
+    return whole(name, value, what, 1, most)
 
 
 def check_above_zero(name: str, value: Any) -> None:
     """Refuse what is not a finite number above zero."""
-    if isinstance(value, bool) or not isinstance(value, Real):
+    if isinstance(value, bool):
         raise TypeError(f"{name} must be a number above zero, got {value!r}")
-    if not math.isfinite(value) or value <= 0:
+    if finite(name, value, "a number above zero") <= 0:
         raise ValueError(f"{name} must be a number above zero, got {value!r}")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import shutil
 import tempfile
@@ -16,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.checks import finite, one_of, positive_numbers, shown, sizes, whole
 from gpuresample.containers import (
     ARRAYS,
     IMAGES,
@@ -216,9 +217,9 @@ def ensemble(
 
 def _outputs(output: Any) -> tuple[str, ...]:
     """The outputs asked for, by name."""
-    if output == "both":
+    if isinstance(output, str) and output == "both":
         return "labels", "probabilities"
-    words = (output,) if isinstance(output, str) or not isinstance(output, Sequence) else tuple(output)
+    words = (output,) if isinstance(output, str) or not isinstance(output, Sequence) else tuple(output[:9])
     if not words:
         raise ValueError(f"output must name at least one of {', '.join(map(repr, OUTPUTS))}, got {output!r}")
     return tuple(one_of("output", word, (*OUTPUTS, "both")[: None if len(words) == 1 else -1]) for word in words)
@@ -228,16 +229,20 @@ def _weights(weights: Any) -> list[float]:
     """Shares that sum to 1."""
     if isinstance(weights, (str, bytes)) or not isinstance(weights, Iterable):
         raise TypeError(f"weights must be a sequence of numbers, one for each model, got {weights!r}")
-    values = list(weights)
-    for value in values:
-        if isinstance(value, bool) or not isinstance(value, Real):
-            raise TypeError(f"weights must be numbers of at least 0, got {weights!r}")
-        if not math.isfinite(value) or value < 0:
-            raise ValueError(f"weights must be finite and at least 0, got {weights!r}")
-    total = math.fsum(values)
+    given, values = list(weights), []
+    for value in given:
+        if isinstance(value, bool):
+            raise TypeError(f"weights must be numbers of at least 0, got {shown(weights)}")
+        values.append(finite("weights", value, "numbers, finite and at least 0"))
+        if values[-1] < 0:
+            raise ValueError(f"weights must be finite and at least 0, got {shown(weights)}")
+    try:
+        total = math.fsum(values)
+    except OverflowError:
+        raise ValueError(f"weights must have a finite sum, got {shown(weights)}") from None
     if total == 0:
-        raise ValueError(f"weights must not all be zero, got {weights!r}")
-    return [float(value) / total for value in values]
+        raise ValueError(f"weights must not all be zero, got {shown(weights)}")
+    return [value / total for value in values]
 
 
 # --- models ----------------------------------------------------------------------------------------------------------
@@ -381,34 +386,30 @@ def _naming(activation: str | None, classes: int, labels: Any, regions: Any) -> 
 def _names(name: str, values: Any, classes: int) -> list[int]:
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"{name} must be {classes} whole numbers, one for each class, got {values!r}")
-    numbers = list(values)
+    numbers = list(itertools.islice(values, classes + 1))
     if len(numbers) != classes:
-        raise ValueError(f"{name} must have one number for each of the {classes} classes, got {values!r}")
-    for value in numbers:
-        if isinstance(value, bool) or not hasattr(value, "__index__"):
-            raise TypeError(f"{name} must be whole numbers of at least 0, got {values!r}")
-        if not 0 <= int(value) < 2**64:
-            raise ValueError(f"{name} must be whole numbers from 0 to 2**64 - 1, got {values!r}")
-    return [int(value) for value in numbers]
+        raise ValueError(f"{name} must have one number for each of the {classes} classes, got {shown(values)}")
+    return [whole(name, value, "whole numbers from 0 to 2**64 - 1", 0, 2**64 - 1) for value in numbers]
 
 
 def _thresholds(value: Any, classes: int, activation: str | None) -> npt.NDArray[np.float32]:
     if activation != "sigmoid":
-        if value != 0.5:
+        if not isinstance(value, Real) or value != 0.5:
             raise ValueError(f'threshold is for activation="sigmoid", got {value!r}')
         return np.full(classes, 0.5, np.float32)
     values = (value,) * classes if isinstance(value, Real) and not isinstance(value, bool) else value
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
         raise TypeError(f"threshold must be a number, or one for each class, got {value!r}")
-    values = list(values)
+    values = list(itertools.islice(values, classes + 1))
     if len(values) != classes:
-        raise ValueError(f"threshold must have one number for each of the {classes} classes, got {value!r}")
+        raise ValueError(f"threshold must have one number for each of the {classes} classes, got {shown(value)}")
     for v in values:
-        if isinstance(v, bool) or not isinstance(v, Real):
-            raise TypeError(f"threshold must be numbers between 0 and 1, got {value!r}")
-        if not 0 < float(v) < 1:
-            raise ValueError(f"threshold must lie between 0 and 1, got {value!r}")
-    return np.array(values, np.float32)
+        if isinstance(v, bool):
+            raise TypeError(f"threshold must be numbers between 0 and 1, got {shown(value)}")
+        # In float32, as they are kept, they must not become 0 or 1.
+        if not 2.0**-149 <= finite("threshold", v, "numbers between 0 and 1") < 1 - 2.0**-25:
+            raise ValueError(f"threshold must lie between 0 and 1, got {shown(value)}")
+    return np.array([float(v) for v in values], np.float32)
 
 
 # --- outputs ---------------------------------------------------------------------------------------------------------

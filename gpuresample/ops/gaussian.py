@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy.typing as npt
 
-from gpuresample.checks import numbers, one_of
+from gpuresample.checks import WIDEST, check_width, numbers, one_of
 from gpuresample.containers import Container, unwrap
-from gpuresample.ops.arguments import check_above_zero, count_of, planned, voxel_sigmas
+from gpuresample.ops.arguments import check_above_zero, count_of, planned, sigmas_of
 from gpuresample.ops.resample import output_dtype
 from gpuresample.planning import planner, shortcuts, taps
 from gpuresample.planning.filters import (
@@ -28,6 +28,11 @@ KINDS = ("discrete", "sampled", "recursive")
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}
 _RECURSIVE_TAIL = {"single": 1e-7, "double": 1e-11}
 _RECURSIVE_LEAST = 4
+# Here, in voxels, weights still sum to 1 but for 5e-7; the error grows with the fourth power.
+_RECURSIVE_MOST = 1000
+_RECURSIVE_THINNEST = 1e-6
+# Largest radius, in voxels, of a "sampled" kernel.
+_LONGEST = 8 * WIDEST
 # Below, in voxels, the weights of derivatives underflow.
 _DERIVATIVE_LEAST = 0.01
 
@@ -132,6 +137,8 @@ def gaussian_plan(
     sizes = container.grid.size
     for axis in range(d):
         _check_axis(kind, sizes[axis], widths[axis], orders[axis], "xyz"[axis], sigma)
+    if kind == "sampled" and max(widths) * truncate > _LONGEST:
+        raise ValueError(f"truncate must not reach further than {_LONGEST} voxels, got {truncate!r} sigma of {sigma!r}")
     responses: list[FloatArray | None] = []
     for axis in reversed(range(d)):
         if kind == "discrete":
@@ -154,6 +161,15 @@ def _check_axis(kind: str, n: int, width: float, order: int, name: str, sigma: o
             f'kind="recursive" needs at least {_RECURSIVE_LEAST} voxels on every axis that it filters, '
             f"got {n} on axis {name}"
         )
+    if kind == "recursive" and 0 < width < _RECURSIVE_THINNEST:
+        raise ValueError(
+            f'sigma must be 0 or at least {_RECURSIVE_THINNEST} voxels for kind="recursive", got {sigma!r}'
+        )
+    if kind == "recursive" and width > _RECURSIVE_MOST:
+        raise ValueError(
+            f'sigma must be at most {_RECURSIVE_MOST} voxels for kind="recursive", whose recursion loses its digits '
+            f'beyond; got {sigma!r}; "sampled" and "discrete" take more'
+        )
     if order and 0 < width < _DERIVATIVE_LEAST:
         raise ValueError(
             f"sigma must be at least {_DERIVATIVE_LEAST} voxels on axes of order 1 or 2 (or 0), got {sigma!r}"
@@ -162,8 +178,10 @@ def _check_axis(kind: str, n: int, width: float, order: int, name: str, sigma: o
 
 def _sigmas(container: Container, value: Any) -> tuple[float, ...]:
     """Sigma of axes x, y, z in voxels, from physical units."""
-    values = voxel_sigmas(container, value)
-    return tuple(v / s for v, s in zip(values, container.grid.spacing, strict=True))
+    values = sigmas_of(container, value)
+    widths = tuple(v / s for v, s in zip(values, container.grid.spacing, strict=True))
+    check_width("sigma", widths, value)
+    return widths
 
 
 def _orders(container: Container, order: Any, kind: str) -> tuple[int, ...]:

@@ -21,10 +21,13 @@ from gpuresample.ops.shrink import bin_plan, downsample_plan, kept
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, discrete_gaussian_response
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.maps import AxisMap, map_indices
+from gpuresample.planning.maps import aligned_map
 from gpuresample.plans import Plan, execute, precision_of
 
 KINDS = ("gaussian", "mean", "mode", "itk", "itk_recursive")
+
+# More levels than any volume has: every one halves an axis. Of ITK's, whose blurs are as wide as the factor, fewer.
+MOST_LEVELS, MOST_ITK_LEVELS = 64, 21
 
 # What ITK's pyramids let their Gaussians cut off, and the largest radius of these.
 ITK_ERROR, ITK_RADIUS = 0.1, 32
@@ -207,7 +210,7 @@ def steps_of(container: Container, levels: int | None, factors: Any, schedule: A
             steps.append(tuple(a // b for a, b in zip(f, before, strict=True)))
             before = f
         return steps
-    n = 4 if levels is None else count_of("levels", levels)
+    n = 4 if levels is None else count_of("levels", levels, MOST_LEVELS)
     step = None if isinstance(factors, str) else factors_of(container, factors)
     if isinstance(factors, str):
         one_of("factors", factors, ("isotropic",))
@@ -283,8 +286,7 @@ def _itk_plan(
             tables.append(replace(table, first=table.first[i], count=table.count[i], weight=table.weight[i]))
         return planned_tables(container, target, tables, floats, "nearest", device, precision)
     target = _itk_grid(source, factors)
-    where = map_indices(target, source)
-    assert isinstance(where, AxisMap)
+    where = aligned_map(target, source)
     work = planner.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
     return planned(container, target, work, floats, "nearest", device, precision)
 
@@ -300,7 +302,7 @@ def _itk_grid(source: Grid, factors: tuple[int, ...]) -> Grid:
 def _schedule(container: Container, levels: int | None, factors: Any, schedule: Any) -> list[tuple[int, ...]]:
     """The factors of ITK's levels against the image, in x, y, z order, finest first."""
     if schedule is None:
-        n = 4 if levels is None else count_of("levels", levels)
+        n = 4 if levels is None else count_of("levels", levels, MOST_ITK_LEVELS)
         step = factors_of(container, factors) if not isinstance(factors, str) else None
         if step is None or any(k != 2 for k in step):
             raise ValueError(f"factors must be 2 for ITK's pyramids, got {factors!r}; say others by schedule")

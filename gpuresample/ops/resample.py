@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.checks import numbers, one_of, positive_numbers, sizes
+from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_of, unwrap
 from gpuresample.engines.contract import Store
 from gpuresample.ops.transforms import resolve
@@ -376,22 +376,26 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
         value = (value,) * d
     sigma = numbers("antialias", value, d)
     if min(sigma) < 0:
-        raise ValueError(f"antialias must be True, False or sigmas of at least 0, got {value!r}")
+        raise ValueError(f"antialias must be True, False or sigmas of at least 0, got {shown(value)}")
+    check_width("antialias", sigma, value)
     return tuple(container.order(sigma))
 
 
 def _default(value: Any, dtype: np.dtype[Any]) -> int | float:
     if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
-        raise TypeError(f"default_value must be a number, got {value!r}")
-    if dtype.kind == "f":
+        raise TypeError(f"default_value must be a number, got {shown(value)}")
+    try:
         number = float(value)
-        if math.isfinite(number) and abs(number) > float(np.finfo(dtype).max):
-            raise ValueError(f"default_value must fit the output's type {dtype}, got {value!r}")
+    except OverflowError:  # a whole number beyond all floats
+        number = None
+    if dtype.kind == "f":
+        if number is None or (math.isfinite(number) and abs(number) > float(np.finfo(dtype).max)):
+            raise ValueError(f"default_value must fit the output's type {dtype}, got {shown(value)}")
         return number
     info_min, info_max = (0, 1) if dtype == np.bool_ else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
-    if not math.isfinite(value) or value != int(value) or not info_min <= int(value) <= info_max:
+    if number is None or not math.isfinite(number) or value != int(value) or not info_min <= int(value) <= info_max:
         raise ValueError(
             f"default_value must be a whole number from {info_min} to {info_max}, to fit the output's type {dtype}; "
-            f"got {value!r}"
+            f"got {shown(value)}"
         )
     return int(value)

@@ -31,8 +31,8 @@ from gpuresample.planning.filters import (
     gaussian_response,
     get_filter,
 )
-from gpuresample.planning.grid import Grid
-from gpuresample.planning.maps import AxisMap, map_indices
+from gpuresample.planning.grid import Grid, check_apart
+from gpuresample.planning.maps import aligned_map
 from gpuresample.planning.works import Majority
 from gpuresample.plans import Plan, execute, precision_of
 
@@ -74,6 +74,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
 
 def kept(source: Grid, factors: tuple[int, ...]) -> tuple[Grid, list[IntArray]]:
     """The grid that ITK's Shrink makes, and the voxels that it keeps along x, y(, z)."""
+    check_apart(source, "input")
     target = shrunk(source, factors)
     start = source.indices(np.asarray([target.origin]))[0]
     index = []
@@ -244,8 +245,7 @@ def downsample_plan(
     output = output_dtype(container.dtype, dtype)
     precision = precision_of(container.dtype, output)
     target = shrunk(source, f)
-    where = map_indices(target, source)
-    assert isinstance(where, AxisMap)
+    where = aligned_map(target, source)
     blur: tuple[FloatArray | None, ...] = tuple(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
     )
@@ -308,8 +308,7 @@ def upsample(
     output = output_dtype(container.dtype, dtype)
     precision = precision_of(container.dtype, output)
     target = centred(source, whole, tuple(s / k for s, k in zip(source.spacing, f, strict=True)))
-    where = map_indices(target, source)
-    assert isinstance(where, AxisMap)
+    where = aligned_map(target, source)
     work = planner.sampled(where, source, filter_, "nearest", (None,) * source.dimension, precision)
     copies = filter_.method == "index"
     made = planned(container, target, work, output, rounding, device, precision, copies=copies)

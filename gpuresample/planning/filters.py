@@ -12,11 +12,12 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.checks import one_of
+from gpuresample.checks import one_of, shown, whole
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -26,6 +27,13 @@ Window = tuple[IntArray, FloatArray]
 SINC_RADIUS = 5
 GAUSSIAN_SIGMA, GAUSSIAN_ALPHA = 0.8, 4.0
 LABEL_SIGMA, LABEL_ALPHA = 1.0, 1.0
+
+# From this sigma on, in voxels, the discrete Gaussian is the sampled one but for 1e-9 of its peak.
+SAMPLED_FROM = 2.0**14
+
+# ITK finds a spline's cell from a coordinate in float32. From here on float32 is half a voxel or more apart, and the
+# weights of such a cell would grow without bound: the cell is found in float64.
+FLOAT32_CELLS = 2.0**22
 
 
 @dataclass(frozen=True)
@@ -77,8 +85,9 @@ def _bspline(order: int) -> Callable[[FloatArray], Window]:
     def window(x: FloatArray) -> Window:
         # ITK finds the support from x rounded to float32, but weighs with x itself: just below an
         # integer the weights continue the next cell's polynomial.
-        half = np.float32(0.5 if order % 2 == 0 else 0.0)
-        cell = np.floor(x.astype(np.float32) + half).astype(np.int64)
+        half = 0.5 if order % 2 == 0 else 0.0
+        narrow = np.floor(x.astype(np.float32) + np.float32(half))
+        cell = np.where(np.abs(x) < FLOAT32_CELLS, narrow, np.floor(x + half)).astype(np.int64)
         first = cell - order // 2
         return first, bspline_weights(order, x - cell)
 
@@ -201,11 +210,11 @@ def get_filter(interpolation: str | int) -> Filter:
     ValueError, TypeError
         With the nearest known word.
     """
-    if not isinstance(interpolation, (str, bool)) and hasattr(interpolation, "__index__"):
-        number = int(interpolation)
+    if not isinstance(interpolation, (str, bool)) and isinstance(interpolation, SupportsIndex):
+        number = whole("interpolation", interpolation, "a word or one of SimpleITK's enumerators", 0)
         if number not in _SITK_ENUMERATORS:
             raise ValueError(
-                f"interpolation: SimpleITK's enumerator {number} is not supported; "
+                f"interpolation: SimpleITK's enumerator {shown(number)} is not supported; "
                 f"supported are {', '.join(f'{k} ({v})' for k, v in _SITK_ENUMERATORS.items())}"
             )
         interpolation = _SITK_ENUMERATORS[number]
@@ -266,8 +275,12 @@ def discrete_gaussian_response(sigma: float, max_error: float, max_radius: int |
         return None
     t = sigma * sigma
     period = 1 << max(6, math.ceil(math.log2(16.0 * sigma + 64.0)))
-    theta = 2.0 * np.pi * np.arange(period // 2 + 1) / period
-    half = np.fft.irfft(np.exp(t * (np.cos(theta) - 1.0)), period)[: period // 2]
+    if sigma > SAMPLED_FROM:
+        half = np.exp(-0.5 * (np.arange(period // 2) / sigma) ** 2)
+        half /= 2.0 * half.sum() - half[0]
+    else:
+        theta = 2.0 * np.pi * np.arange(period // 2 + 1) / period
+        half = np.fft.irfft(np.exp(t * (np.cos(theta) - 1.0)), period)[: period // 2]
     total = half[0] + 2.0 * np.cumsum(np.concatenate([[0.0], half[1:]]))
     enough = total >= 1.0 - max_error
     radius = max(1, int(np.argmax(enough)) if enough.any() else period // 2 - 1)

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sized
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from gpuresample.checks import numbers, one_of, positive_numbers, sizes
+from gpuresample.checks import MOST_ON_AXIS, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.planning.filters import FloatArray
-
-# Far above any volume, far below where sizes stop being exact.
-MOST_VOXELS = 2**40
 
 ANCHORS = ("first", "edge", "center")
 
@@ -54,17 +52,18 @@ class Grid:
     direction: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        d = len(self.size)
+        d = len(self.size) if isinstance(self.size, Sized) else 0
         if d not in (2, 3):
-            raise ValueError(f"size must have 2 or 3 values, one per axis, got {self.size!r}")
+            raise ValueError(f"size must have 2 or 3 values, one per axis, got {shown(self.size)}")
         set_ = object.__setattr__
         set_(self, "size", sizes("size", self.size, d))
         set_(self, "spacing", positive_numbers("spacing", self.spacing, d))
         set_(self, "origin", numbers("origin", self.origin, d))
         set_(self, "direction", numbers("direction", self.direction, d * d))
-        determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
-        if determinant < 1e-6:
-            raise ValueError(f"direction must have an inverse, got {self.direction!r}")
+        with np.errstate(over="ignore", invalid="ignore"):
+            determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
+        if not 1e-6 <= determinant < math.inf:
+            raise ValueError(f"direction must have an inverse, got {shown(self.direction)}")
 
     @classmethod
     def of_size(cls, size: tuple[int, ...], spacing: tuple[float, ...] | None = None) -> Grid:
@@ -144,6 +143,28 @@ def aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:
     return None if best is None else best[1]
 
 
+def check_apart(grid: Grid, which: str) -> None:
+    """Refuse a grid so far from the origin of space that float64 cannot tell neighbouring voxels apart.
+
+    Raises
+    ------
+    ValueError
+        As said, and if its corners are not finite.
+    """
+    corners = np.array(list(itertools.product(*((0.0, float(n)) for n in grid.size))))
+    with np.errstate(all="ignore"):
+        unit = np.spacing(np.abs(grid.points(corners)).max(axis=0))
+        # What the last bit of a point is in voxels: from half a voxel on, neighbours may become one.
+        scale = np.asarray(grid.spacing)
+        inverse = np.linalg.inv(np.reshape(grid.direction, (grid.dimension,) * 2)) / scale[:, None]
+        told = bool((np.abs(inverse) @ unit < 0.5).all())
+    if not told:
+        raise ValueError(
+            f"the {which} grid must have an origin and spacing by which 64-bit floats tell neighbouring voxels apart, "
+            f"got origin {grid.origin} and spacing {grid.spacing}"
+        )
+
+
 def resized(
     grid: Grid,
     spacing: tuple[float, ...] | None = None,
@@ -189,8 +210,8 @@ def resized(
         assert spacing is not None
         with np.errstate(over="ignore"):
             wanted = (n * old / np.asarray(spacing)).tolist()
-        if max(wanted) > MOST_VOXELS:
-            raise ValueError(f"spacing must not ask for more than {MOST_VOXELS} voxels on an axis, got {spacing!r}")
+        if max(wanted) > MOST_ON_AXIS:
+            raise ValueError(f"spacing must not ask for more than {MOST_ON_AXIS} voxels on an axis, got {spacing!r}")
         size = tuple(max(1, round(k)) for k in wanted)
     m = np.asarray(size)
     if anchor == "center":

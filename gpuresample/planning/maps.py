@@ -6,12 +6,13 @@ is inside, which voxel is nearest and which way a tie goes are SimpleITK's too. 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from gpuresample.planning.filters import FloatArray
-from gpuresample.planning.grid import Grid, aligned_axes
+from gpuresample.planning.grid import Grid, aligned_axes, check_apart
 from gpuresample.planning.transforms import Transform
 
 
@@ -35,19 +36,35 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
     """Where the voxels of `target` lie on `source`, as continuous indices; None where axes do not run along axes.
 
     `transform` maps points of `target`'s space to `source`'s.
+
+    Raises
+    ------
+    ValueError
+        If float64 cannot tell the neighbouring voxels of a grid apart, or a voxel's index is not finite.
     """
+    check_apart(source, "input")
+    check_apart(target, "output")
     if transform is not None and not transform.is_linear:
         return None
     d = target.dimension
     matrix = np.eye(d) if transform is None else transform.affine[0]
-    whole = source.point_to_index @ matrix @ target.index_to_point
-    axes = aligned_axes(whole * np.asarray(target.size))
-    if axes is None:
-        return None
 
     def at(index: FloatArray) -> FloatArray:
         p = target.points(index)
         return source.indices(p if transform is None else transform.points(p))
+
+    with np.errstate(over="ignore", invalid="ignore"):
+        whole = source.point_to_index @ matrix @ target.index_to_point * np.asarray(target.size)
+        corners = at(np.array(list(itertools.product(*((0.0, float(n)) for n in target.size)))))
+    if not (np.isfinite(whole).all() and np.isfinite(corners).all()):
+        raise ValueError(
+            "the output grid must lie where the input's voxels can be counted to, got indices that are not finite: "
+            f"output origin {target.origin}, input spacing {source.spacing}"
+            + ("" if transform is None else ", through a transform")
+        )
+    axes = aligned_axes(whole)
+    if axes is None:
+        return None
 
     x = []
     for j, n in enumerate(target.size):
@@ -62,3 +79,17 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
             index[:, j] = np.arange(n)
             x.append(at(index)[:, axes[j]])
     return AxisMap(axes, tuple(x))
+
+
+def aligned_map(target: Grid, source: Grid) -> AxisMap:
+    """`map_indices` of grids that have one direction.
+
+    Raises
+    ------
+    ValueError
+        As `map_indices`, and if the direction is so skewed that rounding turns one against the other.
+    """
+    where = map_indices(target, source)
+    if where is None:
+        raise ValueError(f"direction must have axes that are further from parallel, got {source.direction}")
+    return where

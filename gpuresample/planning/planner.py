@@ -10,10 +10,12 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache, reduce
+from functools import reduce
 
 import numpy as np
 
+from gpuresample.caching import kept
+from gpuresample.memory import check_room
 from gpuresample.planning import taps, transforms
 from gpuresample.planning.filters import FILTERS, Filter, FloatArray, gaussian_response, polynomials
 from gpuresample.planning.grid import Grid
@@ -31,8 +33,6 @@ Pair = tuple[float, float]
 TAP_COST = 1.0
 TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
-
-CACHED_PLANS = 64
 
 
 def make_work(
@@ -89,7 +89,7 @@ def _make_work(
     return _gather(routes, source, target, f, boundary, blur, precision, margin)
 
 
-_cached_work = lru_cache(maxsize=CACHED_PLANS)(_make_work)
+_cached_work = kept(_make_work)
 
 
 def _steps(where: AxisMap) -> FloatArray:
@@ -135,6 +135,14 @@ def sampled(
     `margin`: see `make_work`.
     """
     d = source.dimension
+    insides: dict[int, Range] = {}
+    needed = 0
+    for axis in range(d):
+        x, n = where.x[where.source_axis.index(axis)], source.size[axis]
+        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
+        insides[axis] = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        needed += taps.table_bytes(f, insides[axis][1] - insides[axis][0], n, blur[axis], precision)
+    check_room(needed, f"an output of size {tuple(x.size for x in where.x)} asks for tables of weights")
     tables: list[TapTable] = []
     dst_axis: list[int] = []
     n_dst: list[int] = []
@@ -142,8 +150,7 @@ def sampled(
     for axis in reversed(range(d)):  # source axes as arrays have them: z, y, x
         out = where.source_axis.index(axis)
         x, n = where.x[out], source.size[axis]
-        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
-        lo, hi = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        lo, hi = insides[axis]
         tables.append(taps.build(f, x[lo:hi], n, boundary=boundary, blur=blur[axis], precision=precision))
         dst_axis.append(2 - out)
         n_dst.append(x.size)
@@ -164,7 +171,7 @@ def along_axes(tables: list[TapTable], precision: str) -> Separable:
     return Separable(t, pass_order(t), (0, 1, 2), _three([k.n_dst for k in t]), (0, 0, 0), precision)
 
 
-@lru_cache(maxsize=CACHED_PLANS)
+@kept
 def adjoint(work: Separable) -> Separable:
     """The work of the transposed matrix: from an array on the destination's grid to one on the source's.
 

@@ -19,10 +19,11 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 
 import numpy as np
 
+from gpuresample.caching import kept
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.taps import TapTable
@@ -40,6 +41,8 @@ NO_REST = 0.1
 LEAST_TAPS = 33
 # Work below this, in `planner.pass_cost`'s units, is sooner done than a shortcut is found: a tenth of a second or so.
 LEAST_COST = 2e9
+# A response of more weights than so many times the axis is never split.
+BEYOND = 32
 # A shortcut must promise less than this share of the plain cost, for it has costs that the estimate does not see.
 WORTH = 0.55
 
@@ -120,7 +123,7 @@ def scale(response: FloatArray) -> float:
     return float((k * magnitude).sum() / magnitude.sum()) * 1.25
 
 
-@lru_cache(maxsize=64)
+@kept
 def _splits(response: bytes) -> tuple[Split, ...]:
     """Every split worth trying, coarsest first."""
     values = np.frombuffer(response)
@@ -155,7 +158,11 @@ def shortcut(
     plain_cost = planner.pass_cost(plain.tables, plain.order)
     if plain_cost < LEAST_COST:
         return ()
-    found = [() if r is None else _splits(r.tobytes()) for r in responses]
+    # What reaches far beyond the axis has many weights and a small table, which is taken as it is.
+    found = [
+        () if r is None or r.size > BEYOND * t.n_src else _splits(r.tobytes())
+        for r, t in zip(responses, tables, strict=True)
+    ]
     # Axes of like widths have their candidates in the same order, and take like ones.
     best, cheapest = None, math.inf
     for k in range(max((len(f) for f in found), default=0)):

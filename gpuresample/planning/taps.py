@@ -6,6 +6,7 @@ is built once, in float64; engines only multiply and add.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -21,6 +22,18 @@ SCIPY_PAD = 12
 
 # Voxels by which a sample may miss the centre of a corner voxel and still count as on it.
 CENTRE_SLACK = 1e-9
+
+# Voxels beyond the volume from which positions are brought near before they become integers: there float64 still
+# knows a ten-millionth of a voxel, and the sum of a position and any tap's offset is far from an integer's end.
+FAR = 1e9
+
+# A blur's weights are added up before rows are made of them where they reach this many times beyond the axis.
+MUCH_BEYOND = 4
+
+# Weights that are made at once, 64 MB of them; of what follows from them there is as much again several times.
+AT_ONCE = 1 << 23
+# Of a table and of what an engine makes of it: bytes of a row, and of each of its taps.
+ROW_BYTES, TAP_BYTES = 48, 20
 
 # A row may lose outer taps whose magnitudes add up to this much. Three axes of it stay below a third of the
 # numeric contract (2e-6 of the range in float32, 1e-9 in float64): an input swings by half its range at most
@@ -168,6 +181,18 @@ def fold(position: IntArray, n: int, boundary: str) -> IntArray:
     return np.minimum(folded, 2 * n - 1 - folded)
 
 
+def near(x: FloatArray, n: int, boundary: str) -> FloatArray:
+    """Finite positions that stand for `x` on the unbounded line: the same, but for those that are far away.
+
+    A far position on a line that repeats its ends is as good as any other there; on a mirrored line it is reduced by
+    the line's period.
+    """
+    if n == 1 or boundary in ("nearest", "crop"):
+        return np.clip(x, -FAR, n - 1 + FAR)
+    period = {"mirror": 2 * (n - 1), "reflect": 2 * n, "padded": 2 * (n + 2 * SCIPY_PAD - 1)}[boundary]
+    return np.where(np.abs(x) > FAR, np.mod(x, period), x)
+
+
 def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray | None) -> tuple[IntArray, FloatArray]:
     """Every row, seen as weights of neighbours, convolved with such weights centred at 0."""
     if response is None or (response.size == 1 and response[0] == 1.0):
@@ -177,6 +202,38 @@ def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray | N
     for k in range(width):
         out[:, k : k + response.size] += weight[:, k : k + 1] * response
     return first - response.size // 2, out
+
+
+def _blurred(
+    first: IntArray, weight: FloatArray, response: FloatArray | None, n_src: int, boundary: str
+) -> tuple[IntArray, FloatArray]:
+    """Every row convolved with a blur's weights, of which those that reach far beyond the axis are first added up."""
+    if response is not None and first.size:
+        reach = max(n_src - int(first.min()), int(first.max()) + weight.shape[1])
+        response = _summed(response, n_src, reach, boundary)
+    return _convolve_rows(first, weight, response)
+
+
+def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArray:
+    """Weights of fewer neighbours that give the same once they are folded, where they reach far beyond `n` samples.
+
+    Whatever lies `reach` samples away or further is an end's voxel on a line that repeats its ends. A mirrored line
+    repeats itself.
+    """
+    radius = response.size // 2
+    if n == 1 or boundary == "nearest":
+        if radius <= MUCH_BEYOND * reach:
+            return response
+        short = response[radius - reach : radius + reach + 1].copy()
+        short[0], short[-1] = response[: radius - reach + 1].sum(), response[radius + reach :].sum()
+        return short
+    period = 2 * (n - 1) if boundary == "mirror" else 2 * n
+    if radius <= MUCH_BEYOND * period:
+        return response
+    once = np.bincount(np.arange(-radius, radius + 1) % period, response, minlength=period)
+    folded: FloatArray = once[np.arange(-(period // 2), period // 2 + 1) % period].astype(np.float64)
+    folded[[0, -1]] /= 2  # one sample, seen from either side
+    return folded
 
 
 def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> tuple[IntArray, FloatArray]:
@@ -235,7 +292,7 @@ def build(
     f : Filter
         A filter that sums or copies.
     x : ndarray, float64, shape (n_dst,)
-        Where to sample, in source voxels. Samples outside the volume are the caller's affair; they get the
+        Where to sample, in source voxels; finite. Samples outside the volume are the caller's affair; they get the
         weights of the continued line.
     n_src : int
         Voxels on the source axis.
@@ -247,18 +304,53 @@ def build(
     precision : {"single", "double", "exact"}
         The accuracy that the taps are cut for.
     """
+    width = _width(f, blur, precision)
+    return _in_parts(x.size, width, lambda lo, hi: _built(f, x[lo:hi], n_src, boundary, blur, precision))
+
+
+def _built(
+    f: Filter, x: FloatArray, n_src: int, boundary: str | None, blur: FloatArray | None, precision: str
+) -> TapTable:
+    """Rows of `build`."""
     tolerance = TOLERANCE[precision]
     rule = border_rule(f, boundary)
-    first, weight = f.window(x)
+    first, weight = f.window(near(x, n_src, rule))
     if rule == "crop":
         position = first[:, None] + np.arange(weight.shape[1])
         weight = np.where((position >= 0) & (position < n_src), weight, 0.0)
     if f.border == "crop":
         weight = weight / weight.sum(axis=1, keepdims=True)
     first, weight = _convolve_rows(first, weight, prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision]))
-    first, weight = _convolve_rows(first, weight, blur)
+    first, weight = _blurred(first, weight, blur, n_src, blur_rule(rule))
     first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
     return trim(n_src, first, weight, tolerance if f.method == "linear" else 0.0)
+
+
+def _width(f: Filter, blur: FloatArray | None, precision: str) -> int:
+    """Taps of a row of `build` before it is folded and trimmed."""
+    window = f.window(np.zeros(1))[1].shape[1]
+    return window + 2 * response_radius(f.spline_order, precision, blur)
+
+
+def _in_parts(n: int, width: int, make: Callable[[int, int], TapTable]) -> TapTable:
+    """A table of `n` rows, made some rows at once: what is as wide as rows before they are trimmed stays small."""
+    step = max(1, AT_ONCE // width)
+    parts = [make(lo, min(lo + step, n)) for lo in range(0, max(n, 1), step)]
+    if len(parts) == 1:
+        return parts[0]
+    weight = np.zeros((n, max(t.n_taps for t in parts)))
+    at = 0
+    for t in parts:
+        weight[at : at + t.n_dst, : t.n_taps] = t.weight
+        at += t.n_dst
+    first, count = (np.concatenate(arrays) for arrays in ([t.first for t in parts], [t.count for t in parts]))
+    return TapTable(parts[0].n_src, first, count, weight)
+
+
+def table_bytes(f: Filter, n_dst: int, n_src: int, blur: FloatArray | None, precision: str) -> int:
+    """Bytes that a table of `build` takes at most, in its own form and in an engine's."""
+    # Float64 here; there as much again in float64 at most, and half of that where rows are also kept as columns.
+    return n_dst * (ROW_BYTES + TAP_BYTES * min(_width(f, blur, precision), n_src))
 
 
 def border_rule(f: Filter, boundary: str | None) -> str:
@@ -286,18 +378,27 @@ def prefilter_table(
 
     A `blur` (see `build`) is applied first if asked; `pad` coefficients are added before and after.
     """
-    first = np.arange(-pad, n_src + pad)
-    weight = np.ones((first.size, 1))
-    first, weight = _convolve_rows(first, weight, prefilter_response(order, PREFILTER_TOLERANCE[precision]))
-    first, weight = _convolve_rows(first, weight, blur)
-    first, weight = _fold_rows(first, weight, n_src, boundary)
-    return trim(n_src, first, weight, TOLERANCE[precision])
+    response = prefilter_response(order, PREFILTER_TOLERANCE[precision])
+
+    def rows(lo: int, hi: int) -> TapTable:
+        first, weight = _convolve_rows(np.arange(lo, hi) - pad, np.ones((hi - lo, 1)), response)
+        first, weight = _blurred(first, weight, blur, n_src, boundary)
+        first, weight = _fold_rows(first, weight, n_src, boundary)
+        return trim(n_src, first, weight, TOLERANCE[precision])
+
+    return _in_parts(n_src + 2 * pad, 1 + 2 * response_radius(order, precision, blur), rows)
 
 
 def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> TapTable:
     """The table that applies weights of neighbours (see `build`), as they are, at every sample of an axis."""
-    first, weight = _convolve_rows(np.arange(n_src), np.ones((n_src, 1)), response)
-    return folded_table(first, weight, n_src, boundary)
+
+    def rows(lo: int, hi: int) -> TapTable:
+        first, weight = _blurred(np.arange(lo, hi), np.ones((hi - lo, 1)), response, n_src, boundary)
+        return folded_table(first, weight, n_src, boundary)
+
+    # Far beyond the axis weights are added up before rows are made of them.
+    width = 1 if response is None else min(response.size, 2 * MUCH_BEYOND * 2 * n_src + 1)
+    return _in_parts(n_src, width, rows)
 
 
 def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> TapTable:

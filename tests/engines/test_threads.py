@@ -1,5 +1,6 @@
 """Threads, forks, and the same bits whatever their number."""
 
+import math
 import os
 import subprocess
 import sys
@@ -10,8 +11,7 @@ import pytest
 from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines import threads as pool
-from gpuresample.engines.cpu.jit import alone_in
+from gpuresample.engines import pool, quota
 
 # Large enough to be spread over threads: the engine keeps small work to itself.
 SHAPE = (30, 44, 48)
@@ -175,15 +175,15 @@ def test_items_may_call_items(threads):
 # --- the number --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("n", [0, -1, -5])
+@pytest.mark.parametrize("n", [0, -1, -5, 4097, 99999, 2**64])
 def test_the_number_must_be_at_least_one(n):
-    with pytest.raises(ValueError, match=f"n must be a whole number of at least 1 or None, got {n}"):
+    with pytest.raises(ValueError, match=f"n must be a whole number from 1 to 4096, or None, got {n}"):
         gr.set_num_threads(n)
 
 
 @pytest.mark.parametrize("n", [2.0, "2", True, (2,), 1j], ids=repr)
 def test_the_number_must_be_whole(n):
-    with pytest.raises(TypeError, match="n must be a whole number of at least 1 or None"):
+    with pytest.raises(TypeError, match="n must be a whole number from 1 to 4096, or None"):
         gr.set_num_threads(n)
 
 
@@ -233,7 +233,7 @@ def test_a_call_outranks_the_environment():
     assert python(code, GPURESAMPLE_NUM_THREADS="5") == "2"
 
 
-@pytest.mark.parametrize("n", ["0", "-1", "two", "1.5"])
+@pytest.mark.parametrize("n", ["0", "-1", "two", "1.5", "4097", "99999", "1" * 30])
 def test_a_bad_environment_is_refused_by_name(n):
     code = """
 import numpy as np, gpuresample as gr
@@ -243,7 +243,7 @@ except ValueError as error:
     print(error)
 """
     message = python(code, GPURESAMPLE_NUM_THREADS=n)
-    assert "GPURESAMPLE_NUM_THREADS must be a whole number of at least 1" in message
+    assert "GPURESAMPLE_NUM_THREADS must be a whole number from 1 to 4096" in message
     assert repr(n) in message
 
 
@@ -458,22 +458,6 @@ def test_workers_that_compile_at_once_keep_each_others_code(method, tmp_path):
     assert done.stderr == ""
 
 
-def test_who_saves_compiled_code_is_alone(tmp_path):
-    pytest.importorskip("fcntl")
-    code = f"""
-from gpuresample.engines.cpu.jit import alone_in
-print("ready", flush=True)
-with alone_in({str(tmp_path)!r}):
-    print("in", flush=True)
-"""
-    with alone_in(str(tmp_path)):
-        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-        assert child.stdout.readline() == "ready\n"
-        with pytest.raises(subprocess.TimeoutExpired):
-            child.wait(timeout=0.7)
-    assert child.communicate(timeout=60)[0] == "in\n"
-
-
 def test_a_worker_of_multiprocessing_takes_one_thread_unless_told():
     code = """
 import multiprocessing
@@ -529,3 +513,55 @@ def test_copies_on_all_threads(shape, layout, monkeypatch):
     pool.copy(dst, src)
     assert (dst == src).all()
     assert bool(threads) == (dst.nbytes >= 128)
+
+
+# --- a container's share of the processors ---------------------------------------------------------------------------
+
+
+def groups(tmp_path, own, files):
+    """The quota that such files say, `own` being what the process's own file says."""
+    for name, text in files.items():
+        path = tmp_path / "groups" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    (tmp_path / "own").write_text(own)
+    return quota.cpu_quota.__wrapped__(tmp_path / "groups", tmp_path / "own")
+
+
+QUOTA, PERIOD = "cpu.cfs_quota_us", "cpu.cfs_period_us"
+V1 = "5:memory:/x\n4:cpu,cpuacct:/docker/1\n"
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/\n", {"cpu.max": "150000 100000\n"}, 1.5),
+        ("0::/\n", {"cpu.max": "max 100000\n"}, math.inf),
+        ("0::/a/b\n", {"a/b/cpu.max": "400000 100000\n", "a/cpu.max": "250000 100000\n"}, 2.5),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000\n", "a/cpu.max": "max 100000\n"}, math.inf),
+        ("0::/gone\n", {"cpu.max": "50000 100000\n"}, 0.5),
+        ("0::/\n", {}, math.inf),
+        ("0::/\n", {"cpu.max": "nonsense"}, math.inf),
+        ("0::/\n", {"cpu.max": "1 0"}, math.inf),
+        ("", {"cpu.max": "100000 100000\n"}, math.inf),
+        ("nonsense\n", {}, math.inf),
+        (V1, {f"cpu,cpuacct/docker/1/{QUOTA}": "300000", f"cpu,cpuacct/docker/1/{PERIOD}": "100000"}, 3),
+        (V1, {f"cpu,cpuacct/{QUOTA}": "300000\n", f"cpu,cpuacct/{PERIOD}": "100000\n"}, 3),
+        (V1, {f"cpu/docker/1/{QUOTA}": "-1", f"cpu/docker/1/{PERIOD}": "100000"}, math.inf),
+        ("1:cpu:/\n0::/\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "50000"}, 2),
+        ("1:name=cpu:/\n", {"cpu/cpu.cfs_quota_us": "100000", "cpu/cpu.cfs_period_us": "50000"}, math.inf),
+    ],
+)  # fmt: skip
+def test_quotas_of_containers(own, files, expected, tmp_path):
+    assert groups(tmp_path, own, files) == expected
+
+
+def test_no_groups_no_quota(tmp_path):
+    assert quota.cpu_quota.__wrapped__(tmp_path, tmp_path / "none") == math.inf
+
+
+@pytest.mark.parametrize(("share", "expected"), [(1.5, 2), (1.0, 1), (0.1, 1), (7.2, 6), (math.inf, 6), (6.0, 6)])
+def test_threads_follow_the_containers_quota(share, expected, monkeypatch):
+    monkeypatch.setattr(pool, "cpu_quota", lambda: share)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(6)), raising=False)
+    assert pool.cores() == expected

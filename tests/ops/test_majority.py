@@ -2,6 +2,7 @@
 
 import collections
 import math
+import time
 
 import numpy as np
 import pytest
@@ -232,3 +233,46 @@ def test_sigma_is_for_gaussians():
         gr.pyramid(volume("uint8"), 2, kind="mode", sigma=1.0)
     with pytest.raises(ValueError, match="kind must be one of"):
         gr.pyramid(volume("uint8"), 2, kind="median")
+
+
+# --- blocks of many labels -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "int64", "uint64", "float16", "float32", "float64"])
+@pytest.mark.parametrize("factors", [(9, 7, 11), (1, 40, 30), (12, 14, 22)], ids=str)
+def test_modes_of_blocks_of_many_labels(dtype, factors):
+    rng = np.random.default_rng(4)
+    array = rng.integers(0, 900, (2, 18, 43, 66)).astype(dtype)
+    array[:, :9, :7, :11] = np.arange(9 * 7 * 11).reshape(9, 7, 11) + 1  # no label twice: the smallest
+    if array.dtype.kind == "f":
+        array[1, ::2] = np.nan
+        array[0, 3:5] = -0.0
+    got = gr.bin_shrink(array, factors, reduce="mode", device="cpu")
+    expected = mode(array, factors) if array.dtype.kind != "f" else nan_mode(array, factors)
+    np.testing.assert_array_equal(got, expected)
+    turned = gr.bin_shrink(array.transpose(0, 3, 1, 2), (factors[2], *factors[:2]), reduce="mode", device="cpu")
+    np.testing.assert_array_equal(turned.transpose(0, 2, 3, 1), got)
+
+
+def nan_mode(array, factors):
+    """The rule for floats: NaN is one label, larger than any other."""
+    large = np.where(np.isnan(array), 60000, array)
+    out = mode(large.astype(np.float64), factors).astype(array.dtype)
+    return np.where(out == 60000, np.nan, out).astype(array.dtype)
+
+
+@pytest.mark.parametrize("n", [255, 256, 257, 300])
+def test_modes_at_the_edge_of_many(n):
+    array = np.arange(n, dtype=np.int32)[None, :]
+    array = np.concatenate([array, array[:, ::-1]])
+    array[1, 5] = 7
+    assert gr.bin_shrink(array, (2, n), reduce="mode", device="cpu").item() == mode(array[None], (1, 2, n)).item()
+
+
+def test_a_block_of_100_000_labels_takes_no_second():
+    """It compared every voxel with every label met before: 8 s for this block."""
+    array = np.random.default_rng(0).permutation(48**3).astype(np.int32).reshape(48, 48, 48)
+    gr.bin_shrink(array[:4, :4, :4], 2, reduce="mode", device="cpu")
+    began = time.perf_counter()
+    assert gr.bin_shrink(array, 48, reduce="mode", device="cpu").item() == 0
+    assert time.perf_counter() - began < 3

@@ -397,3 +397,45 @@ def test_naive_coordinates_agree():
     target = grid((7, 8, 12), (1.1, 1.3, 0.77), (-121.3, 32.1, 16.0))
     oracle = naive.coordinates(of_grid(SOURCE), of_grid(target))
     assert oracle.tobytes() == np.ascontiguousarray(ours(SOURCE, target)).tobytes()
+
+
+# --- grids that float64 cannot count on ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("direction", [EYE, flat(OBLIQUE)], ids=["straight", "turned"])
+@pytest.mark.parametrize("which", ["input", "output"])
+@pytest.mark.parametrize(
+    ("origin", "spacing"),
+    [(1e20, 1.0), (-1e17, 1.0), (2.0**54, 1.0), (1e16, 0.5), (1e3, 1e-14), (1e300, 1.0), (1e308, 1e308), (7e15, 0.1)],
+)
+def test_grids_whose_voxels_float64_cannot_tell_apart_are_refused(origin, spacing, which, direction):
+    far = grid((5, 4, 3), (spacing,) * 3, (0.0, origin, 0.0), direction)
+    near = grid((5, 4, 3), direction=direction)
+    target, source = (near, far) if which == "input" else (far, near)
+    with pytest.raises(ValueError, match=rf"the {which} grid must have an origin and spacing .* tell neighbouring"):
+        maps.map_indices(target, source)
+
+
+@pytest.mark.parametrize(("origin", "spacing"), [(1e15, 1.0), (1e20, 1e6), (1e-300, 1.0), (1e6, 1e-9), (0.0, 1e300)])
+def test_grids_that_are_only_far_are_mapped(origin, spacing):
+    far = grid((5, 4, 3), (spacing,) * 3, (origin,) * 3)
+    x = maps.map_indices(far, far).x
+    np.testing.assert_allclose(x[0], np.arange(5), atol=0.5)
+
+
+@pytest.mark.parametrize("spacing", [1e-303, 1e-300, 1e-297])
+def test_indices_that_are_not_finite_are_refused(spacing):
+    with pytest.raises(ValueError, match="the output grid must lie where the input's voxels can be counted to"):
+        maps.map_indices(grid((3, 3, 3), origin=(1e12, 0.0, 0.0)), grid((3, 3, 3), (spacing, 1.0, 1.0)))
+
+
+def test_a_translation_beyond_all_numbers_is_refused():
+    far = transforms.Transform.of(sitk.TranslationTransform(3, [1e308, 0, 0]), 3)
+    with pytest.raises(ValueError, match=r"can be counted to.*TranslationTransform"):
+        maps.map_indices(grid((3, 3, 3)), grid((3, 3, 3), (1e-3, 1.0, 1.0)), far)
+
+
+@pytest.mark.parametrize("value", [1e200, 1e308])
+def test_directions_without_a_finite_determinant_are_refused(value):
+    with pytest.raises(ValueError, match="direction must have an inverse"):
+        grid((3, 3, 3), direction=(value, 0, 0, 0, value, 0, 0, 0, value))

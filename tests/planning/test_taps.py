@@ -268,3 +268,46 @@ def test_tables_of_any_geometry_are_sound(name, n, boundary, step, start, blur):
     assert t.n_dst == x.size
     if name in NORMALISED:
         np.testing.assert_allclose(t.dense().sum(axis=1), 1.0, atol=1e-11)
+
+
+# --- far positions -------------------------------------------------------------------------------------------------
+
+
+def distances():
+    """Distances from the volume: 1e3 to 1e300 voxels, either side, whole and not."""
+    return st.builds(
+        lambda e, m, sign: sign * m * 10.0**e, st.integers(3, 300), st.floats(1, 9.9), st.sampled_from([1, -1])
+    )
+
+
+@pytest.mark.parametrize("boundary", [*taps.BOUNDARIES, "padded"])
+@given(st.lists(distances(), min_size=1, max_size=5), st.sampled_from([*SIZES, 5000]), st.sampled_from(SUMMING))
+def test_far_positions_read_voxels_and_weigh_as_near_ones(boundary, far, n, name):
+    x = np.array(far)
+    t = build(name, x, n, boundary=boundary)
+    assert t.first.min() >= 0
+    assert (t.first + t.count).max() <= n
+    assert np.abs(t.weight).sum(axis=1).max() < 3
+    if boundary == "nearest" and n > 1:
+        for k, position in enumerate(x):
+            if abs(position) > 2e5:
+                assert t.first[k] == (n - 1 if position > 0 else 0)
+                assert t.count[k] == 1
+
+
+@pytest.mark.parametrize("boundary", ["reflect", "mirror"])
+@pytest.mark.parametrize("n", [2, 3, 9])
+@pytest.mark.parametrize("name", SUMMING)
+def test_far_positions_on_a_mirrored_line_are_those_a_period_nearer(name, n, boundary):
+    period = 2 * (n - 1) if boundary == "mirror" else 2 * n
+    near = np.array([0.0, 0.25, 1.5, n - 0.5])
+    expected = build(name, near, n, boundary=boundary).dense()
+    for periods in (2**10, 2**21, 2**30, 2**40, -(2**23), -(2**42)):
+        found = build(name, near + float(periods * period), n, boundary=boundary).dense()
+        np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_positions_near_the_volume_stay_as_they_are():
+    x = np.array([-1e6, -3.25, 0.0, 1 / 3, 12.5, 1e6])
+    for boundary in (*PAD_MODE, "padded", "crop"):
+        assert (taps.near(x, 13, boundary) == x).all()

@@ -158,3 +158,23 @@ def test_a_2d_work_has_a_z_of_one():
     work = planner.make_work(source, target, (), "linear", None, False, "single")
     assert work.n_dst == (1, 9, 10)
     assert work.tables[0].is_identity
+
+
+@pytest.mark.parametrize("boundary", ["nearest", "reflect", "mirror"])
+@pytest.mark.parametrize("distance", [1e3, 1e7, 1e12])
+def test_the_region_of_a_far_turned_grid_is_found_at_once(boundary, distance):
+    far = gr.Grid((10, 12, 8), (2.0, 1.5, 2.0), (distance, -distance, 0.0), TURNED.direction)
+    work = make(far, "bspline3", boundary=boundary)
+    for lo_hi, n in zip(planner.input_region(work, ((0, 4), (2, 9), (1, 10))), (16, 18, 20), strict=True):
+        assert 0 <= lo_hi[0] < lo_hi[1] <= n
+
+
+@pytest.mark.parametrize("name", ["label_linear", "label_gaussian"])
+@pytest.mark.parametrize("boundary", [None, "nearest", "mirror", "constant"])
+@pytest.mark.parametrize("distance", [1e16, -1e30, 1e200])
+def test_far_votes_are_brought_near_before_an_engine_sees_them(name, boundary, distance):
+    work = make(COARSE, name, sitk.TranslationTransform(3, [distance, 0, 0]), boundary)
+    x = work.coordinates(0, 4)
+    assert np.abs(x).max() <= 1e9 + 20
+    low, high = work.box[2]
+    assert ((x[..., 0] < low) | (x[..., 0] >= high)).all() == (boundary in (None, "constant"))

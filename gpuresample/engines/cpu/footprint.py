@@ -11,6 +11,7 @@ import numpy as np
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu.gather import LINES, POINTS, is_cubic, prefilter_work, reach_of
+from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sums_of
 from gpuresample.engines.cpu.tables import SMALL, tiling
 from gpuresample.engines.packing import accumulator
@@ -103,7 +104,7 @@ def _tiles(
 ) -> tuple[int, int]:
     """Bytes of a thread's scratch, and the threads that have one."""
     if isinstance(work, Majority):
-        return math.prod(work.block) * src.itemsize, min(threads, n_volumes * work.n_dst[0])
+        return MOST_LABELS * (src.itemsize + 8), threads
     if isinstance(work, Gather):
         run, n_volumes = [] if work.prefilter is None else [prefilter_work(work.prefilter, work.precision)], 1
     elif not all(t.n_dst for t in work.tables) or (work.copies and (store.exact or src == dst)):

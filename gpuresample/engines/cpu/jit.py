@@ -1,50 +1,43 @@
-"""Numba's compiler with a cache that many processes may fill at once; instructions that Numba has no words for.
-
-Numba numbers the files of its cache by reading an index, adding a line and writing it back. Two loader workers that
-compile different voxel types of one kernel in the same moment take the same number, and one finds the other's code
-under its name. Here whoever saves holds a lock on the cache's folder.
-"""
+"""Numba's compiler with our own cache of its code; instructions that Numba has no words for."""
 
 from __future__ import annotations
 
-import functools
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numba
 from llvmlite import ir
 from numba.core import cgutils, types
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-try:
-    import fcntl
-except ImportError:  # Windows, where workers are spawned one after the other
-    fcntl = None  # type: ignore[assignment]
+from gpuresample.engines.code_cache import CodeCache
 
-LOCK = "gpuresample.lock"
-
-
-@contextmanager
-def alone_in(folder: str) -> Iterator[None]:
-    """Alone in a folder, if the system can; a folder that cannot be written is Numba's to complain about."""
-    try:
-        os.makedirs(folder, exist_ok=True)
-        handle = os.open(os.path.join(folder, LOCK), os.O_RDWR | os.O_CREAT, 0o666)
-    except OSError:
-        yield
-        return
-    try:
-        if fcntl is not None:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+# Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
+# whose holder it does not have.
+FORK_WAITS = 60.0
 
 
-def njit(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit`, saving under a lock, and compiling no more than is called.
+class _Fork:
+    held = False
+
+
+def _before_fork() -> None:
+    _Fork.held = global_compiler_lock._lock.acquire(timeout=FORK_WAITS)
+
+
+def _after_fork() -> None:
+    if _Fork.held:
+        global_compiler_lock._lock.release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+
+
+def njit(*, inner: bool = False, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit` with a cache that cannot fail, compiling no more than is called.
 
     A third of the time that compiling takes goes into wrappers: for C, which nobody calls here, and for Python, which
     an `inner` function has none of: only other kernels call it.
@@ -52,16 +45,8 @@ def njit(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]
 
     def compiled(function: Callable[..., Any]) -> Any:
         dispatcher = numba.njit(no_cfunc_wrapper=True, no_cpython_wrapper=inner, **options)(function)
-        cache: Any = getattr(dispatcher, "_cache", None)
-        save = getattr(cache, "save_overload", None)
-        if options.get("cache") and save is not None:
-
-            @functools.wraps(save)
-            def save_alone(*args: Any, **keywords: Any) -> Any:
-                with alone_in(cache.cache_path):
-                    return save(*args, **keywords)
-
-            cache.save_overload = save_alone
+        if cache and hasattr(dispatcher, "_cache"):  # not where Numba is told to compile nothing
+            dispatcher._cache = CodeCache(function)
         return dispatcher
 
     return compiled

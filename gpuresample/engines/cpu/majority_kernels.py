@@ -8,6 +8,9 @@ from numba import uint64
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.table_kernels import OPTIONS
 
+# Labels of a block that are counted as they are met.
+MOST_LABELS = 256
+
 
 @njit(inline="always")
 def same(a, b):
@@ -41,7 +44,10 @@ def mixed_columns(src, so, strides, block, n, mixed):
 
 @njit(inner=True, **OPTIONS)
 def block_mode(src, corner, strides, block, label, votes):
-    """The mode of one block. `label`, `votes` are scratch: the labels met so far, and how often."""
+    """The mode of one block, and whether it has more labels than `MOST_LABELS`: then no mode is found.
+
+    `label`, `votes` are scratch: the labels met so far, and how often.
+    """
     sz, sy, sx = uint64(strides[0]), uint64(strides[1]), uint64(strides[2])
     met, last = 0, 0
     for z in range(uint64(block[0])):
@@ -56,6 +62,8 @@ def block_mode(src, corner, strides, block, label, votes):
                 while last < met and not same(voxel, label[last]):
                     last += 1
                 if last == met:
+                    if met == MOST_LABELS:
+                        return label[0], True
                     label[met], votes[met] = voxel, 0
                     met += 1
                 votes[last] += 1
@@ -63,14 +71,15 @@ def block_mode(src, corner, strides, block, label, votes):
     for k in range(1, met):
         if votes[k] > votes[best] or (votes[k] == votes[best] and below(label[k], label[best])):
             best = k
-    return label[best]
+    return label[best], False
 
 
 @njit(**OPTIONS)
-def majority_plane(src, so, dst, do, strides, block, n_y, n_x, label):
-    """A plane of modes: `dst[do + y * dy + x * dx]` is that of the block from `src[so + y * fy * sy + x * fx * sx]` on.
+def majority_rows(src, so, dst, do, strides, block, n_y, n_x, label, left):
+    """Rows of modes: `dst[do + y * dy + x * dx]` is that of the block from `src[so + y * fy * sy + x * fx * sx]` on.
 
-    `strides` [6]: of src along z, y, x, then of dst; `label` [fz * fy * fx] is scratch.
+    `strides` [6]: of src along z, y, x, then of dst; `label` [`MOST_LABELS`] is scratch. `left[y * n_x + x]` becomes
+    True where a block has more labels than that: every voxel is compared with every label, which are to stay few.
     """
     votes, mixed = np.empty(label.size, np.int64), np.empty(n_x * block[2], np.bool_)
     sx, dx, fx = uint64(strides[2]), uint64(strides[5]), uint64(block[2])
@@ -86,5 +95,5 @@ def majority_plane(src, so, dst, do, strides, block, n_y, n_x, label):
             for x in range(fx):
                 several |= mixed[i * fx + x] | (src[corner + x * sx] != head)
             if several:
-                head = block_mode(src, corner, strides, block, label, votes)
+                head, left[y * n_x + int(i)] = block_mode(src, corner, strides, block, label, votes)
             dst[there + i * dx] = head

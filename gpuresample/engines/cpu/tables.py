@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 import threading
+import weakref
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import kept, on_clear
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat, flatten
@@ -25,22 +26,45 @@ TILE_BYTES = 1 << 22
 BOX = (4, 32)
 # Work below this many destination voxels is not worth waking a thread for.
 SMALL = 1 << 15
-# Tables that are kept in the form the kernels take.
-PACKED = 256
+# A thread keeps a buffer of up to so many bytes of each type. Tiles are made for buffers of some 10 MB.
+KEPT_SCRATCH = 32 << 20
+
+
+class _Buffers:
+    """A thread's buffers by type. What other threads have can be found, and given up."""
+
+    def __init__(self) -> None:
+        self.by_type: dict[str, npt.NDArray[Any]] = {}
+
 
 _scratch = threading.local()
+_all_scratch: weakref.WeakSet[_Buffers] = weakref.WeakSet()
 
 
 def scratch(n: int, dtype: npt.DTypeLike, use: str = "") -> npt.NDArray[Any]:
     """The calling thread's buffer of at least `n` elements; kept from call to call, since new pages are dear."""
-    buffers: dict[str, npt.NDArray[Any]] = _scratch.__dict__
+    buffers: _Buffers | None = getattr(_scratch, "buffers", None)
+    if buffers is None:
+        buffers = _scratch.buffers = _Buffers()
+        _all_scratch.add(buffers)
     key = np.dtype(dtype).name + use
-    if key not in buffers or buffers[key].size < n:
-        buffers[key] = np.empty(n, dtype)
-    return buffers[key]
+    buffer = buffers.by_type.get(key)
+    if buffer is None or buffer.size < n:
+        buffer = np.empty(n, dtype)
+        if buffer.nbytes <= KEPT_SCRATCH:
+            buffers.by_type[key] = buffer
+    return buffer
 
 
-@lru_cache(maxsize=PACKED)
+def _give_up_scratch() -> None:
+    for buffers in list(_all_scratch):
+        buffers.by_type.clear()
+
+
+on_clear(_give_up_scratch)
+
+
+@kept
 def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """A table along a tile's first or second axis: first, count, weight, copies, pairs.
 
@@ -50,7 +74,7 @@ def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, pairs
 
 
-@lru_cache(maxsize=PACKED)
+@kept
 def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     """A table along x: first, count, weight, index, slots, short, few, identity, same, samples read, first sample read.
 
@@ -66,7 +90,7 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
     # their end is scratch (see `tiling`) that is not used.
     index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
-    slots = np.zeros((n_taps, table.n_dst), acc)
+    slots = np.zeros((n_taps if few else 0, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
     if few:
         k = np.arange(n_taps)
@@ -155,7 +179,8 @@ def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
     a_starts, b_starts = range(0, n_a, step_a), range(0, n_b, step_b)
     reach_a = max(hi - lo for lo, hi in (table_a.source_range(i, min(i + step_a, n_a)) for i in a_starts))
     reach_b = max(hi - lo for lo, hi in (table_b.source_range(i, min(i + step_b, n_b)) for i in b_starts))
-    rows = kernels.ROWS
+    # Rows that are taken along x together; few rows may be very long.
+    rows = min(kernels.ROWS, reach_b if x_early else step_b)
     tile = step_a * reach_b * n_x
     window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
     row = max(rows * n_x, m_x)

@@ -1,0 +1,131 @@
+"""What is kept from call to call: results of pure functions, the least recently used given up first, by their bytes.
+
+One bound holds for all of them together. Scratch that other modules keep is given up with them, see `on_clear`.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, ParamSpec, TypeVar
+
+import numpy as np
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+# Of all that is kept. A plan of a large CT takes some 0.5 MB, tables in an engine's form included.
+MOST_BYTES = 256 << 20
+# Of an entry without arrays: its key, its objects.
+LEAST_BYTES = 1 << 13
+
+
+class _Kept:
+    """All entries of all functions, in the order of their last use."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.entries: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self.bytes = 0
+
+    def get(self, key: Hashable) -> tuple[Any, int] | None:
+        with self.lock:
+            found = self.entries.get(key)
+            if found is not None:
+                self.entries.move_to_end(key)
+            return found
+
+    def put(self, key: Hashable, value: Any, n: int) -> None:
+        with self.lock:
+            if n > MOST_BYTES or key in self.entries:
+                return
+            self.entries[key] = value, n
+            self.bytes += n
+            while self.bytes > MOST_BYTES:
+                _, (_, given_up) = self.entries.popitem(last=False)
+                self.bytes -= given_up
+
+    def clear(self, function: object = None) -> None:
+        """Give up the entries of a function, or all."""
+        with self.lock:
+            for key in [k for k in self.entries if function is None or k[0] is function]:  # type: ignore[index]
+                self.bytes -= self.entries.pop(key)[1]
+
+
+_kept = _Kept()
+_others: list[Callable[[], None]] = []
+
+
+class Kept(Generic[P, R]):
+    """A function whose results are kept; see `kept`."""
+
+    def __init__(self, function: Callable[P, R]) -> None:
+        functools.update_wrapper(self, function)
+        self._function = function
+
+    def __call__(self, *args: P.args, **keywords: P.kwargs) -> R:
+        """The result, made now or before."""
+        key = (self._function, args, tuple(keywords.items()))
+        found = _kept.get(key)
+        if found is not None:
+            result: R = found[0]
+            return result
+        result = self._function(*args, **keywords)
+        _kept.put(key, result, LEAST_BYTES + n_bytes((args, result), set()))
+        return result
+
+    def cache_clear(self) -> None:
+        """Give up what is kept of this function."""
+        _kept.clear(self._function)
+
+
+def kept(function: Callable[P, R]) -> Kept[P, R]:
+    """Keep the results of a pure function of hashable arguments, together with those of others within `MOST_BYTES`."""
+    return Kept(function)
+
+
+def n_bytes(value: Any, seen: set[int]) -> int:
+    """Bytes of the arrays that a value holds, each counted once; `seen` has the ids of what was counted."""
+    if id(value) in seen:
+        return 0
+    seen.add(id(value))
+    if isinstance(value, np.ndarray):
+        return value.nbytes
+    if isinstance(value, bytes):
+        return len(value)
+    if isinstance(value, (tuple, list)):
+        return sum(n_bytes(part, seen) for part in value)
+    return sum(n_bytes(part, seen) for part in getattr(value, "__dict__", {}).values())
+
+
+def kept_bytes() -> int:
+    """Bytes of all that is kept at present."""
+    return _kept.bytes
+
+
+def on_clear(give_up: Callable[[], None]) -> None:
+    """Have something else given up by `clear_caches`."""
+    _others.append(give_up)
+
+
+def clear_caches() -> None:
+    """Give up all memory that is kept for later calls: plans, tables and the threads' scratch.
+
+    Plans and tables hold no more than 256 MiB together, scratch 32 MiB for each thread and type of sums. What runs
+    meanwhile is not disturbed; the next call plans anew. Compiled code stays.
+    """
+    _kept.clear()
+    for give_up in _others:
+        give_up()
+
+
+def _after_fork() -> None:
+    # The lock may have been held by a thread that a child does not have.
+    _kept.lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,180 @@
+"""What is kept from call to call: bounded in bytes, given up on demand, the same bits before and after."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from support import noise, same_bits
+
+import gpuresample as gr
+from gpuresample import caching, memory
+from gpuresample.engines.cpu import tables
+from gpuresample.planning import taps
+from gpuresample.planning.filters import FILTERS, gaussian_response
+
+
+@pytest.fixture(autouse=True)
+def _empty():
+    gr.clear_caches()
+    yield
+    gr.clear_caches()
+
+
+def test_what_is_kept_is_kept_by_bytes(monkeypatch):
+    monkeypatch.setattr(caching, "MOST_BYTES", 1000_000)
+    made = []
+
+    @caching.kept
+    def zeros(n):
+        made.append(n)
+        return np.zeros(n, np.uint8)
+
+    for n in (100_000, 200_000, 300_000):
+        zeros(n)
+        assert zeros(n) is zeros(n)
+    assert made == [100_000, 200_000, 300_000]
+    zeros(100_000)
+    zeros(400_000)  # more than there is room for: the one used longest ago goes, and that is not the first
+    assert caching.kept_bytes() <= 1000_000
+    zeros(100_000), zeros(300_000), zeros(400_000)
+    assert made == [100_000, 200_000, 300_000, 400_000]
+    zeros(200_000)
+    assert made[-1] == 200_000
+    assert zeros(2000_000) is not zeros(2000_000)
+    assert caching.kept_bytes() <= 1000_000
+    zeros.cache_clear()
+    assert caching.kept_bytes() == 0
+
+
+def test_bytes_of_a_work_are_those_of_its_tables():
+    table = gr.plan((4, 5000), size=(4, 3000)).work.tables[2]
+    n = caching.n_bytes((table, (table, 1)), set())
+    assert n == table.first.nbytes + table.count.nbytes + table.weight.nbytes
+
+
+def test_many_different_calls_stay_within_the_bound(monkeypatch):
+    monkeypatch.setattr(caching, "MOST_BYTES", 8 << 20)
+    image = noise((4, 20_000))
+    first = gr.resample(image, size=(4, 19_000))
+    for k in range(1, 12):
+        gr.resample(image, size=(4, 19_000 + k))
+        assert caching.kept_bytes() <= 8 << 20
+    assert caching.kept_bytes() > 1 << 20
+    assert same_bits(gr.resample(image, size=(4, 19_000)), first)
+
+
+CALLS = """
+import resource, sys
+import numpy as np, gpuresample as gr
+gr.set_num_threads(2)
+image = np.zeros((4, 60_000), np.float32)
+gr.resample(image, size=(4, 50_000))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for k in range(64):
+    gr.resample(image, size=(4, 50_001 + k))
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
+"""
+
+
+def test_64_calls_on_a_wide_image_leave_no_gigabyte():
+    pytest.importorskip("resource")
+    done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, timeout=300, check=True)
+    assert int(done.stdout) < 500, "MB"
+
+
+def test_scratch_of_all_threads_is_given_up():
+    threads = [threading.Thread(target=lambda: (tables.scratch(1000, "f4"), gate.wait(), gate.wait())) for _ in "ab"]
+    gate = threading.Barrier(3)
+    [t.start() for t in threads]
+    gate.wait()
+    own = tables.scratch(1000, "f4")
+    assert tables.scratch(10, "f4") is own
+    held = [b for buffers in tables._all_scratch for b in buffers.by_type.values()]
+    assert len(held) >= 3
+    gr.clear_caches()
+    assert not [b for buffers in tables._all_scratch for b in buffers.by_type.values()]
+    assert tables.scratch(10, "f4") is not own
+    gate.wait()
+    [t.join() for t in threads]
+
+
+def test_a_huge_buffer_is_not_kept():
+    n = tables.KEPT_SCRATCH // 4
+    assert tables.scratch(n, "f4") is tables.scratch(n, "f4")
+    assert tables.scratch(n + 1, "f4") is not tables.scratch(n + 1, "f4")
+    assert tables.scratch(n, "f4").size == n
+
+
+def test_caches_cleared_while_others_plan():
+    image = noise((12, 13, 14))
+    expected = gr.resample(image, spacing=1.7)
+    wrong = []
+
+    def calls():
+        for _ in range(50):
+            if not same_bits(gr.resample(image, spacing=1.7), expected):
+                wrong.append(1)
+
+    threads = [threading.Thread(target=calls) for _ in range(3)]
+    [t.start() for t in threads]
+    while any(t.is_alive() for t in threads):
+        gr.clear_caches()
+    assert not wrong
+
+
+# --- memory that is asked for before it is taken ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"), [((4, 4), (1, 2_000_000)), ((3, 4, 5), (1, 1, 700_000)), ((5, 4), (900_000, 2))], ids=str
+)
+def test_tables_that_would_not_fit_are_refused_before_they_are_made(shape, size, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 30 << 20)
+    monkeypatch.setattr(taps, "build", lambda *a, **k: pytest.fail("a table was made"))
+    with pytest.raises(ValueError, match=r"of size .* asks for tables of weights: .* GiB of memory are free"):
+        gr.plan(shape, size=size)
+
+
+@pytest.mark.parametrize(("name", "blur"), [("bspline", 0.0), ("linear", 0.0), ("lanczos", 0.0), ("linear", 3.0)])
+@pytest.mark.parametrize("n_src", [4, 70, 20_000])
+@pytest.mark.parametrize("precision", ["single", "double"])
+def test_tables_take_what_is_estimated(name, blur, n_src, precision):
+    f = FILTERS["bspline3" if name == "bspline" else name]
+    response = gaussian_response(blur)
+    x = np.linspace(0, n_src - 1, 30_000)
+    table = taps.build(f, x, n_src, blur=response, precision=precision)
+    acc = np.dtype(np.float32 if precision == "single" else np.float64)
+    held = caching.n_bytes((table, tables.pack_x.__wrapped__(table, acc)), set())
+    assert held <= taps.table_bytes(f, x.size, n_src, response, precision)
+
+
+def test_scratch_that_would_not_fit_is_refused_before_the_run(monkeypatch):
+    image = np.zeros((2, 600_000), np.float32)
+    plan = gr.plan(image, size=(2, 599_999), device="cpu")
+    assert plan.scratch_bytes(threads=1) < 150 << 20
+    monkeypatch.setattr(memory, "ALWAYS_FITS", 1 << 20)
+    monkeypatch.setattr(memory, "available_memory", lambda: 5 << 20)
+    with pytest.raises(ValueError, match=r"size \(2, 599999\) asks for memory beside the output"):
+        plan.run(image)
+
+
+@pytest.mark.parametrize("name", [*(n for n, f in FILTERS.items() if f.method != "vote")])
+@pytest.mark.parametrize("boundary", [None, "nearest", "mirror"])
+def test_tables_made_in_parts_are_those_made_at_once(name, boundary, monkeypatch):
+    x = np.random.default_rng(3).uniform(-0.5, 8.5, 501)
+    whole = taps.build(FILTERS[name], x, 9, boundary=boundary)
+    blurred = taps.build(FILTERS[name], x, 9, boundary=boundary, blur=gaussian_response(1.3))
+    smooth = taps.smoothing_table(gaussian_response(2.2), 300, "reflect")
+    prefilter = taps.prefilter_table(3, 300, "mirror", "single", pad=4)
+    monkeypatch.setattr(taps, "AT_ONCE", 700)
+    for before, after in (
+        (whole, taps.build(FILTERS[name], x, 9, boundary=boundary)),
+        (blurred, taps.build(FILTERS[name], x, 9, boundary=boundary, blur=gaussian_response(1.3))),
+        (smooth, taps.smoothing_table(gaussian_response(2.2), 300, "reflect")),
+        (prefilter, taps.prefilter_table(3, 300, "mirror", "single", pad=4)),
+    ):
+        assert (before.first == after.first).all()
+        assert (before.count == after.count).all()
+        np.testing.assert_allclose(after.weight, before.weight, atol=1e-15)
