@@ -141,6 +141,18 @@ def threads():
     gr.set_num_threads(None)
 
 
+@pytest.fixture(scope="session")
+def scheduler(tmp_path_factory):
+    """Address of a cluster whose one worker is a process of its own."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=1, threads_per_worker=4, processes=True, host="127.0.0.1", memory_limit=0, dashboard_address=":0",
+        local_directory=str(tmp_path_factory.mktemp("dask")), silence_logs="CRITICAL",
+    ) as cluster:  # fmt: skip
+        yield cluster.scheduler_address
+
+
 @pytest.fixture
 def run(capsys):
     """`run(*arguments)`: exit code, standard output, standard error of the command line."""

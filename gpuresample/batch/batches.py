@@ -11,7 +11,7 @@ import os
 import queue
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -41,7 +41,9 @@ def batch(
     table: str | os.PathLike[str] | None = None,
     file_format: str | None = None,
     scheduler: str | None = None,
+    tls: Sequence[str | os.PathLike[str]] | None = None,
     workers: int | None = None,
+    dashboard: bool = False,
     overwrite: bool = False,
     verify: bool = False,
     progress: Callable[[Progress], None] | None = None,
@@ -63,9 +65,18 @@ def batch(
     file_format : str, optional
         Extension of the outputs, such as ".nrrd"; the input's unless given.
     scheduler : str, optional
-        Address of a Dask scheduler whose workers see both folders; processes on this machine unless given.
+        Address of a Dask scheduler whose workers see both folders; processes on this machine unless given. Take one of
+        "tls://": a "tcp://" scheduler does not ask who connects, and both sides unpickle what they receive, so whoever
+        reaches its port can run code as its user and as yours.
+    tls : sequence of path-like, optional
+        For a "tls://" scheduler, three PEM files: certificate authority, your certificate, your key. Those of Dask's
+        own configuration unless given.
     workers : int, optional
-        Processes on this machine: one for each GPU unless given, or else one for 4 cores.
+        Processes on this machine: one for each GPU unless given, or else one for 4 cores. Their connections are
+        encrypted with keys that are made for this run and kept in memory.
+    dashboard : bool
+        Whether the processes on this machine serve Dask's dashboard. It has no password: other users of this machine
+        can read it.
     overwrite : bool
         Whether files in `target` may be replaced that are not this batch's own, or were changed since.
     verify : bool
@@ -93,13 +104,19 @@ def batch(
 
     Notes
     -----
-    The first Ctrl-C (or SIGTERM) lets volumes that are under way finish; the second ends them, and what was
-    half-written is removed. In both cases the function returns. On a cluster, volumes under way always finish.
+    The first Ctrl-C (or SIGTERM, or SIGHUP of a closed terminal) lets volumes that are under way finish; the second
+    ends them, and what was half-written is removed. In both cases the function returns. On a cluster, volumes under way
+    always finish.
 
     In a script, call it under ``if __name__ == "__main__":``; Python starts the workers as new processes.
     """
     if scheduler is not None and workers is not None:
         raise ValueError(f"workers is for processes on this machine, and scheduler={scheduler!r} has its own: give one")
+    if scheduler is not None and dashboard:
+        raise ValueError(
+            f"dashboard is for processes on this machine, and scheduler={scheduler!r} has its own: give one"
+        )
+    _check_tls(scheduler, tls)
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     asked = Settings(**settings)
@@ -114,12 +131,28 @@ def batch(
             run.sort_out(verify)
             if run.to_do:
                 log = folder / "workers.log"
-                own = clusters.local(workers, asked.device, log) if scheduler is None else None
-                with own or clusters.remote(str(scheduler), folder) as team:
-                    run.do(team)
+                if scheduler is None:
+                    # Heard from the start of the workers on, which takes seconds.
+                    with run.asked.listening(), clusters.local(workers, asked.device, log, dashboard) as team:
+                        run.do(team)
+                else:
+                    with clusters.remote(scheduler, folder, tls) as team:
+                        run.do(team)
             return run.report()
         finally:
             run.journal.close()
+
+
+def _check_tls(scheduler: str | None, tls: Sequence[str | os.PathLike[str]] | None) -> None:
+    if tls is None:
+        return
+    if scheduler is None or not scheduler.startswith("tls://"):
+        raise ValueError(f"tls is for a scheduler of tls://..., got scheduler={scheduler!r}")
+    if isinstance(tls, (str, os.PathLike)) or len(tls) != 3:
+        raise ValueError(f"tls must be three files (authority, certificate, key), got {tls!r}")
+    for path in tls:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"{os.fspath(path)}: no such file (tls)")
 
 
 def _private(target: Path) -> Path:

@@ -7,17 +7,19 @@ import importlib.util
 import os
 import secrets
 import signal
+import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from distributed import Client, LocalCluster, WorkerPlugin
+from distributed import Client, LocalCluster, Security, WorkerPlugin
 
 from gpuresample.batch import items
+from gpuresample.batch.interrupts import held_back
 from gpuresample.engines.threads import cores, get_num_threads
 
 # Volumes under way in a worker: one is read, one resampled, one written, one in reserve.
@@ -65,8 +67,11 @@ class Workers:
 
 
 @contextlib.contextmanager
-def local(count: int | None, device: str, log: Path) -> Iterator[Workers]:
+def local(count: int | None, device: str, log: Path, dashboard: bool = False) -> Iterator[Workers]:
     """Processes on this machine, each with a GPU of its own where there are any.
+
+    Dask runs whatever reaches its ports. So other users of this machine are kept out: every connection is encrypted by
+    keys that live in the memory of these processes alone, and the folder that Dask imports from belongs to this user.
 
     Parameters
     ----------
@@ -76,6 +81,8 @@ def local(count: int | None, device: str, log: Path) -> Iterator[Workers]:
         As `gpuresample.resample` takes it: "cpu" leaves GPUs alone, "cuda:1" is for all workers.
     log : Path
         File for what libraries write to stderr.
+    dashboard : bool
+        Whether to serve Dask's dashboard. It has no password: every user of this machine can read it.
     """
     import dask
 
@@ -83,37 +90,71 @@ def local(count: int | None, device: str, log: Path) -> Iterator[Workers]:
     cores = get_num_threads()
     n = count or len(gpus) or max(1, cores // _CORES)
     plugin = _Prepare({}, max(1, cores // n), n, gpus, str(log))
-    # A volume whose worker dies is tried again by us, alone: Dask would blame all that were under way with it.
-    with dask.config.set({"distributed.scheduler.allowed-failures": 0}), warnings.catch_warnings():
-        # Of the dashboard's port, where it is taken: it gets another.
-        warnings.simplefilter("ignore")
-        cluster = LocalCluster(
-            n_workers=n, threads_per_worker=AT_ONCE, processes=True, host="127.0.0.1", memory_limit=0,
-            dashboard_address=f"127.0.0.1:{_DASHBOARD}", silence_logs="CRITICAL",
-        )  # fmt: skip
-    try:
+    with contextlib.ExitStack() as stack:
+        private = stack.enter_context(tempfile.TemporaryDirectory(prefix="gpuresample-", ignore_cleanup_errors=True))
+        with dask.config.set(_config(private, dashboard)), held_back(), warnings.catch_warnings():
+            # Of the dashboard's port, where it is taken: it gets another.
+            warnings.simplefilter("ignore")
+            cluster = LocalCluster(
+                n_workers=n, threads_per_worker=AT_ONCE, processes=True, host="127.0.0.1", memory_limit=0,
+                security=_keys(), dashboard_address=f"127.0.0.1:{_DASHBOARD if dashboard else 0}",
+                scheduler_kwargs={"dashboard": dashboard}, silence_logs="CRITICAL",
+            )  # fmt: skip
+        stack.callback(_close, cluster)
         with Client(cluster, set_as_default=False) as client:
             client.register_plugin(plugin)
             each = (
                 "a GPU each" if gpus and n <= len(gpus) else f"{len(gpus)} GPUs" if gpus else _threads(plugin.threads)
             )
             text = f"{n} worker{'s' if n > 1 else ''} on this machine, {each}"
-            yield Workers(client, cluster.dashboard_link if _has_dashboard() else "", text, cluster)
-    finally:
-        with contextlib.suppress(Exception):
-            cluster.close(timeout=10)
+            link = cluster.dashboard_link if dashboard and _has_dashboard() else ""
+            yield Workers(client, link, text, cluster)
+
+
+def _config(private: str, dashboard: bool) -> dict[str, Any]:
+    """Dask's settings for processes on this machine."""
+    return {
+        # A volume whose worker dies is tried again by us, alone: Dask would blame all that were under way with it.
+        "distributed.scheduler.allowed-failures": 0,
+        # Dask puts this folder first on sys.path. Its own choice is a fixed name in /tmp, which another user may own.
+        "temporary-directory": private,
+        # Dask's web pages are served without the dashboard, too.
+        **({} if dashboard else {"distributed.scheduler.http.routes": [], "distributed.worker.http.routes": []}),
+    }
+
+
+def _keys() -> Security:
+    """Keys for one run.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        If cryptography is missing; Dask's own error does not say so in its name.
+    """
+    import cryptography  # noqa: F401
+
+    return Security.temporary()
+
+
+def _close(cluster: Any) -> None:
+    with contextlib.suppress(Exception):
+        cluster.close(timeout=10)
 
 
 @contextlib.contextmanager
-def remote(address: str, folder: Path) -> Iterator[Workers]:
+def remote(address: str, folder: Path, tls: Sequence[str | os.PathLike[str]] | None = None) -> Iterator[Workers]:
     """The workers of a scheduler that runs already.
 
     Parameters
     ----------
     address : str
-        Of the scheduler: "tcp://host:8786".
+        Of the scheduler: "tls://host:8786". A "tcp://" scheduler asks nobody who they are, and what it sends back is
+        unpickled, which can run any code: only for a network where everybody may run code as this user.
     folder : Path
         Where records are kept; workers must see it.
+    tls : sequence of path-like, optional
+        PEM files of a "tls://" scheduler: the certificate authority, this client's certificate, its key. Those of
+        Dask's own configuration unless given.
 
     Raises
     ------
@@ -123,8 +164,8 @@ def remote(address: str, folder: Path) -> Iterator[Workers]:
         If a worker has no gpuresample, or another version.
     """
     try:
-        client = Client(address, timeout=15, set_as_default=False)
-    except (OSError, ValueError) as error:
+        client = Client(address, timeout=15, set_as_default=False, security=_security(tls))
+    except (OSError, ValueError, TypeError) as error:
         raise OSError(f"scheduler {address}: cannot be reached: {error}") from None
     with client:
         try:
@@ -142,6 +183,16 @@ def remote(address: str, folder: Path) -> Iterator[Workers]:
         finally:
             with contextlib.suppress(Exception):
                 client.unregister_worker_plugin(name)
+
+
+def _security(tls: Sequence[str | os.PathLike[str]] | None) -> Security | None:
+    """What a client shows and asks for; nothing where Dask's configuration says it."""
+    if tls is None:
+        return None
+    authority, certificate, key = (os.fspath(path) for path in tls)
+    return Security(
+        tls_ca_file=authority, tls_client_cert=certificate, tls_client_key=key, require_encryption=True
+    )  # fmt: skip
 
 
 class _Prepare(WorkerPlugin):  # type: ignore[misc]

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuresample import texts
+from gpuresample.files import disk
 from gpuresample.files import volumes as files
 from gpuresample.files.job import Settings
 
@@ -138,6 +140,9 @@ def _walk(root: Path, out: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _is_dicom(path: Path) -> bool:
+    # A pipe would be waited for.
+    if disk.odd_kind(path):
+        return False
     suffix = path.suffix.lower()
     if suffix in _DICOM:
         return True
@@ -151,14 +156,15 @@ def _is_dicom(path: Path) -> bool:
 
 
 def _listed(listing: Path, root: Path) -> Iterator[tuple[Path, str]]:
-    for number, line in enumerate(listing.read_text(encoding="utf-8-sig").splitlines(), 1):
+    text = listing.read_text(encoding="utf-8-sig", errors="surrogateescape")
+    for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             yield _input(root, line.strip()), f"line {number} of {listing.name}"
 
 
 def _table_rows(table: Path, root: Path, settings: Settings) -> list[tuple[Path, str | None, Settings, str]]:
     rows = []
-    with open(table, encoding="utf-8-sig", newline="") as file:
+    with open(table, encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         columns = [(c or "").strip().replace("-", "_") for c in reader.fieldnames or []]
         _check_columns(table, columns)
@@ -180,9 +186,10 @@ def _row(cells: dict[str, str], root: Path, settings: Settings, where: str) -> t
         raise ValueError(f"{where}: input is empty")
     words = {name: cells.get(name) or None for name in Settings.names()}
     for name in ("like", "transform"):
-        words[name] = None if words[name] is None else str(root / str(words[name]))
+        words[name] = None if words[name] is None else str(root / texts.path_of(str(words[name])))
     try:
-        return _input(root, cells["input"]), cells.get("output") or None, settings.changed(words), where
+        output = texts.path_of(cells.get("output", "")) or None
+        return _input(root, cells["input"]), output, settings.changed(words), where
     except ValueError as error:
         raise ValueError(f"{where}: {error}") from None
 
@@ -204,7 +211,7 @@ def _check_columns(table: Path, columns: list[str]) -> None:
 
 
 def _input(root: Path, text: str) -> Path:
-    return Path(os.path.normpath(root / text))
+    return Path(os.path.normpath(root / texts.path_of(text)))
 
 
 def _item(

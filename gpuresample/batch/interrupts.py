@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, once and twice."""
+"""Ctrl-C, SIGTERM and SIGHUP (the terminal is closed), once and twice."""
 
 from __future__ import annotations
 
@@ -6,10 +6,38 @@ import contextlib
 import signal
 import threading
 from collections.abc import Iterator
+from multiprocessing import resource_tracker
+
+
+def _signals() -> list[signal.Signals]:
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    # Windows has no SIGHUP. nohup has it ignored, and means that.
+    hangup = getattr(signal, "SIGHUP", None)
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:
+        numbers.append(hangup)
+    return numbers
+
+
+@contextlib.contextmanager
+def held_back() -> Iterator[None]:
+    """Start processes that a Ctrl-C or a closed terminal does not reach: both are for the process that started them.
+
+    Processes and threads inherit which signals are held back. This process gets those that came meanwhile at the end.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    # It makes a process of its own, once, and lets these signals through again as it does.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class Asked:
-    """How often a run was asked to stop, by Ctrl-C or SIGTERM."""
+    """How often a run was asked to stop, by Ctrl-C, SIGTERM or SIGHUP."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -21,7 +49,7 @@ class Asked:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        before = {number: signal.signal(number, self._hear) for number in (signal.SIGINT, signal.SIGTERM)}
+        before = {number: signal.signal(number, self._hear) for number in _signals()}
         try:
             yield
         finally:

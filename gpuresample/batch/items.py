@@ -92,7 +92,9 @@ def prepare(threads: int, share: int, gpu: str | None = None, log: str | None = 
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
     if log is not None:
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            for name in ("SIGINT", "SIGHUP"):
+                if hasattr(signal, name):
+                    signal.signal(getattr(signal, name), signal.SIG_IGN)
         sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(sink, 2)
         os.close(sink)
@@ -156,6 +158,7 @@ class _Work:
         source, target = Path(self.item.source), Path(self.item.target)
         if not Path(os.path.realpath(target)).is_relative_to(root):
             raise OSError(f"{target}: leads out of {root} by a symbolic link")
+        files.check_input(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         before = records.stamp(source)
         digest = _Background(lambda: records.content(source))

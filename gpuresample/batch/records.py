@@ -9,10 +9,13 @@ import os
 import re
 import socket
 import time
+import warnings
+import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from gpuresample import detached
 from gpuresample.files import disk
 from gpuresample.files import volumes as files
 
@@ -27,14 +30,7 @@ def parts(path: Path) -> list[Path]:
     """The files that a volume is made of: one, a header and its voxels, or all files of a folder."""
     if path.is_dir():
         return sorted(p for p in path.iterdir() if p.is_file() and not p.name.startswith("."))
-    found = [path]
-    if path.suffix.lower() in (".mhd", ".nhdr"):
-        head = path.read_bytes()[:65536].decode("latin-1")
-        for name in re.findall(r"^(?:ElementDataFile\s*=|data ?file:)\s*(\S+)", head, re.MULTILINE | re.IGNORECASE):
-            found += [p for p in [path.parent / name] if p.is_file()]
-    if path.suffix.lower() == ".hdr":
-        found += [p for p in (path.with_suffix(".img"), path.with_suffix(".img.gz")) if p.is_file()]
-    return found
+    return detached.parts(path)
 
 
 def stamp(path: Path) -> list[int]:
@@ -49,7 +45,7 @@ def content(path: Path) -> str:
     several = path.is_dir()
     for part in parts(path):
         if several:
-            whole.update(part.name.encode() + b"\0")
+            whole.update(os.fsencode(part.name) + b"\0")
         with open(part, "rb") as file:
             while block := file.read(_BLOCK):
                 whole.update(block)
@@ -80,8 +76,8 @@ def is_same(path: Path, then: Record, certain: bool = False) -> bool:
 class Journal:
     """Records as lines of JSON, each brought to disk before the run goes on; the last one of an output counts.
 
-    A line that was cut short by a kill or a power failure is passed over. Kinds of records: "begin" (an output is
-    about to be written: it is the batch's own), "done", "failed".
+    Each line ends with its checksum: one that was cut short by a kill, or damaged, counts as not there. Kinds of
+    records: "begin" (an output is about to be written: it is the batch's own), "done", "failed".
 
     Attributes
     ----------
@@ -115,7 +111,7 @@ class Journal:
             If they cannot be written, even with the room that was held back. They are kept, and written with the next.
         """
         for record in records:
-            self._unwritten += json.dumps(record, separators=(",", ":")).encode() + b"\n"
+            self._unwritten += _line(record)
             self._note(record)
         try:
             self._flush(sync)
@@ -152,9 +148,9 @@ class Journal:
         with open(self.path, "rb") as file:
             for line in file:
                 self._lines += 1
-                # A kill tears the last line, a power failure may leave zeros.
-                with contextlib.suppress(ValueError, AttributeError):
-                    self._note(json.loads(line))
+                record = _record(line)
+                if record is not None:
+                    self._note(record)
 
     def _end_line(self) -> None:
         with open(self.path, "rb") as file:
@@ -166,10 +162,24 @@ class Journal:
 
     def _rewrite(self) -> None:
         """Leave out what later records replace."""
-        with files.replacing(self.path) as partial, open(partial, "w", encoding="utf-8") as file:
+        with files.replacing(self.path) as partial, open(partial, "wb") as file:
             for name in sorted(self.begun):
-                record = self.last.get(name, {"kind": "begin", "name": name})
-                file.write(json.dumps(record, separators=(",", ":")) + "\n")
+                file.write(_line(self.last.get(name, {"kind": "begin", "name": name})))
+
+
+def _line(record: Record) -> bytes:
+    """A record as a line of JSON whose last entry is the checksum of what comes before."""
+    text = json.dumps(record, separators=(",", ":")).encode()[:-1]
+    return text + f',"crc":"{zlib.crc32(text):08x}"}}\n'.encode()
+
+
+def _record(line: bytes) -> Record | None:
+    """The record of a line; None if the line is not as it was written."""
+    found = re.fullmatch(rb'(\{.*),"crc":"([0-9a-f]{8})"\}\n', line, re.DOTALL)
+    if found is None or zlib.crc32(found[1]) != int(found[2], 16):
+        return None
+    record: Record = json.loads(found[1] + b"}")
+    return record
 
 
 @contextlib.contextmanager
@@ -180,10 +190,19 @@ def locked(folder: Path) -> Iterator[str]:
     ------
     BlockingIOError
         If another run works on it, with its process and machine.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the file system has no locks: then only the note of a run that still goes on keeps others out.
     """
     owner = folder / "owner.json"
-    lock = disk.lock(folder / "lock")
-    if lock is None:
+    lock: int | None = -1
+    try:
+        lock = disk.lock(folder / "lock")
+    except disk.NoLocksError as error:
+        warnings.warn(f"{folder.parent}: {error}; start no second batch on it", RuntimeWarning, stacklevel=4)
+    if lock is None or (lock < 0 and _goes_on(_owner(owner))):
         raise BlockingIOError(f"{folder.parent}: another batch works on this folder ({_named(_owner(owner))})")
     try:
         before = _owner(owner)
@@ -200,15 +219,30 @@ def locked(folder: Path) -> Iterator[str]:
         finally:
             owner.unlink(missing_ok=True)
     finally:
-        os.close(lock)
+        if lock >= 0:
+            os.close(lock)
+
+
+def _goes_on(owner: Record) -> bool:
+    """Whether the process of a note runs on this machine."""
+    if owner.get("host") != socket.gethostname() or owner["pid"] <= 0:
+        return False
+    try:
+        os.kill(owner["pid"], 0)
+    except PermissionError:
+        return True
+    except (OSError, OverflowError):
+        return False
+    return True
 
 
 def _owner(path: Path) -> Record:
     try:
-        owner = json.loads(path.read_text())
-        return owner if isinstance(owner, dict) else {}
-    except (OSError, ValueError):
+        owner = json.loads(path.read_text()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
+    known = isinstance(owner, dict) and isinstance(owner.get("host"), str) and isinstance(owner.get("pid"), int)
+    return owner if known else {}
 
 
 def _named(owner: Record) -> str:

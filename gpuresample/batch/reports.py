@@ -15,6 +15,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from gpuresample import texts
 from gpuresample.batch import items, records, thumbnails
 from gpuresample.files import volumes as files
 from gpuresample.pages import Cell, Page, Picture
@@ -24,6 +25,8 @@ _ROWS = 2000
 _PICTURES = 100
 _STATE = {"done": "good", "as before": "good", "failed": "bad", "not done": "warn"}
 _STAGES = ("read", "resample", "write")
+# A cell that begins so is a formula to spreadsheets; the wide forms are to some.
+_FORMULA = tuple("=+-@|%\uff1d\uff0b\uff0d\uff20")
 COLUMNS = (
     "output", "state", "reason", "input", "size_before", "size", "spacing_before", "spacing", "origin_before", "origin",
     "direction_before", "direction", "type_before", "type", "range_before", "range", "not_finite_before", "not_finite",
@@ -57,7 +60,7 @@ class Facts:
 
 
 def write_csv(path: Path, made: Sequence[records.Record]) -> None:
-    """A row for each volume; tuples are numbers with blanks between.
+    """A row for each volume; tuples are numbers with blanks between. Text that would be a formula begins with '.
 
     Raises
     ------
@@ -68,7 +71,7 @@ def write_csv(path: Path, made: Sequence[records.Record]) -> None:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for record in made:
-            writer.writerow(_row(record))
+            writer.writerow({name: _text(cell) for name, cell in _row(record).items()})
 
 
 def _row(record: records.Record) -> dict[str, Any]:
@@ -90,6 +93,15 @@ def _row(record: records.Record) -> dict[str, Any]:
         file = record.get(key, {})
         row |= {f"{key}_bytes": file.get("stamp", [None])[0], f"{key}_hash": file.get("hash")}
     return row | {f"{name}_s": seconds.get(name) for name in _STAGES}
+
+
+def _text(cell: Any) -> Any:
+    """A cell that no spreadsheet takes for a formula: names of files are other people's words."""
+    if not isinstance(cell, str):
+        return cell
+    cell = texts.printable(cell)
+    defused = cell.lstrip()[:1] in _FORMULA and not texts.is_numbers(cell)
+    return f"'{cell}" if defused else cell
 
 
 def _spaced(values: Sequence[float] | None) -> str:
@@ -230,7 +242,12 @@ def _all(page: Page, made: Sequence[records.Record]) -> None:
 
 def _cells(record: records.Record) -> list[str | Cell]:
     kind = record["kind"]
-    first = [Cell(record["name"], link=quote(record["name"]) if kind in ("done", "as before") else "")]
+    first = [
+        Cell(
+            record["name"],
+            link=quote(record["name"].encode("utf-8", "surrogateescape")) if kind in ("done", "as before") else "",
+        )
+    ]
     state = Cell(kind.split()[-1], _STATE[kind])
     if "after" not in record:
         return [*first, state, "", "", "", "", _milliseconds(record)]

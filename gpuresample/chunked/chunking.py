@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -133,6 +133,18 @@ def grown(unit: Sequence[int], shape: Sequence[int], d: int, item: float, least:
 def regular(length: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], ...]:
     """Chunks of one length along every axis, the last one what is left."""
     return tuple(tuple(min(c, n - at) for at in range(0, n, c)) for c, n in zip(length, shape, strict=True))
+
+
+def walk(length: Sequence[int], shape: Sequence[int]) -> Iterator[tuple[tuple[int, ...], tuple[slice, ...]]]:
+    """Index and slices of the chunks that `regular` cuts, one after the other; no list of them is made."""
+    counts = [-(-n // c) for c, n in zip(length, shape, strict=True)]
+    for number in range(math.prod(counts)):
+        rest, index = number, []
+        for count in reversed(counts):
+            rest, k = divmod(rest, count)
+            index.append(k)
+        place = tuple(reversed(index))
+        yield place, tuple(slice(k * c, min((k + 1) * c, n)) for k, c, n in zip(place, length, shape, strict=True))
 
 
 def at_once(block_bytes: int, blocks: int, threads: int, memory: int | None = None) -> int:

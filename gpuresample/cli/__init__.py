@@ -9,19 +9,25 @@ Exit codes, of all commands:
 - 130: interrupted by Ctrl-C.
 
 Whatever the code, an output file is there whole or not at all. Errors are one line on stderr; `--debug`, anywhere
-on the line, adds the traceback.
+on the line, adds the traceback; `--data-anywhere` lets headers name data files outside their folder.
 """
 
 from __future__ import annotations
 
+import contextlib
+import io
+import os
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+from gpuresample import detached, texts
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
-_BATCH = ("dask", "distributed")
+_ANYWHERE = "--data-anywhere"
+_BATCH = ("dask", "distributed", "cryptography")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,15 +46,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
     # With nothing to do, say what could be done.
-    args = [a for a in args if a != "--debug"] or ["--help"]
+    if _ANYWHERE in args:
+        os.environ[detached.ANYWHERE] = "1"  # workers of a batch on this machine see it, too
+    args = [a for a in args if a not in ("--debug", _ANYWHERE)] or ["--help"]
     try:
-        return _run(args)
+        with _any_text():
+            return _run(args)
     except KeyboardInterrupt:
         return _stopped(130, "interrupted")
     except Exception as error:
         if debug:
             traceback.print_exc()
         return _stopped(*_explained(error))
+
+
+@contextlib.contextmanager
+def _any_text() -> Iterator[None]:
+    """Text that the output has no letters for, such as a file's name, is shown by numbers: it is no error."""
+    streams = [s for s in (sys.stdout, sys.stderr) if isinstance(s, io.TextIOWrapper) and s.errors == "strict"]
+    for stream in streams:
+        stream.reconfigure(errors="backslashreplace")
+    try:
+        yield
+    finally:
+        for stream in streams:
+            stream.reconfigure(errors="strict")
 
 
 def _run(args: list[str]) -> int:
@@ -91,4 +113,4 @@ def _stopped(code: int, message: str) -> int:
 
 def _say(message: str) -> None:
     """One line on stderr, without rich: that may be what is missing."""
-    print(" ".join(message.split()), file=sys.stderr)  # noqa: T201
+    print(texts.printable(" ".join(message.split())), file=sys.stderr)  # noqa: T201

@@ -54,7 +54,10 @@ def _main(
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")
     ] = False,
-    # Taken off the line before it gets here; this is for the help.
+    # Taken off the line before they get here; this is for the help.
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    data_anywhere: Annotated[
+        bool, typer.Option("--data-anywhere", help="Let .mhd and .nhdr headers name data files outside their folder.")
+    ] = False,
 ) -> None:
     """Resample volumes with SimpleITK's numbers, many times faster."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from gpuresample import texts
 from gpuresample.cli import console, flags, options
 
 if TYPE_CHECKING:
@@ -61,8 +63,29 @@ def batch(
     ] = None,
     scheduler: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS", help="A Dask cluster's, such as tcp://host:8786.", rich_help_panel=flags.RUN),
+        typer.Option(
+            metavar="ADDRESS",
+            help="A Dask cluster's, such as tls://host:8786; tcp:// trusts everybody who reaches it.",
+            rich_help_panel=flags.RUN,
+        ),
     ] = None,
+    tls_ca: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of a tls:// cluster: its authority.", rich_help_panel=flags.RUN)
+    ] = None,
+    tls_cert: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Your certificate for it.", rich_help_panel=flags.RUN)
+    ] = None,
+    tls_key: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The certificate's key.", rich_help_panel=flags.RUN)
+    ] = None,
+    dashboard: Annotated[
+        bool,
+        typer.Option(
+            "--dashboard",
+            help="Serve Dask's dashboard, which has no password, to users of this machine.",
+            rich_help_panel=flags.RUN,
+        ),
+    ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace files that are not this batch's.", rich_help_panel=flags.RUN)
     ] = False,
@@ -84,13 +107,16 @@ def batch(
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
         dtype=dtype, device=device,
     )  # fmt: skip
+    tls = [path for path in (tls_ca, tls_cert, tls_key) if path is not None]
+    if len(tls) not in (0, 3):
+        raise ValueError("--tls-ca, --tls-cert and --tls-key go together: give all three or none")
     from gpuresample.batch.batches import batch as run
 
     with _Display() as display:
         outcome = run(
             source, target, pattern=pattern, listing=listing, table=table, file_format=file_format,
-            scheduler=scheduler, workers=workers, overwrite=overwrite, verify=verify, progress=display.show,
-            **vars(settings),
+            scheduler=scheduler, tls=tls or None, workers=workers, dashboard=dashboard, overwrite=overwrite,
+            verify=verify, progress=display.show, **vars(settings),
         )  # fmt: skip
     _report(outcome)
     if outcome.interrupted:
@@ -131,7 +157,11 @@ class _Display:
             self._bar.stop()
 
     def show(self, now: Progress) -> None:
-        """What `batch` tells."""
+        """What `batch` tells. A terminal that was closed is no reason to stop."""
+        with contextlib.suppress(OSError):
+            self._show(now)
+
+    def _show(self, now: Progress) -> None:
         who = now.workers + (f"; dashboard {now.dashboard}" if now.dashboard else "")
         for text in (who, now.note):
             if text and text not in self._said:
@@ -175,7 +205,7 @@ def _report(outcome: Outcome) -> None:
     for record in failed[:_SHOWN]:
         reason = record["reason"]
         name = "" if reason.startswith(record["source"]) else f"{record['source']}: "
-        typer.echo(f"failed: {name}{reason}", err=True)
+        typer.echo(texts.printable(f"failed: {name}{reason}"), err=True)
     if len(failed) > _SHOWN:
         typer.echo(f"failed: {len(failed) - _SHOWN} more, in {outcome.csv}", err=True)
     if outcome.stopped:

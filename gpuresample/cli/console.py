@@ -60,7 +60,7 @@ class Phases:
     def __enter__(self) -> Phases:
         if sys.stderr.isatty():
             # A stream of its own: native libraries are kept off stderr while files are read.
-            self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w")
+            self._stream = os.fdopen(os.dup(sys.stderr.fileno()), "w", errors="backslashreplace")
             self._timer = threading.Timer(self._patience, self._show)
             self._timer.daemon = True
             self._timer.start()

@@ -12,6 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from gpuresample import texts
 from gpuresample.cli import console
 from gpuresample.files import volumes as files
 
@@ -53,7 +54,7 @@ def describe(path: Path, series: str | None = None) -> dict[str, Any]:
     d = min(header.dimension, 3)
     direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]
     facts = {
-        "path": str(path),
+        "path": texts.printable(str(path)),
         "format": header.format,
         "pixel_type": header.pixel_type,
         "components": header.components or 1,

@@ -11,6 +11,8 @@ import zlib
 from pathlib import Path
 from typing import IO
 
+from gpuresample import detached
+
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040
 
@@ -25,6 +27,7 @@ def check(path: Path, image_io: str, voxel_bytes: int) -> None:
     OSError
         With what is missing.
     """
+    detached.check_packed(path)
     if is_gzip(path):
         head, length = unzipped(path)
     else:
@@ -66,12 +69,13 @@ def check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
     OSError
         With both numbers.
     """
-    single = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or path.suffix in (".nrrd", ".mha")
-    most = _DEFLATE_RATIO * os.path.getsize(path)
-    if single and voxel_bytes > most:
+    known = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or image_io in ("NrrdImageIO", "MetaImageIO")
+    stored = detached.stored_bytes(path)
+    most = _DEFLATE_RATIO * stored
+    if known and voxel_bytes > most:
         raise OSError(
             f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
-            f"{os.path.getsize(path):,} bytes of file hold {most:,} at most"
+            f"{stored:,} bytes of file hold {most:,} at most"
         )
 
 

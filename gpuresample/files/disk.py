@@ -3,9 +3,33 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 from pathlib import Path
+
+
+def odd_kind(path: Path) -> str:
+    """What is at a path, links followed, where that is neither a file nor a folder; "" where it is one, or is nothing.
+
+    To open a pipe or to read a device can take for ever.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return ""
+    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+        return ""
+    return "a named pipe" if stat.S_ISFIFO(mode) else "a socket" if stat.S_ISSOCK(mode) else "a device"
+
+
+# What systems answer where another process has the lock; any other answer means that there are no locks here.
+_TAKEN = (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+
+
+class NoLocksError(OSError):
+    """The file system has no locks."""
 
 
 def lock(path: Path) -> int | None:
@@ -23,6 +47,8 @@ def lock(path: Path) -> int | None:
 
     Raises
     ------
+    NoLocksError
+        If the file system knows no locks, or has none left.
     OSError
         If it cannot be opened.
     """
@@ -36,9 +62,11 @@ def lock(path: Path) -> int | None:
             import fcntl
 
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
+    except OSError as error:
         os.close(descriptor)
-        return None
+        if error.errno in _TAKEN:
+            return None
+        raise NoLocksError(error.errno, f"files cannot be locked here ({os.strerror(error.errno or 0)})") from None
     return descriptor
 
 

@@ -264,8 +264,7 @@ def grid_of_file(path: Path) -> Grid:
     OSError
         If it cannot be read.
     """
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    files.check_input(path)
     stat = path.stat()
     return _grid(str(path), stat.st_mtime_ns, stat.st_size)
 
@@ -283,11 +282,12 @@ def read_transform(path: Path) -> Any:
     """The transform in a file, as the class that it is of."""
     import SimpleITK as sitk
 
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    files.check_input(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path}: is a folder, not a transform's file")
     try:
         # The call answers with the general class; the one in the file knows what it is.
-        return sitk.ReadTransform(str(path)).Downcast()
+        return sitk.ReadTransform(texts.utf8_name(path)).Downcast()
     except RuntimeError as error:
         raise OSError(f"{path}: is no transform that SimpleITK reads") from error
 

@@ -42,15 +42,15 @@ def read(path: files.PathLike, name: str | None = None) -> Any:
     FileNotFoundError
         If there is no such file.
     OSError
-        If it is damaged, or holds Python objects: these are not loaded, since loading them runs code.
+        If it is no regular file or folder, is damaged, or
+        holds Python objects: these are not loaded, since loading them runs code.
     ValueError
         If it lacks the array.
     ModuleNotFoundError
         For .zarr without zarr installed.
     """
     path = Path(path)
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such file or folder")
+    files.check_input(path)
     if path.suffix == ".zarr":
         return _zarr(path, name)
     if path.suffix not in (".npz", ".npy"):

@@ -12,9 +12,12 @@ import errno
 import locale
 import math
 import os
+import pickle
 import re
 import secrets
 import shutil
+import subprocess
+import sys
 import threading
 import warnings
 from collections.abc import Iterator, Sequence
@@ -25,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from gpuresample import detached, texts
 from gpuresample.files import completeness, disk
 
 if TYPE_CHECKING:
@@ -132,9 +136,11 @@ def header(path: PathLike) -> Header:
         If there is no such file.
     OSError
         If SimpleITK cannot read it.
+    ValueError
+        If its name is not valid UTF-8.
     """
     path = Path(path)
-    _check_input(path)
+    check_input(path)
     with _quiet(), _failure(path, "cannot be read"):
         return Header.of(_opened(path))
 
@@ -161,7 +167,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
     OSError
         If it cannot be read, is damaged, or ends early.
     ValueError
-        If the folder holds several series and `series` names none of them, or `series` is given for a file.
+        If the folder holds several series and `series` names none of them, or `series` is given for a file; or if the
+        name of a file is not valid UTF-8.
 
     Warns
     -----
@@ -173,7 +180,7 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
     ITK's NIfTI reader turns NaN and infinity into 0; NRRD and MetaImage keep them.
     """
     path = Path(path)
-    _check_input(path)
+    check_input(path)
     if path.is_dir():
         return _read_series(path, series)
     if series is not None:
@@ -254,7 +261,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     Raises
     ------
     ValueError
-        If the extension is not one of `WRITABLE`.
+        If the extension is not one of `WRITABLE`, or the name is not valid UTF-8.
     FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
         If the folder is missing, is none, `path` is a folder, or the folder is not writable.
     FileExistsError
@@ -262,6 +269,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     """
     check_extension(path)
     target = Path(os.path.realpath(path))
+    texts.utf8_name(target)
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
     return check_place(path, overwrite)
@@ -325,8 +333,41 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     target = check_output(path, overwrite)
     failure = _failure(Path(path), "cannot be written")
     with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
-        sitk.WriteImage(image, str(partial))
+        if partial.suffix in _HDF5:
+            _write_apart(image, texts.utf8_name(partial), target)
+        else:
+            sitk.WriteImage(image, texts.utf8_name(partial))
         _check_written(partial, image)
+
+
+# HDF5 ends the process where the disk refuses a write (SimpleITK 2.5.7). So another process writes such files.
+_HDF5 = (".h5", ".hdf5")
+_WRITER = "import pickle, sys, SimpleITK; SimpleITK.WriteImage(*pickle.load(sys.stdin.buffer))"
+
+
+def _write_apart(image: SimpleITK.Image, path: str, target: Path) -> None:
+    """Write an image in a process of its own.
+
+    Raises
+    ------
+    OSError
+        With the reason, and its number where HDF5 says it.
+    """
+    # -P: nothing is imported from the current folder.
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", _WRITER], input=pickle.dumps((image, path), protocol=5), capture_output=True,
+        check=False, env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    if done.returncode == 0:
+        return
+    said = done.stderr.decode("utf-8", "replace")
+    number = re.search(r"errno = (\d+)", said)
+    if number is None:
+        last = said.strip().splitlines()[-1:] or [f"its writer ended with code {done.returncode}"]
+        raise RuntimeError(last[0])
+    failed = OSError(f"{target}: cannot be written: {os.strerror(int(number[1]))}")
+    failed.errno = int(number[1])
+    raise failed
 
 
 @contextlib.contextmanager
@@ -405,9 +446,18 @@ def check_extension(path: PathLike) -> None:
     )
 
 
-def _check_input(path: Path) -> None:
+def check_input(path: Path) -> None:
+    """Refuse what is missing, may not be read, or is neither a file nor a folder; nothing is opened.
+
+    Raises
+    ------
+    OSError
+        With the reason.
+    """
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such file or folder")
+    if kind := disk.odd_kind(path):
+        raise OSError(f"{path}: is {kind}; only regular files and folders are read")
     if path.is_file() and not os.access(path, os.R_OK):
         raise PermissionError(f"{path}: may not be read")
 
@@ -417,8 +467,9 @@ def _opened(path: Path) -> Any:
     import SimpleITK as sitk
 
     completeness.check_dimensions(path)
+    detached.check(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
+    reader.SetFileName(texts.utf8_name(path))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -499,10 +550,14 @@ def _reason(error: RuntimeError) -> str:
 def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
     import SimpleITK as sitk
 
+    named = texts.utf8_name(folder)
+    for entry in sorted(folder.iterdir()):
+        if kind := disk.odd_kind(entry):
+            raise OSError(f"{entry}: is {kind}; all that is in a DICOM folder is opened, so it must be regular files")
     with _quiet(), _failure(folder, "cannot be read as a DICOM series"):
         found = {
-            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+            uid: sitk.ImageSeriesReader.GetGDCMSeriesFileNames(named, uid)
+            for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(named)
         }
         if not found:
             raise OSError(f"{folder}: no DICOM images in this folder")
@@ -510,6 +565,8 @@ def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
             listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
             raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
         names = found[series] if series is not None else next(iter(found.values()))
+        for name in names:
+            texts.utf8_name(texts.path_of(name))
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(names)
         reader.MetaDataDictionaryArrayUpdateOn()
@@ -520,7 +577,7 @@ def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
 
 
 def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
-    used = {Path(name).name for names in found.values() for name in names}
+    used = {Path(texts.path_of(name)).name for names in found.values() for name in names}
     unused = sorted(p.name for p in folder.iterdir() if p.suffix.lower() == ".dcm" and p.name not in used)
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""

@@ -62,7 +62,7 @@ class Level:
 
     def units(self) -> Iterator[tuple[Index, Slices]]:
         """Every unit's index and block."""
-        return blocks.each(chunking.regular(self.unit, self.shape))
+        return chunking.walk(self.unit, self.shape)
 
     @property
     def count(self) -> int:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import warnings
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -41,16 +42,20 @@ class Unfinished:
         """Whether a step is done, and on disk."""
         return step in self._steps
 
+    def count(self, first: int) -> int:
+        """How many steps are done whose first number is this one."""
+        return sum(step[0] == first for step in self._steps)
+
     def mark(self, step: Step) -> None:
         """Say that a step is done: what it wrote must be on disk already. Any thread may."""
-        os.write(self._log, (" ".join(map(str, step)) + "\n").encode())
+        os.write(self._log, _line(step))
         self._steps.add(step)
 
     def _open(self, job: Mapping[str, Any]) -> None:
         """Go on with what is there if it is of the same job; begin anew otherwise."""
         text = json.dumps(job, sort_keys=True)
         known = self.folder / _JOB
-        same = known.exists() and self.result.is_dir() and known.read_text() == text
+        same = self.result.is_dir() and _content(known) == text.encode()
         if not same:
             if self.result.exists():
                 warnings.warn(
@@ -68,11 +73,12 @@ class Unfinished:
         for place in (self.result, self.work):
             for torn in place.rglob("*.partial"):
                 torn.unlink()
-        self._log = os.open(self.folder / _STEPS, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o666)
-        lines = (self.folder / _STEPS).read_bytes()
-        whole = lines.rfind(b"\n") + 1
-        os.truncate(self._log, whole)
-        self._steps = {tuple(map(int, line.split())) for line in lines[:whole].splitlines()}
+        steps = self.folder / _STEPS
+        self._steps = {step for line in _content(steps).splitlines(keepends=True) for step in _step(line)}
+        # What is damaged is not carried on: a line that is cut short would spoil the next one.
+        with files.replacing(steps) as partial:
+            partial.write_bytes(b"".join(map(_line, sorted(self._steps))))
+        self._log = os.open(steps, os.O_WRONLY | os.O_APPEND)
 
     def _close(self) -> None:
         if self._log >= 0:
@@ -122,6 +128,29 @@ def unfinished(target: Path, job: Mapping[str, Any], overwrite: bool = False) ->
         os.close(lock)
 
 
+def _content(path: Path) -> bytes:
+    """What is in a file; nothing where there is none."""
+    if not path.is_file():
+        _remove(path)
+        return b""
+    return path.read_bytes()
+
+
+def _line(step: Step) -> bytes:
+    """A step in the log: its numbers, and their checksum."""
+    text = " ".join(map(str, step)).encode()
+    return text + f" {zlib.crc32(text):08x}\n".encode()
+
+
+def _step(line: bytes) -> Iterator[Step]:
+    """The step of a line that is as it was written; nothing of any other."""
+    text, _, _ = line.rpartition(b" ")
+    with contextlib.suppress(ValueError):
+        step = tuple(map(int, text.split()))
+        if _line(step) == line:
+            yield step
+
+
 def _remove(entry: Path) -> None:
     if entry.is_dir() and not entry.is_symlink():
         shutil.rmtree(entry)
@@ -138,6 +167,9 @@ def _locked(folder: Path, target: Path) -> int:
             descriptor = disk.lock(path)
         except FileNotFoundError:
             continue  # the other one has just finished and removed the folder
+        except disk.NoLocksError as error:
+            warnings.warn(f"{target}: {error}; let no second process write it", RuntimeWarning, stacklevel=5)
+            return os.open(path, os.O_RDWR)
         if descriptor is None:
             raise BlockingIOError(f"{target}: another process is writing it")
         with contextlib.suppress(FileNotFoundError):

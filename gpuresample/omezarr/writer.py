@@ -8,12 +8,15 @@ every level has the bits of `gpuresample.pyramid`.
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
+import math
 import os
 import shutil
+import warnings
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,8 @@ from gpuresample.omezarr.volumes import Source
 from gpuresample.ops import pyramid
 
 ENDING = ".zarr"
+# How far voxels are packed at the very best: CT and microscopy to some 1/2 to 1/10, label maps to some hundredth.
+PACKED = 1000
 Progress = Callable[[int, int, int, int], None]
 
 
@@ -93,15 +98,15 @@ def write_pyramid(
     ValueError, TypeError
         As `gpuresample.pyramid`; for labels that are not whole numbers, chunks that do not fit, a name without ".zarr".
     OSError
-        If the folder cannot be made, is there already, or another process is writing it.
+        If the folder cannot be made, is there already, another process is writing it, or the disk is far too small.
     RuntimeError
         If zarr is missing.
 
     Warns
     -----
     RuntimeWarning
-        If the levels end early because no axis can shrink any further; if what an earlier call left cannot be gone on
-        with, as it was another job.
+        If the disk has less room than the voxels take unpacked; if the levels end early because no axis can shrink any
+        further; if what an earlier call left cannot be gone on with, as it was another job.
 
     Notes
     -----
@@ -114,6 +119,7 @@ def write_pyramid(
     is_path = isinstance(image, (str, os.PathLike))
     source = volumes.opened(image, input_spacing) if is_path else volumes.of_image(image, input_spacing)
     _check_apart(source, target)
+    _check_room(target, math.prod(source.voxels.shape) * source.dtype.itemsize)
     if labels:
         kind = _label_kind(kind, source.dtype)
     if not is_path and unwrap(image, input_spacing, lazy=True).kind == "array":
@@ -174,6 +180,16 @@ def _check_apart(source: Source, target: Path) -> None:
     root = getattr(store, "root", None)
     if root is not None and (target == Path(root).resolve() or target in Path(root).resolve().parents):
         raise ValueError(f"path must not be the input itself, got {target}")
+
+
+def _check_room(target: Path, voxel_bytes: int) -> None:
+    """Refuse what cannot fit the disk however well it is packed, and warn of what may not fit."""
+    free = shutil.disk_usage(target.parent).free
+    text = f"{target}: the image has {voxel_bytes / 1e9:,.1f} GB of voxels, and {free / 1e9:,.1f} GB of disk are free"
+    if voxel_bytes > PACKED * free:
+        raise OSError(errno.ENOSPC, f"{text}; a pyramid of it does not fit, however well it is packed")
+    if voxel_bytes > free:
+        warnings.warn(f"{text}; a pyramid of it fits only if it packs well", RuntimeWarning, stacklevel=4)
 
 
 def _label_kind(kind: str, dtype: np.dtype[Any]) -> str:
@@ -256,11 +272,11 @@ class _Writer:
 
     def _write(self, level: Level, of: Any, array: Any, floats: Any) -> None:
         """The units of a level that are not there yet."""
-        due = [(index, block) for index, block in level.units() if not self.work.done((level.number, *index))]
-        done = level.count - len(due)
-        if not due:
+        done = self.work.count(level.number)
+        if done >= level.count:
             self._say(level, done)
             return
+        due = (unit for unit in level.units() if not self.work.done((level.number, *unit[0])))
         workers = layout.workers_for(level, of, self.memory)
         job = None if level.plan is None else Job(level.plan, None, (), level.plan.dtype, workers)
         pieces = layout.pieces_of(level, of)
@@ -274,12 +290,16 @@ class _Writer:
             self.work.mark((level.number, *index))
 
         with ThreadPoolExecutor(workers, thread_name_prefix="gpuresample-unit") as threads:
-            waiting = [threads.submit(unit, index, block) for index, block in due]
+            # A few are waiting at any time, not all: there may be millions.
+            waiting = {threads.submit(unit, *following) for following in itertools.islice(due, 2 * workers)}
             try:
-                for future in as_completed(waiting):
-                    future.result()
-                    done += 1
-                    self._say(level, done)
+                while waiting:
+                    finished, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in finished:
+                        future.result()
+                        done += 1
+                        self._say(level, done)
+                    waiting |= {threads.submit(unit, *following) for following in itertools.islice(due, len(finished))}
             except BaseException:
                 threads.shutdown(wait=True, cancel_futures=True)
                 raise

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample import texts
 from gpuresample.files import volumes as files
 
 # Of plots: Okabe and Ito's, which colour-blind people tell apart; they stand out on white and on near black alike.
@@ -142,7 +143,7 @@ class Page:
             If it cannot be written.
         """
         with files.replacing(path) as partial:
-            partial.write_text(self.html(), encoding="utf-8")
+            partial.write_text(texts.printable(self.html()), encoding="utf-8")
 
 
 def _cell(value: str | Cell) -> Cell:

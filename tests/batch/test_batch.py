@@ -12,25 +12,13 @@ from cli_support import refused, volume
 
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
 
-from gpuresample.batch import inputs, items, records, thumbnails
+from gpuresample.batch import inputs, items, records, reports, thumbnails
 from gpuresample.distributed import batch
 from gpuresample.files import job
 from gpuresample.files.job import Settings
 
 TWO = Settings(spacing=(1.6, 1.6, 3.0))
 ASKED = ("--spacing", "1.6", "1.6", "3")
-
-
-@pytest.fixture(scope="module")
-def scheduler(tmp_path_factory):
-    """Address of a cluster whose one worker is a process of its own."""
-    from distributed import LocalCluster
-
-    with LocalCluster(
-        n_workers=1, threads_per_worker=4, processes=True, host="127.0.0.1", memory_limit=0, dashboard_address=":0",
-        local_directory=str(tmp_path_factory.mktemp("dask")), silence_logs="CRITICAL",
-    ) as cluster:  # fmt: skip
-        yield cluster.scheduler_address
 
 
 @pytest.fixture
@@ -202,7 +190,8 @@ def test_files_that_are_not_the_batchs_are_left_alone(folder, tmp_path, schedule
 def test_what_a_killed_run_left_is_cleared_away_and_done(folder, tmp_path, scheduler):
     out = tmp_path / "out"
     (out / ".gpuresample").mkdir(parents=True)
-    (out / ".gpuresample" / "journal.jsonl").write_text('{"kind":"begin","name":"a.nii.gz"}\n{"kind":"done","na')
+    journal = records._line({"kind": "begin", "name": "a.nii.gz"})
+    (out / ".gpuresample" / "journal.jsonl").write_bytes(journal + b'{"kind":"done","na')
     (out / "a.nii.gz").write_bytes(b"of the run before")
     (out / ".a.0123abcd.partial.nii.gz").write_bytes(b"half")
     (out / ".a.other.nii.gz").write_bytes(b"not ours")
@@ -247,7 +236,9 @@ def test_a_journal_survives_torn_lines_and_forgets_what_begins_anew(tmp_path):
     journal.close()
     assert set(journal.last) == {"a", "d"}
     lines = (tmp_path / "journal.jsonl").read_bytes().splitlines()
-    assert json.loads(lines[-1]) == {"kind": "failed", "name": "d"}
+    last = json.loads(lines[-1])
+    assert len(last.pop("crc")) == 8
+    assert last == {"kind": "failed", "name": "d"}
 
 
 def test_one_run_at_a_time(tmp_path):
@@ -279,6 +270,32 @@ def test_thumbnails_are_what_they_show(size):
     middle = sitk.GetArrayViewFromImage(image)[6] if len(size) == 3 else sitk.GetArrayViewFromImage(image)
     low, high = np.percentile(middle, (0.5, 99.5))
     assert pixels[0, 0] == int(np.clip((middle[0, 0] - low) / (high - low), 0, 1) * 255)
+
+
+FORMULAS = [
+    "=1+1", "+1+1", "-1+1", "@SUM(A1)", "=HYPERLINK(\"x\")", "-2+3+cmd|' /C calc'!A0", " =1+1", "\t=1+1", "\r=1+1",
+    "\uff1d1+1", "-", "--1", "=", "|cmd", "%0A=1",
+]  # fmt: skip
+NUMBERS = ["-10 20 30", "-1", "+1e5", "-0.5 -0.5 1", "1 2 3", ""]
+
+
+@pytest.mark.parametrize("text", FORMULAS)
+def test_no_cell_of_the_report_is_a_formula(tmp_path, text):
+    words = [text, f"{text}.nii.gz"]
+    made = [
+        {"kind": "failed", "name": w, "source": w, "reason": w, "version": w, "at": w, "warnings": [w]} for w in words
+    ]
+    reports.write_csv(tmp_path / "r.csv", made)
+    with open(tmp_path / "r.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.reader(file))[1:]
+    for row, word in zip(rows, words, strict=True):
+        assert row.count(f"'{word}") == 6
+        assert not any(cell.lstrip()[:1] in ("=", "+", "-", "@", "|", "%", "\uff1d") for cell in row if cell)
+
+
+@pytest.mark.parametrize("text", NUMBERS)
+def test_numbers_stay_numbers(text):
+    assert reports._text(text) == text
 
 
 # What a worker does

@@ -197,6 +197,37 @@ def test_ctrl_c_once_finishes_what_is_under_way(cohort, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_closed_terminal_finishes_what_is_under_way(cohort, tmp_path, number):
+    process = start(cohort / "in", tmp_path, "--workers", "1")
+    some_done(tmp_path)
+    os.killpg(process.pid, signal.SIGHUP) if number == signal.SIGHUP else process.send_signal(number)
+    code, text, _err = ended(process)
+    assert code == 130
+    counts = said(text)
+    assert counts["not done"] > 0
+    assert "failed" not in counts
+    assert_whole(cohort, tmp_path)
+    assert len(results(tmp_path)[0]) == counts["done"]
+    assert results(tmp_path)[1] == []
+
+
+@pytest.mark.parametrize("seconds", [0.7, 1.5, 2.5, 4.0])
+def test_ctrl_c_in_the_first_seconds_is_no_traceback(cohort, tmp_path, seconds):
+    """While libraries are loaded, while workers are started, while the first volumes are under way."""
+    process = start(cohort / "in", tmp_path, "--workers", "2")
+    time.sleep(seconds)
+    os.killpg(process.pid, signal.SIGINT)
+    code, _text, err = ended(process)
+    assert code == 130
+    assert "Traceback" not in err, err
+    assert "Exception" not in err, err
+    log = tmp_path / ".gpuresample" / "workers.log"
+    assert "Traceback" not in (log.read_text() if log.exists() else "")
+    assert_whole(cohort, tmp_path)
+
+
+@pytest.mark.slow
 def test_ctrl_c_twice_ends_at_once_and_leaves_nothing_half_written(cohort, tmp_path):
     process = start(cohort / "in", tmp_path, "--workers", "1")
     some_done(tmp_path)

@@ -7,8 +7,10 @@ import re
 import signal
 import subprocess
 import sys
+import tracemalloc
 import warnings
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -21,6 +23,7 @@ from support import flat, noise, rotation, same_bits
 from support import labels as blobs
 
 import gpuresample as gr
+from gpuresample.chunked import blocks, chunking
 from gpuresample.files import volumes as files
 from gpuresample.omezarr import layout, ngff, unfinished, volumes, writer
 
@@ -689,3 +692,61 @@ def test_the_command_refuses(run, tmp_path, monkeypatch):
     assert run("pyramid", source, target, "--overwrite", "--levels", 1)[0] == 0
     monkeypatch.setitem(sys.modules, "zarr", None)
     refused(run("pyramid", source, tmp_path / "b.zarr"), 1, "needs zarr, which is missing")
+
+
+# Arrays that claim to be huge
+
+HUGE = [(10**5,) * 3, (10**4, 10**6, 10**5), (10**7, 10**4, 10**4), (2, 2, 10**5, 10**5, 10**5), (10**8, 10**7)]
+
+
+def claims(path, shape):
+    """An array without a single chunk: voxels that are not there are zeros."""
+    chunks = (*(1,) * (len(shape) - 3), *(64,) * min(3, len(shape)))
+    return zarr.create_array(str(path), shape=shape, chunks=chunks, dtype="i2")
+
+
+@pytest.mark.parametrize("shape", HUGE)
+def test_what_cannot_fit_the_disk_is_refused_at_once(tmp_path, shape):
+    with pytest.raises(OSError, match=r"GB of voxels, and .* of disk are free; .* does not fit"):
+        writer.write_pyramid(claims(tmp_path / "in.zarr", shape), tmp_path / "out.ome.zarr")
+    assert [p.name for p in tmp_path.iterdir()] == ["in.zarr"]
+
+
+def test_what_may_not_fit_is_warned_of(tmp_path, monkeypatch):
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**5))
+    with pytest.warns(RuntimeWarning, match="fits only if it packs well"):
+        writer.write_pyramid(np.zeros((40, 40, 40), np.float32), tmp_path / "out.ome.zarr", levels=2)
+
+
+@pytest.mark.parametrize("shape", [(10**5,) * 3, (2 * 10**5, 10**5, 3 * 10**4), (2, 10**5, 10**5, 10**5)])
+def test_units_are_walked_not_listed(tmp_path, monkeypatch, shape):
+    class Stop(Exception):
+        pass
+
+    told = []
+
+    def stop(level, levels, done, units):
+        told.append((done, units))
+        if done == 4:
+            raise Stop
+
+    monkeypatch.setattr(writer.shutil, "disk_usage", lambda path: SimpleNamespace(free=10**18))
+    array = claims(tmp_path / "in.zarr", shape)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Stop):
+            writer.write_pyramid(array, tmp_path / "out.ome.zarr", levels=2, shards=False, progress=stop)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert told[-1][1] > 10**7
+    # The tables along axes of 10^5 voxels, units of 16 MiB under way; a list of the units takes gigabytes.
+    assert peak < 700 << 20
+
+
+@pytest.mark.parametrize(
+    ("length", "shape"), [((3, 4), (10, 9)), ((1, 1, 1), (2, 3, 1)), ((7,), (7,)), ((5, 2, 3), (11, 1, 8))]
+)
+def test_a_walk_goes_where_the_list_goes(length, shape):
+    listed = list(blocks.each(chunking.regular(length, shape)))
+    assert list(chunking.walk(length, shape)) == listed
