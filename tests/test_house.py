@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gpuresample as gr
-from gpuresample.engines.code_cache import CodeCache
+from gpuresample.engines.cpu.code_cache import CodeCache
 
 PACKAGE = Path(gr.__file__).parent
 

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from gpuresample import detached
-from gpuresample.files import disk
+from gpuresample.files import detached, disk
 from gpuresample.files import volumes as files
 
 Record = dict[str, Any]

@@ -22,7 +22,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
-from gpuresample import detached, texts
+from gpuresample import texts
+from gpuresample.files import detached
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'

@@ -11,7 +11,7 @@ import zlib
 from pathlib import Path
 from typing import IO
 
-from gpuresample import detached
+from gpuresample.files import detached
 
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040

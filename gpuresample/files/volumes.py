@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from gpuresample import detached, texts
-from gpuresample.files import completeness, disk
+from gpuresample import texts
+from gpuresample.files import completeness, detached, disk
 
 if TYPE_CHECKING:
     import SimpleITK

@@ -12,7 +12,7 @@ from numba.core import cgutils, types
 from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic
 
-from gpuresample.engines.code_cache import CodeCache
+from gpuresample.engines.cpu.code_cache import CodeCache
 
 # Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
 # whose holder it does not have.

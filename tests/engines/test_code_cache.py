@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuresample.engines import code_cache
+from gpuresample.engines.cpu import code_cache
 
 SOURCE = """
 from gpuresample.engines.cpu.jit import njit

@@ -12,8 +12,8 @@ from cli_support import refused, volume
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuresample import detached
 from gpuresample.batch import records
+from gpuresample.files import detached
 from gpuresample.files import volumes as files
 
 SIZE = (5, 4, 3)
