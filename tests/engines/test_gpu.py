@@ -304,6 +304,99 @@ def test_crops_have_the_bits_of_the_whole(gpu):
         assert same_bits(gpu.asnumpy(part.run(source).array), whole[block].copy())
 
 
+def turned(k):
+    """A matrix [3, 4] that turns about the middle, another for every k."""
+    m = rotation(5 + 3 * k, -4, 7 * k)
+    centre = np.array([16.0, 22.0, 33.0])
+    return np.column_stack([m, centre - m @ centre + k])
+
+
+def transforms():
+    """Paths of every kind of stage, on arrays of SOURCE's shape."""
+    rng = np.random.default_rng(6)
+    shape = SOURCE.size[::-1]
+    field, coarse = rng.normal(0, 1.5, (*shape, 3)), rng.normal(0, 2.0, (9, 8, 7, 3)).astype("float32")
+    spline = gr.BSpline(rng.normal(0, 2.0, (7, 8, 9, 3)))
+    oblique = gr.Grid((9, 10, 11), (6.0, 5.0, 4.0), (-1.0, -3.0, 0.5), flat(rotation(8, 3, -12)))
+    apart = gr.DisplacementField(rng.normal(0, 1.0, (11, 10, 9, 3)), like=oblique)
+    return {
+        "matrix": turned(1),
+        "field": gr.DisplacementField(field),
+        "coarse field": gr.DisplacementField(coarse, like=np.empty((9, 8, 7))),
+        "oblique field": apart,
+        "spline": spline,
+        "path": gr.Path([turned(2), spline, gr.DisplacementField(field), turned(0)]),
+    }
+
+
+@pytest.mark.parametrize("name", transforms())
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline", "label_linear"])
+def test_transforms_agree_with_the_cpu_engine(gpu, name, interpolation):
+    src = (noise if interpolation in ("linear", "bspline") else labels)(SOURCE.size[::-1], "float32")
+    options = {"transform": transforms()[name], "interpolation": interpolation, "default_value": -3}
+    out = gr.resample(gpu.asarray(src), **options)
+    expected = gr.resample(src, device="cpu", **options)
+    assert isinstance(out, gpu.ndarray)
+    assert (expected != -3).mean() > 0.2
+    chosen = interpolation not in ("linear", "bspline")
+    assert_close(gpu.asnumpy(out), expected, 0 if chosen else ENGINES * float(np.ptp(src)))
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline"])
+def test_a_batch_of_transforms_is_one_launch(gpu, interpolation):
+    src = noise((6, 30, 40, 50))
+    matrices = [turned(k) for k in range(6)]
+    launches = cuda._engine().runtime.launches
+    before = dict(launches)
+    out = gpu.asnumpy(gr.resample(gpu.asarray(src), transform=matrices, interpolation=interpolation))
+    gathers = [name for name in launches if name.startswith("gather") and launches[name] > before.get(name, 0)]
+    assert sum(launches[name] - before.get(name, 0) for name in gathers) == 1
+    for one, volume, matrix in zip(out, src, matrices, strict=True):
+        assert same_bits(
+            one, gpu.asnumpy(gr.resample(gpu.asarray(volume), transform=matrix, interpolation=interpolation))
+        )
+
+
+@pytest.mark.parametrize("name", transforms())
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_gradients_are_transposed_and_repeat(gpu, name, interpolation):
+    """<A x, y> = <x, A'y>, and the same bits again."""
+    shape = SOURCE.size[::-1]
+    plan = gr.plan(shape, transform=transforms()[name], interpolation=interpolation, dtype="float64")
+    engine = cuda._engine()
+    x, y = (gpu.asarray(noise((1, *shape), "float64", seed=k)) for k in (1, 2))
+    out, back, again = gpu.empty_like(y), gpu.empty_like(x), gpu.empty_like(x)
+    engine.run(plan.work, x, out, Store())
+    engine.splat(plan.work, y, back)
+    engine.splat(plan.work, y, again)
+    assert same_bits(gpu.asnumpy(back), gpu.asnumpy(again))
+    left, right = float((out * y).sum()), float((x * back).sum())
+    assert abs(left - right) <= 1e-12 * float(gpu.abs(out * y).sum())
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_slopes_are_differences(gpu, interpolation):
+    """Derivatives along the source's axes, against moving every voxel a little."""
+    shape = (20, 22, 24)
+    src, step = noise(shape, "float64"), 1e-6
+
+    def at(offset):
+        moved = turned(1) + np.column_stack([np.zeros((3, 3)), offset])
+        return gr.plan(shape, transform=moved, interpolation=interpolation, boundary="mirror", dtype="float64")
+
+    engine, x = cuda._engine(), gpu.asarray(src[None])
+    out = gpu.empty((1, *shape, 3))
+    engine.slopes(at(np.zeros(3)).work, x, out)
+    for axis in range(3):
+        ahead, behind = gpu.empty((1, *shape)), gpu.empty((1, *shape))
+        engine.run(at(step * np.eye(3)[2 - axis]).work, x, ahead, Store())
+        engine.run(at(-step * np.eye(3)[2 - axis]).work, x, behind, Store())
+        difference = gpu.asnumpy((ahead - behind) / (2 * step))
+        apart = np.abs(gpu.asnumpy(out)[..., axis] - difference)
+        # Linear sums have a kink where a voxel lies on a sample.
+        assert np.quantile(apart, 0.999) < 1e-4 * float(np.ptp(src))
+
+
 @pytest.mark.slow
 def test_more_than_2_to_the_31_voxels(gpu):
     """A ramp in bytes, whose far end lies past the reach of 32-bit offsets."""
