@@ -352,9 +352,8 @@ def test_a_batch_of_transforms_is_one_launch(gpu, interpolation):
     gathers = [name for name in launches if name.startswith("gather") and launches[name] > before.get(name, 0)]
     assert sum(launches[name] - before.get(name, 0) for name in gathers) == 1
     for one, volume, matrix in zip(out, src, matrices, strict=True):
-        assert same_bits(
-            one, gpu.asnumpy(gr.resample(gpu.asarray(volume), transform=matrix, interpolation=interpolation))
-        )
+        alone = gr.resample(gpu.asarray(volume), transform=matrix, interpolation=interpolation)
+        assert same_bits(one, gpu.asnumpy(alone))
 
 
 @pytest.mark.parametrize("name", transforms())
@@ -387,12 +386,12 @@ def test_slopes_are_differences(gpu, interpolation):
     engine, x = cuda._engine(), gpu.asarray(src[None])
     out = gpu.empty((1, *shape, 3))
     engine.slopes(at(np.zeros(3)).work, x, out)
-    for axis in range(3):
+    for k in range(3):
         ahead, behind = gpu.empty((1, *shape)), gpu.empty((1, *shape))
-        engine.run(at(step * np.eye(3)[2 - axis]).work, x, ahead, Store())
-        engine.run(at(-step * np.eye(3)[2 - axis]).work, x, behind, Store())
+        engine.run(at(step * np.eye(3)[2 - k]).work, x, ahead, Store())
+        engine.run(at(-step * np.eye(3)[2 - k]).work, x, behind, Store())
         difference = gpu.asnumpy((ahead - behind) / (2 * step))
-        apart = np.abs(gpu.asnumpy(out)[..., axis] - difference)
+        apart = np.abs(gpu.asnumpy(out)[..., k] - difference)
         # Linear sums have a kink where a voxel lies on a sample.
         assert np.quantile(apart, 0.999) < 1e-4 * float(np.ptp(src))
 
