@@ -531,7 +531,7 @@ def test_splines_are_itks_beside_their_knots(interpolation, knot):
     src, n_dst = noise((3, 3, 1200), "float64"), (2, 2, 290)
     nothing = sitk.TranslationTransform(3, (0, 0, 0))
     expected = reference(to_image(src, of_grid(source)), target, interpolation, nothing, 7.0)
-    work = planner.make_work(source, replace(UNIT, direction=TURNED), None, interpolation, None, False, "double")
+    work = planner.make_work(source, replace(UNIT, direction=TURNED), (), interpolation, None, False, "double")
     work = replace(work, routes=(route(target=target, source=source),), n_dst=n_dst)
     out, _ = run_twice(run(work, Store(7)), src, n_dst, "float64")
     assert_close(out, expected, DOUBLE * np.ptp(src))
