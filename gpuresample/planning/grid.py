@@ -133,6 +133,8 @@ def _point_to_index(spacing: tuple[float, ...], direction: tuple[float, ...]) ->
 def aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:
     """Input axis of every output axis if no column of `drift` (voxels moved along an axis) has a second entry."""
     d = drift.shape[0]
+    if (np.abs(drift) > ALIGNED).sum() > d:
+        return None  # at least one axis runs along two: most grids that are turned end here
     best = None
     for axes in itertools.permutations(range(d)):
         rest = np.abs(drift).copy()
@@ -143,6 +145,7 @@ def aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:
     return None if best is None else best[1]
 
 
+@lru_cache(maxsize=256)
 def check_apart(grid: Grid, which: str) -> None:
     """Refuse a grid so far from the origin of space that float64 cannot tell neighbouring voxels apart.
 

@@ -32,6 +32,39 @@ class AxisMap:
     x: tuple[FloatArray, ...]
 
 
+def runs_along(target: Grid, source: Grid, transform: Transform | None = None) -> bool:
+    """Whether axes run along axes, so that `map_indices` has an answer.
+
+    Raises
+    ------
+    ValueError
+        As `map_indices`.
+    """
+    if transform is not None and not transform.is_linear:
+        return False
+    return aligned_axes(_drift(target, source, transform)) is not None
+
+
+def _drift(target: Grid, source: Grid, transform: Transform | None) -> FloatArray:
+    """How far voxels of `target` move on `source` along each axis, from the first to behind the last."""
+    check_apart(source, "input")
+    check_apart(target, "output")
+    with np.errstate(over="ignore", invalid="ignore"):
+        matrix = source.point_to_index if transform is None else source.point_to_index @ transform.affine[0]
+        whole: FloatArray = matrix @ target.index_to_point * np.asarray(target.size)
+    if not np.isfinite(whole).all():
+        raise _uncountable(target, source, transform)
+    return whole
+
+
+def _uncountable(target: Grid, source: Grid, transform: Transform | None) -> ValueError:
+    return ValueError(
+        "the output grid must lie where the input's voxels can be counted to, got indices that are not finite: "
+        f"output origin {target.origin}, input spacing {source.spacing}"
+        + ("" if transform is None else ", through a transform")
+    )
+
+
 def map_indices(target: Grid, source: Grid, transform: Transform | None = None) -> AxisMap | None:
     """Where the voxels of `target` lie on `source`, as continuous indices; None where axes do not run along axes.
 
@@ -42,30 +75,21 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
     ValueError
         If float64 cannot tell the neighbouring voxels of a grid apart, or a voxel's index is not finite.
     """
-    check_apart(source, "input")
-    check_apart(target, "output")
     if transform is not None and not transform.is_linear:
         return None
     d = target.dimension
-    matrix = np.eye(d) if transform is None else transform.affine[0]
+    axes = aligned_axes(_drift(target, source, transform))
+    if axes is None:
+        return None
 
     def at(index: FloatArray) -> FloatArray:
         p = target.points(index)
         return source.indices(p if transform is None else transform.points(p))
 
     with np.errstate(over="ignore", invalid="ignore"):
-        whole = source.point_to_index @ matrix @ target.index_to_point * np.asarray(target.size)
         corners = at(np.array(list(itertools.product(*((0.0, float(n)) for n in target.size)))))
-    if not (np.isfinite(whole).all() and np.isfinite(corners).all()):
-        raise ValueError(
-            "the output grid must lie where the input's voxels can be counted to, got indices that are not finite: "
-            f"output origin {target.origin}, input spacing {source.spacing}"
-            + ("" if transform is None else ", through a transform")
-        )
-    axes = aligned_axes(whole)
-    if axes is None:
-        return None
-
+    if not np.isfinite(corners).all():
+        raise _uncountable(target, source, transform)
     x = []
     for j, n in enumerate(target.size):
         index = np.zeros((n, d))

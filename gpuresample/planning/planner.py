@@ -10,16 +10,16 @@ import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import reduce
+from functools import lru_cache, reduce
 
 import numpy as np
 
-from gpuresample.caching import kept
+from gpuresample.caching import kept, on_clear
 from gpuresample.memory import check_room
 from gpuresample.planning import taps, transforms
 from gpuresample.planning.filters import FILTERS, Filter, FloatArray, gaussian_response, polynomials
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.maps import AxisMap, map_indices
+from gpuresample.planning.maps import AxisMap, map_indices, runs_along
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.transforms import Transform, route, source_box
 from gpuresample.planning.works import RULES, Branch, Gather, Linear, Majority, Range, Route, Separable, Work
@@ -33,6 +33,9 @@ Pair = tuple[float, float]
 TAP_COST = 1.0
 TOUCH_COST = 3.0
 X_TOUCH_COST = 12.0  # a wide pass along x transposes its rows there and back
+
+# Gathers that are kept, by what was asked.
+KEPT_GATHERS = 32
 
 
 def make_work(
@@ -64,12 +67,16 @@ def make_work(
     margin : float
         Voxels of the source by which its inside is taken to be larger on every side.
     """
+    f = FILTERS[interpolation]
+    if len(transforms) <= 1 and f.method != "vote" and runs_along(target, source, *transforms):
+        return _tables(source, target, transforms, interpolation, boundary, antialias, precision, margin)
     # A work keeps its lattices alive, which may be larger than the image: those are not kept.
-    make = _cached_work if all(t.is_linear for t in transforms) else _make_work
+    make = _kept_gather if all(t.is_linear for t in transforms) else _gather
     return make(source, target, transforms, interpolation, boundary, antialias, precision, margin)
 
 
-def _make_work(
+@kept
+def _tables(
     source: Grid,
     target: Grid,
     transforms: tuple[Transform, ...],
@@ -77,19 +84,35 @@ def _make_work(
     boundary: str | None,
     antialias: bool | tuple[float, ...],
     precision: str,
-    margin: float = 0.0,
-) -> Work:
-    f = FILTERS[interpolation]
-    if len(transforms) <= 1 and f.method != "vote":
-        where = map_indices(target, source, *transforms)
-        if where is not None:
-            return sampled(where, source, f, boundary, _blur(_steps(where), antialias), precision, margin)
+    margin: float,
+) -> Separable:
+    """`make_work` for grids whose axes run along each other's."""
+    where = map_indices(target, source, *transforms)
+    assert where is not None
+    blur = tuple(gaussian_response(s) for s in _sigmas(_steps(where), antialias))
+    return sampled(where, source, FILTERS[interpolation], boundary, blur, precision, margin)
+
+
+def _gather(
+    source: Grid,
+    target: Grid,
+    transforms: tuple[Transform, ...],
+    interpolation: str,
+    boundary: str | None,
+    antialias: bool | tuple[float, ...],
+    precision: str,
+    margin: float,
+) -> Gather:
+    """`make_work` for all others, and for votes."""
     routes = tuple(route(target, source, t) for t in transforms or (None,))
-    blur = _blur(_footprint(routes) if antialias is True else np.ones(target.dimension), antialias)
-    return _gather(routes, source, target, f, boundary, blur, precision, margin)
+    sigmas = _sigmas(_footprint(routes) if antialias is True else np.ones(target.dimension), antialias)
+    work = _neighbourhood(source.size, interpolation, boundary, sigmas, precision, margin)
+    return replace(work, routes=routes, n_dst=_three([1] * (3 - target.dimension) + list(target.size[::-1])))
 
 
-_cached_work = kept(_make_work)
+# Small: matrices, and what is kept of `_neighbourhood` anyway. A loader draws another matrix for every call.
+_kept_gather = lru_cache(maxsize=KEPT_GATHERS)(_gather)
+on_clear(_kept_gather.cache_clear)
 
 
 def _steps(where: AxisMap) -> FloatArray:
@@ -112,13 +135,13 @@ def _footprint(routes: tuple[Route, ...]) -> FloatArray:
     return footprint
 
 
-def _blur(step: FloatArray, antialias: bool | tuple[float, ...]) -> tuple[FloatArray | None, ...]:
-    """Weights of the antialiasing Gaussian along source axes x, y, z, where samples are `step` apart."""
+def _sigmas(step: FloatArray, antialias: bool | tuple[float, ...]) -> tuple[float, ...]:
+    """Sigmas of the antialiasing Gaussian along source axes x, y, z, where samples are `step` apart; 0 for none."""
     if antialias is False:
-        return (None,) * step.size
+        return (0.0,) * step.size
     if antialias is not True:
-        return tuple(gaussian_response(s) for s in antialias)
-    return tuple(gaussian_response(max(0.0, (s - 1.0) / 2.0)) for s in step.tolist())
+        return antialias
+    return tuple(max(0.0, (s - 1.0) / 2.0) for s in step.tolist())
 
 
 def sampled(
@@ -225,24 +248,24 @@ def passes(tables: tuple[TapTable, TapTable, TapTable], order: tuple[int, ...]) 
         yield axis, math.prod(size), float(t.count.mean() if t.n_dst else 0.0)
 
 
-def _gather(
-    routes: tuple[Route, ...],
-    source: Grid,
-    target: Grid,
-    f: Filter,
+@kept
+def _neighbourhood(
+    size: tuple[int, ...],
+    interpolation: str,
     boundary: str | None,
-    blur: tuple[FloatArray | None, ...],
+    sigmas: tuple[float, ...],
     precision: str,
     margin: float,
 ) -> Gather:
-    d = source.dimension
-    n_src = (1,) * (3 - d) + source.size[::-1]
-    n_dst = (1,) * (3 - d) + target.size[::-1]
+    """A gather from a source of `size` x, y(, z) that leads nowhere yet: all of it but routes and output."""
+    f, d = FILTERS[interpolation], len(size)
+    n_src = (1,) * (3 - d) + size[::-1]
     if f.spline_order > 3 and precision == "single":
         # Coefficients of these orders swing 20 to 60 times as far as the voxels: float32 would leave the contract.
         precision = "double"
     rule = taps.border_rule(f, boundary)
     coefficients, offset = polynomials(f.name)
+    blur = tuple(gaussian_response(s) for s in sigmas)
     # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
     # are computed until they settle.
     pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" else 0
@@ -256,8 +279,8 @@ def _gather(
         prefilter = (tables[0], tables[1], tables[2])
         n_src = tuple(t.n_dst for t in tables)
     return Gather(
-        routes=routes,
-        n_dst=_three(list(n_dst)),
+        routes=(),
+        n_dst=(0, 0, 0),
         method=f.name if f.method == "vote" else f.method,
         prefilter=prefilter,
         coefficients=coefficients,
@@ -376,7 +399,15 @@ def reaches(work: Separable | Gather) -> bool:
     """Whether a voxel of the target may lie on the source."""
     if isinstance(work, Separable):
         return all(t.n_dst > 0 for t in work.tables)
+    return (_kept_reach if all(route.lines for route in work.routes) else _reach)(work)
+
+
+def _reach(work: Gather) -> bool:
     return any(transforms.reaches(route, work.n_dst, work.box) for route in work.routes)
+
+
+_kept_reach = lru_cache(maxsize=KEPT_GATHERS)(_reach)
+on_clear(_kept_reach.cache_clear)
 
 
 def warn_if_nowhere(work: Work) -> None:
