@@ -13,6 +13,7 @@ from numba import uint64
 
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
+from gpuresample.planning.filters import FLOAT32_CELLS
 
 # Where a last bit decides, between inside and outside or in a tie, nothing may fuse: ITK's builds do not.
 EXACT = {**OPTIONS, "fastmath": False}
@@ -74,7 +75,8 @@ def weigh_row(
     for i in range(size):
         # Clipped, so that whatever lies outside still has a cell.
         t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
-        cell = np.float64(np.floor(np.float32(t) + narrow)) if spline else np.floor(t + shift)
+        narrows = spline and abs(t) < FLOAT32_CELLS
+        cell = np.float64(np.floor(np.float32(t) + narrow)) if narrows else np.floor(t + shift)
         k0 = np.int64(cell) + offset
         first[i] = k0
         place[i] += (k0 - base) * stride
@@ -121,7 +123,7 @@ def weigh_pair_row(x, n, base, stride, low, high, offset, rule, spline, first, p
     size, last = uint64(x.size), n - 1
     for i in range(size):
         t = min(max(x[i], -1e9), 1e9) if x[i] == x[i] else 0.0
-        cell = np.float64(np.floor(np.float32(t))) if spline else np.floor(t)
+        cell = np.float64(np.floor(np.float32(t))) if spline and abs(t) < FLOAT32_CELLS else np.floor(t)
         k0 = np.int64(cell) + offset
         d = t - cell
         within = k0 >= 0 and k0 < last
