@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full cost scale regress tiles orders kernels reliability soak cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -73,6 +73,10 @@ cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the c
 # ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
 regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"
 	$(BIN)/python -m benchmarks.regress $(ARGS)
+
+# The first run compiles kernels that check their indices, which takes some minutes more.
+attack: $(VENV)/.test ## drawn attacks in child processes: guarded memory, checked indices, odd arguments, far coordinates
+	$(BIN)/python -m benchmarks.attack $(ARGS)
 
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)
 	$(BIN)/python -m pytest -m kernels $(ARGS)

@@ -94,17 +94,17 @@ def _of_child(kind: str, seed: int, start: int, stop: int) -> Iterator[tuple[int
             "NUMBA_CACHE_DIR": str(Path(tempfile.gettempdir(), "gpuresample-bounds-checked")),
         }
     with tempfile.TemporaryFile("w+") as errors:
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
-        assert process.stdout is not None
-        number, text, open_case = start, "none", True
-        for line in process.stdout:
-            said = json.loads(line)
-            if "case" in said:
-                number, text, open_case = said["case"], said["text"], True
-            else:
-                open_case = False
-                yield number, text, said["end"], said.get("what", "")
-        code = process.wait()
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as process:
+            assert process.stdout is not None
+            number, text, open_case = start, "none", True
+            for line in process.stdout:
+                said = json.loads(line)
+                if "case" in said:
+                    number, text, open_case = said["case"], said["text"], True
+                else:
+                    open_case = False
+                    yield number, text, said["end"], said.get("what", "")
+            code = process.wait()
         if code:
             errors.seek(0)
             last = (errors.read().strip().splitlines() or ["nothing said"])[-1]

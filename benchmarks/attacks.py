@@ -149,7 +149,7 @@ CALLED = {
     "like": ("grid", "image"),
     "transform": ("grid",),
     "spacing": ("grid", "size"),
-    "input_spacing": ("grid", "spacing"),
+    "input_spacing": ("grid", "spacing", "sigma"),
     "origin": ("grid",),
     "dst_slices": ("slices",),
     "out": ("output",),
@@ -301,7 +301,7 @@ def guarded(rng: random.Random) -> Case:
         return gr.resample(volume, like=target, device="cpu", **options).array
 
     def run() -> str:
-        plain = asked(lambda: call(voxels, None), ("image",))
+        plain = asked(lambda: call(voxels, None), ("image", "kind"))
         if plain is None:
             return "refused"
         with guarded_copy(voxels, at_end) as image, guarded_copy(np.empty_like(plain), at_end) as out:

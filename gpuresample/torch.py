@@ -20,6 +20,7 @@ try:
 except ImportError as error:
     raise ImportError('gpuresample.torch needs PyTorch: pip install "gpuresample[torch]"') from error
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from gpuresample.caching import kept
 from gpuresample.containers import ArrayContainer
@@ -86,7 +87,7 @@ def resample(
     `torch.func.grad` does not reach into custom operators.
     """
     dims = _spatial_dims(image, spatial_dims)
-    return _run(image, _recipe("resample", dims, _name(dtype), {
+    return _applied(image, _recipe("resample", dims, _name(dtype), {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
         "rounding": rounding,
@@ -130,7 +131,7 @@ def gaussian(
         For CUDA tensors where the CUDA engine cannot be used.
     """
     dims = _spatial_dims(image, spatial_dims)
-    return _run(image, _recipe("gaussian", dims, _name(dtype), {
+    return _applied(image, _recipe("gaussian", dims, _name(dtype), {
         "sigma": sigma, "kind": kind, "order": order, "truncate": truncate, "max_error": max_error,
         "max_radius": max_radius, "boundary": boundary, "input_spacing": input_spacing, "rounding": rounding,
     }))  # fmt: skip
@@ -168,7 +169,7 @@ def downsample(
         For CUDA tensors where the CUDA engine cannot be used.
     """
     dims = _spatial_dims(image, spatial_dims)
-    return _run(image, _recipe("downsample", dims, _name(dtype), {
+    return _applied(image, _recipe("downsample", dims, _name(dtype), {
         "factors": factors, "sigma": sigma, "kind": kind, "rounding": rounding,
     }))  # fmt: skip
 
@@ -280,9 +281,13 @@ def _(grad: Tensor, recipe: str, shape: list[int], dtype: torch.dtype) -> Tensor
 def _keep_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     image, ctx.recipe = inputs
     ctx.shape, ctx.dtype = list(image.shape[-_dims(ctx.recipe) :]), image.dtype
-    plan = _plan(ctx.recipe, _whole(ctx.shape), ctx.dtype)
+    _refuse_votes(_plan(ctx.recipe, _whole(ctx.shape), ctx.dtype), ctx.recipe)
+
+
+def _refuse_votes(plan: Plan, recipe: str) -> None:
+    """Refuse derivatives of what is no sum."""
     if not isinstance(plan.work, Separable):
-        word = json.loads(ctx.recipe)[3]["interpolation"]
+        word = json.loads(recipe)[3]["interpolation"]
         raise ValueError(
             f"interpolation={word!r} is a vote among labels and has no gradient; use another or image.detach()"
         )
@@ -297,11 +302,32 @@ def _keep_for_second_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor)
 
 
 def _second_gradient(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:
-    # The linear part alone: what lies outside has no gradient, whatever its default value.
-    what, dims, dtype, keywords = json.loads(ctx.recipe)
+    return _run(grad, _linear(ctx.recipe)), None, None, None
+
+
+def _linear(recipe: str) -> str:
+    """The linear part of a recipe alone: what lies outside has no derivative, whatever its default value."""
+    what, dims, dtype, keywords = json.loads(recipe)
     if what == "resample":
         keywords["default_value"] = 0
-    return _run(grad, json.dumps([what, dims, dtype, keywords])), None, None, None
+    return json.dumps([what, dims, dtype, keywords])
+
+
+def _applied(image: Tensor, recipe: str) -> Tensor:
+    """A recipe applied to an image, and to its tangent where there is one (`torch.func.jvp`, dual tensors).
+
+    An operator of torch's has no derivative forward: it would drop tangents, and nobody would know.
+    """
+    if torch.compiler.is_compiling() or forward_ad._current_level < 0:
+        return _run(image, recipe)
+    primal, tangent = forward_ad.unpack_dual(image)
+    if tangent is None:
+        return _run(image, recipe)
+    if not tangent.is_floating_point() or not _output(recipe, image.dtype).is_floating_point:
+        raise TypeError("image must have floats, and so must the result, for a derivative in forward mode")
+    dims = _dims(recipe)
+    _refuse_votes(_plan(recipe, _whole(image.shape[-dims:]), image.dtype), recipe)
+    return forward_ad.make_dual(_applied(primal, recipe), _applied(tangent, _linear(recipe)))
 
 
 def _over_batch(info: Any, in_dims: Any, image: Tensor, recipe: str) -> tuple[Tensor, int]:

@@ -8,6 +8,7 @@ import sys
 import warnings
 from functools import lru_cache
 
+from gpuresample.checks import shown
 from gpuresample.engines.contract import Engine
 from gpuresample.engines.cuda import forks
 from gpuresample.engines.threads import get_num_threads
@@ -40,10 +41,10 @@ def check_device(device: object) -> str:
         For anything but "auto", "cpu", "cuda", "cuda:N".
     """
     if not isinstance(device, str):
-        raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}")
+        raise TypeError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {shown(device)}")
     if device not in ("auto", "cpu", "cuda") and not re.fullmatch(r"cuda:\d+", device):
         hint = "; did you mean 'cuda'?" if device.lower().startswith(("cu", "gpu")) else ""
-        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {device!r}{hint}")
+        raise ValueError(f"device must be 'auto', 'cpu', 'cuda' or 'cuda:N', got {shown(device)}{hint}")
     return device
 
 

@@ -355,11 +355,11 @@ def output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtype
         return source
     try:
         target = np.dtype(dtype)
-    except TypeError:
-        raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {dtype!r}") from None
+    except (TypeError, ValueError):
+        raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {shown(dtype)}") from None
     mask = target == np.bool_ and source == np.bool_
     if (target.kind not in "iuf" or target.itemsize > 8) and not mask:
-        raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {dtype!r}")
+        raise TypeError(f"dtype must be a NumPy integer or float type of up to 64 bits, got {shown(dtype)}")
     return target.newbyteorder("=")
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from gpuresample.caching import kept, on_clear
 from gpuresample.memory import check_room
 from gpuresample.planning import taps, transforms
-from gpuresample.planning.filters import FILTERS, Filter, FloatArray, gaussian_response, polynomials
+from gpuresample.planning.filters import FILTERS, FLOAT32_CELLS, Filter, FloatArray, gaussian_response, polynomials
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.maps import AxisMap, map_indices, runs_along
 from gpuresample.planning.taps import TapTable
@@ -286,7 +286,7 @@ def _neighbourhood(
         coefficients=coefficients,
         shift=f.shift,
         offset=offset + pad,
-        narrow=f.spline_order in (1, 2),
+        narrow=f.spline_order in (1, 2) and max(n_src) < FLOAT32_CELLS,
         n_src=_three(list(n_src)),
         base=(0, 0, 0),
         box=box,

@@ -401,3 +401,55 @@ def test_on_a_gpu():
     (back,) = torch.autograd.grad(expected.sum(), y)
     torch.testing.assert_close(out.cpu(), expected, rtol=1e-5, atol=1e-2)
     torch.testing.assert_close(gradient.cpu(), back, rtol=1e-5, atol=1e-5)
+
+
+# --- derivatives in forward mode -------------------------------------------------------------------------------------
+
+# Of torch itself, which compiles something of its own for them.
+OWN_WARNING = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
+FORWARD = {
+    "linear": lambda v: grt.resample(v, size=(4, 3, 5), interpolation="linear"),
+    "bspline": lambda v: grt.resample(v, spacing=0.8, boundary="mirror"),
+    "outside": lambda v: grt.resample(v, spacing=1.7, anchor="center", interpolation="bspline2", default_value=9.0),
+    "gaussian": lambda v: grt.gaussian(v, 1.3),
+    "downsample": lambda v: grt.downsample(v, 2),
+}
+
+
+@OWN_WARNING
+@pytest.mark.parametrize("job", FORWARD)
+def test_derivatives_in_forward_mode_are_the_linear_map(job):
+    """They were zero, and nobody was told: torch drops tangents at operators of others."""
+    x, t = volume(4, 5, 6, dtype=torch.float64), volume(4, 5, 6, dtype=torch.float64, seed=1)
+    function = FORWARD[job]
+    out, tangent = torch.func.jvp(function, (x,), (t,))
+    expected = function(x + t) - function(x)
+    torch.testing.assert_close(out, function(x))
+    torch.testing.assert_close(tangent, expected, atol=1e-9 * 1000, rtol=0)
+    assert tangent.abs().max() > 1
+    with torch.autograd.forward_ad.dual_level():
+        dual = torch.autograd.forward_ad.make_dual(x, t)
+        again = torch.autograd.forward_ad.unpack_dual(function(dual)).tangent
+    torch.testing.assert_close(again, tangent, atol=0, rtol=0)
+
+
+@OWN_WARNING
+def test_jacobians_of_both_modes_agree():
+    x = volume(3, 4, dtype=torch.float64)
+
+    def function(v):
+        return grt.resample(v, size=(2, 5), interpolation="bspline")
+
+    # Backward by autograd: torch.func's own backward takes no operators of others.
+    forward, backward = torch.func.jacfwd(function)(x), torch.autograd.functional.jacobian(function, x)
+    assert forward.shape == (2, 5, 3, 4)
+    torch.testing.assert_close(forward, backward, atol=1e-10, rtol=0)
+
+
+@OWN_WARNING
+def test_votes_and_integers_have_no_derivative_in_forward_mode():
+    x, t = volume(4, 5, 6), volume(4, 5, 6, seed=1)
+    with pytest.raises(ValueError, match="is a vote among labels and has no gradient"):
+        torch.func.jvp(lambda v: grt.resample(v, size=(2, 3, 4), interpolation="label_linear"), (x,), (t,))
+    with pytest.raises(TypeError, match="must have floats, and so must the result"):
+        torch.func.jvp(lambda v: grt.resample(v, size=(2, 3, 4), dtype=torch.int16), (x,), (t,))

@@ -1,0 +1,77 @@
+"""`make attack` in its short form, and what it must notice."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("resource")
+
+from benchmarks import attack, attacks
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("kind", ["guarded", "odd", "far"])
+def test_a_few_attacks_find_nothing(kind):
+    result = attack.attacked(kind, 120, seed=20)
+    assert result.found == []
+    assert result.counts["answered"] + result.counts["refused"] == 120
+    assert result.counts["answered"] > 0
+
+
+def test_a_case_is_the_same_every_time():
+    for draw in attacks.KINDS.values():
+        assert draw(random.Random("7 3"))[0] == draw(random.Random("7 3"))[0]
+
+
+def test_who_touches_a_guard_ends():
+    code = """
+import numpy as np
+from benchmarks.attacks import Guarded
+array = Guarded(5000).array((50, 25), np.dtype("f4"), {at_end})
+array[...] = 1
+print(array.sum(), flush=True)
+print(np.lib.stride_tricks.as_strided(array, (2000,), ({step},))[{index}])
+"""
+    for at_end, step, index in ((True, 4, 1300), (False, -4, 300)):
+        done = subprocess.run(
+            [sys.executable, "-c", code.format(at_end=at_end, step=step, index=index)], capture_output=True, text=True,
+            timeout=100, check=False, cwd=ROOT,
+        )  # fmt: skip
+        assert (done.stdout, done.returncode) == ("1250.0\n", -11)
+
+
+def test_what_dies_and_what_errs_is_found_and_the_rest_goes_on(monkeypatch):
+    """Cases of a kind that ends its process, errs and answers in turns."""
+    script = """
+import json, os, sys
+for number in range(int(sys.argv[1]), int(sys.argv[2])):
+    print(json.dumps({"case": number, "text": f"case {number}"}), flush=True)
+    if number == 2:
+        os.kill(os.getpid(), 11)
+    print(json.dumps({"end": "found" if number == 4 else "answered", "what": "it erred"}), flush=True)
+"""
+    popen = subprocess.Popen
+    monkeypatch.setattr(
+        attack.subprocess, "Popen", lambda command, **k: popen([sys.executable, "-c", script, *command[-2:]], **k)
+    )
+    result = attack.attacked("far", 6, seed=0)
+    assert result.counts == {"answered": 4, "found": 2}
+    assert [(number, text) for number, text, _ in result.found] == [(2, "case 2"), (4, "case 4")]
+    assert "SIGSEGV" in result.found[0][2]
+    assert "it erred" in attack.report([result])
+
+
+def test_refusals_without_a_name_are_found():
+    def refuse():
+        raise ValueError("something is wrong")
+
+    with pytest.raises(attacks.Found, match="names none of sigma"):
+        attacks.asked(refuse, ("sigma",))
+    with pytest.raises(ZeroDivisionError):
+        attacks.asked(lambda: 1 // 0, ("sigma",))
+    assert attacks.asked(lambda: np.ones(1), ("sigma",)) == 1
