@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import difflib
 import os
+import unicodedata
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -271,19 +272,25 @@ def _inside(out: Path, output: str, start: str) -> tuple[str, str]:
 
 def _refuse_collisions(made: Iterable[Item]) -> None:
     made = list(made)
-    inputs = {os.path.realpath(item.source): item for item in made}
+    inputs = {_folded(os.path.realpath(item.source)) for item in made}
     outputs: dict[str, Item] = {}
     for item in made:
-        other = outputs.setdefault(os.path.normcase(item.target), item)
+        other = outputs.setdefault(_folded(item.target), item)
         if other is not item:
             both = " and ".join(i.source + (f" ({i.where})" if i.where else "") for i in (other, item))
-            raise ValueError(f"two inputs would be written to {item.name}: {both}")
-        if item.target in inputs:
+            alike = "" if other.name == item.name else f" and {other.name}, which are one file on some systems"
+            raise ValueError(f"two inputs would be written to {item.name}{alike}: {both}")
+        if _folded(item.target) in inputs:
             raise ValueError(f"{item.target} is an input, and would be replaced by the result of {item.source}")
     folders = {str(parent) for path in outputs for parent in Path(path).parents}
     clash = next((path for path in outputs if path in folders), None)
     if clash is not None:
         raise ValueError(f"{clash}: would be an output and a folder of outputs")
+
+
+def _folded(path: str) -> str:
+    """Equal for paths that are one where letters' case and Unicode form make no difference (macOS, Windows)."""
+    return unicodedata.normalize("NFD", unicodedata.normalize("NFD", path).casefold())
 
 
 def _check_settings(made: Iterable[Item]) -> None:

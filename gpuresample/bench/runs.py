@@ -152,7 +152,8 @@ def _pytest(
 ) -> int:
     command = [
         sys.executable, "-m", "pytest", "-q", "-rs", "--tb=short", "-W", "ignore", "-p", "no:cacheprovider",
-        "-c", str(partial / "pytest.ini"), "--rootdir", str(partial), "-p", "gpuresample.bench.plugin",
+        # --noconftest: in a checkout pytest would load tests/conftest.py, which needs what `bench` does not install.
+        "-c", str(partial / "pytest.ini"), "--rootdir", str(partial), "--noconftest", "-p", "gpuresample.bench.plugin",
         "--pyargs", "gpuresample.bench.timed", "--suite-profile", profile,
         "--suite-journal", str(partial / journal.NAME), "--benchmark-json", str(file), "--benchmark-quiet",
         "--benchmark-storage", f"file://{partial}",

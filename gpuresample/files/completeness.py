@@ -8,6 +8,7 @@ import os
 import re
 import struct
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,8 @@ from gpuresample.files import detached
 
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040
+# Bytes that may follow the voxels in a gzip file.
+_BEHIND = 64 << 20
 
 
 def check(path: Path, image_io: str, voxel_bytes: int) -> None:
@@ -29,16 +32,13 @@ def check(path: Path, image_io: str, voxel_bytes: int) -> None:
     """
     detached.check_packed(path)
     if is_gzip(path):
-        head, length = unzipped(path)
+        head, length = unzipped(path, lambda head: max(voxel_bytes, _needed(path, image_io, voxel_bytes, head)))
     else:
         with open(path, "rb") as file:
             head, length = file.read(1024), os.path.getsize(path)
             if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
                 raise OSError(f"{path}: the file ends early: pages are missing")
-    try:
-        needed = _needed_length(image_io, voxel_bytes, head)
-    except OSError as error:
-        raise OSError(f"{path}: {error}") from None
+    needed = _needed(path, image_io, voxel_bytes, head)
     if length < needed:
         raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
 
@@ -85,17 +85,39 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def unzipped(path: Path) -> tuple[bytes, int]:
-    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way."""
+def unzipped(path: Path, expected: Callable[[bytes], int] = lambda head: 0) -> tuple[bytes, int]:
+    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way.
+
+    Parameters
+    ----------
+    path : Path
+    expected : callable
+        How many bytes there should be, from the first ones.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged, ends early, or goes on far behind what is expected: a small file can unpack to
+        terabytes.
+    """
     try:
         with gzip.open(path) as file:
             head = file.read(1024)
-            length = len(head)
+            length, most = len(head), expected(head) + _BEHIND
             while block := file.read(1 << 20):
                 length += len(block)
+                if length > most:
+                    raise OSError(f"{path}: goes on for more than {_BEHIND:,} bytes behind its volume")
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
     return head, length
+
+
+def _needed(path: Path, image_io: str, voxel_bytes: int, head: bytes) -> int:
+    try:
+        return _needed_length(image_io, voxel_bytes, head)
+    except OSError as error:
+        raise OSError(f"{path}: {error}") from None
 
 
 def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:

@@ -79,6 +79,32 @@ def forget(path: Path) -> bool:
     return True
 
 
+def rename_new(old: Path, new: Path) -> None:
+    """Give a file a name that nothing has, in one step: of several processes that try, one succeeds.
+
+    Raises
+    ------
+    FileExistsError
+        If there is something of the new name.
+    """
+    try:
+        if sys.platform == "win32":
+            os.rename(old, new)
+            return
+        try:
+            os.link(old, new, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError:
+            # A file system without hard links: the name is taken first, by an empty file.
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY))
+            os.replace(old, new)
+            return
+        os.unlink(old)
+    except FileExistsError:
+        raise FileExistsError(f"{new}: has come into being meanwhile and is left alone") from None
+
+
 def to_disk(path: Path) -> None:
     """Bring a file's bytes to disk."""
     with open(path, "rb+") as file:

@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
@@ -176,6 +177,11 @@ def run(
     ------
     OSError, ValueError, TypeError, RuntimeError
         As `files.read`, `files.write` and `resample`.
+
+    Warns
+    -----
+    UserWarning
+        If an axis shrinks to one voxel, unless `size` asks for it.
     """
     files.check_output(target, overwrite)
     stage = stage or (lambda name, header: contextlib.nullcontext())
@@ -183,12 +189,25 @@ def run(
         image, header, keywords = _read(source, settings)
     with stage("resample", header):
         result = resample(image, **keywords)
+    _warn_of_single_planes(source, header, result, settings)
     if look is not None:
         look(image, result)
     del image
     with stage("write", header):
         files.write(result, target, overwrite)
     return header, files.Header.of(result)
+
+
+def _warn_of_single_planes(source: Path, header: files.Header, result: Any, settings: Settings) -> None:
+    """Warn where an axis has one voxel left and nobody asked for that number: units are mixed up, as a rule."""
+    if settings.size is not None:
+        return
+    left = zip("xyz", header.size, header.spacing, result.GetSize(), result.GetSpacing(), strict=False)
+    shrunk = [f"{axis} ({n} voxels of {h:.6g} to 1 of {g:.6g})" for axis, n, h, m, g in left if n > 1 and m == 1]
+    if shrunk:
+        warnings.warn(
+            f"{source}: one voxel is left along {', '.join(shrunk)}; are spacings in the image's unit?", stacklevel=3
+        )
 
 
 def bytes_needed(source: Path, settings: Settings) -> int:

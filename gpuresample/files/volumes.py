@@ -18,8 +18,10 @@ import secrets
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 import warnings
+import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -45,6 +47,9 @@ _HINTS = {
     ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
 }
 _LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")
+
+_NIFTI = (".nii", ".nii.gz")
+_NIFTI_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nia")
 
 _FORMATS = {
     "NiftiImageIO": "NIfTI",
@@ -177,7 +182,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
 
     Notes
     -----
-    ITK's NIfTI reader turns NaN and infinity into 0; NRRD and MetaImage keep them.
+    No file but the one that is named is read, and what its header names in its folder. ITK's NIfTI reader turns NaN and
+    infinity into 0; NRRD and MetaImage keep them.
     """
     path = Path(path)
     check_input(path)
@@ -325,6 +331,11 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
         As `check_output`; OSError also if writing fails or the format cannot hold the image's geometry.
     TypeError
         If `image` is not a SimpleITK image.
+
+    Warns
+    -----
+    UserWarning
+        If a .nii and a .nii.gz of one name are in the folder now: other programs mix them up.
     """
     import SimpleITK as sitk
 
@@ -338,6 +349,21 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
         _check_written(partial, image)
+    _warn_of_namesakes(target)
+
+
+def _warn_of_namesakes(target: Path) -> None:
+    """Tell who writes x.nii.gz beside x.nii, or the other way round, what others will read."""
+    if target.name.endswith(".nii.gz"):
+        packed, plain = target, target.with_name(target.name[:-3])
+    else:
+        packed, plain = target.with_name(f"{target.name}.gz"), target
+    if plain.suffix == ".nii" and packed.exists() and plain.exists():
+        warnings.warn(
+            f"{target}: {packed.name} and {plain.name} are in one folder; programs built on ITK (5.4.7, SimpleITK "
+            f"2.5.7) read the voxels of {plain.name} when they are asked for {packed.name}",
+            stacklevel=3,
+        )
 
 
 # HDF5 ends the process where the disk refuses a write (SimpleITK 2.5.7). So another process writes such files.
@@ -396,14 +422,20 @@ def replacing(target: Path, overwrite: bool = True) -> Iterator[Path]:
     """A name beside `target` to write to; what is there at the end takes `target`'s place in one step.
 
     After an exception, Ctrl-C included, the file written so far is removed and `target` is as it was.
+
+    Raises
+    ------
+    FileExistsError
+        Without `overwrite`, if `target` has come into being meanwhile: of two writers of a name, one wins.
     """
     partial = partial_beside(target)
     try:
         yield partial
         disk.to_disk(partial)
-        if not overwrite and target.exists():
-            raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
-        os.replace(partial, target)
+        if overwrite:
+            os.replace(partial, target)
+        else:
+            disk.rename_new(partial, target)
     finally:
         partial.unlink(missing_ok=True)
     disk.folder_to_disk(target.parent)
@@ -469,7 +501,7 @@ def _opened(path: Path) -> Any:
     completeness.check_dimensions(path)
     detached.check(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(texts.utf8_name(path))
+    reader.SetFileName(texts.utf8_name(_alone(path, reader)))
     try:
         reader.ReadImageInformation()
     except RuntimeError:
@@ -477,6 +509,43 @@ def _opened(path: Path) -> Any:
             completeness.unzipped(path)  # says so where that is the reason
         raise
     return reader
+
+
+def _namesakes(path: Path) -> list[Path]:
+    """Files beside a NIfTI file that ITK may read in its stead: it looks for x.nii before x.nii.gz (5.4.7)."""
+    own = path.name.lower()
+    ending = next((e for e in _NIFTI if own.endswith(e)), None)
+    if ending is None:
+        return []
+    stem = path.name[: -len(ending)]
+    names = {f"{stem}{e}" for ending in _NIFTI + _NIFTI_PAIR for e in (ending, ending.upper())} - {path.name}
+    return sorted(p for p in (path.with_name(name) for name in names) if p.exists() and not _is_same(p, path))
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether two names are one file in one folder, as where case makes no difference."""
+    return one.name.lower() == other.name.lower() and os.path.samefile(one, other)
+
+
+def _alone(path: Path, reader: Any) -> Path:
+    """A path by which ITK finds this file and no other: a link in a folder of its own, kept as long as `reader`.
+
+    Raises
+    ------
+    OSError
+        If no link can be made.
+    """
+    if not _namesakes(path):
+        return path
+    folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
+    weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
+    link = folder / path.name
+    try:
+        link.symlink_to(path.resolve())
+    except OSError as error:
+        beside = ", ".join(p.name for p in _namesakes(path))
+        raise OSError(f"{path}: ITK could read {beside} in its stead, and no link to it alone can be made") from error
+    return link
 
 
 def _image_io(reader: Any) -> str:

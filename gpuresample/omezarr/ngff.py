@@ -22,16 +22,17 @@ from gpuresample.planning.grid import Grid
 VERSION = "0.5"
 OWN = "gpuresample"
 
-# Lengths that NGFF names, in millimetres.
+# Lengths that NGFF names (its list is UDUNITS-2's), and what files have in their place, in millimetres.
 LENGTHS = {
-    "angstrom": 1e-7,
-    "nanometer": 1e-6,
-    "micrometer": 1e-3,
-    "millimeter": 1.0,
-    "centimeter": 10.0,
-    "meter": 1e3,
-    "inch": 25.4,
-}
+    "yoctometer": 1e-21, "zeptometer": 1e-18, "attometer": 1e-15, "femtometer": 1e-12, "picometer": 1e-9,
+    "angstrom": 1e-7, "nanometer": 1e-6, "micrometer": 1e-3, "millimeter": 1.0, "centimeter": 10.0, "decimeter": 1e2,
+    "meter": 1e3, "hectometer": 1e5, "kilometer": 1e6, "megameter": 1e9, "gigameter": 1e12, "terameter": 1e15,
+    "petameter": 1e18, "exameter": 1e21, "zettameter": 1e24, "yottameter": 1e27, "inch": 25.4, "foot": 304.8,
+    "yard": 914.4, "mile": 1609344.0, "parsec": 3.0856775814913673e19,
+    "micron": 1e-3, "um": 1e-3, "\u00b5m": 1e-3, "\u03bcm": 1e-3, "nm": 1e-6, "mm": 1.0, "cm": 10.0, "m": 1e3,
+}  # fmt: skip
+# Versions up to 0.3 have names of axes only.
+_KINDS = {"t": "time", "c": "channel"}
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,20 @@ def level_of(attrs: Mapping[str, Any], number: int = 0) -> tuple[str, Mapping[st
         raise ValueError('is no OME-Zarr image: its attributes have no "multiscales" with "datasets"') from None
 
 
+def _millimetres(axis: Mapping[str, Any]) -> float:
+    """The length of an axis's unit; an axis without one is taken to be in millimetres.
+
+    Raises
+    ------
+    ValueError
+        For a unit that is no known length, such as "pixel".
+    """
+    unit = axis.get("unit") or "millimeter"
+    if not isinstance(unit, str) or unit not in LENGTHS:
+        raise ValueError(f"axis {axis['name']!r} must have a unit of length ({', '.join(LENGTHS)}), got {unit!r}")
+    return LENGTHS[unit]
+
+
 def geometry(
     attrs: Mapping[str, Any], multiscale: Mapping[str, Any], shape: Sequence[int], number: int = 0
 ) -> tuple[Grid, tuple[Lead, ...]]:
@@ -115,9 +130,13 @@ def geometry(
     Raises
     ------
     ValueError
-        For axes that do not end with z, y, x or y, x, or transformations that are not scale and translation.
+        For axes that do not end with z, y, x or y, x, units of space that are no known length, or transformations that
+        are not scale and translation.
     """
-    axes = [a if isinstance(a, Mapping) else {"name": a, "type": "space"} for a in multiscale.get("axes", "tczyx")]
+    axes = [
+        a if isinstance(a, Mapping) else {"name": a, "type": _KINDS.get(a, "space")}
+        for a in multiscale.get("axes", "tczyx")
+    ]
     names = [a["name"] for a in axes]
     if len(names) != len(shape):
         raise ValueError(f"has axes {names}, but an array of shape {tuple(shape)}")
@@ -134,7 +153,7 @@ def geometry(
             translation = translation + values
         elif step["type"] != "identity":
             raise ValueError(f"must have transformations of type scale and translation, got {step['type']!r}")
-    units = np.asarray([LENGTHS.get(a.get("unit", "millimeter"), 1.0) for a in axes[-d:]])
+    units = np.asarray([_millimetres(a) for a in axes[-d:]])
     spacing, own = (scale[-d:] * units)[::-1], (translation[-d:] * units)[::-1]
     direction = np.reshape(attrs.get(OWN, {}).get("direction", np.eye(d)), (d, d))
     lead = tuple(

@@ -256,3 +256,22 @@ def test_a_case_that_fails_fails_in_all_its_rows_and_is_not_kept(tmp_path, monke
             session.told(row)
     assert measured.rows == {}
     measured.close()
+
+
+@needs_benchmark
+def test_a_run_in_a_checkout_needs_nothing_of_its_tests(tmp_path):
+    """As in a clone in which only what `bench` needs is installed: the tests' conftest cannot be loaded there."""
+    (tmp_path / "tests").mkdir()
+    for folder in (tmp_path, tmp_path / "tests"):
+        (folder / "conftest.py").write_text("raise ModuleNotFoundError('what the tests need')")
+    done = subprocess.run(
+        [
+            sys.executable, "-m", "gpuresample.cli", "bench", "--profile", "tiny", "--out", "out",
+            "--case", "gaussian-sampled-1",
+        ],
+        cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(p for p in sys.path if p)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (folder,) = (tmp_path / "out").iterdir()
+    assert (folder / "benchmark.json").is_file()

@@ -588,3 +588,25 @@ def test_progress_is_for_terminals_and_long_work(monkeypatch):
 def test_import_is_light():
     code = "import sys, gpuresample.cli; print([m for m in ('typer', 'rich', 'SimpleITK') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
+
+
+# An axis that shrinks to one voxel
+
+
+@pytest.mark.filterwarnings("default::UserWarning")
+@pytest.mark.parametrize(
+    ("words", "axes"),
+    [
+        (("--spacing", "200"), "x (24 voxels of 0.8 to 1 of 200), y (20 voxels of 0.8 to 1 of 200), z"),
+        (("--spacing", "1", "1", "200"), "z (12 voxels of 1.5 to 1 of 200)"),
+        (("--spacing", "0.8", "40", "1.5"), "y (20 voxels of 0.8 to 1 of 40)"),
+        (("--spacing", "1", "1", "12"), ""),
+        (("--size", "1", "20", "12"), ""),
+        (("--size", "24", "1", "12"), ""),
+    ],
+)
+def test_an_axis_that_shrinks_to_one_voxel_is_warned_of(tmp_path, run, words, axes):
+    sitk.WriteImage(volume(), str(tmp_path / "a.nrrd"))
+    code, _, err = run("resample", tmp_path / "a.nrrd", tmp_path / "b.nrrd", *words)
+    assert code == 0
+    assert err == "" if not axes else f"warning: {tmp_path}/a.nrrd: one voxel is left along {axes}" in err

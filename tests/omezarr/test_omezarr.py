@@ -694,6 +694,44 @@ def test_the_command_refuses(run, tmp_path, monkeypatch):
     refused(run("pyramid", source, tmp_path / "b.zarr"), 1, "needs zarr, which is missing")
 
 
+# Units
+
+
+def attributes(unit, axes=None):
+    named = [{"name": n, "type": "space", **({} if unit is None else {"unit": unit})} for n in "zyx"]
+    steps = [{"type": "scale", "scale": [2.0, 0.2, 0.2]}, {"type": "translation", "translation": [0.0, 1.0, 3.0]}]
+    return {"multiscales": [{"axes": axes or named, "datasets": [{"path": "0", "coordinateTransformations": steps}]}]}
+
+
+@pytest.mark.parametrize(
+    ("unit", "length"),
+    [
+        ("micron", 1e-3), ("um", 1e-3), ("\u00b5m", 1e-3), ("\u03bcm", 1e-3), ("micrometer", 1e-3), ("picometer", 1e-9),
+        ("foot", 304.8), ("kilometer", 1e6), ("yard", 914.4),
+        ("decimeter", 100.0), ("nm", 1e-6), ("mm", 1.0), (None, 1.0),
+    ],
+)  # fmt: skip
+def test_units_of_length_are_read(unit, length):
+    attrs = attributes(unit)
+    grid, _ = ngff.geometry(attrs, attrs["multiscales"][0], (4, 5, 6))
+    np.testing.assert_allclose(grid.spacing, np.array([0.2, 0.2, 2.0]) * length, rtol=1e-12)
+    np.testing.assert_allclose(grid.origin, np.array([3.0, 1.0, 0.0]) * length, rtol=1e-12)
+
+
+@pytest.mark.parametrize("unit", ["pixel", "voxel", "second", "microns?", "Micrometer", "furlong", "1e-3", ["um"], 3])
+def test_units_that_are_no_lengths_are_refused(unit):
+    attrs = attributes(unit)
+    with pytest.raises(ValueError, match=r"axis 'z' must have a unit of length .*, got "):
+        ngff.geometry(attrs, attrs["multiscales"][0], (4, 5, 6))
+
+
+def test_axes_of_early_versions_are_what_their_names_say():
+    attrs = attributes(None, axes=list("tczyx"))
+    attrs["multiscales"][0]["datasets"][0].pop("coordinateTransformations")
+    _, lead = ngff.geometry(attrs, attrs["multiscales"][0], (1, 2, 4, 5, 6))
+    assert [axis.kind for axis in lead] == ["time", "channel"]
+
+
 # Arrays that claim to be huge
 
 HUGE = [(10**5,) * 3, (10**4, 10**6, 10**5), (10**7, 10**4, 10**4), (2, 2, 10**5, 10**5, 10**5), (10**8, 10**7)]
