@@ -12,7 +12,7 @@ pytest.importorskip("resource")
 
 from benchmarks import attack, attacks
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", ["guarded", "odd", "far"])
