@@ -9,7 +9,8 @@ outside these bounds. `--case K` runs one case again and shows its voxels.
 
 A voxel is a tie where rounding decides: its position is within 1e-9 of a face of the image or of a lattice's domain,
 or, where the nearest voxel or vector counts, within 1e-9 of half-way between two; and a label where two labels weigh
-the same. Ties are counted and left out.
+the same; and, of truncated integers, a sum that is a whole number but for its last bits. Ties are counted and left
+out.
 """
 
 from __future__ import annotations
@@ -30,7 +31,6 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from benchmarks.parity import SINCS
 from gpuresample.bench import cases, measure, reference, tables
 from gpuresample.bench.cases import Array, Geometry
 from gpuresample.bench.contract import (
@@ -145,6 +145,9 @@ def draw(seed: int, number: int) -> Case:
     members = tuple(_transform(kind, source, target, rng, 1.0 / math.sqrt(depth)) for kind in kinds)
     weights = np.array(list(INTERPOLATIONS.values()))
     interpolation = str(rng.choice(list(INTERPOLATIONS), p=weights / weights.sum()))
+    if interpolation == "bspline5" and any(n in (2, 3) for n in source.size):
+        # On so few voxels SimpleITK reads beyond its memory.
+        interpolation = "bspline"
     shape = source.size[::-1]
     if interpolation in LABEL_MODES:
         array = rng.integers(0, 5, shape).astype(rng.choice(LABEL_TYPES))
@@ -153,9 +156,7 @@ def draw(seed: int, number: int) -> Case:
         kind = np.dtype(rng.choice(TYPES))
         array = rng.uniform(10, 200, shape).astype(kind)
         default = 250 if kind == np.uint8 else -300
-    return Case(
-        seed, number, array, source, target, members, tuple(kinds), interpolation, default, (from_, to)
-    )  # fmt: skip
+    return Case(seed, number, array, source, target, members, tuple(kinds), interpolation, default, (from_, to))
 
 
 def _direction(d: int, rng: Generator) -> tuple[Array, str]:
@@ -172,9 +173,7 @@ def _direction(d: int, rng: Generator) -> tuple[Array, str]:
     return cases.rotation(float(rng.uniform(-60, 60)), tuple(rng.normal(size=3).tolist())), kind
 
 
-def _around(
-    middle: Array, size: Array, spacing: Array, direction: Array
-) -> gr.Grid:  # fmt: skip
+def _around(middle: Array, size: Array, spacing: Array, direction: Array) -> gr.Grid:
     """A grid whose centre is at a point."""
     origin = middle - direction @ (spacing * (size - 1) / 2)
     return gr.Grid(
@@ -330,13 +329,15 @@ def _points(members: Sequence[Any], target: gr.Grid) -> Array:
 
 def _at_faces(x: Array, low: Array, high: Array) -> Array:
     """Which positions [voxel, axis] are on a face of a box, up to rounding."""
-    near = (np.abs(x - low) < TIE) | (np.abs(x - high) < TIE)
-    return near.any(axis=1) & ((x > low - TIE) & (x < high + TIE)).all(axis=1)
+    near = ((np.abs(x - low) < TIE) | (np.abs(x - high) < TIE)).any(axis=1)
+    found: Array = near & ((x > low - TIE) & (x < high + TIE)).all(axis=1)
+    return found
 
 
 def _halfway(x: Array) -> Array:
     """Which positions are half-way between two voxels along an axis, up to rounding."""
-    return (np.abs(x - np.floor(x) - 0.5) < TIE).any(axis=1)
+    found: Array = (np.abs(x - np.floor(x) - 0.5) < TIE).any(axis=1)
+    return found
 
 
 def ties(case: Case) -> Array:
@@ -399,7 +400,8 @@ class Tally:
     single, double : float
         Largest error over the image's range of images that are summed in float32 and in float64.
     integers, off : int
-        Integer voxels, truncated as SimpleITK truncates, and how many of these are off by 1.
+        Integer voxels, truncated as SimpleITK truncates, and how many of these are off by 1 though the sum behind them
+        is no whole number.
     """
 
     cases: int = 0
@@ -484,8 +486,9 @@ def compare(case: Case) -> Found:
         else:
             tally.double = worst
         if case.array.dtype.kind in "iu":
+            whole = np.abs(right - np.rint(right)) <= bound * unit
             step = np.where(tied, 0, distance(ours(case, rounding="truncate"), theirs(case)))
-            tally.integers, tally.off = step.size, int(np.count_nonzero(step))
+            tally.integers, tally.off = step.size, int(np.count_nonzero(step * ~whole))
             apart |= step > 1
     differs = gap > bound
     apart |= differs & ~tied
@@ -584,7 +587,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(case, f"  {one.tally}", *one.where, sep="\n")
         return 0 if one.tally.ok else 1
     start = time.perf_counter()
-    # So that the processes find compiled kernels, and do not all compile the same.
     found = list(run(options.seed, options.cases, options.workers))
     seconds = time.perf_counter() - start
     whole = tallied(found)
