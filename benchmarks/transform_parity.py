@@ -16,6 +16,7 @@ out.
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import multiprocessing
 import sys
@@ -330,14 +331,12 @@ def _points(members: Sequence[Any], target: gr.Grid) -> Array:
 def _at_faces(x: Array, low: Array, high: Array) -> Array:
     """Which positions [voxel, axis] are on a face of a box, up to rounding."""
     near = ((np.abs(x - low) < TIE) | (np.abs(x - high) < TIE)).any(axis=1)
-    found: Array = near & ((x > low - TIE) & (x < high + TIE)).all(axis=1)
-    return found
+    return np.asarray(near & ((x > low - TIE) & (x < high + TIE)).all(axis=1))
 
 
 def _halfway(x: Array) -> Array:
     """Which positions are half-way between two voxels along an axis, up to rounding."""
-    found: Array = (np.abs(x - np.floor(x) - 0.5) < TIE).any(axis=1)
-    return found
+    return np.asarray((np.abs(x - np.floor(x) - 0.5) < TIE).any(axis=1))
 
 
 def ties(case: Case) -> Array:
@@ -369,18 +368,33 @@ def ties(case: Case) -> Array:
 
 def _tied_labels(case: Case, ours: Array, theirs: Array, differs: Array) -> Array:
     """Voxels that differ because both labels weigh the same, or nearly so."""
-    name = "linear" if case.interpolation == "label_linear" else "gaussian"
-    weight = {}
-    for label in np.unique(np.concatenate([ours[differs], theirs[differs]])):
-        share = cases.image((case.array == label).astype(np.float64), case.source)
-        made = reference.resampled(share, _geometry(case), name, 0.0, sitk.sitkFloat64)
-        weight[int(label)] = sitk.GetArrayFromImage(made)
+    x = case.source.indices(_points(case.members, case.target)).reshape(*differs.shape, differs.ndim)
     found = np.zeros(differs.shape, np.bool_)
     for at in zip(*np.nonzero(differs), strict=True):
-        a, b = int(ours[at]), int(theirs[at])
-        inside = case.default not in (a, b)
-        found[at] = inside and abs(weight[a][at] - weight[b][at]) < LABEL_TIE[case.interpolation]
+        weight = label_weights(case.array, x[at].tolist(), case.interpolation)
+        a, b = (weight.get(int(result[at]), -math.inf) for result in (ours, theirs))
+        found[at] = abs(a - b) < LABEL_TIE[case.interpolation]
     return found
+
+
+def label_weights(array: Array, position: Sequence[float], interpolation: str) -> dict[int, float]:
+    """What every label near a position x, y(, z) weighs, by the interpolation's definition."""
+    axes: list[list[tuple[int, float]]] = []
+    for x, n in zip(position, array.shape[::-1], strict=True):
+        if interpolation == "label_linear":
+            first = math.floor(x)
+            near = [(first, first + 1.0 - x), (first + 1, x - first)]
+            axes.append([(min(max(k, 0), n - 1), w) for k, w in near])
+        else:
+            # A Gaussian of one voxel, averaged over voxels that begin within one voxel.
+            first, stop = max(math.floor(x - 0.5), 0), min(math.ceil(x + 1.5), n)
+            edge = [math.erf((k - 0.5 - x) / math.sqrt(2.0)) for k in range(first, stop + 1)]
+            axes.append([(first + k, edge[k + 1] - edge[k]) for k in range(stop - first)])
+    out: dict[int, float] = {}
+    for taps in itertools.product(*axes[::-1]):
+        label = int(array[tuple(k for k, _ in taps)])
+        out[label] = out.get(label, 0.0) + math.prod(w for _, w in taps)
+    return out
 
 
 # -- comparing -------------------------------------------------------------------------------------------------------

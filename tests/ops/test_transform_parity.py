@@ -135,6 +135,28 @@ def test_faces_of_lattices_are_ties():
     assert np.nonzero(drawn.ties(case).all(axis=(0, 1)))[0].tolist() == [1, 4]
 
 
+@pytest.mark.parametrize("interpolation", ["label_linear", "label_gaussian"])
+def test_labels_that_weigh_the_same_are_ties(interpolation):
+    # In the middle of four voxels of four labels; and nearer to one of them.
+    array = np.array([[1, 2], [3, 4]], np.uint8)
+    halves = drawn.label_weights(array, (0.5, 0.5), interpolation)
+    assert len(halves) == 4
+    assert max(halves.values()) - min(halves.values()) < 1e-15
+    near = drawn.label_weights(array, (0.4, 0.4), interpolation)
+    assert near[1] > near[2] == pytest.approx(near[3], abs=1e-15)
+    assert near[3] > near[4]
+
+
+@pytest.mark.parametrize("interpolation", ["label_linear", "label_gaussian"])
+def test_the_heaviest_label_is_simpleitks(found, interpolation):
+    case = one_case(found, lambda c: c.interpolation == interpolation)
+    x = case.source.indices(drawn._points(case.members, case.target))
+    for position, label in zip(x.tolist(), drawn.theirs(case).ravel().tolist(), strict=True):
+        if label != case.default:
+            weight = drawn.label_weights(case.array, position, interpolation)
+            assert weight[label] >= max(weight.values()) - 1e-9
+
+
 def test_the_command(tmp_path, capsys):
     assert drawn.main(["--cases", "6", "--workers", "1", "--json", str(tmp_path / "found.json")]) == 0
     report = json.loads((tmp_path / "found.json").read_text())
