@@ -157,6 +157,24 @@ def test_the_heaviest_label_is_simpleitks(found, interpolation):
             assert weight[label] >= max(weight.values()) - 1e-9
 
 
+def test_a_field_is_read_no_further_than_its_weights_sum_to_one():
+    """Beside a node, a weight of 2e-31 is left for the node across the cell; SimpleITK does not read that one."""
+    vectors = np.zeros((4, 4, 2))
+    vectors[2, 2] = np.nan
+    field = sitk.DisplacementFieldTransform(sitk.GetImageFromArray(vectors, isVector=True))
+    elsewhere = sitk.GetImageFromArray(np.zeros((2, 2, 2)), isVector=True)
+    elsewhere.SetOrigin((50.0, 50.0))
+    # A lattice before it, so that no table of its weights is made.
+    transform = sitk.CompositeTransform([field, sitk.DisplacementFieldTransform(elsewhere)])
+    place = 1.0 + 2.0**-51
+    image = sitk.GetImageFromArray(np.arange(16, dtype=np.float32).reshape(4, 4))
+    grid = gr.Grid((1, 1), (1.0, 1.0), (place, place), (1.0, 0.0, 0.0, 1.0))
+    theirs = sitk.Resample(image, grid.size, transform, sitk.sitkLinear, grid.origin, grid.spacing, grid.direction, -7)
+    assert theirs[0, 0] == 5.0
+    ours = gr.resample(image, like=grid, transform=transform, interpolation="linear", default_value=-7, device="cpu")
+    assert ours[0, 0] == 5.0
+
+
 def test_the_command(tmp_path, capsys):
     assert drawn.main(["--cases", "6", "--workers", "1", "--json", str(tmp_path / "found.json")]) == 0
     report = json.loads((tmp_path / "found.json").read_text())
