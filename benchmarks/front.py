@@ -36,6 +36,7 @@ from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.bench.runs import machine_name
 from gpuresample.engines.threads import cores
 from gpuresample.files.volumes import replacing
+from gpuresample.ops.transforms import Path as TransformPath
 
 Call = Callable[[], Any]
 
@@ -142,6 +143,12 @@ def ours_on_images(given: Given) -> Call:
 def ours_by_matrix(given: Given) -> Call:
     """Arrays with geometry and matrices of shape (3, 4)."""
     return _resample(given.volume, given, itertools.cycle([homogeneous(t) for t in given.transforms]))
+
+
+def ours_by_path(given: Given) -> Call:
+    """Arrays with geometry, and a `Path` made beforehand of the members of a composite."""
+    members = [given.transforms[0].GetNthTransform(k) for k in (1, 0)]
+    return _resample(given.volume, given, itertools.cycle([TransformPath(members)]))
 
 
 def _resample(image: Any, given: Given, transforms: Any) -> Call:
@@ -274,6 +281,8 @@ LINES = {
     "field-cubic": Line("the same, cubic B-spline", partial(deformed, "bspline", False), 12.0, ours, simpleitk),
     "spline": Line(f"B-spline transform, {MESH}x{MESH}x{MESH} mesh, linear", splined, 50.0, ours, simpleitk),
     "affine-field": Line("affine after field, linear", partial(deformed, "linear", True), 4.0, ours, simpleitk),
+    "affine-field-path": Line("the same, by a Path, which copies no vectors", partial(deformed, "linear", True), 4.0,
+                              ours_by_path, simpleitk),
     "tiny": Line("a repeated call, 16x16x16, along the axes, linear", partial(tiny, False), 0.2, ours, simpleitk,
                  milliseconds=True, calls=50),
     "tiny-affine": Line("a repeated call, 16x16x16, affine, linear", partial(tiny, True), 0.2, ours, simpleitk,
