@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
+.PHONY: help demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -52,6 +52,14 @@ types: $(VENV)/.lint $(VENV)/.cli ## mypy, strict
 
 parity: $(VENV)/.bench ## distance from SimpleITK: all interpolations, blurs, voxel types, geometries
 	$(BIN)/python -m benchmarks.parity $(ARGS)
+
+transform-parity: $(VENV)/.bench ## 10,000 drawn transforms against SimpleITK: voxels outside the contract, ties
+	$(BIN)/python -m benchmarks.transform_parity $(ARGS)
+
+# affine-rs has wheels for some machines only; without it, its line of the table stays empty.
+front: $(VENV)/.bench ## rotated and deformed grids against SimpleITK and affine-rs, beside their targets; ARGS="--out benchmarks/results"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check affine-rs==0.2.0 || echo "affine-rs cannot be installed here" >&2
+	$(BIN)/python -m benchmarks.front $(ARGS)
 
 bench: $(VENV)/.bench ## speed and memory against the peers, in about 4 minutes: benchmarks/results/<machine>-<date>/
 	$(BIN)/gpuresample bench --profile quick --out benchmarks/results $(ARGS)

@@ -180,7 +180,7 @@ def machine(threads: int) -> dict[str, Any]:
     """What was measured on, with what, when, and how busy it was already."""
     packages = (
         "gpuresample", "numpy", "numba", "SimpleITK", "scipy", "volresample", "torch", "monai", "torchio",
-        "scikit-image", "nnunetv2", "nibabel", "cupy",
+        "scikit-image", "nnunetv2", "nibabel", "affine-rs", "cupy",
     )  # fmt: skip
     return {
         "cpu": cpu_model(),

@@ -209,10 +209,12 @@ def move_field(memory, at, strides, size, inverse, origin, nearest, points):
             y0, y1 = max(ky, 0) * sy, min(ky + 1, ly) * sy
             z0, z1 = at + max(kz, 0) * sz, at + min(kz + 1, lz) * sz
             vx, vy, vz = 1.0 - ux, 1.0 - uy, 1.0 - uz
-            d0, d1, d2 = 0.0, 0.0, 0.0
+            d0, d1, d2, total = 0.0, 0.0, 0.0, 0.0
             for corner in range(8):
                 w = (ux if corner & 1 else vx) * (uy if corner & 2 else vy) * (uz if corner & 4 else vz)
-                if w != 0.0:
+                # ITK reads no further node once the weights are 1, though what is left need not be 0.
+                if w != 0.0 and total != 1.0:
+                    total += w
                     r = (x1 if corner & 1 else x0) + (y1 if corner & 2 else y0) + (z1 if corner & 4 else z0)
                     d0 += w * np.float64(memory[uint64(r)])
                     d1 += w * np.float64(memory[uint64(r + component)])
