@@ -145,8 +145,8 @@ def speed(run: Run, folder: str) -> str:
     cold = {r.case: r.median for r in run.of("cold")}
     out = [
         f'"CT recipe" is one volume of {_size(reference.input_shape)} voxels at 0.78125 x 0.78125 x 1 mm to '
-        f"{_size(reference.output_shape)} voxels at 1 x 1 x 2 mm. The words in brackets say what went in, and whose rules "
-        "gpuresample followed: each library is compared with gpuresample under that library's own rules.",
+        f"{_size(reference.output_shape)} voxels at 1 x 1 x 2 mm. The words in brackets say what went in, and "
+        "whose rules gpuresample followed: each library is compared with gpuresample under that library's own rules.",
         "",
         _table(("job", "gpuresample", "against", "measured", "target", ""), rows),
         "",
@@ -155,13 +155,13 @@ def speed(run: Run, folder: str) -> str:
         out += [f"{others} more targets are for GPUs. This run had no GPU; [CPU or GPU](gpu.md) has those figures.", ""]
     if image.peak_host is not None and theirs.peak_host is not None:
         out.append(
-            f"Peak memory of the cubic B-spline beyond the input, with a `SimpleITK.Image`: {megabytes(image.peak_host)}; "
-            f"SimpleITK: {megabytes(theirs.peak_host)}."
+            "Peak memory of the cubic B-spline beyond the input, with a `SimpleITK.Image`: "
+            f"{megabytes(image.peak_host)}; SimpleITK: {megabytes(theirs.peak_host)}."
         )
     if cold:
         out.append(
-            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation compiles, and takes "
-            f"{duration(cold['nothing compiled'])}; the first call on a rotated grid takes "
+            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation compiles, and "
+            f"takes {duration(cold['nothing compiled'])}; the first call on a rotated grid takes "
             f"{duration(cold['nothing compiled, rotated grid'])} more. In later processes the first call takes "
             f"{duration(cold['in a new process'])}, which includes loading Numba."
         )
