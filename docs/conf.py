@@ -48,6 +48,7 @@ autodoc_mock_imports = [
 ]
 autodoc_typehints = "none"  # the docstrings say types, and shapes with them
 autodoc_member_order = "bysource"
+python_maximum_signature_line_length = 88
 autosummary_generate = True
 numpydoc_show_class_members = False
 numpydoc_use_plots = False
@@ -87,6 +88,8 @@ sphinx_gallery_conf = {
     "write_computation_times": False,
     "remove_config_comments": True,
     "abort_on_example_error": True,
+    "capture_repr": (),
+    "thumbnail_size": (480, 300),
     "plot_gallery": True,
 }
 
@@ -113,9 +116,13 @@ def _on_source(_: Sphinx, page: str, source: list[str]) -> None:
         source[0] = without_missing_pages(source[0])
 
 
-def _on_docstring(_: Sphinx, __: str, ___: str, ____: object, _____: object, lines: list[str]) -> None:
-    """A star before a name, as in `"*.nii"`, begins no emphasis."""
-    lines[:] = [re.sub(r"""(["']|, )\*(?=\w)""", r"\1\\*", line) for line in lines]
+def _on_docstring(_: Sphinx, kind: str, __: str, ___: object, ____: object, lines: list[str]) -> None:
+    """Docstrings are written for `help()`; this makes them markup."""
+    # A star before a name, as in "*.nii", begins no emphasis.
+    text = re.sub(r"""(["']|, )\*(?=\w)""", r"\1\\*", "\n".join(lines))
+    if kind == "module":  # what is indented there is code
+        text = re.sub(r"\n\n(?=    )", "\n\n.. code-block:: python\n\n", text)
+    lines[:] = text.split("\n")
 
 
 def setup(app: Sphinx) -> None:

@@ -18,7 +18,8 @@ from gpuresample.bench.phantom import phantom
 ct = phantom((160, 160, 48), (2.4, 2.4, 5.0))
 levels = gr.pyramid(ct, 4)
 for level in levels:
-    print(level.GetSize(), [round(s, 2) for s in level.GetSpacing()], [round(o, 2) for o in level.GetOrigin()])
+    spacing, origin = level.GetSpacing(), level.GetOrigin()
+    print(level.GetSize(), np.round(spacing, 2), np.round(origin, 2))
 
 # %%
 # Every picture below covers the same part of the body; only the voxels grow.
@@ -29,10 +30,9 @@ def show(images, titles, cmap="gray", window=(-1000, 300)):
     figure, axes = plt.subplots(1, len(images), figsize=(2.7 * len(images), 3.1), layout="constrained")
     for ax, image, title in zip(axes, images, titles, strict=True):
         array = sitk.GetArrayViewFromImage(image)
-        ax.imshow(
-            array[array.shape[0] // 2], cmap=cmap, vmin=window[0], vmax=window[1], interpolation="nearest",
-            extent=(0, 1, 1, 0),
-        )  # fmt: skip
+        middle = array[array.shape[0] // 2]
+        low, high = window
+        ax.imshow(middle, cmap=cmap, vmin=low, vmax=high, interpolation="nearest", extent=(0, 1, 1, 0))
         ax.set_title(title, fontsize=10)
         ax.set_axis_off()
     return figure
@@ -46,7 +46,7 @@ show(levels, [" x ".join(map(str, level.GetSize())) for level in levels])
 #
 # ``factors="isotropic"`` halves only the axes with fine voxels, until the others have caught up.
 for level in gr.pyramid(ct, 4, factors="isotropic"):
-    print(level.GetSize(), [round(s, 2) for s in level.GetSpacing()])
+    print(level.GetSize(), np.round(level.GetSpacing(), 2))
 
 # %%
 # Laplacian pyramid
@@ -55,9 +55,11 @@ for level in gr.pyramid(ct, 4, factors="isotropic"):
 # Every level holds the detail that the next coarser level cannot hold. ``reconstruct`` adds it all up again:
 # integers come back exactly.
 laplacian = gr.laplacian(ct, 4)
-same = np.array_equal(sitk.GetArrayFromImage(laplacian.reconstruct()), sitk.GetArrayFromImage(ct))
-print("exactly the image:", same)
-show(laplacian.levels[:3], ["finest detail", "finer detail", "coarser detail"], window=(-200, 200))
+again = sitk.GetArrayFromImage(laplacian.reconstruct())
+print("exactly the image:", np.array_equal(again, sitk.GetArrayFromImage(ct)))
+
+titles = ["finest detail", "finer detail", "coarser detail"]
+show(laplacian.levels[:3], titles, window=(-200, 200))
 
 # %%
 # Labels

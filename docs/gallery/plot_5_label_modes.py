@@ -26,26 +26,36 @@ labels[np.abs(y - 20 + 0.4 * x) < 1.5] = 3
 # vote, and give smoother borders. A linear interpolation of the numbers invents labels: between 1 and 3 lies 2.
 spacing = (1, 0.25, 0.25)
 modes = ("nearest", "label_linear", "label_gaussian", "linear")
-finer = {mode: gr.resample(labels, spacing=spacing, interpolation=mode) for mode in modes}
+finer = {}
+for mode in modes:
+    finer[mode] = gr.resample(labels, spacing=spacing, interpolation=mode)
 
 figure, axes = plt.subplots(1, 4, figsize=(11, 3.1), layout="constrained")
 for ax, (mode, array) in zip(axes, finer.items(), strict=True):
     ax.imshow(array[4], cmap="viridis", vmin=0, vmax=3, interpolation="nearest")
-    ax.set_title(f'"{mode}"' + (": wrong for labels" if mode == "linear" else ""), fontsize=10)
+    title = f'"{mode}"'
+    if mode == "linear":
+        title += ": wrong for labels"
+    ax.set_title(title, fontsize=10)
     ax.set_axis_off()
 
 # %%
 # To coarser voxels
 # -----------------
 #
-# ``"nearest"`` takes one voxel and forgets the others, so a thin structure breaks. ``gr.bin_shrink(...,
-# reduce="mode")`` gives every block the label of most of its voxels.
-fine = finer["label_linear"]
-picked = gr.resample(fine, size=(8, 16, 16), interpolation="nearest", anchor="edge")
-most = gr.bin_shrink(fine, (1, 6, 6), reduce="mode")
+# This label map has wrong voxels here and there, as noisy segmentations do. ``"nearest"`` takes one voxel of every
+# block and ignores the others, so it keeps wrong voxels and makes them larger. ``gr.bin_shrink(..., reduce="mode")``
+# takes the label of most voxels.
+fine = finer["label_linear"].copy()
+rng = np.random.default_rng(0)
+wrong = rng.random(fine.shape) < 0.08
+fine[wrong] = rng.integers(0, 4, wrong.sum())
+picked = gr.resample(fine, size=(8, 32, 32), interpolation="nearest", anchor="edge")
+most = gr.bin_shrink(fine, (1, 3, 3), reduce="mode")
 
+panels = {"input": fine, '"nearest"': picked, "mode of blocks": most}
 figure, axes = plt.subplots(1, 3, figsize=(8.5, 3.1), layout="constrained")
-for ax, (title, array) in zip(axes, {"input": fine, '"nearest"': picked, "mode of blocks": most}.items(), strict=True):
+for ax, (title, array) in zip(axes, panels.items(), strict=True):
     ax.imshow(array[4], cmap="viridis", vmin=0, vmax=3, interpolation="nearest")
     ax.set_title(title, fontsize=10)
     ax.set_axis_off()
