@@ -3,8 +3,8 @@
     from gpuresample.monai import Spacingd  # for monai.transforms.Spacingd
     transform = Spacingd(["image", "label"], pixdim=(1, 1, 2), mode=["bilinear", "nearest"])
 
-Every class is MONAI's own with one step exchanged: MONAI says what is to be done (grids, modes, what is traced), tables
-do it. What they cannot do goes to MONAI itself, with one warning for each reason.
+Every class is a subclass of MONAI's. MONAI decides what is to be done: the grids, the modes, the trace. gpuresample
+computes the voxels. What it cannot do, MONAI does itself, and one warning for each reason says so.
 """
 
 from __future__ import annotations
