@@ -67,7 +67,7 @@ bench-full: ## the whole jobs against all peers, in the environment of the integ
 bench-here: $(VENV)/.integrations
 	$(BIN)/gpuresample bench --profile full --out benchmarks/results $(ARGS)
 
-scale: $(VENV)/.bench ## docs/scale.md: to a petabyte on how many nodes, and what holds it up
+scale: $(VENV)/.bench ## docs/scale.md: how long a petabyte takes on how many nodes, and what limits it
 	$(BIN)/python -m benchmarks.scale --write $(ARGS)
 
 cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the clock
