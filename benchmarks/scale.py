@@ -182,7 +182,8 @@ def inputs(
         Input("network of a node with 16 cores", f"{options.gpu_network:g} Gbit/s", "**assumed**"),
         Input("storage that all nodes share, reading and writing", f"{options.storage:g} GB/s", "**assumed**"),
         Input(
-            "cores of the GPU's machine", f"{GPU_CORES}", "recorded, docs/gpu.md; that reading and writing are faster by "
+            "cores of the GPU's machine", f"{GPU_CORES}",
+            "recorded, docs/gpu.md; that reading and writing are faster by "
             f"{GPU_CORES} / {machine.machine['threads']} on them is **assumed**",
         ),
     ]  # fmt: skip

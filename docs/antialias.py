@@ -127,7 +127,8 @@ A coarser grid cannot hold a pattern that is finer than two of its voxels. An in
 looks at a few input voxels around every new sample, and a fine pattern comes back as a coarse one that was never
 there. `antialias=True` blurs before it samples, along the axes that get fewer voxels, by a Gaussian of sigma
 `(step - 1) / 2` input voxels. The blur is part of the same table as the interpolation. So it needs no second pass
-over the volume, and is computed only at the samples that are kept. A number in place of True is a sigma in input voxels.
+over the volume, and is computed only at the samples that are kept. A number in place of True is a sigma in input
+voxels.
 
 ## Every filter's frequency response
 
@@ -157,8 +158,9 @@ fine for the new grid.
 | where the rings are up to half as fine as the grid can hold | {low_off:.3f} | {low_on:.3f} |
 | where they are more than 1.25 times as fine as it can hold: false | {high_off:.3f} | {high_on:.5f} |
 
-Without antialiasing, the false rings have {false:.0f} % of the true rings' energy. With it, they have {less:.0f} times less than
-before. The price is the blur: {left:.0f} % of the true rings' energy is left.
+Without antialiasing, the false rings have {false:.0f} % of the true rings' energy. With it, they have \
+{less:.0f} times less than before.
+The price is the blur: {left:.0f} % of the true rings' energy is left.
 """
 
 

@@ -29,6 +29,7 @@ extensions = [
 ]
 exclude_patterns = ["_build", "gallery/*.rst"]
 root_doc = "index"
+highlight_language = "none"  # what is Python says so
 # A name in single backquotes is code, and a link where the reference has that name.
 default_role = "py:obj"
 

@@ -17,6 +17,7 @@ from support import ANISOTROPIC, labels, noise, same_bits, to_image
 
 import gpuresample as gr
 from benchmarks import readme
+from gpuresample import engines
 from gpuresample.bench import records
 from gpuresample.costs import rates
 
@@ -157,6 +158,24 @@ def test_a_report_of_parity_fills_both_pages(tmp_path, monkeypatch, capsys):
     worst = f"| worst of {len(rows)} comparisons; nearest and label modes are equal | 3e-07 | 4e-11 | 0.1 % |"
     assert worst in (tmp_path / "README.md").read_text()
     assert "| B-splines of order 1 to 5 | 3e-07 | 4e-11 | 0.1 % |" in (tmp_path / "docs/numbers.md").read_text()
+
+
+def test_the_rule_of_auto_is_the_engines():
+    """The table of docs/gpu.md: from how many voxels on the GPU is faster."""
+    rows = re.findall(r"^ +\| (\d+) \| (.*) \| (.*) \|$", text_of("docs/gpu.md"), re.MULTILINE)
+    assert [row[0] for row in rows] == ["2", "8", "16"]
+    units = {"thousand": 1e3, "million": 1e6}
+    for threads, *cells in rows:
+        for cell, gathers in zip(cells, (False, True), strict=True):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(engines, "get_num_threads", lambda n=int(threads): n)
+                if cell == "never":
+                    assert not engines.pays(10**12, gathers)
+                    continue
+                number, unit, _ = cell.split()
+                voxels = float(number) * units[unit]
+                assert not engines.pays(int(0.94 * voxels), gathers), cell
+                assert engines.pays(int(1.06 * voxels), gathers), cell
 
 
 def link_targets(page):

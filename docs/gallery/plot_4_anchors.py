@@ -34,7 +34,7 @@ def draw(ax, origin, spacing, count, bottom, colour):
 
 
 kept = {"first": [0], "edge": [-0.5, 7.5], "center": [0, 7]}
-figure, axes = plt.subplots(3, 1, figsize=(8, 5), layout="constrained", sharex=True)
+figure, axes = plt.subplots(3, 1, figsize=(9, 4.2), layout="constrained", sharex=True)
 for ax, (anchor, grid) in zip(axes, grids.items(), strict=True):
     draw(ax, 0, 1, 8, 1, "lightgray")
     draw(ax, grid.origin[0], grid.spacing[0], grid.size[0], 0, "lightskyblue")
