@@ -112,7 +112,7 @@ def drop_in(here):
 
 CHECKS = {
     "README.md": first_call, "docs/ensembles.md": ensembles, "docs/integrations.md": drop_in, "docs/plans.md": tiles,
-    "docs/start.md": start,
+    "docs/index.md": first_call, "docs/start.md": start,
 }  # fmt: skip
 
 
