@@ -121,8 +121,8 @@ def _on_docstring(_: Sphinx, kind: str, __: str, ___: object, ____: object, line
     """Docstrings are written for `help()`; this makes them markup."""
     # A star before a name, as in "*.nii", begins no emphasis.
     text = re.sub(r"""(["']|, )\*(?=\w)""", r"\1\\*", "\n".join(lines))
-    if kind == "module":  # what is indented there is code
-        text = re.sub(r"\n\n(?=    )", "\n\n.. code-block:: python\n\n", text)
+    if kind == "module":  # what is indented there is code, up to the next line that is not
+        text = re.sub(r"(?<=\n\n)((?:    .*\n|\n(?=    ))+)", r".. code-block:: python\n\n\1", text)
     lines[:] = text.split("\n")
 
 
