@@ -158,8 +158,8 @@ def _print(image: SimpleITK.Image, comparisons: list[demos.Comparison], source: 
     shown.print(table)
     if any(c.within and c.share_different > c.allowed_share for c in comparisons):
         shown.print(
-            "Where a sample falls on a voxel, the spline gives a whole number but for its last bits, and SimpleITK's "
-            "rounding, truncation, makes a unit of them: there, neither result is right."
+            "Where a sample falls on a voxel, the spline gives a whole number up to its last bits. SimpleITK truncates "
+            "it, and that makes a whole unit of these bits. There, neither result is right."
         )
 
 

@@ -312,7 +312,7 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
         return False
     if method != "linear":
         raise ValueError(
-            f"antialias blurs, which labels and copied voxels cannot be; it must be False here, got {value!r}"
+            f"antialias must be False for interpolations that copy voxels or vote on labels, got {value!r}"
         )
     if value is True:
         return True
