@@ -106,13 +106,18 @@ def _named(match: re.Match[str]) -> str:
     return named if words.strip("`/") in path else f"{words} ({named})"
 
 
+def to_the_gallery(text: str) -> str:
+    """The gallery's folder as the page that is made of it."""
+    return text.replace("](gallery/README.txt)", "](examples/index.rst)")
+
+
 def without_missing_pages(text: str) -> str:
     """A table of contents without the line of a page that does not exist: docs/transforms.md."""
     return text if (HERE / "transforms.md").exists() else re.sub(r"^transforms\n", "", text, flags=re.MULTILINE)
 
 
 def _on_source(_: Sphinx, page: str, source: list[str]) -> None:
-    source[0] = beyond_the_site(source[0])
+    source[0] = to_the_gallery(beyond_the_site(source[0]))
     if page == "how-to":
         source[0] = without_missing_pages(source[0])
 
