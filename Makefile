@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
+.PHONY: help docs demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -39,6 +39,9 @@ module-here: $(VENV)/.integrations
 
 integrations-here: $(VENV)/.integrations
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile tests/faces/integrations $(ARGS)
+
+docs: $(VENV)/.docs ## the site of docs/, its gallery run, warnings as errors: docs/_build/html
+	MPLBACKEND=agg $(BIN)/python -m sphinx --fresh-env --fail-on-warning --keep-going -b html docs docs/_build/html $(ARGS)
 
 lint: $(VENV)/.lint ## ruff: rules and formatting; the workflows against their schema and zizmor's rules
 	$(BIN)/ruff check .
@@ -72,7 +75,7 @@ bench-full: ## the whole jobs against all peers, in the environment of the integ
 bench-here: $(VENV)/.integrations
 	$(BIN)/gpuresample bench --profile full --out benchmarks/results $(ARGS)
 
-scale: $(VENV)/.bench ## docs/scale.md: to a petabyte on how many nodes, and what holds it up
+scale: $(VENV)/.bench ## docs/scale.md: how long a petabyte takes on how many nodes, and what limits it
 	$(BIN)/python -m benchmarks.scale --write $(ARGS)
 
 cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the clock
@@ -118,7 +121,7 @@ ci: ## everything that a change must pass
 	.ci/run
 
 clean: ## remove .venv, caches, builds and what the demo wrote
-	rm -rf $(VENV) $(VENV)-integrations build dist demo-output .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-integrations build dist demo-output docs/_build docs/examples .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:

@@ -1,12 +1,11 @@
-"""Fills the README's tables from what was measured, and says when, where, by which command and in which run.
+"""Fills the tables of the README and of docs/ from what was measured: when, where, by which command, in which run.
 
     make bench-full
     python -m benchmarks.parity --json parity.json
     python -m benchmarks.readme benchmarks/results/RUN/benchmark.json parity.json
 
-Replaced is what stands between `<!-- speed -->` and `<!-- /speed -->`, and so on: `speed` (with the targets),
-`gaussian` and `ensemble` from a recorded run, `parity` from its own report. Runs that are not whole, and wrong answers,
-are refused.
+It replaces what stands between `<!-- speed -->` and `<!-- /speed -->`, and so on: OF_A_RUN and OF_PARITY say which
+table stands on which page. It refuses runs that are not whole and runs with wrong answers.
 """
 
 from __future__ import annotations
@@ -46,7 +45,18 @@ PEERS = {
     "sampled": "SciPy",
     "recursive": "SimpleITK SmoothingRecursiveGaussian",
 }
+PARITY_HEADER = (
+    "largest difference from SimpleITK, in units of the image's range",
+    "float32, 8/16-bit integers",
+    "float64, 32-bit integers",
+    "integer voxels off by one*",
+)
 WAYS = {"gpuresample-image": "SimpleITK.Image", "gpuresample-truncate": "SimpleITK.Image, truncated"}
+# The README's rows, by case and peer.
+FRONT = (
+    ("ct-recipe-bspline", "simpleitk"), ("ct-recipe-linear", "simpleitk"), ("ct-recipe-nearest", "simpleitk"),
+    ("oblique-bspline", "simpleitk"), ("gaussian-discrete-1", "simpleitk"), ("ensemble-2x12", "torch"),
+)  # fmt: skip
 # The recipe's rows without a target that the table shows, too.
 IMAGES = ("ct-recipe-nearest", "ct-recipe-linear", "ct-recipe-bspline", "oblique-bspline")
 
@@ -134,31 +144,55 @@ def speed(run: Run, folder: str) -> str:
     image, theirs = (_one(run, "case", "ct-recipe-bspline", p) for p in ("gpuresample-image", "simpleitk"))
     cold = {r.case: r.median for r in run.of("cold")}
     out = [
-        f"One volume of {_size(reference.input_shape)} voxels at 0.78125 x 0.78125 x 1 mm to "
-        f"{_size(reference.output_shape)} at 1 x 1 x 2 mm, and what else has a target. Each library is compared with "
-        "gpuresample under that library's own rules:",
+        f'"CT recipe" is one volume of {_size(reference.input_shape)} voxels at 0.78125 x 0.78125 x 1 mm to '
+        f"{_size(reference.output_shape)} voxels at 1 x 1 x 2 mm. The words in brackets say what went in, and "
+        "whose rules gpuresample followed: each library is compared with gpuresample under that library's own rules.",
         "",
         _table(("job", "gpuresample", "against", "measured", "target", ""), rows),
         "",
     ]
     if others := len(every) - len(judged):
-        out += [f"{others} more targets are a GPU's, which this run had not: [CPU or GPU](#cpu-or-gpu).", ""]
+        out += [f"{others} more targets are for GPUs. This run had no GPU; [CPU or GPU](gpu.md) has those figures.", ""]
     if image.peak_host is not None and theirs.peak_host is not None:
         out.append(
-            f"Peak memory of the cubic B-spline beyond the input: {megabytes(image.peak_host)}, SimpleITK "
-            f"{megabytes(theirs.peak_host)}."
+            "Peak memory of the cubic B-spline beyond the input, with a `SimpleITK.Image`: "
+            f"{megabytes(image.peak_host)}; SimpleITK: {megabytes(theirs.peak_host)}."
         )
     if cold:
         out.append(
-            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation takes "
-            f"{duration(cold['nothing compiled'])} and compiles (the first on a rotated grid: "
-            f"{duration(cold['nothing compiled, rotated grid'])} more); in later processes the first call takes "
-            f"{duration(cold['in a new process'])}, loading Numba included."
+            f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation compiles, and "
+            f"takes {duration(cold['nothing compiled'])}; the first call on a rotated grid takes "
+            f"{duration(cold['nothing compiled, rotated grid'])} more. In later processes the first call takes "
+            f"{duration(cold['in a new process'])}, which includes loading Numba."
         )
     runs = min(len(r.seconds) for r in shown)
     where = _run_of(run, folder, ("SimpleITK", "scipy", "volresample", "torch"))
     out += ["", f"<sub>Medians of {runs} or more runs that take turns. {where}</sub>"]
     return "\n".join(out)
+
+
+def front(run: Run, folder: str) -> str:
+    """The README's few rows, as Markdown."""
+    judged = {(v.target.case, v.target.against): v for v in verdicts(run)}
+    rows, fewest = [], math.inf
+    for case, peer in FRONT:
+        v = judged.get((case, peer))
+        if v is None or v.ours is None or v.theirs is None or v.found is None:
+            raise SystemExit(f"the run has no right answer of {peer} to {case}: the README takes a whole run")
+        rows.append([v.what, duration(v.ours.median), f"{v.against}: {duration(v.theirs.median)}", v.shown])
+        fewest = min(fewest, len(v.ours.seconds), len(v.theirs.seconds))
+    reference, image = (_one(run, "case", "ct-recipe-bspline", p) for p in (OURS, "gpuresample-image"))
+    where = _run_of(run, folder, ("SimpleITK", "torch"))
+    return "\n".join(
+        [
+            _table(("job", "gpuresample", "other library", "times as fast"), rows),
+            "",
+            f'"CT recipe" is one volume of {_size(reference.input_shape)} voxels to {_size(reference.output_shape)}. '
+            f"NumPy arrays go in and come out; with a `SimpleITK.Image` the first row takes {duration(image.median)}.",
+            "",
+            f"<sub>Medians of {fewest} or more runs that take turns. {where}</sub>",
+        ]
+    )
 
 
 def gaussian(run: Run, folder: str) -> str:
@@ -178,13 +212,15 @@ def gaussian(run: Run, folder: str) -> str:
     modes, first = _one(run, "case", "block-modes", OURS), _one(run, "case", "gaussian-sampled-1", OURS)
     return "\n".join(
         [
-            f"Nanoseconds per voxel of {_size(first.output_shape)}, int16 to float32, against sigma in voxels, and how "
-            "many times as fast that is as the peer where it has a right answer:",
+            f"Nanoseconds per voxel for {_size(first.output_shape)} voxels, int16 to float32. The columns are sigma in "
+            "voxels. The brackets say how many times as fast that is as the other library; they are missing where the "
+            "other library has no right answer.",
             "",
             _table(("", *[f"{s:g}" for s in sigmas]), [[name, *cells] for name, cells in lines.items()]),
             "",
-            f"Blur (sigma 1) and every second voxel: {duration(fused)} fused, {steps / fused:.1f}x that in our two "
-            f"steps, {theirs / fused:.0f}x in SimpleITK's. Modes of 2x2x2 labels, uint8: "
+            f"`gr.downsample` blurs (sigma 1) and keeps every second voxel in {duration(fused)}. Two calls, "
+            f"`gr.gaussian` and `gr.shrink`, take {steps / fused:.1f} times as long; SimpleITK's two filters "
+            f"{theirs / fused:.0f} times. The mode of every 2x2x2 block of uint8 labels: "
             f"{math.prod(modes.input_shape) / modes.median / 1e6:,.0f} million voxels per second.",
             "",
             f"<sub>Medians; runs take turns. {_run_of(run, folder, ('SimpleITK', 'scipy'))}</sub>",
@@ -220,10 +256,29 @@ def _worst(rows: Sequence[dict[str, Any]], key: str) -> float:
     return max((row[key] for row in rows), default=0.0)
 
 
-def parity(report: dict[str, Any]) -> str:
-    """The parity table, as Markdown."""
+def _in_bounds(report: dict[str, Any]) -> None:
     if not report["ok"]:
         raise SystemExit("a comparison is out of bounds; nothing was written")
+
+
+def _largest(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The largest difference of floats, of doubles, and the share of integer voxels that differ."""
+    single = [row for row in rows if row["bound"] >= 2e-6]
+    double = [row for row in rows if row not in single]
+    return [f"{_worst(single, 'error'):.0e}", f"{_worst(double, 'error'):.0e}", f"{100 * _worst(rows, 'differ'):.2g} %"]
+
+
+def parity_row(report: dict[str, Any]) -> str:
+    """The README's row: the worst of everything, as Markdown."""
+    _in_bounds(report)
+    what = f"worst of {len(report['rows'])} comparisons; nearest and label modes are equal"
+    row = [what, *_largest([row for row in report["rows"] if row["bound"] > 0])]
+    return "\n".join([_table(PARITY_HEADER, [row]), "", f"<sub>{_where(report, ('SimpleITK',))}</sub>"])
+
+
+def parity(report: dict[str, Any]) -> str:
+    """The parity table, as Markdown."""
+    _in_bounds(report)
     rows = []
     for family, names in {**FAMILIES, **FILTERS}.items():
         mine = [row for row in report["rows"] if row["interpolation"] in names]
@@ -232,28 +287,13 @@ def parity(report: dict[str, Any]) -> str:
         if all(row["bound"] == 0 for row in mine):
             rows.append([family, "equal", "equal", "equal"])
             continue
-        single = [row for row in mine if row["bound"] >= 2e-6]
-        double = [row for row in mine if row not in single]
-        rows.append(
-            [
-                family,
-                f"{_worst(single, 'error'):.0e}",
-                f"{_worst(double, 'error'):.0e}",
-                f"{100 * _worst(mine, 'differ'):.2g} %",
-            ]
-        )
+        rows.append([family, *_largest(mine)])
     n = len(report["rows"])
     resampled = [row for row in report["rows"] if any(row["interpolation"] in names for names in FAMILIES.values())]
     geometries = len({row["geometry"] for row in resampled})
-    header = (
-        "largest difference from SimpleITK, in units of the image's range",
-        "float32, 8/16-bit integers",
-        "float64, 32-bit integers",
-        "integer voxels off by one*",
-    )
     return "\n".join(
         [
-            _table(header, rows),
+            _table(PARITY_HEADER, rows),
             "",
             f'\\* With `rounding="truncate"`, SimpleITK\'s way. {n} comparisons, '
             f"{len(resampled)} of them on {geometries} geometries: finer, coarser, partly outside, flipped and "
@@ -265,14 +305,21 @@ def parity(report: dict[str, Any]) -> str:
     )
 
 
-MAKERS = {"speed": speed, "gaussian": gaussian, "ensemble": ensemble}
+# Which page has which table, and who makes it.
+OF_A_RUN = (
+    ("README.md", "front", front),
+    ("docs/speed.md", "speed", speed),
+    ("docs/speed.md", "gaussian", gaussian),
+    ("docs/ensembles.md", "ensemble", ensemble),
+)
+OF_PARITY = (("README.md", "parity-row", parity_row), ("docs/numbers.md", "parity", parity))
 
 
 def fill(text: str, name: str, content: str) -> str:
     """`text` with `content` between its markers."""
     pattern = re.compile(rf"(<!-- {name} -->\n).*?\n?(<!-- /{name} -->)", re.DOTALL)
     if not pattern.search(text):
-        raise SystemExit(f"the README has no place between <!-- {name} --> and <!-- /{name} -->")
+        raise SystemExit(f"the page has no place between <!-- {name} --> and <!-- /{name} -->")
     return pattern.sub(lambda match: f"{match[1]}{content}\n{match[2]}", text)
 
 
@@ -283,19 +330,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "reports", nargs="+", metavar="JSON", help="benchmark.json of a run, or what benchmarks.parity --json wrote"
     )
     options = parser.parse_args(arguments)
-    target = ROOT / "README.md"
-    text = target.read_text(encoding="utf-8")
+    pages: dict[str, str] = {}
+
+    def put(page: str, name: str, content: str) -> None:
+        text = pages[page] if page in pages else (ROOT / page).read_text(encoding="utf-8")
+        pages[page] = fill(text, name, content)
+
     for file in map(Path, options.reports):
         report = json.loads(file.read_text(encoding="utf-8"))
         if "benchmarks" not in report:
-            text = fill(text, report["kind"], parity(report))
+            for page, name, of_report in OF_PARITY:
+                put(page, name, of_report(report))
             continue
         run = records.read(file)
         _fit(run)
-        for name, make in MAKERS.items():
-            text = fill(text, name, make(run, file.resolve().parent.name))
-    target.write_text(text, encoding="utf-8")
-    print(f"written: {target.name}")
+        for page, name, of_run in OF_A_RUN:
+            put(page, name, of_run(run, file.resolve().parent.name))
+    for page, text in pages.items():
+        (ROOT / page).write_text(text, encoding="utf-8")
+        print(f"written: {page}")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""How long a cohort of up to a petabyte takes, on how many nodes, and what holds it up: writes docs/scale.md.
+"""How long a cohort of up to a petabyte takes, on how many nodes, and what limits it: writes docs/scale.md.
 
     python -m benchmarks.scale [--write] [--gpu FILE] [--nodes N ...] [--network B] [--gpu-network B] [--storage B]
                                [--json FILE]
@@ -36,7 +36,7 @@ NODES = (1, 4, 16, 64, 256, 1024)
 COHORTS = {"1 TB": 1e12, "10 TB": 1e13, "100 TB": 1e14, "1 PB": 1e15}
 GBIT = 1e9 / 8
 VOXELS = 2.0 * SIZE[0] * SIZE[1] * SIZE[2]  # bytes of a volume in memory
-# Cores of the machine in which the GPU was timed: its README says so, its record does not.
+# Cores of the machine in which the GPU was timed: docs/gpu.md says so, its record does not.
 GPU_CORES = 16
 RUNS = 9
 
@@ -182,7 +182,8 @@ def inputs(
         Input("network of a node with 16 cores", f"{options.gpu_network:g} Gbit/s", "**assumed**"),
         Input("storage that all nodes share, reading and writing", f"{options.storage:g} GB/s", "**assumed**"),
         Input(
-            "cores of the GPU's machine", f"{GPU_CORES}", "recorded, README.md; that reading and writing are faster by "
+            "cores of the GPU's machine", f"{GPU_CORES}",
+            "recorded, docs/gpu.md; that reading and writing are faster by "
             f"{GPU_CORES} / {machine.machine['threads']} on them is **assumed**",
         ),
     ]  # fmt: skip
@@ -251,8 +252,8 @@ def page(given: Sequence[Input], found: Sequence[Way], here: Mapping[str, Any], 
     storage = options.storage * 1e9
     return f"""# To a petabyte
 
-A model of how long a cohort takes on many nodes, and what holds it up. Written by `make scale`, not by hand;
-`python -m benchmarks.scale` prints it for other assumptions. {about}.
+A model of how long a cohort takes on many nodes, and what limits it. `make scale` writes this page, nobody edits it;
+`python -m benchmarks.scale` prints it for other assumptions. Measured on: {about}.
 
 Every volume is the reference job: 512 x 512 x 247 int16 voxels (129.5 MB) to 400 x 400 x 124, cubic B-spline; to
 float32 as it was timed on the GPU, in `.nii.gz` to int16. A cohort is measured by its voxels in memory: 1 PB are
@@ -264,22 +265,22 @@ float32 as it was timed on the GPU, in `.nii.gz` to int16. A cohort is measured 
 
 ## The model
 
-- The cores of a node take a volume after the other: read, decompress, resample, compress, write, each in the time
-  above. A GPU resamples while cores read and write other volumes, and the network carries still others: a node does as
-  many volumes a second as its slowest part. That all of it overlaps is **assumed**.
-- Nodes share nothing but the storage, which gives and takes so many bytes a second, whoever asks. Volumes are files of
-  their own; `gpuresample batch` hands them out one by one. What a scheduler of thousands of nodes takes is not in the
-  model, nor are failures, latency of requests, or the price.
-- "pinned" is a program that keeps its voxels in pinned memory; what is read from a file is in pageable memory.
+- The cores of a node do one volume after the other: read, decompress, resample, compress, write, each in the time
+  above. A GPU resamples one volume while cores read and write others and the network carries still others. So a node
+  does as many volumes a second as its slowest part. That all of this overlaps is **assumed**.
+- Nodes share only the storage. It reads and writes a fixed number of bytes a second, however many nodes ask. Every
+  volume is a file; `gpuresample batch` hands the files out one by one. The model leaves out what a scheduler of
+  thousands of nodes takes, failures, the latency of requests, and the price.
+- "pinned" means a program that keeps its voxels in pinned memory; what is read from a file is in pageable memory.
 
-One node from file to file, measured here (page cache, local disk, every result brought
-to it), holds the model to the clock:
+One node from file to file, measured here (input in the page cache, every result flushed to a local disk), compares
+the model with the clock:
 
 {held(here)}
 
 ## Each part of a node
 
-Volumes a second that it allows, alone:
+How many volumes a second each part would allow if it were the only limit:
 
 {parts(found, storage)}
 

@@ -123,12 +123,12 @@ TEXT = """\
 
 <!-- Written by docs/antialias.py: every figure here was measured on what gr.resample answers. -->
 
-A coarser grid cannot hold what is finer than two of its voxels. An interpolation does not know that: it looks
-at a few input voxels around every new sample, and whatever fine pattern it meets comes back as a coarse one
-that was never there. `antialias=True` blurs before sampling, along the axes that shrink, by a Gaussian of
-sigma `(step - 1) / 2` input voxels. The blur is folded into the same table as the interpolation: no second
-pass over the volume, and it is computed only at the samples that are kept. A number instead of True is a
-sigma in voxels.
+A coarser grid cannot hold a pattern that is finer than two of its voxels. An interpolation does not know that: it
+looks at a few input voxels around every new sample, and a fine pattern comes back as a coarse one that was never
+there. `antialias=True` blurs before it samples, along the axes that get fewer voxels, by a Gaussian of sigma
+`(step - 1) / 2` input voxels. The blur is part of the same table as the interpolation. So it needs no second pass
+over the volume, and is computed only at the samples that are kept. A number in place of True is a sigma in input
+voxels.
 
 ## Every filter's frequency response
 
@@ -142,8 +142,8 @@ what arrives is false.
 | --- | ---: | ---: | ---: | ---: | ---: |
 {rows}
 
-Power is the mean square of the amplitude up to, and beyond, the dashed line. Modes that copy voxels or vote
-on labels are not blurred and refuse `antialias`.
+Power is the mean square of the amplitude, below the dashed line and above it. "nearest" and the label modes refuse
+`antialias`, because they copy voxels or vote on labels.
 
 ## A chirp
 
@@ -156,10 +156,11 @@ fine for the new grid.
 | mean square of the result | `antialias=False` | `antialias=True` |
 | --- | ---: | ---: |
 | where the rings are up to half as fine as the grid can hold | {low_off:.3f} | {low_on:.3f} |
-| where they are finer than it can hold (from 1.25 times on): false | {high_off:.3f} | {high_on:.5f} |
+| where they are more than 1.25 times as fine as it can hold: false | {high_off:.3f} | {high_on:.5f} |
 
-Without, the false rings have {false:.0f} % of the true ones' energy; with, {less:.0f} times less than that.
-The price is the blur: of the energy of true rings {left:.0f} % is left.
+Without antialiasing, the false rings have {false:.0f} % of the true rings' energy. With it, they have \
+{less:.0f} times less than before.
+The price is the blur: {left:.0f} % of the true rings' energy is left.
 """
 
 

@@ -1,4 +1,4 @@
-"""Past one machine and past memory: arrays block by block (docs/tiles.md), and many volumes on Dask workers."""
+"""For what one machine or its memory cannot hold: arrays block by block, and folders of volumes on Dask workers."""
 
 from __future__ import annotations
 

@@ -3,8 +3,8 @@
     from gpuresample.monai import Spacingd  # for monai.transforms.Spacingd
     transform = Spacingd(["image", "label"], pixdim=(1, 1, 2), mode=["bilinear", "nearest"])
 
-Every class is MONAI's own with one step exchanged: MONAI says what is to be done (grids, modes, what is traced), tables
-do it. What they cannot do goes to MONAI itself, with one warning for each reason.
+Every class is a subclass of MONAI's. MONAI decides what is to be done: the grids, the modes, the trace. gpuresample
+computes the voxels. What it cannot do, MONAI does itself, and one warning for each reason says so.
 """
 
 from __future__ import annotations
@@ -107,11 +107,12 @@ def _rotated(image: torch.Tensor, target: Grid, interpolation: str, boundary: st
 
 
 class SpatialResample(transforms.SpatialResample):
-    """MONAI's `SpatialResample`, on which `Spacing` and `ResampleToMatch` stand; its arguments and results are MONAI's.
+    """Takes and gives what `monai.transforms.SpatialResample` does. `Spacing` and `ResampleToMatch` build on it.
 
-    Done here: `mode` "bilinear" and "nearest" with every `padding_mode` and `align_corners`, spline orders 0 to 5 with
-    "nearest", "reflect", "mirror" and "constant" (and torch's words for them) and `align_corners=False`; rotated grids
-    too, but for zero padding. MONAI does the rest: lazy evaluation, other paddings, more than three axes.
+    gpuresample does the modes "bilinear" and "nearest" with every `padding_mode` and `align_corners`. It does spline
+    orders 0 to 5 with `align_corners=False` and the paddings "nearest", "reflect", "mirror" and "constant" (and torch's
+    words for them). It does rotated grids with all of these but zero padding. MONAI itself does the rest: lazy
+    evaluation, other paddings, more than three axes.
     """
 
     def __call__(
@@ -289,11 +290,11 @@ def _torch_table(x: FloatArray, n: int, mode: str, padding: str, align: bool) ->
 
 
 class ResampleToMatch(transforms.ResampleToMatch, SpatialResample):
-    """MONAI's `ResampleToMatch`; see `SpatialResample`."""
+    """Takes and gives what `monai.transforms.ResampleToMatch` does; see `SpatialResample`."""
 
 
 class Spacing(transforms.Spacing):
-    """MONAI's `Spacing`; see `SpatialResample`."""
+    """Takes and gives what `monai.transforms.Spacing` does; see `SpatialResample`."""
 
     sp_resample: Any
 
@@ -306,7 +307,7 @@ class Spacing(transforms.Spacing):
 
 
 class ResampleToMatchd(transforms.ResampleToMatchd):
-    """MONAI's `ResampleToMatchd`; see `SpatialResample`."""
+    """Takes and gives what `monai.transforms.ResampleToMatchd` does; see `SpatialResample`."""
 
     resampler: Any
 
@@ -316,7 +317,7 @@ class ResampleToMatchd(transforms.ResampleToMatchd):
 
 
 class Spacingd(transforms.Spacingd):
-    """MONAI's `Spacingd`; see `SpatialResample`."""
+    """Takes and gives what `monai.transforms.Spacingd` does; see `SpatialResample`."""
 
     spacing_transform: Any
 
@@ -341,10 +342,10 @@ class Spacingd(transforms.Spacingd):
 
 
 class Resize(transforms.Resize):
-    """MONAI's `Resize`; its arguments and results are MONAI's.
+    """Takes and gives what `monai.transforms.Resize` does.
 
-    Done here: "area", "nearest", "nearest-exact", "bilinear" and "trilinear", both `align_corners`, `anti_aliasing`, in
-    two and three dimensions. MONAI does "bicubic", one dimension and lazy evaluation.
+    gpuresample does "area", "nearest", "nearest-exact", "bilinear" and "trilinear", with either `align_corners` and
+    with `anti_aliasing`, in two and three dimensions. MONAI itself does "bicubic", one dimension and lazy evaluation.
     """
 
     def __call__(
@@ -394,7 +395,7 @@ class Resize(transforms.Resize):
 
 
 class Resized(transforms.Resized):
-    """MONAI's `Resized`; see `Resize`."""
+    """Takes and gives what `monai.transforms.Resized` does; see `Resize`."""
 
     resizer: Any
 
@@ -454,7 +455,10 @@ def _interpolate_table(n: int, m: int, mode: str, align: bool, kind: Any) -> Tap
 
 
 class GaussianSmooth(transforms.GaussianSmooth):
-    """MONAI's `GaussianSmooth`: the same weights, and zeros past the border, in two and three dimensions."""
+    """Takes and gives what `monai.transforms.GaussianSmooth` does, in two and three dimensions.
+
+    The weights are MONAI's; past the border there are zeros, as in MONAI.
+    """
 
     def __call__(self, img: Any) -> Any:
         """As MONAI's."""
@@ -473,7 +477,7 @@ class GaussianSmooth(transforms.GaussianSmooth):
 
 
 class GaussianSmoothd(transforms.GaussianSmoothd):
-    """MONAI's `GaussianSmoothd`; see `GaussianSmooth`."""
+    """Takes and gives what `monai.transforms.GaussianSmoothd` does; see `GaussianSmooth`."""
 
     converter: Any
 

@@ -1,10 +1,11 @@
 """nnU-Net's resampling, computed by gpuresample: data, label maps, and class scores straight to the label file.
 
     import gpuresample.nnunet
-    gpuresample.nnunet.install(defaults=True)  # now run nnU-Net as ever
+    gpuresample.nnunet.install(defaults=True)  # now run nnU-Net as before
 
-`install()` registers `resample_gpuresample` where nnU-Net looks plans' functions up by name. Processes that nnU-Net
-spawns run the main script's top level again: call `install` there, outside `if __name__ == "__main__"`.
+Plans name their resampling functions. `install()` registers `resample_gpuresample` where nnU-Net looks these names up.
+nnU-Net spawns processes, and each runs the top level of the main script again. So call `install` at the top level,
+outside `if __name__ == "__main__"`.
 """
 
 from __future__ import annotations
@@ -77,13 +78,15 @@ def resample_gpuresample(
     new_shape : sequence of int
         New spatial shape.
     current_spacing, new_spacing : sequence of float
-        They decide, with the two arguments below, whether the axis of the thickest slices is resampled on its own.
+        Together with the two arguments below they decide whether the axis of the thickest slices is resampled
+        separately.
     is_seg : bool
-        Label maps: every label's indicator is resampled, the largest wins, ties go to the nearest voxel's label.
+        Whether `data` is a label map. Then every label's indicator is resampled, and the largest wins; ties go to the
+        label of the nearest voxel.
     order, order_z : int
-        Spline order, 0 to 5; of the axis that is resampled on its own `order_z`.
+        Spline order, 0 to 5. `order_z` is for the axis that is resampled separately.
     force_separate_z : bool or None
-        None: where spacings differ by more than the threshold.
+        Whether to resample that axis separately. None: if spacings differ by more than the threshold.
     separate_z_anisotropy_threshold : float
         See `force_separate_z`.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -92,17 +95,16 @@ def resample_gpuresample(
     Returns
     -------
     ndarray, shape (c, *new_shape)
-        Of the input's type; the input itself where the shape stays.
+        Of the input's type; the input itself if the shape stays the same.
 
     Raises
     ------
     ValueError, TypeError
-        For data that has not four axes, and for orders out of range.
+        For data that does not have four axes, and for orders out of range.
 
-    Notes
-    -----
-    nnU-Net goes through scikit-image in float64; here float32 data is summed in float32, within 2e-6 of its range of
-    that. Results are clipped to the range of their slice or channel, as scikit-image does.
+    Notes ----- nnU-Net lets scikit-image compute in float64. Here float32 data is summed in float32; the result is
+    within 2e-6 of the data's range of nnU-Net's. Results are clipped to the range of their slice or channel, as
+    scikit-image does.
     """
     array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
     if array.ndim != 4:
@@ -218,11 +220,11 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     return_probabilities: bool = False,
     num_threads_torch: int = default_num_processes,
 ) -> Any:
-    """Class scores to the label map on the original grid, as nnU-Net's function of this name.
+    """Turn class scores into the label map on the original grid, as nnU-Net's function of this name does.
 
-    Scores are interpolated, compared and forgotten block by block (`gpuresample.ensemble`): no class is ever resampled
-    to full size. Where slices are resampled on their own, nnU-Net repeats the nearest slice's scores; here its labels
-    are repeated, which comes to the same.
+    `gpuresample.ensemble` interpolates and compares the scores block by block, so no class is ever resampled to full
+    size. Where slices are resampled separately, nnU-Net repeats the scores of the nearest slice; here its labels are
+    repeated, which gives the same result.
 
     Parameters
     ----------
@@ -234,13 +236,13 @@ def convert_predicted_logits_to_segmentation_with_correct_shape(
     Returns
     -------
     ndarray, or tuple of two
-        The label map; with `return_probabilities` the classes' probabilities too.
+        The label map; with `return_probabilities`, the probabilities of the classes too.
 
     Warns
     -----
     RuntimeWarning
-        Once for each reason, where the plans ask for something else than linear interpolation of the scores: then
-        nnU-Net's own function does it.
+        If the plans ask for anything but linear interpolation of the scores. Then nnU-Net's own function does the work.
+        The warning is given once for each reason.
     """
     settings = _linear_settings(configuration_manager)
     if settings is None:
@@ -308,7 +310,7 @@ def _linear_settings(configuration_manager: Any) -> tuple[bool | None, float] | 
 
 
 def export_prediction_from_logits(*args: Any, **kwargs: Any) -> Any:
-    """nnU-Net's function of this name, with the conversion of this module, in whatever process it is called."""
+    """Do what nnU-Net's function of this name does, with the conversion of this module, in any process."""
     with install():
         return _EXPORT(*args, **kwargs)
 
@@ -375,15 +377,15 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
     Parameters
     ----------
     defaults : bool
-        Replace `resample_data_or_seg_to_shape` too, so that plans which name it (nnU-Net's default) need no change.
-        Configurations whose functions have been looked up before keep what they found.
+        Replace `resample_data_or_seg_to_shape` too. Plans that name it, which is nnU-Net's default, then need no
+        change. Configurations that have looked up their functions before keep what they found.
     export : bool
         Replace the functions that turn class scores into label files.
 
     Returns
     -------
     Installation
-        Its `revert()` undoes it all; it is a context manager as well.
+        Its `revert()` undoes everything. It is also a context manager.
     """
     done = Installation()
     done.register()

@@ -37,9 +37,9 @@ def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """A resampling, ready to run on any image of the planned shape.
+    """A resampling that is ready to run on any image of the planned shape.
 
-    Read-only; safe to share between threads. Make one with `gpuresample.plan`.
+    Make one with `gpuresample.plan`. It is read-only, and threads may share it.
 
     Attributes
     ----------
@@ -91,15 +91,15 @@ class Plan:
         Parameters
         ----------
         image : SimpleITK.Image, Volume, nibabel image or array
-            Of the planned spatial shape and voxel type. An image with geometry must lie on the planned grid.
+            It must have the planned spatial shape and voxel type. If it has geometry, it must lie on the planned grid.
         out : same kind as `image`, optional
             Where to write the result; for a dask or zarr array a zarr array.
 
         Returns
         -------
         SimpleITK.Image, Volume, nibabel image or array
-            The same kind as `image`, in the same place. For images on a GPU this returns once all kernels are
-            launched on the current stream.
+            The same kind as `image`, on the same device. For images on a GPU, the call returns as soon as all kernels
+            are launched on the current stream.
 
         Raises
         ------
@@ -148,7 +148,7 @@ class Plan:
                 raise ValueError(f"image must lie on the planned grid {self.source}, got {container.grid}")
 
     def input_region(self, dst_slices: Sequence[slice]) -> tuple[slice, ...]:
-        """What a block of the output needs.
+        """Tell which part of the input a block of the output needs.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class Plan:
         Returns
         -------
         tuple of slice
-            Of the input's spatial axes, in array order.
+            Along the input's spatial axes, in array order.
 
         Raises
         ------
@@ -168,9 +168,9 @@ class Plan:
         return tuple(slice(lo, hi) for lo, hi in region[3 - self.source.dimension :])
 
     def crop(self, dst_slices: Sequence[slice]) -> Plan:
-        """The plan of a block of the output, to be run on `image[..., *input_region(dst_slices)]`.
+        """Make the plan of a block of the output. Run it on `image[..., *input_region(dst_slices)]`.
 
-        It applies the same tables in the same order, so its result equals the whole result's block to the bit.
+        It applies the same tables in the same order, so its result equals that block of the whole result, bit for bit.
 
         Parameters
         ----------
@@ -203,27 +203,28 @@ class Plan:
         storage: float | None = None,
         machine: rates.Rates | None = None,
     ) -> costs.Cost:
-        """What running the plan costs on the CPU of this machine: nothing is run.
+        """Estimate what the plan costs on this machine's CPU. Nothing is run.
 
         Parameters
         ----------
         channels : int
-            Components, time points or a batch: volumes that one call resamples.
+            How many volumes one call resamples: components, time points or a batch.
         volumes : int
-            Calls, one after the other: a cohort of images of this shape.
+            How many images of this shape are resampled, one after the other.
         read, write : {"none", "raw", "gzip"}
-            Whether an image comes from a file, and goes to one: its voxels as they are, or in a gzip stream.
+            Whether an image comes from a file and goes to a file: as raw voxels, or in a gzip stream.
         file_bytes : int, optional
-            Of the input file, compressed. How well the output compresses follows from it, too.
+            Size of the compressed input file. The output is assumed to compress as well.
         storage : float, optional
-            Bytes per second that the storage gives and takes. Without, files are taken to be in the page cache.
+            Bytes per second that the storage reads and writes. Unless given, files are assumed to be in the page cache.
         machine : Rates, optional
-            Rates of a machine; those that `gpuresample.calibrate` stored unless given. Without any, there are no times.
+            Rates of a machine; those that `gpuresample.calibrate` stored unless given. Without rates there are no
+            times.
 
         Returns
         -------
         Cost
-            Taps, multiply-adds, bytes, peak memory beyond the input, and seconds by step.
+            Taps, multiply-adds, bytes, peak memory beyond the input, and seconds for each step.
 
         Raises
         ------
@@ -241,16 +242,16 @@ class Plan:
         return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
 
     def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
-        """Bytes that the CPU engine takes for a run beside the input and the output, at most.
+        """Tell how many bytes the CPU engine takes for a run, at most, apart from the input and the output.
 
         Parameters
         ----------
         source : dtype, optional
-            Of the input; the planned one unless given.
+            Voxel type of the input; the planned one unless given.
         lead : int
-            Volumes that are run together: the product of the leading axes.
+            How many volumes are run together: the product of the leading axes.
         threads : int
-            Of the engine, see `gpuresample.get_num_threads`.
+            Threads of the engine, see `gpuresample.get_num_threads`.
 
         Returns
         -------

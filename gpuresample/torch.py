@@ -1,9 +1,10 @@
-"""`resample`, `gaussian` and `downsample` for torch tensors: differentiable, opaque to torch.compile, on CPU and CUDA.
+"""`resample`, `gaussian` and `downsample` for torch tensors, on the CPU and on CUDA.
 
     from gpuresample.torch import resample
     thin = resample(volume, size=(64, 128, 128), anchor="edge", interpolation="linear")  # (N, C, D, H, W)
 
-The gradient is the transposed table, run by the same engine: exact, and the same bits every time.
+They are differentiable. The gradient comes from the transposed table, which the same engine runs: it is exact, and has
+the same bits every time. Each call is one opaque operator to `torch.compile`.
 """
 
 from __future__ import annotations
@@ -55,36 +56,36 @@ def resample(
     Parameters
     ----------
     image : Tensor, shape (N, C, D, H, W), (C, D, H, W), (D, H, W) or (H, W)
-        Integer, bool or float voxels, float16 and bfloat16 included; on the CPU or a CUDA device; any strides. The last
-        three axes are space, of a tensor of two axes both.
+        Integer, bool or float voxels, including float16 and bfloat16, on the CPU or a CUDA device, with any strides.
+        The last three axes are space; in a tensor of two axes, both are.
     spacing, size, input_spacing : number or sequence, optional
         As for `gpuresample.resample`, in the order of the spatial axes.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
     dtype : torch.dtype, optional
-        Of the result; the image's unless given.
+        Type of the result; the image's unless given.
     spatial_dims : {2, 3}, optional
         How many of the last axes are space: 2 for a batch of pictures (N, C, H, W).
 
     Returns
     -------
     Tensor
-        On the image's device. Differentiable with respect to a float image, twice and more.
+        On the image's device. It is differentiable, also more than once, with respect to a float image.
 
     Raises
     ------
     ValueError, TypeError
         For arguments out of range, as `gpuresample.resample`; for a gradient of "label_linear" or "label_gaussian",
-        whose votes have none.
+        which have none.
     RuntimeError
         For CUDA tensors where the CUDA engine cannot be used.
 
     Notes
     -----
-    float16, bfloat16 and float32 are summed in float32, float64 in float64. Under autocast nothing changes: the result
-    has the image's type. Grids here are never oblique, so that every gradient is tables again; for transforms and
-    other images' grids use `gpuresample.resample`. It works under torch.compile without a break and under vmap;
-    `torch.func.grad` does not reach into custom operators.
+    float16, bfloat16 and float32 are summed in float32, float64 in float64. Autocast changes nothing: the result has
+    the image's type. Grids are never oblique here, so every gradient comes from tables again; for transforms and the
+    grids of other images use `gpuresample.resample`. It works under `torch.compile` without a graph break, and under
+    `vmap`. `torch.func.grad` does not work through custom operators.
     """
     dims = _spatial_dims(image, spatial_dims)
     return _applied(image, _recipe("resample", dims, _name(dtype), {
@@ -147,7 +148,7 @@ def downsample(
     dtype: torch.dtype | None = None,
     spatial_dims: int | None = None,
 ) -> Tensor:
-    """Blur and subsample a tensor in one.
+    """Blur and subsample a tensor in one step.
 
     Parameters
     ----------
@@ -371,13 +372,13 @@ class _Fixed(nn.Module):
 
 
 class Resample(_Fixed):
-    """`resample` as a module; its keywords are the constructor's."""
+    """`resample` as a module. The constructor takes its keywords."""
 
     _function = staticmethod(resample)
 
 
 class Gaussian(_Fixed):
-    """`gaussian` as a module; its keywords are the constructor's."""
+    """`gaussian` as a module. The constructor takes its keywords."""
 
     _function = staticmethod(gaussian)
 
@@ -386,7 +387,7 @@ class Gaussian(_Fixed):
 
 
 class Downsample(_Fixed):
-    """`downsample` as a module; its keywords are the constructor's."""
+    """`downsample` as a module. The constructor takes its keywords."""
 
     _function = staticmethod(downsample)
 
@@ -398,23 +399,24 @@ class Downsample(_Fixed):
 
 
 class ResampleCollate:
-    """A `collate_fn` that brings volumes of different sizes onto one grid, straight into the batch's memory.
+    """A `collate_fn` that brings volumes of different sizes onto one grid. It writes into the batch's memory.
 
     Parameters
     ----------
     size : sequence of int
         Spatial size of the batch.
     labels : sequence of str or int
-        Keys (of samples that are mappings) or positions (of tuples) that are label maps: resampled by "nearest".
+        Which parts of a sample are label maps: keys, if samples are mappings, or positions, if they are tuples. They
+        are resampled by "nearest".
     spatial_dims : {2, 3}
-        Tensors of one axis more are volumes (channels first); all else in a sample is collated by torch's default.
+        Tensors with one more axis are volumes (channels first). torch's default collates everything else in a sample.
     interpolation, anchor, boundary, antialias, default_value
-        Of everything but labels, as for `resample`.
+        For everything except labels, as for `resample`.
 
     Raises
     ------
     ValueError, TypeError
-        For volumes of one batch whose channels or types differ, and for arguments that `resample` refuses.
+        If channels or types differ within a batch, and for arguments that `resample` refuses.
 
     Examples
     --------

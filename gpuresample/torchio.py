@@ -1,7 +1,9 @@
 """TorchIO's `Resample`, computed by gpuresample: the same arguments, grids, labels and history.
 
-from gpuresample.torchio import Resample
-transform = Resample(1, image_interpolation="bspline")  # anywhere a TorchIO transform goes
+    from gpuresample.torchio import Resample
+    transform = Resample(1, image_interpolation="bspline")  # wherever TorchIO takes a transform
+
+TorchIO does everything except the voxels.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ __all__ = ["GpuResample", "Resample"]
 
 
 class GpuResample(torchio.Resample):
-    """TorchIO's `Resample` with gpuresample's engine.
+    """Takes and gives what `torchio.Resample` does; gpuresample computes only the voxels.
 
-    Everything is TorchIO's own but the voxels: the target in all its forms (spacing, path, image, name, shape and
-    affine), `image_interpolation`, `label_interpolation`, `pre_affine_name`, `scalars_only`, `antialias`, `include`,
-    `exclude`, `keep`, `p`. Integers are truncated as SimpleITK, which TorchIO uses, truncates them; where a sum is a
-    whole number but for its last bit, as between voxels of a grid that halves another, the result may be the integer
-    beside.
+    The target may have all of TorchIO's forms: spacing, path, image, name, shape and affine. `image_interpolation`,
+    `label_interpolation`, `pre_affine_name`, `scalars_only`, `antialias`, `include`, `exclude`, `keep` and `p` mean
+    what they mean in TorchIO. TorchIO uses SimpleITK, which truncates integers, so integers are truncated here too. If
+    the last bit of a sum decides between two integers, as it does between the voxels of a halved grid, the result may
+    be the other one.
 
     Parameters
     ----------
@@ -39,8 +41,8 @@ class GpuResample(torchio.Resample):
 
     Notes
     -----
-    The class has a name of its own because TorchIO's history finds transforms by class name: a history made here is
-    replayed here, and one made by TorchIO by TorchIO. `Resample` is the same class.
+    `Resample` is the same class. It has a name of its own because TorchIO's history finds transforms by class name. So
+    gpuresample replays what gpuresample did, and TorchIO replays what TorchIO did.
     """
 
     def _get_resampler(self, interpolator: int, floating: sitk.Image, subject: Any, target: Any) -> Any:

@@ -48,7 +48,7 @@ def machine() -> Rates:
 
 
 def calibrate(store: bool = True) -> Rates:
-    """Measure how fast this machine resamples, reads and writes; takes some ten seconds, more on first use.
+    """Measure how fast this machine resamples, reads and writes. It takes some ten seconds, and more on first use.
 
     Parameters
     ----------

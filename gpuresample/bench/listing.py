@@ -100,7 +100,7 @@ def about(run: Run) -> str:
         measure.about(m) + (f"; {m['gpu']}" if m.get("gpu") else "; no GPU"),
     ]
     if m.get("sittings", 1) > 1:
-        lines.append(f"Stopped and gone on with: {m['sittings']} processes measured it, each case in one")
+        lines.append(f"Stopped and continued: {m['sittings']} processes measured it, each case in one")
     if m.get("image"):
         lines.append(f"Volume: {m['image']}")
     if m.get("absent"):

@@ -78,11 +78,11 @@ def run(
     ValueError
         For an image that the suite does not take, or a name that is no case's.
     FileNotFoundError
-        If there is nothing to go on from.
+        If there is no run to continue.
     RuntimeError
         If pytest-benchmark is missing, rows failed or nothing was measured; the folder is then not made. If only the
-        tables or the page could not be made, it is, with `benchmark.json`. If another process is measuring what is to
-        be gone on with.
+        tables or the page could not be made, it is made, with `benchmark.json`. If another process is measuring the
+        run that is to be continued.
     KeyboardInterrupt
         Says what was kept.
     """

@@ -122,16 +122,16 @@ def _stored(targets: list[Any], block: Slices, done: Callable[[Slices], None] | 
 
 
 def lazy(plan: Planned, image: Any, chunks: Sequence[int] | None = None) -> Any:
-    """`plan.run` on a dask or zarr array: a dask array that nothing has been computed of, nor read for.
+    """Run a plan on a dask or zarr array, lazily: a dask array comes back, and nothing is read or computed yet.
 
     Parameters
     ----------
     plan : gpuresample.Plan
     image : dask.array.Array, zarr.Array, or Volume of one
-        Of the planned spatial shape.
+        It must have the planned spatial shape.
     chunks : sequence of int, optional
-        Chunk lengths of the result, one for each axis. Unless given: the input's chunks on the output's grid, halved or
-        doubled until a block, and the input under it, take between 1 MiB (zarr: 16 MiB) and 64 MiB.
+        Chunk lengths of the result, one for each axis. Unless given, they are the input's chunks on the output's grid,
+        halved or doubled until a block and the input under it take between 1 MiB (zarr: 16 MiB) and 64 MiB.
 
     Returns
     -------
@@ -295,17 +295,17 @@ def check(plan: Planned) -> None:
 
 
 def block_bytes(plan: Planned, image: Any, chunks: Sequence[int] | None = None, stored: bool = False) -> int:
-    """Bytes that one block of a lazy result takes while it is made, at most.
+    """Tell how many bytes one block of a lazy result takes while it is made, at most.
 
-    As many blocks are under way as the scheduler has threads; their sum bounds the memory of a computation, beside what
-    dask holds of other arrays. It is the sum of
+    The scheduler makes as many blocks at once as it has threads. All these blocks together are the memory of a
+    computation, apart from other arrays that dask holds. A block takes the sum of
 
     - the region of the input: `prod(region) * itemsize`;
-    - what it is put together from: of dask all chunks that the region meets, of zarr the chunks that are decoded at
-      once (`zarr.config`'s "async.concurrency"), compressed and not;
+    - what it is put together from: for dask all chunks that the region touches, for zarr the chunks that are decoded at
+      once (`zarr.config`'s "async.concurrency"), compressed and decoded;
     - the CPU engine's scratch (`Plan.scratch_bytes`);
     - the block of the output: `prod(block) * itemsize`;
-    - if it is `stored` in a zarr array, the same twice again: encoded chunks, and the shard they are joined to.
+    - if it is `stored` in a zarr array, twice as much again: the encoded chunks, and the shard that they make up.
 
     Parameters
     ----------

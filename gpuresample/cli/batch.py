@@ -26,23 +26,29 @@ def batch(
     target: Annotated[Path, typer.Argument(metavar="OUT_DIR", help="Where results go, in the same folders.")],
     pattern: Annotated[
         str | None,
-        typer.Option("--glob", metavar="PATTERN", help="Only these, such as '*_ct.nii.gz'.", rich_help_panel=_WHICH),
+        typer.Option(
+            "--glob",
+            metavar="PATTERN",
+            help="Only files of this pattern, such as '*_ct.nii.gz'.",
+            rich_help_panel=_WHICH,
+        ),
     ] = None,
     listing: Annotated[
-        Path | None, typer.Option("--list", metavar="FILE", help="A path a line.", rich_help_panel=_WHICH)
+        Path | None,
+        typer.Option("--list", metavar="FILE", help="A text file with one path on each line.", rich_help_panel=_WHICH),
     ] = None,
     table: Annotated[
         Path | None,
         typer.Option(
             "--csv",
             metavar="FILE",
-            help="Columns input, output and any option's name, for options that differ by volume.",
+            help="A CSV with columns input, output and names of options that differ from volume to volume.",
             rich_help_panel=_WHICH,
         ),
     ] = None,
     file_format: Annotated[
         str | None,
-        typer.Option("--format", metavar="EXT", help="Of results, such as .nrrd; the input's unless given."),
+        typer.Option("--format", metavar="EXT", help="File type of results, such as .nrrd; the input's unless given."),
     ] = None,
     spacing: flags.Spacing = None,
     size: flags.Size = None,
@@ -87,20 +93,23 @@ def batch(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace files that are not this batch's.", rich_help_panel=flags.RUN)
+        bool,
+        typer.Option("--overwrite", help="Replace files that this batch did not write.", rich_help_panel=flags.RUN),
     ] = False,
     verify: Annotated[
         bool,
-        typer.Option("--verify", help="Read again what is done, and compare its content.", rich_help_panel=flags.RUN),
+        typer.Option(
+            "--verify", help="Read finished results again, and compare their content.", rich_help_panel=flags.RUN
+        ),
     ] = False,
 ) -> None:
     """Resample the volumes of a folder into another folder.
 
         gpuresample batch scans thin --spacing 1 1 2
 
-    The same command again continues a run that was stopped or killed, tries again what failed, and does what is new.
-    report.html and report.csv in OUT_DIR say what became of each volume. Ctrl-C lets volumes under way finish; a second
-    one ends them. Exit code 1 if a volume failed.
+    Start the same command again to continue a run that was stopped or killed: it also retries what failed, and does
+    what is new. report.html and report.csv in OUT_DIR tell what became of each volume. Ctrl-C lets the volumes that are
+    being done finish; a second Ctrl-C ends them. Exit code 1 says that a volume failed.
     """
     settings = options.settings(
         spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,

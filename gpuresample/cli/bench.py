@@ -16,26 +16,26 @@ NAMES = ("quick", "full", "tiny")
 
 def bench(
     image: Annotated[
-        Path | None, typer.Argument(metavar="[IMAGE]", help="A volume of yours; the named cases unless given.")
+        Path | None, typer.Argument(metavar="[IMAGE]", help="Your own volume; the named cases unless given.")
     ] = None,
     profile: Annotated[
-        str, typer.Option(help="quick: about 4 minutes; full: the whole jobs; tiny: does it work at all.")
+        str, typer.Option(help="quick: about 4 minutes; full: the whole jobs; tiny: only tries whether it works.")
     ] = "quick",
     out: Annotated[
-        Path, typer.Option(metavar="DIR", help="Where a folder named after machine and date is made.")
+        Path, typer.Option(metavar="DIR", help="Folder in which a folder named after machine and date is made.")
     ] = Path("benchmark-results"),
     case: Annotated[
         list[str] | None, typer.Option(help="Only this case, or threads, sizes or start-up; may be repeated.")
     ] = None,
     go_on: Annotated[
-        bool, typer.Option("--continue", help="Go on from the latest run in DIR that was stopped or killed.")
+        bool, typer.Option("--continue", help="Continue the latest run in DIR that was stopped or killed.")
     ] = False,
 ) -> None:
     """Time gpuresample and the other libraries that are installed on the same jobs, each by its own rules.
 
-    Every answer is checked before it is timed: a wrong one is listed as wrong, however fast. Writes benchmark.json
-    (pytest-benchmark's form), tables.md and report.html. What a run that was stopped has measured is kept. Exit code 1
-    says that an answer of ours was wrong.
+    Every answer is checked before it is timed. A wrong answer is listed as wrong, however fast it was. The command
+    writes benchmark.json (in the form of pytest-benchmark), tables.md and report.html. If a run is stopped, what it has
+    measured is kept. Exit code 1 says that an answer of gpuresample was wrong.
     """
     if profile not in NAMES:
         raise ValueError(f"--profile takes {', '.join(NAMES)}, got {profile!r}")

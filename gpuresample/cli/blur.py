@@ -14,7 +14,7 @@ def blur(
     source: flags.Source,
     target: flags.Target,
     sigma: Annotated[
-        str, typer.Option(metavar="X Y Z", help="Standard deviation in mm, or one number for all axes; 0 skips one.")
+        str, typer.Option(metavar="X Y Z", help="Standard deviation in mm, or one number for all axes; 0 for no blur.")
     ],
     kind: Annotated[
         str, typer.Option(help="discrete, sampled (SciPy's) or recursive (SimpleITK's).", rich_help_panel=flags.VALUES)
@@ -26,7 +26,10 @@ def blur(
         ),
     ] = "0",
     truncate: Annotated[
-        float, typer.Option(metavar="NUMBER", help='Radius of "sampled", in sigma.', rich_help_panel=flags.VALUES)
+        float,
+        typer.Option(
+            metavar="NUMBER", help='Kernel radius of "sampled", in multiples of sigma.', rich_help_panel=flags.VALUES
+        ),
     ] = 4.0,
     boundary: Annotated[
         str | None,

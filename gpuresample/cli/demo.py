@@ -33,9 +33,9 @@ def demo(
         typer.Option(metavar="X Y Z", help="New spacing; 1 1 2 mm for the phantom, 1.5 times the old one for a file."),
     ] = None,
     series: Annotated[str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.")] = None,
-    small: Annotated[bool, typer.Option("--small", help="A phantom of an eighth of the voxels per slice.")] = False,
+    small: Annotated[bool, typer.Option("--small", help="A smaller phantom, of 128 x 128 x 62 voxels.")] = False,
 ) -> None:
-    """Resample by cubic B-spline, here and with SimpleITK: times, differences, a picture.
+    """Resample by cubic B-spline with gpuresample and with SimpleITK; show times, differences and a picture.
 
     Exit code 1 says that the results differ by more than the numeric contract allows.
     """
@@ -158,8 +158,8 @@ def _print(image: SimpleITK.Image, comparisons: list[demos.Comparison], source: 
     shown.print(table)
     if any(c.within and c.share_different > c.allowed_share for c in comparisons):
         shown.print(
-            "Where a sample falls on a voxel, the spline gives a whole number but for its last bits, and SimpleITK's "
-            "rounding, truncation, makes a unit of them: there, neither result is right."
+            "Where a sample falls on a voxel, the spline gives a whole number up to its last bits. SimpleITK truncates "
+            "it, and that makes a whole unit of these bits. There, neither result is right."
         )
 
 

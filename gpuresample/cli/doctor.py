@@ -15,7 +15,7 @@ _STYLES = {"ok": "green", "missing": "yellow", "broken": "bold red"}
 
 
 def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
-    """Check Python, caches, driver, CuPy and GPUs, and try each engine; exit code 1 if something there is broken."""
+    """Check Python, caches, driver, CuPy and GPUs, and try each engine. Exit code 1 if something is broken."""
     import gpuresample as gr
 
     with console.Phases() as phases, phases.phase("doctor", "trying what there is"):

@@ -18,18 +18,18 @@ def downsample(
     factors: Annotated[str, typer.Option(metavar="X Y Z", help="Whole numbers of at least 1, or one for all axes.")],
     reduce: Annotated[
         str,
-        typer.Option(help="gaussian: blur and subsample. mean, mode: of whole blocks of voxels; mode is for labels."),
+        typer.Option(help="gaussian: blur and subsample. mean, mode (for labels): of whole blocks of voxels."),
     ] = "gaussian",
     sigma: Annotated[
         str,
         typer.Option(
             metavar="RULE | X Y Z",
-            help="Of the blur: auto, itk, skimage, cardoso, or numbers in input voxels.",
+            help="Sigma of the blur: auto, itk, skimage, cardoso, or numbers in input voxels.",
             rich_help_panel=flags.VALUES,
         ),
     ] = "auto",
     kind: Annotated[
-        str, typer.Option(help="Of Gaussian: sampled, discrete.", rich_help_panel=flags.VALUES)
+        str, typer.Option(help="Kind of Gaussian: sampled or discrete.", rich_help_panel=flags.VALUES)
     ] = "sampled",
     rounding: flags.Rounding = "nearest",
     dtype: flags.Dtype = None,
@@ -38,7 +38,7 @@ def downsample(
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
-    """Blur a volume and keep every f-th sample, the centre of the field of view where it is.
+    """Blur a volume and keep every f-th sample. The centre of the volume stays in place.
 
     gpuresample downsample ct.nii.gz half.nii.gz --factors 2
 

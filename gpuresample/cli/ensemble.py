@@ -21,7 +21,7 @@ def ensemble(
         list[Path],
         typer.Argument(metavar="SCORES...", help=f"A file for each model: {', '.join(score_files.READABLE)}."),
     ],
-    like: Annotated[Path, typer.Option(metavar="IMAGE", help="The image whose grid the labels are to have.")],
+    like: Annotated[Path, typer.Option(metavar="IMAGE", help="The image whose grid the labels will have.")],
     target: Annotated[
         Path, typer.Option("--output", "-o", metavar="LABELS", help=f"Where to write: {', '.join(files.WRITABLE)}.")
     ],
@@ -33,13 +33,17 @@ def ensemble(
         ),
     ] = "auto",
     weights: Annotated[
-        str | None, typer.Option(metavar="A B ...", help="Share of each model; equal.", rich_help_panel=_SCORES)
+        str | None,
+        typer.Option(
+            metavar="A B ...", help="Share of each model; equal shares unless given.", rich_help_panel=_SCORES
+        ),
     ] = None,
     interpolation: Annotated[
         str, typer.Option(help="linear, bspline, nearest, ...", rich_help_panel=_SCORES)
     ] = "linear",
     resample_after: Annotated[
-        bool, typer.Option("--resample-after", help="Resample probabilities, not scores.", rich_help_panel=_SCORES)
+        bool,
+        typer.Option("--resample-after", help="Resample probabilities in place of scores.", rich_help_panel=_SCORES),
     ] = False,
     anchor: Annotated[
         str,
@@ -55,14 +59,23 @@ def ensemble(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option("--array", metavar="NAME", help="Of the array in .npz or zarr files.", rich_help_panel=_SCORES),
+        typer.Option(
+            "--array", metavar="NAME", help="Name of the array in .npz or zarr files.", rich_help_panel=_SCORES
+        ),
     ] = None,
     labels: Annotated[
         str | None,
-        typer.Option(metavar="A B ...", help="What the classes are called; 0 1 2 ...", rich_help_panel=_LABELS),
+        typer.Option(
+            metavar="A B ...",
+            help="Value of each class in the label map; 0 1 2 ... unless given.",
+            rich_help_panel=_LABELS,
+        ),
     ] = None,
     threshold: Annotated[
-        str, typer.Option(metavar="P ...", help="For sigmoid: one for all classes, or each.", rich_help_panel=_LABELS)
+        str,
+        typer.Option(
+            metavar="P ...", help="For sigmoid: one number for all classes, or one for each.", rich_help_panel=_LABELS
+        ),
     ] = "0.5",
     regions: Annotated[
         str | None,
@@ -73,13 +86,14 @@ def ensemble(
         ),
     ] = None,
     probabilities: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Averages, a component per class.", rich_help_panel=_MORE)
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the averages, one component for each class.", rich_help_panel=_MORE),
     ] = None,
     confidence: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="The largest average.", rich_help_panel=_MORE)
+        Path | None, typer.Option(metavar="FILE", help="Write the largest average.", rich_help_panel=_MORE)
     ] = None,
     entropy: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Entropy of the averages.", rich_help_panel=_MORE)
+        Path | None, typer.Option(metavar="FILE", help="Write the entropy of the averages.", rich_help_panel=_MORE)
     ] = None,
     picture: Annotated[
         bool, typer.Option(help="Draw the labels on the image, beside LABELS.", rich_help_panel=_MORE)

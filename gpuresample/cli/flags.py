@@ -21,11 +21,11 @@ Spacing = Annotated[
 ]
 Size = Annotated[str | None, typer.Option(metavar="X Y Z", help="New size in voxels.", rich_help_panel=GRID)]
 Like = Annotated[Path | None, typer.Option(metavar="FILE", help="Take the grid of this volume.", rich_help_panel=GRID)]
-Anchor = Annotated[str, typer.Option(help="What stays aligned: first, edge or center.", rich_help_panel=GRID)]
+Anchor = Annotated[str, typer.Option(help="What stays in place: first, edge or center.", rich_help_panel=GRID)]
 Transform = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="A transform SimpleITK reads, from output to input points.", rich_help_panel=GRID
+        metavar="FILE", help="A file with a transform, from output points to input points.", rich_help_panel=GRID
     ),
 ]
 
@@ -46,18 +46,20 @@ Antialias = Annotated[
     str | None,
     typer.Option(
         metavar="[SIGMA ...]",
-        help="Blur axes that shrink; with numbers, by these sigmas in input voxels.",
+        help="Blur axes that get fewer voxels; numbers are sigmas in input voxels.",
         rich_help_panel=VALUES,
     ),
 ]
-DefaultValue = Annotated[str, typer.Option(metavar="NUMBER", help="Value outside the input.", rich_help_panel=VALUES)]
+DefaultValue = Annotated[
+    str, typer.Option(metavar="NUMBER", help="Value of voxels outside the input.", rich_help_panel=VALUES)
+]
 Rounding = Annotated[
-    str, typer.Option(help="Of integers: nearest, or truncate as SimpleITK does.", rich_help_panel=VALUES)
+    str, typer.Option(help="How integers are rounded: nearest, or truncate as SimpleITK does.", rich_help_panel=VALUES)
 ]
 Convention = Annotated[
     str | None,
     typer.Option(
-        help=f"Follow another library: {', '.join(NAMES)}. Sets anchor, boundary, antialias and rounding.",
+        help=f"Give what another library gives: {', '.join(NAMES)}. Sets anchor, boundary, antialias, rounding.",
         rich_help_panel=VALUES,
     ),
 ]

@@ -45,7 +45,8 @@ class _Input:
 
 def plan_cost(
     source: Annotated[
-        Path | None, typer.Argument(metavar="[IN]", help="A file, or a folder with a DICOM series; or --input-size.")
+        Path | None,
+        typer.Argument(metavar="[IN]", help="A file, or a folder with a DICOM series. Without it, give --input-size."),
     ] = None,
     spacing: flags.Spacing = None,
     size: flags.Size = None,
@@ -72,33 +73,35 @@ def plan_cost(
         str, typer.Option("--type", help="Without IN: its voxel type.", rich_help_panel=_JOB)
     ] = "int16",
     input_format: Annotated[
-        str, typer.Option(help="Without IN: .nii.gz, .nii, ..., or none for no file.", rich_help_panel=_JOB)
+        str,
+        typer.Option(help="Without IN: its file type, .nii.gz, .nii, ..., or none for no file.", rich_help_panel=_JOB),
     ] = ".nii.gz",
     output_format: Annotated[
         str | None,
-        typer.Option(help="What is written: .nii.gz, .nii, ..., or none; as IN unless given.", rich_help_panel=_JOB),
+        typer.Option(help="File type to write: .nii.gz, .nii, ..., or none; as IN unless given.", rich_help_panel=_JOB),
     ] = None,
-    volumes: Annotated[int, typer.Option(min=1, help="Volumes like this one: a cohort.", rich_help_panel=_JOB)] = 1,
+    volumes: Annotated[int, typer.Option(min=1, help="How many volumes like this one.", rich_help_panel=_JOB)] = 1,
     storage: Annotated[
         float | None,
         typer.Option(
             metavar="MB/S",
-            help="What the storage gives and takes; files in memory unless given.",
+            help="Speed of the storage; unless given, files are assumed to be in memory.",
             rich_help_panel=_MACHINE,
         ),
     ] = None,
     calibrate: Annotated[
-        bool, typer.Option("--calibrate", help="Measure this machine again, and store it.", rich_help_panel=_MACHINE)
+        bool,
+        typer.Option("--calibrate", help="Measure this machine again, and store the rates.", rich_help_panel=_MACHINE),
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Estimate time and memory of `gpuresample resample`, which takes the same options; nothing is resampled.
+    """Estimate the time and memory of `gpuresample resample`, which takes the same options. Nothing is resampled.
 
         gpuresample plan-cost ct.nii.gz --spacing 1 1 2
 
         gpuresample plan-cost --input-size 512 512 247 --input-spacing 0.8 0.8 1 --spacing 1 1 2 --volumes 1000
 
-    Times are this machine's CPU's. It is measured on first use, and again when it has changed or on --calibrate.
+    Times are for this machine's CPU. It is measured on first use, after it has changed, and with --calibrate.
     """  # fmt: skip
     if device.startswith("cuda"):
         raise ValueError(f"--device must be auto or cpu: times are estimated for the CPU only; got {device}")

@@ -33,11 +33,11 @@ def pyramid(
     target: Annotated[
         Path,
         typer.Argument(
-            metavar="OUT", help="Folder of the levels, made where missing; or NAME.ome.zarr, an OME-Zarr image of them."
+            metavar="OUT", help="Folder for the levels, made if missing; or NAME.ome.zarr for one OME-Zarr image."
         ),
     ],
     levels: Annotated[
-        int | None, typer.Option(help="Number of levels, the volume itself included; 4 unless --schedule says it.")
+        int | None, typer.Option(help="Number of levels, including the volume itself; 4, unless --schedule gives it.")
     ] = None,
     factors: Annotated[
         str,
@@ -57,24 +57,27 @@ def pyramid(
     kind: Annotated[
         str,
         typer.Option(
-            help="gaussian: blur and subsample. mean, mode: of blocks; mode is for labels. itk, itk_recursive: ITK's."
+            help="gaussian: blur and subsample. mean, mode (for labels): of blocks. itk, itk_recursive: as ITK does."
         ),
     ] = "gaussian",
     labels: Annotated[
-        bool, typer.Option("--labels", help="The voxels are labels: --kind mode, and OME-Zarr says so.")
+        bool,
+        typer.Option(
+            "--labels", help="The voxels are labels: sets --kind mode, and marks an OME-Zarr image as labels."
+        ),
     ] = False,
     sigma: Annotated[
         str,
         typer.Option(
             metavar="RULE | X Y Z",
-            help="Of each step's blur: auto, itk, skimage, cardoso, or numbers in voxels of the level before.",
+            help="Sigma of each step: auto, itk, skimage, cardoso, or numbers in voxels of the level before.",
             rich_help_panel=flags.VALUES,
         ),
     ] = "auto",
     rounding: flags.Rounding = "nearest",
     chunks: Annotated[
         str | None,
-        typer.Option(metavar="Z Y X", help="Voxels of a chunk; 64 64 64 unless given.", rich_help_panel=_ZARR),
+        typer.Option(metavar="Z Y X", help="Size of a chunk in voxels; 64 64 64 unless given.", rich_help_panel=_ZARR),
     ] = None,
     shards: Annotated[
         bool,
@@ -82,7 +85,9 @@ def pyramid(
     ] = True,
     input_spacing: Annotated[
         str | None,
-        typer.Option(metavar="X Y Z", help="Of an IN that is a bare zarr array, in mm.", rich_help_panel=_ZARR),
+        typer.Option(
+            metavar="X Y Z", help="Spacing in mm, if IN is a zarr array without geometry.", rich_help_panel=_ZARR
+        ),
     ] = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
@@ -91,10 +96,9 @@ def pyramid(
         bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=flags.RUN)
     ] = False,
 ) -> None:
-    """Write a pyramid: `NAME_level0` is the finest level, `NAME_levels.png` shows them all; or one OME-Zarr image.
+    """Write a pyramid: files `NAME_level0` (the finest) and so on, with a picture of all levels; or one OME-Zarr image.
 
-    Of a zarr input only blocks are in memory. An OME-Zarr image that was not finished is gone on with by the same
-    command.
+    A zarr input is read block by block. If an OME-Zarr image was not finished, the same command continues it.
 
     gpuresample pyramid ct.nii.gz levels --levels 4
 

@@ -36,7 +36,7 @@ def resample(
 ) -> None:
     """Resample a volume onto another grid.
 
-    One of --spacing, --size, --like or --transform says which:
+    --spacing, --size, --like or --transform says which grid:
 
         gpuresample resample ct.nii.gz thin.nii.gz --spacing 1 1 2
 

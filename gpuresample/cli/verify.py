@@ -56,12 +56,15 @@ def verify(
     rounding: Annotated[
         str,
         typer.Option(
-            help="Of integers: nearest, against SimpleITK's float64 result; truncate, against its own integers.",
+            help="Compare integers with SimpleITK's float64 result (nearest), or with its own integers (truncate).",
             rich_help_panel=_WHAT,
         ),
     ] = "nearest",
     voxels: Annotated[
-        int, typer.Option(min=1, help="Of a larger image only a box is compared.", rich_help_panel=_WHAT)
+        int,
+        typer.Option(
+            min=1, help="Compare a box of about so many voxels, if the image is larger.", rich_help_panel=_WHAT
+        ),
     ] = VOXELS,
     whole: Annotated[
         bool, typer.Option("--whole", help="Compare all voxels, however long it takes.", rich_help_panel=_WHAT)
@@ -69,22 +72,22 @@ def verify(
     engine: Annotated[
         list[str] | None,
         typer.Option(
-            help="cpu, cuda, cuda:N; may be repeated; all usable ones unless given.", rich_help_panel=flags.RUN
+            help="cpu, cuda, cuda:N; may be repeated; all that can be used unless given.", rich_help_panel=flags.RUN
         ),
     ] = None,
-    runs: Annotated[int, typer.Option(min=1, help="Timed calls of each library.", rich_help_panel=flags.RUN)] = 3,
+    runs: Annotated[int, typer.Option(min=1, help="How often each library is timed.", rich_help_panel=flags.RUN)] = 3,
     threads: flags.Threads = None,
     series: flags.Series = None,
     html: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write a page with plots and pictures, too.", rich_help_panel=_OUT),
+        typer.Option(metavar="FILE", help="Also write a page with plots and pictures.", rich_help_panel=_OUT),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.", rich_help_panel=_OUT)] = False,
 ) -> None:
-    """Compare with SimpleITK on your own image and machine: every interpolation, every engine, error and speed.
+    """Compare gpuresample with SimpleITK on your own image and machine: error and speed of everything.
 
-    Exit code 1 says that a result is outside the numeric contract. One of --interpolation and --filter alone leaves
-    the others out.
+    Exit code 1 says that a result is outside the numeric contract. If you give only --interpolation, no filters are
+    compared; if you give only --filter, no interpolations.
     """
     _check_page(html)
     keywords: dict[str, Any] = {

@@ -22,7 +22,7 @@ class Volume:
     Attributes
     ----------
     array : array, shape (..., z, y, x), or (y, x) for a 2-D image
-        Voxels, in host memory or on a GPU, or a dask or zarr array; leading axes are channels or a batch.
+        The voxels, in host memory or on a GPU, or a dask or zarr array. Leading axes are channels or a batch.
     spacing : sequence of float, x, y(, z) order
         Distance between voxel centres, in physical units.
     origin : sequence of float, x, y(, z) order, optional
@@ -33,7 +33,7 @@ class Volume:
     Raises
     ------
     ValueError, TypeError
-        For geometry that does not fit the array or makes no sense.
+        For geometry that does not fit the array or is impossible.
     """
 
     array: Any

@@ -1,4 +1,4 @@
-"""Folders that are made step by step: beside their place until they are whole, and gone on with after a kill."""
+"""Folders that are made step by step, beside their place until they are complete; a killed run can be continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pyramids as OME-Zarr (NGFF 0.5), block by block: bounded memory, and gone on with after a kill.
+"""Pyramids as OME-Zarr (NGFF 0.5), block by block: memory is bounded, and a killed run can be continued.
 
 A level is written in units, whole shards or chunks, each by one thread: it reads what the level's tables need of the
 level before, in pieces, and writes the unit once. Voxels stay floats between levels as in `gpuresample.pyramid`; where
@@ -60,38 +60,39 @@ def write_pyramid(
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> list[Volume]:
-    """Write a pyramid as an OME-Zarr image (NGFF 0.5, zarr v3); with the bits of `gpuresample.pyramid`.
+    """Write a pyramid as an OME-Zarr image (NGFF 0.5, zarr v3), with the bits of `gpuresample.pyramid`.
 
     Parameters
     ----------
     image : path-like, zarr.Array, dask.array.Array, Volume, SimpleITK.Image, nibabel image or array
-        A path is that of a file SimpleITK reads, of a zarr array or of an OME-Zarr image. Of zarr and dask arrays, and
-        of uncompressed NIfTI and MetaImage files of 2 or 3 dimensions, only blocks are in memory.
+        A path may lead to a file that SimpleITK reads, to a zarr array or to an OME-Zarr image. zarr and dask arrays,
+        and uncompressed NIfTI and MetaImage files of 2 or 3 dimensions, are read block by block; the rest as a whole.
     path : path-like
         The folder to make; its name ends with ".zarr".
     levels, factors, schedule, kind, sigma, rounding
-        As for `gpuresample.pyramid`; of files in x, y, z order.
+        As for `gpuresample.pyramid`; for files, in x, y, z order.
     labels : bool
-        The voxels are labels: `kind="mode"`, and marked as labels in the metadata. Whole numbers only.
+        Whether the voxels are labels. This sets `kind="mode"`, and marks the image as labels in its metadata. Labels
+        must be whole numbers.
     input_spacing : float or sequence of float, optional
-        Of a bare array, in axis order; of a file that is a zarr array, along x, y, z.
+        Spacing of an array, in axis order; of a file that is a zarr array, in x, y, z order.
     chunks : sequence of int, optional
         Chunk lengths, one for each axis of the array or of space; 64 x 64 x 64 voxels unless given.
     shards : bool
-        Whether levels of more than 32 chunks have them in shards of some 16 MiB of voxels.
+        Whether levels of more than 32 chunks store them in shards of some 16 MiB of voxels.
     device
         As for `gpuresample.resample`.
     memory : int, optional
-        Bytes that units under way may take together (512 MiB unless given); one is always under way.
+        Bytes that may be used by all units that are being made (512 MiB unless given). One unit is always being made.
     overwrite : bool
         Whether what is at `path` may be replaced.
     progress : callable, optional
-        Told `(level, levels, done, units)` after every unit, from one thread at a time.
+        Called with `(level, levels, done, units)` after every unit, from one thread at a time.
 
     Returns
     -------
     list of Volume
-        Of the zarr arrays written, finest first.
+        The zarr arrays that were written, finest first.
 
     Raises
     ------
@@ -105,14 +106,12 @@ def write_pyramid(
     Warns
     -----
     RuntimeWarning
-        If the disk has less room than the voxels take unpacked; if the levels end early because no axis can shrink any
-        further; if what an earlier call left cannot be gone on with, as it was another job.
+        If the disk has less room than the voxels take unpacked. If the levels end early because no axis can shrink any
+        further. If an earlier call left an unfinished image that cannot be continued, because it was another job.
 
-    Notes
-    -----
-    Until it is whole, the pyramid lies beside `path`, in ".NAME.partial". After a kill the same call goes on from the
-    units that were written. A zarr array is known again by its place and metadata, a file that is read in parts by its
-    size and time, not by their voxels.
+    Notes ----- Until it is complete, the pyramid lies beside `path`, in ".NAME.partial". After a kill, the same call
+    continues with the units that are missing. It recognises a zarr array by its place and metadata, and a file that is
+    read in parts by its size and time; it does not compare voxels.
     """
     target = check_target(path, overwrite)
     volumes.library()

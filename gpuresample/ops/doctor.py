@@ -93,7 +93,7 @@ def doctor() -> Report:
     Returns
     -------
     Report
-        `print` it; `healthy` and `cuda` sum it up. For each thing missing it has the line that installs it.
+        `print` it. `healthy` and `cuda` sum it up. For everything that is missing, it has the line that installs it.
 
     Examples
     --------

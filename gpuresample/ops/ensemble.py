@@ -99,57 +99,58 @@ def ensemble(
 ) -> Any:
     """Resample the class scores of one or more models to one grid, average them and decide, voxel by voxel.
 
-    In one go: scores are interpolated, made probabilities, averaged and compared block by block, and only what is asked
-    for is written. No volume per class exists at the target's size.
+    All steps are done block by block: interpolating the scores, turning them into probabilities, averaging, comparing.
+    Only what you ask for is written. A full-size volume for each class never exists.
 
     Parameters
     ----------
     logits : sequence or iterator of ndarray, Volume or SimpleITK.Image
-        Scores of every model, (class, z, y, x) or (class, y, x); of images the components, or the fourth axis, are the
-        classes. Any number type. A memory-mapped or zarr array is read block by block. An iterator is asked for one
-        model at a time, so that one model's scores are in memory; they wait in a temporary file until all are there. A
-        lone Volume or image is one model.
+        The scores of every model: (class, z, y, x) or (class, y, x), of any number type. In images, the components or
+        the fourth axis are the classes. A memory-mapped or zarr array is read block by block. An iterator is asked for
+        one model at a time, so only one model's scores are in memory; the others wait in a temporary file. A single
+        Volume or image is one model.
     like : SimpleITK.Image, Volume, Grid or ndarray, optional
-        The grid to resample onto (an array gives only its size). Not together with `size`.
+        The grid to resample onto; an array gives only its size. It excludes `size`.
     size : sequence of int, optional
-        Size of the grid to resample onto, in the first model's order (z, y, x for arrays). Without `like` and `size`
-        the first model's grid is the target.
+        Size of the grid to resample onto, in the order of the first model's kind (z, y, x for arrays). Without `like`
+        and `size`, the target is the first model's grid.
     input_spacing : float or sequence of float, optional
-        Spacing of scores that are bare arrays, in axis order and in the target's units. Unless given, they cover the
+        Spacing of scores that are arrays, in axis order and in the target's units. Unless given, the scores cover the
         target's extent.
     anchor : {"first", "edge", "center"}
-        How bare arrays lie on the target, see `gpuresample.resample`: scores of a network whose input came from
-        `resample(image, anchor=...)` want the same word.
+        How arrays lie on the target, see `gpuresample.resample`. If the network's input came from
+        `resample(image, anchor=...)`, give the same word here.
     activation : {"softmax", "sigmoid", None}
-        What makes probabilities of scores; None if they are probabilities already.
+        What turns scores into probabilities; None if they are probabilities already.
     weights : sequence of float, optional
-        Share of every model in the average; equal unless given. Only their ratios matter.
+        Share of every model in the average; equal shares unless given. Only their ratios matter.
     interpolation : str or SimpleITK enumerator
-        "linear", "bspline" (cubic), or any other of `gpuresample.resample` but the label modes.
+        "linear", "bspline" (cubic), or any other of `gpuresample.resample` except the label modes.
     resample_after : bool
-        Whether probabilities are resampled, not scores: the activation comes first, on each model's own grid.
+        Apply the activation first, on each model's own grid, and resample the probabilities.
     output : {"labels", "probabilities", "both", "confidence", "entropy"} or a sequence of these
-        "probabilities": the averages, a volume per class, float32. "confidence": the largest average. "entropy":
-        -sum p ln p of the averages (of sigmoids: of each class and its absence). "both": labels and probabilities.
+        "probabilities": the averages, a float32 volume for each class. "confidence": the largest average. "entropy":
+        -sum p ln p of the averages (with sigmoids: of each class and its absence). "both": labels and probabilities.
     labels : sequence of int, optional
-        What the classes are called in the label map; 0, 1, 2, ... unless given. Not for sigmoids.
+        The value of each class in the label map; 0, 1, 2, ... unless given. Not for sigmoids.
     threshold : float or sequence of float
-        For sigmoids: a class is there where its average is above this; one number, or one for every class.
+        For sigmoids: a class is present where its average is above this. One number, or one for every class.
     regions : sequence of int, optional
-        For sigmoids, whose classes may overlap: the label of every class, written one over the other in the order of
-        the classes (nnU-Net's `regions_class_order`); 0 where there is none. Without, the label map holds a bit for
-        every class, the lowest for the first.
+        For sigmoids, whose classes may overlap: the label of every class. Later classes overwrite earlier ones
+        (nnU-Net's `regions_class_order`); voxels without any class get 0. Without `regions`, the label map holds one
+        bit for every class, the lowest bit for the first class.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         As for `gpuresample.resample`.
     progress : callable, optional
-        Called with the share that is done, up to 1.0.
+        Called with the share that is done so far, up to 1.0.
 
     Returns
     -------
     SimpleITK.Image, Volume or ndarray
-        The label map in the smallest unsigned type that holds the labels; of equal averages the lowest class wins. Of
-        the kind of `like` if that is an image, a Volume or an array, else of the first model's kind. Probabilities are
-        (class, z, y, x), of an image the components. A tuple if several outputs are asked for.
+        The label map, in the smallest unsigned type that holds the labels. If averages are equal, the lowest class
+        wins. It has the kind of `like` if that is an image, a Volume or an array; otherwise the first model's kind.
+        Probabilities are (class, z, y, x); in an image, they are the components. A tuple, if you ask for several
+        outputs.
 
     Raises
     ------
@@ -162,13 +163,13 @@ def ensemble(
     Warns
     -----
     RuntimeWarning
-        If some voxels have no usable score (NaN, or no finite one): how many, and of which models. They get the label
-        of class 0 (of sigmoids: none), and NaN in the other outputs.
+        If some voxels have no usable score (a NaN, or no finite score at all): how many, and of which models. They get
+        the label of class 0 (with sigmoids: no class), and NaN in the other outputs.
 
     Notes
     -----
-    Scores of all types are summed in float32. A model's scores reach one voxel of their own past their grid's outer
-    faces; beyond, the model says class 0 for certain (of sigmoids: no class).
+    Scores of all types are summed in float32. A model's scores reach one of its own voxels beyond its grid's outer
+    faces. Further out the model counts as certain of class 0 (with sigmoids: of no class).
     """
     wanted = _outputs(output)
     f = get_filter(interpolation)

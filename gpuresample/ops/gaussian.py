@@ -60,24 +60,24 @@ def gaussian(
     image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     sigma : float or sequence of float
-        Standard deviation in physical units (voxels for bare arrays without `input_spacing`), for all axes or for
-        each in the container's order; 0 skips an axis.
+        Standard deviation in physical units (in voxels for arrays without `input_spacing`): one number for all axes, or
+        one for each axis in the order of the image's kind. An axis with 0 is not blurred.
     kind : {"discrete", "sampled", "recursive"}
         "discrete": Lindeberg's discrete Gaussian, as SimpleITK's DiscreteGaussian, with true Bessel values at any
         sigma. "sampled": the Gaussian at voxel centres, as `scipy.ndimage.gaussian_filter`. "recursive": Deriche's
         recursive filter, as SimpleITK's SmoothingRecursiveGaussian and RecursiveGaussian.
     order : int or sequence of int
-        0 blurs, 1 and 2 take derivatives by voxel index; for "sampled" and "recursive". Integer outputs saturate: ask
-        for a float `dtype`.
+        0 blurs; 1 and 2 take the first and second derivative by the voxel index, with the kinds "sampled" and
+        "recursive". Derivatives rarely fit integers: ask for a float `dtype`.
     truncate : float
-        Radius of "sampled", in sigma.
+        Radius of the kernel of "sampled", in multiples of sigma.
     max_error : float
         Weight that "discrete" may cut off (SimpleITK's default is 0.01, which loses 7 % of the variance).
     max_radius : int, optional
         Largest radius of "discrete", in voxels (SimpleITK's MaximumKernelWidth, 32 there).
     boundary : {None, "nearest", "reflect", "mirror"}
-        How the image goes on past its border, in SciPy's words. None: "reflect" for "sampled", as SciPy; else
-        "nearest", as SimpleITK.
+        How the image continues beyond its border, in SciPy's words. None: "reflect" for "sampled", as in SciPy;
+        "nearest" for the others, as in SimpleITK.
     input_spacing, rounding, dtype, device, out
         As for `gpuresample.resample`.
 
@@ -95,10 +95,9 @@ def gaussian(
 
     Notes
     -----
-    The time does not grow with sigma: wide blurs go by way of coarser grids (`gpuresample.planning.shortcuts`),
-    within the numeric contract. (Kernels that are cut where they still weigh much, by `truncate` of 3 and less or
-    `max_error` of 0.002 and more, are too abrupt for that and take one tap per voxel.) A NaN may then reach a little
-    further than the kernel does.
+    The time does not grow with sigma: wide blurs take a detour over coarser grids (`gpuresample.planning.shortcuts`),
+    within the numeric contract. A NaN may then reach a little further than the kernel does. Kernels that are cut off
+    where they still weigh much (`truncate` of 3 and less, `max_error` of 0.002 and more) do not take the detour.
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """

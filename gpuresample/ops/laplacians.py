@@ -21,22 +21,22 @@ from gpuresample.planning.grid import Grid
 
 @dataclass(frozen=True, eq=False)
 class Laplacian:
-    """A Laplacian pyramid. Made by `gpuresample.laplacian`.
+    """A Laplacian pyramid, made by `gpuresample.laplacian`.
 
     Attributes
     ----------
     levels : list
-        Finest first, of the same kind as the image, floats: what each level of the Gaussian pyramid has beyond the
-        coarser one brought back to its grid; the last is the coarsest level itself. They may be changed, or replaced by
-        others of their kind, before `reconstruct`.
+        Finest first, of the same kind as the image, with float voxels. Each holds the detail of one level of the
+        Gaussian pyramid: the level, minus the next coarser level brought to the same grid. The last is the coarsest
+        level itself. You may change them, or replace them by others of their kind, before `reconstruct`.
     factors : list of tuple of int
-        From each level to the next, in the image's order of axes.
+        The factors from each level to the next, in the order of the image's axes.
     grids : list of Grid
-        Of the levels.
+        The grids of the levels.
     dtype : numpy.dtype
-        The image's voxels.
+        The image's voxel type.
     interpolation, device : str
-        Of the way back.
+        How, and where, `reconstruct` brings a level to the grid of the next finer one.
     """
 
     levels: list[Any]
@@ -47,20 +47,20 @@ class Laplacian:
     device: str
 
     def reconstruct(self, *, dtype: Any = None, rounding: str = "nearest") -> Any:
-        """The image again.
+        """Add up the levels: the image again.
 
         Parameters
         ----------
         dtype : data type, optional
-            Of its voxels; the image's own unless given.
+            Voxel type of the result; the image's own unless given.
         rounding : {"nearest", "truncate"}
-            Of integers.
+            How integers are rounded.
 
         Returns
         -------
         SimpleITK.Image, Volume, nibabel image or array
-            From unchanged levels: integers and booleans exactly the image's, float32 within 1e-6 and float64 within
-            1e-15 of its largest magnitude, times the number of levels.
+            From unchanged levels: exactly the image's integers and booleans. float32 is within 1e-6, and float64 within
+            1e-15, of the image's largest magnitude times the number of levels.
         """
         one_of("rounding", rounding, ROUNDINGS)
         now = self.levels[-1]
@@ -84,14 +84,14 @@ def laplacian(
     interpolation: str | int = "linear",
     device: str = "auto",
 ) -> Laplacian:
-    """A Laplacian pyramid: a volume as the differences between the levels of its Gaussian pyramid.
+    """Make a Laplacian pyramid: the differences between the levels of a Gaussian pyramid.
 
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array
-        As for `gpuresample.resample`, but for 64-bit integers, which no float holds.
+        As for `gpuresample.resample`, except 64-bit integers, which floats cannot hold.
     levels, factors, schedule, sigma
-        As for `gpuresample.pyramid`, kind "gaussian"; a schedule begins with 1.
+        As for `gpuresample.pyramid` with the kind "gaussian". A schedule must begin with 1.
     interpolation : str or SimpleITK enumerator
         How a level is brought to the grid of the finer one, see `gpuresample.upsample`.
     device : str

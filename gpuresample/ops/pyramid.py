@@ -44,36 +44,37 @@ def pyramid(
     rounding: str = "nearest",
     device: str = "auto",
 ) -> list[Any]:
-    """A pyramid: the volume at ever coarser grids, by blur and subsampling unless `kind` says otherwise.
+    """Make a pyramid: the volume at ever coarser grids, blurred and subsampled unless `kind` says otherwise.
 
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     levels : int, optional
-        Number of levels, the image itself included; 4 unless given by `schedule`.
+        Number of levels, including the image itself; 4, unless `schedule` gives it.
     factors : int, sequence of int, or "isotropic"
-        From one level to the next. "isotropic" halves the axes whose spacing is below 1.5 times the finest: thick
-        slices wait until the others have caught up.
+        From one level to the next. "isotropic" halves the axes whose spacing is below 1.5 times the finest. So the
+        axis of thick slices waits until the other axes have caught up.
     schedule : sequence of int or sequence of sequence of int, optional
-        Instead of `levels` and `factors`: the factor of every level against the image, finest first, each a multiple
-        of the one before (for ITK's kinds: at least the one before). The first is usually 1.
+        In place of `levels` and `factors`: the factor of every level relative to the image, finest first. Each must be
+        a multiple of the one before (for ITK's kinds: not less than the one before). The first is usually 1.
     kind : {"gaussian", "mean", "mode", "itk", "itk_recursive"}
-        "gaussian": every level is `downsample` of the one before. "mean", "mode": `bin_shrink` of the image by the
-        level's whole factor; "mode" is for labels. "itk", "itk_recursive": what itk::MultiResolutionPyramidImageFilter
-        and itk::RecursiveMultiResolutionPyramidImageFilter make (but for the order: theirs is coarsest first). The
-        former blurs its finest level, too; the latter keeps the voxels that `shrink` keeps.
+        "gaussian": every level is `downsample` of the level before. "mean" and "mode": every level is `bin_shrink` of
+        the image by the level's whole factor; "mode" is for labels. "itk" and "itk_recursive": the results of
+        itk::MultiResolutionPyramidImageFilter and itk::RecursiveMultiResolutionPyramidImageFilter, but finest first
+        (ITK's order is coarsest first). "itk" blurs its finest level too; "itk_recursive" keeps the voxels that
+        `shrink` keeps.
     sigma : {"auto", "skimage", "itk", "cardoso"}, float or sequence of float
-        Of every step's blur, see `downsample`; for "gaussian" only.
+        Sigma of every step's blur, see `downsample`; only for the kind "gaussian".
     rounding, device
         As for `gpuresample.resample`.
 
     Returns
     -------
     list
-        Levels, finest first, of the same kind and voxel type as `image`, each with its own spacing and origin. Between
-        levels voxels stay floats: every level is rounded once (ITK's filters, asked for integers, truncate at every
-        step; asked for floats they have these numbers).
+        The levels, finest first. They have the kind and the voxel type of `image`, and each has its own spacing and
+        origin. From level to level voxels are kept as floats, so every level is rounded only once. (ITK's filters
+        truncate at every step if they are asked for integers; asked for floats, they give these numbers.)
 
     Raises
     ------

@@ -48,26 +48,26 @@ def resample(
 ) -> Any:
     """Resample an image onto another voxel grid, with SimpleITK's numbers.
 
-    Axis-aligned grids (permuted and flipped ones too) are resampled axis by axis from tables of weights, rotated
-    and deformed ones voxel by voxel.
+    Grids whose axes are parallel are resampled axis by axis, from tables of weights; axes may be swapped or reversed.
+    Rotated and deformed grids are resampled voxel by voxel.
 
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array; or a list of them
-        2-D or 3-D, integer, float or bool voxels. SimpleITK images may be vectors or 4-D (then every volume along
-        the fourth axis is resampled in space), nibabel images 3-D and more. Arrays are (..., z, y, x), or (y, x);
-        leading axes are channels or a batch. They may be NumPy's, CuPy's, or whatever offers DLPack (torch's) or
-        `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to the voxels whose taps meet
-        it (12 voxels for cubic splines, in SimpleITK the whole volume). A list, of an image and its labels say, comes
-        back as a list, and `interpolation`, `default_value` and `dtype` may be lists, too. Images on one grid share the
-        transform: where their voxels lie is found once for all of them.
+        2-D or 3-D, with integer, float or bool voxels. SimpleITK images may be vectors, or 4-D: then every volume
+        along the fourth axis is resampled. nibabel images may have 3 and more dimensions. Arrays are (..., z, y, x), or
+        (y, x); leading axes are channels or a batch. They may be NumPy or CuPy arrays, or anything that offers DLPack
+        (such as torch tensors) or `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to
+        the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). A list
+        (an image and its labels, say) comes back as a list; `interpolation`, `default_value` and `dtype` may then be
+        lists, too. Images on one grid share the transform: where their voxels lie is found once for all of them.
     spacing : float or sequence of float, optional
-        New spacing in physical units, in the container's order (x, y, z for images and volumes, axis order for
-        arrays). One number serves all axes. The size is `round(size * spacing / new_spacing)`, half to even.
+        New spacing in physical units, in the order of the image's kind: x, y, z for images and volumes, axis order for
+        arrays. One number is for all axes. The new size is `round(size * spacing / new_spacing)`, halves to even.
     size : sequence of int, optional
-        New size, same order. Without `spacing` the extent is kept.
+        New size, in the same order. Without `spacing`, the volume keeps its extent.
     like : SimpleITK.Image, Volume, nibabel image, Grid or array, optional
-        The grid to resample onto (an array gives only its size). Not together with `spacing`, `size`, `anchor`.
+        The grid to resample onto; an array gives only its size. It excludes `spacing`, `size` and `anchor`.
     input_spacing : float or sequence of float, optional
         Spacing of a bare array, in axis order; 1 unless given.
     transform : SimpleITK.Transform, gpuresample.Affine, DisplacementField, BSpline, Path or matrix; or a list
@@ -79,37 +79,39 @@ def resample(
         "nearest", "linear", "bspline" (order 3), "bspline1" to "bspline5", "gaussian", "hamming", "cosine",
         "welch", "lanczos", "blackman", "label_gaussian", "label_linear".
     anchor : {"first", "edge", "center"}
-        What stays aligned: the centre of the first voxel (SimpleITK recipes), the volume's outer faces (torch with
-        `align_corners=False`, scikit-image), the centres of the corner voxels (`scipy.ndimage.zoom`).
+        What stays in place. "first": the centre of the first voxel (SimpleITK recipes). "edge": the volume's outer
+        faces (torch with `align_corners=False`, scikit-image). "center": the centres of the corner voxels
+        (`scipy.ndimage.zoom`).
     boundary : {None, "nearest", "reflect", "mirror", "constant"}
-        How the image goes on past its border. None is SimpleITK's rule: taps clamp (linear, sinc), mirror
-        (B-spline) or are dropped (Gaussian), and voxels outside take `default_value`. The others are SciPy's words.
+        How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
+        sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
+        outside take `default_value`. The other words mean what they mean in SciPy.
     antialias : bool, float or sequence of float
-        Blur before sampling. True: a Gaussian of sigma (step - 1) / 2 input voxels on axes that shrink. A number
-        is sigma itself, in input voxels, a sequence one for each axis.
+        Blur before sampling. True: by a Gaussian of sigma (step - 1) / 2 input voxels, along axes that get fewer
+        voxels. A number is sigma itself, in input voxels; a sequence has one sigma for each axis.
     default_value : float
-        Value of voxels outside the input; must fit the output's type.
+        Value of voxels outside the input. It must fit the output's type.
     rounding : {"nearest", "truncate"}
-        How integer outputs are rounded: to nearest, half to even, or toward zero as SimpleITK does. Both saturate;
-        NaN becomes 0.
+        How integer outputs are rounded: to nearest (halves to even), or toward zero as SimpleITK does. Values beyond
+        the type's limits become the limit; NaN becomes 0.
     convention : str, optional
-        Follow another library's call: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel",
-        "nnunet" (`gpuresample.planning.conventions`). It sets `anchor`, `boundary`, `antialias`, `rounding`, the size
-        that belongs to a spacing and the output's type; a keyword that says something else is refused.
+        Give what another library's call gives: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel"
+        or "nnunet" (`gpuresample.planning.conventions` names the calls). It sets `anchor`, `boundary`, `antialias`,
+        `rounding`, how a size follows from a spacing, and the output's type. A keyword that contradicts it is refused.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
     device : {"auto", "cpu", "cuda", "cuda:N"}
-        Where to compute. "auto" follows the data: images on a GPU are resampled there; large ones in host memory too,
-        if there is one (`gpuresample.engines` has the rule), else on the CPU. "cuda" takes images in host memory to
-        the GPU and back; images on a GPU are not moved.
+        Where to compute. "auto" follows the data: an image on a GPU is resampled there; a large image in host memory
+        goes to a GPU if there is one and that should be faster (`gpuresample.engines` has the rule); everything else is
+        done on the CPU. "cuda" takes images in host memory to the GPU and back; images on a GPU are not moved.
     out : same kind as `image`, optional
-        Where to write the result; its size and type must be the result's. Must not overlap the input.
+        Where to write the result. It must have the result's size and type, and must not overlap the input.
 
     Returns
     -------
     SimpleITK.Image, Volume, nibabel image or array
-        The same kind as `image`, where `image` is, geometry updated. Arrays that offer nothing but
-        `__cuda_array_interface__` come out as CuPy's.
+        The same kind as `image`, on the same device, with the new geometry. Arrays that offer nothing but
+        `__cuda_array_interface__` come back as CuPy arrays.
 
     Raises
     ------
@@ -160,13 +162,13 @@ def plan(
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
 ) -> Plan:
-    """Everything about a resampling but the voxels: made once, run on many images.
+    """Prepare a resampling: everything except the voxels. It is made once and run on many images.
 
     Parameters
     ----------
     image_or_shape : SimpleITK.Image, Volume, nibabel image, array, or sequence of int
-        An image of the kind to come, or the shape of a bare array; voxels of a shape are float32, or `dtype` if
-        that is given. The other parameters are those of `resample`.
+        An image like those to come, or the shape of an array. For a shape, voxels are float32, or `dtype` if that is
+        given. The other parameters are those of `resample`.
 
     Returns
     -------
@@ -368,7 +370,7 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
         return False
     if method != "linear":
         raise ValueError(
-            f"antialias blurs, which labels and copied voxels cannot be; it must be False here, got {value!r}"
+            f"antialias must be False for interpolations that copy voxels or vote on labels, got {value!r}"
         )
     if value is True:
         return True

@@ -45,17 +45,19 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array
-        As for `gpuresample.resample`; any voxels, copied bit by bit.
+        As for `gpuresample.resample`. Voxels of any type are copied bit by bit.
     factors : int or sequence of int
-        At least 1, for all axes or for each in the container's order. An axis keeps at least one voxel.
+        At least 1: one number for all axes, or one for each axis in the order of the image's kind. An axis keeps at
+        least one voxel.
     device, out
         As for `gpuresample.resample`.
 
     Returns
     -------
     SimpleITK.Image, Volume, nibabel image or array
-        The same kind as `image`. Its origin keeps the two volumes' centres together, as `itk::ShrinkImageFilter`
-        has it; where a factor leaves an odd remainder the voxels kept lie half a voxel from where it says.
+        The same kind as `image`. Its origin is that of `itk::ShrinkImageFilter`, which keeps the centre of the volume
+        in place. Where a factor leaves an odd remainder, the voxels that are kept lie half a voxel away from where this
+        origin puts them.
 
     Raises
     ------
@@ -94,12 +96,12 @@ def bin_shrink(
     image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
-        Block size, at least 1 and at most the image's size, for all axes or for each in the container's order.
-        What does not fill a block at the end is dropped.
+        Block size, from 1 to the image's size: one number for all axes, or one for each axis in the order of the
+        image's kind. Voxels at the end that do not fill a block are dropped.
     reduce : {"mean", "mode"}
-        "mean" for images. "mode" for labels: the value that most voxels of the block have, of several such the
-        smallest (a NaN counts as larger than any number). Voxels are compared, never computed with: any integer
-        survives.
+        "mean" for images. "mode" for labels: the value that most voxels of the block have. If several values are
+        equally frequent, the smallest of them wins (a NaN counts as larger than any number). "mode" only compares
+        voxels, so any integer survives.
     device, out
         As for `gpuresample.resample`.
 
@@ -156,7 +158,7 @@ def expand(
     image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
-        At least 1, for all axes or for each in the container's order.
+        At least 1: one number for all axes, or one for each axis in the order of the image's kind.
     interpolation : str or SimpleITK enumerator
         As for `gpuresample.resample`.
     device, out
@@ -165,8 +167,8 @@ def expand(
     Returns
     -------
     SimpleITK.Image, Volume, nibabel image or array
-        The same kind as `image`, covering the same box. Integers are rounded to nearest and saturate;
-        `itk::ExpandImageFilter` truncates them and lets them wrap.
+        The same kind as `image`, covering the same box. Integers are rounded to nearest, and values beyond the type's
+        limits become the limit. (`itk::ExpandImageFilter` truncates, and lets them wrap around.)
 
     Raises
     ------
@@ -192,28 +194,29 @@ def downsample(
     device: str = "auto",
     out: Any = None,
 ) -> Any:
-    """Blur and subsample in one: the blur is computed only at the samples that are kept.
+    """Blur and subsample in one step: the blur is computed only at the samples that are kept.
 
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array
         As for `gpuresample.resample`.
     factors : int or sequence of int
-        At least 1, for all axes or for each in the container's order. An axis keeps at least one voxel.
+        At least 1: one number for all axes, or one for each axis in the order of the image's kind. An axis keeps at
+        least one voxel.
     sigma : {"auto", "skimage", "itk", "cardoso"}, float or sequence of float
-        Of the blur, in input voxels: "skimage" (f - 1) / 2, which "auto" is too; "itk" f / 2, the rule of ITK's
-        pyramids; "cardoso" sqrt((f**2 - 1) / (8 ln 2)), of Cardoso et al., MICCAI 2015; or numbers, 0 for none.
-        Axes of factor 1 are not blurred by rule.
+        Sigma of the blur, in input voxels, as numbers (0 for no blur) or by a rule for the factor f. "skimage" and
+        "auto": (f - 1) / 2. "itk": f / 2, the rule of ITK's pyramids. "cardoso": sqrt((f**2 - 1) / (8 ln 2)), of
+        Cardoso et al., MICCAI 2015. No rule blurs axes of factor 1.
     kind : {"sampled", "discrete"}
-        Of Gaussian, see `gaussian`.
+        The kind of Gaussian, see `gaussian`.
     rounding, dtype, device, out
         As for `gpuresample.resample`.
 
     Returns
     -------
     SimpleITK.Image, Volume, nibabel image or array
-        The same kind as `image`, `max(1, n // f)` voxels along an axis, spacing times f, the centre of the field of
-        view kept. Samples that fall between voxels are interpolated linearly.
+        The same kind as `image`. An axis has `max(1, n // f)` voxels and f times the spacing; the centre of the volume
+        stays in place. Samples that fall between voxels are interpolated linearly.
 
     Raises
     ------
@@ -264,7 +267,7 @@ def upsample(
     device: str = "auto",
     out: Any = None,
 ) -> Any:
-    """Back to the grid that `downsample` came from: its mirror.
+    """Go back to the grid that `downsample` started from.
 
     Parameters
     ----------
@@ -273,18 +276,19 @@ def upsample(
     factors : int or sequence of int
         Those of `downsample`.
     size : sequence of int, optional
-        Of the result, in the container's order, which `n // f` does not tell: from `f * m` to `f * m + f - 1`
-        voxels for `m` here (a single voxel may come from fewer); `f * m` unless given.
+        Size of the result, in the order of the image's kind. Along an axis of `m` voxels it may be from `f * m` to
+        `f * m + f - 1`, because `downsample` brings all of these to `m` (a single voxel may come from fewer). `f * m`
+        unless given.
     interpolation : str or SimpleITK enumerator
-        As for `gpuresample.resample`, but for the two label modes.
+        As for `gpuresample.resample`, except the two label modes.
     rounding, dtype, device, out
         As for `gpuresample.resample`.
 
     Returns
     -------
     SimpleITK.Image, Volume, nibabel image or array
-        The same kind as `image`, spacing divided by f, the centre of the field of view kept. Beyond the centres of the
-        last voxels the image goes on as its last voxel.
+        The same kind as `image`, with the spacing divided by f; the centre of the volume stays in place. Beyond the
+        centres of the outermost voxels, the image continues with the value of the outermost voxel.
 
     Raises
     ------

@@ -268,7 +268,7 @@ def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.
 
 
 def markdown() -> str:
-    """The table as the README has it."""
+    """The table as docs/words.md has it."""
     lines = ["| `convention=` | equals | sets | interpolations |", "| --- | --- | --- | --- |"]
     for c in CONVENTIONS.values():
         splines = (

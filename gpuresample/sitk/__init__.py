@@ -3,22 +3,22 @@
     import SimpleITK as sitk
     import gpuresample.sitk as gsitk
 
-    resample = gsitk.ResampleImageFilter()  # and the rest of the recipe as it was
+    resample = gsitk.ResampleImageFilter()  # the rest of the recipe stays as it was
 
-`ResampleImageFilter`, `DiscreteGaussianImageFilter`, `SmoothingRecursiveGaussianImageFilter`,
+These filters are here: `ResampleImageFilter`, `DiscreteGaussianImageFilter`, `SmoothingRecursiveGaussianImageFilter`,
 `RecursiveGaussianImageFilter`, `ShrinkImageFilter`, `BinShrinkImageFilter`, `ExpandImageFilter`, and the functions of
-the same names (`Resample`, ...) take and give what SimpleITK's do: their parameters, defaults, events and errors are
-SimpleITK's, integers truncate. Setters return the filter, so they can be chained. Every other name of this module is
-SimpleITK's own, so `import gpuresample.sitk as sitk` may also stand in for `import SimpleITK as sitk`.
+the same names (`Resample`, ...). Their parameters, defaults, events and errors are SimpleITK's, and integers are
+truncated. Setters return the filter, so they can be chained. Every other name of this module is SimpleITK's own. So you
+may also write `import gpuresample.sitk as sitk` in place of `import SimpleITK as sitk`.
 
-What cannot be done here is done by SimpleITK, with one `RuntimeWarning` for every reason: B-spline coefficients as
-input, voxels that are not finite, and the rare integers that SimpleITK's last digit decides under a filter other than
-linear or B-spline. Where SimpleITK raises, its own error is raised.
+Some things cannot be done here: B-spline coefficients as input, voxels that are not finite, and the rare integers that
+SimpleITK's last digit decides under a filter other than linear or B-spline. SimpleITK does these, and one
+`RuntimeWarning` for each reason says so. Where SimpleITK raises an error, that error is raised here too.
 
 A default pixel value that does not fit the voxel type becomes what SimpleITK makes of it on this machine.
 
-Different on purpose: nearest and label modes keep 64-bit integers above 2**53, which SimpleITK loses; a NaN that no
-output voxel meets does not spoil a B-spline.
+Two things differ on purpose. Nearest and label modes keep 64-bit integers above 2**53, which SimpleITK loses. A NaN
+spoils only the voxels whose taps meet it, not the whole B-spline.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from gpuresample.sitk._base import Face, NotHereError
 
 
 class ResampleImageFilter(Face, sitk.ResampleImageFilter):  # type: ignore[misc]
-    """`SimpleITK.ResampleImageFilter`, many times faster."""
+    """`SimpleITK.ResampleImageFilter`, computed by gpuresample."""
 
     def _compute(self, image: sitk.Image) -> sitk.Image:
         vector = _base.is_vector(image)

@@ -54,33 +54,36 @@ def verify(
     Parameters
     ----------
     image : SimpleITK.Image, Volume, nibabel image or array
-        As for `resample`. Of more than 4 volumes or channels, 4 are compared.
+        As for `resample`. If it has more than 4 volumes or channels, 4 of them are compared.
     spacing, size, like, input_spacing, transform
-        The grid to resample onto, as for `resample`. By default the origin stays and every axis gets a spacing that is
-        no multiple of the old one: 1.2843 times as wide in the plane, 0.7109 times across.
+        The grid to resample onto, as for `resample`. By default the origin stays, and every axis gets a spacing that is
+        no multiple of the old one: 1.2843 times the old one in the plane, 0.7109 times across.
     interpolations : sequence of str or SimpleITK enumerator, optional
-        All, unless given. The label modes get the image's values in 8 classes, unless the image is a label map.
+        Which interpolations to compare; all unless given. If the image is no label map, the label modes get its values
+        sorted into 8 classes.
     filters : sequence of str, optional
-        Of "gaussian_discrete", "gaussian_recursive" (sigma 1.5 voxels), "shrink", "bin_shrink" (by 2); all, unless
-        given.
+        Which filters to compare: "gaussian_discrete", "gaussian_recursive" (sigma 1.5 voxels), "shrink", "bin_shrink"
+        (by 2); all unless given.
     engines : sequence of str, optional
-        "cpu", "cuda", "cuda:N". Unless given, the CPU and, where there is a usable one, the GPU.
+        "cpu", "cuda", "cuda:N". Unless given, the CPU, and the GPU if there is a usable one.
     rounding : {"nearest", "truncate"}
-        Integers are compared with SimpleITK's float64 result rounded to nearest, or with SimpleITK's own integers.
+        "nearest" compares integers with SimpleITK's float64 result rounded to nearest, "truncate" with SimpleITK's own
+        integers.
     voxels : int
-        Of a larger image or result only a box of about so many voxels is compared, about the image's centre; for the
-        Gaussian, the windowed sincs and the label modes one of a thirty-second: SimpleITK takes microseconds a voxel.
+        If the image or the result is larger, only a box of about so many voxels about the image's centre is compared.
+        The box is 32 times smaller for the Gaussian, the windowed sincs and the label modes, because SimpleITK takes
+        microseconds a voxel for them.
     whole : bool
         Compare all voxels, however long that takes.
     runs : int
-        Timed calls of each library, in turns; fewer of those that take long.
+        How often each library is timed, in turns; slow calls are timed less often.
     progress : callable, optional
-        Is told, in a few words, what comes next.
+        Called with a few words on what comes next.
 
     Returns
     -------
     Verification
-        `print` it; `ok` says whether the numeric contract holds, `rows` has the figures, `write` makes an HTML page.
+        `print` it. `ok` says whether the numeric contract holds, `rows` has the figures, `write` makes an HTML page.
 
     Raises
     ------
@@ -91,10 +94,10 @@ def verify(
 
     Notes
     -----
-    Errors of sums are those of the float result against SimpleITK's float64 result, in units of the image's range, or
-    of its largest magnitude where that is more than twice the range. Copied voxels and labels must be equal, but
-    where SimpleITK gives our answer, too, when the grid moves by a billionth of a voxel (a millionth for
-    "label_gaussian"): exact ties, which round-off decides. They are counted and said.
+    Errors are differences between our float result and SimpleITK's float64 result. Their unit is the image's range, or
+    its largest magnitude if that is more than twice the range. Copied voxels and labels must be equal, except at exact
+    ties, which round-off decides. A voxel counts as a tie if SimpleITK gives our answer too once the grid is moved
+    by a billionth of a voxel (a millionth for "label_gaussian"). The report tells how many ties there were.
 
     Examples
     --------

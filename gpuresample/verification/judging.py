@@ -180,9 +180,9 @@ class Judge:
             notes.append("integers are not the nearest to SimpleITK's float64 result")
         elif share > MOST_DIFFERING:
             notes.append(
-                "integers that differ lie halfway between two, but for the last digits"
+                "integers that differ are halfway between two whole numbers, up to the last digits"
                 if self._near() < 0.5
-                else "sums are allowed to be wrong by more than a unit: so are integers"
+                else "sums may be wrong by more than a unit, so integers may be too"
             )
         return share, fine
 
@@ -203,8 +203,8 @@ class Judge:
             notes.append(f"integers are off by up to {found.largest:g}, allowed is {allowed:g}")
         if found.share > MOST_DIFFERING >= apart and self._near() < 0.5:
             notes.append(
-                f"where sums are whole numbers but for their last digits, truncation makes a unit of these; elsewhere "
-                f"{100 * apart:.3g} % differ (gpuresample.sitk has SimpleITK's last digit)"
+                f"some sums are whole numbers up to their last digits; there truncation makes a whole unit of the last "
+                f"digit; elsewhere {100 * apart:.3g} % differ (gpuresample.sitk has SimpleITK's last digit)"
             )
         return found.share, found.largest <= allowed and apart <= MOST_DIFFERING
 

@@ -378,7 +378,10 @@ def whole_run(**machine):
         row("ct-recipe-bspline", "gpuresample", 0.05),
         row("ct-recipe-bspline", "gpuresample-image", 0.1),
         row("ct-recipe-bspline", "simpleitk", 5.0), row("ct-recipe-linear", "gpuresample", 0.05),
-        row("ct-recipe-linear", "simpleitk", 0.1), row("gaussian-sampled-1", "gpuresample", 0.01),
+        row("ct-recipe-linear", "simpleitk", 0.1), row("ct-recipe-nearest", "gpuresample", 0.05),
+        row("ct-recipe-nearest", "simpleitk", 0.4), row("oblique-bspline", "gpuresample", 1),
+        row("oblique-bspline", "simpleitk", 8), row("gaussian-discrete-1", "gpuresample", 0.1),
+        row("gaussian-discrete-1", "simpleitk", 2), row("gaussian-sampled-1", "gpuresample", 0.01),
         row("gaussian-sampled-1", "scipy", 0.1), row("downsample", "gpuresample", 0.01),
         row("downsample", "gpuresample-two-steps", 0.02), row("downsample", "simpleitk", 0.5),
         row("block-modes", "gpuresample", 0.1), row("ensemble-2x12", "gpuresample", 0.5),
@@ -404,10 +407,23 @@ def test_the_readmes_tables_say_target_verdict_and_run():
     unjudged = [v for v in verdicts(whole_run()) if v.target.device == "cuda"]
     assert len(unjudged) > 5
     assert "(cuda)" not in text
-    assert f"{len(unjudged)} more targets are a GPU's, which this run had not: [CPU or GPU](#cpu-or-gpu)." in text
+    assert f"{len(unjudged)} more targets are for GPUs. This run had no GPU; [CPU or GPU](gpu.md) has" in text
     assert "run `made-up-2026-01-02` by `gpuresample bench --profile full`" in text
     assert '| `kind="sampled"` (against SciPy) | 10.0 (10x) |' in readme.gaussian(whole_run(), "")
     assert "| 500 ms, 50 MB | 7 s, 50 MB | 14.0x |" in readme.ensemble(whole_run(), "")
+    few = readme.front(whole_run(), "made-up-2026-01-02")
+    assert "| ct-recipe-bspline, in words | 50 ms | SimpleITK: 5 s | 100x |" in few
+    assert "with a `SimpleITK.Image` the first row takes 100 ms" in few
+    assert few.count("| ct-") + few.count("| oblique") + few.count("| gauss") + few.count("| ensemble") == len(
+        readme.FRONT
+    )
+
+
+def test_the_readmes_rows_must_be_there():
+    run = whole_run()
+    for case, peer in readme.FRONT:
+        with pytest.raises(SystemExit, match=f"no right answer of {peer} to {case}"):
+            readme.front(changed(run, case, peer), "")
 
 
 def test_the_readme_takes_whole_and_right_runs_only():

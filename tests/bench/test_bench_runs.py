@@ -162,7 +162,7 @@ def test_a_run_goes_on_where_it_ended(tmp_path, how):
     }
     if len(before) < len(now):  # else it was quicker than the kill
         assert run.machine["sittings"] == 2
-        assert "Stopped and gone on with: 2 processes measured it" in said
+        assert "Stopped and continued: 2 processes measured it" in said
 
 
 @needs_benchmark

@@ -149,7 +149,7 @@ def test_integers_against_simpleitks_own():
     found = gr.verify(image, spacing=[2 * s for s in image.GetSpacing()], rounding="truncate", **options)
     assert found.ok
     assert named(found, "bspline").differ > contract.MOST_DIFFERING
-    assert "whole numbers but for their last digits" in named(found, "bspline").note
+    assert "whole numbers up to their last digits" in named(found, "bspline").note
     assert named(gr.verify(image, rounding="truncate", **options), "bspline").differ <= contract.MOST_DIFFERING
 
 

@@ -1,4 +1,4 @@
-"""What the README says about the integrations is run; what is missing is said."""
+"""The code of docs/integrations.md is run; a library that is missing is named."""
 
 import re
 import subprocess
@@ -8,21 +8,21 @@ from pathlib import Path
 import pytest
 import torch
 
-ROOT = Path(__file__).parents[3]
+PAGE = (Path(__file__).parents[3] / "docs" / "integrations.md").read_text()
 
 
 def blocks():
-    """The code of the README's section on dropping in, by the integration it is about."""
-    section = (ROOT / "README.md").read_text().split("### Drop in\n")[1].split("\n### ")[0]
+    """The code of the page's section on dropping in, by the integration it is about."""
+    section = PAGE.split("## Drop in\n")[1].split("\n## ")[0]
     found = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
     return {re.search(r"gpuresample\.(\w+)", code)[1]: code for code in found}
 
 
-def test_the_readme_shows_all_four():
+def test_the_page_shows_all_four():
     assert list(blocks()) == ["torch", "monai", "torchio", "nnunet"]
 
 
-def test_torch_as_in_the_readme():
+def test_torch_as_on_the_page():
     samples = [{"image": torch.rand(1, 40 + k, 50, 60), "seg": torch.ones(1, 40 + k, 50, 60).byte()} for k in range(2)]
     names = {
         "volume": torch.rand(1, 2, 20, 30, 30, requires_grad=True),
@@ -36,7 +36,7 @@ def test_torch_as_in_the_readme():
     assert {k: tuple(v.shape) for k, v in batch.items()} == dict.fromkeys(("image", "seg"), (2, 1, 48, 64, 64))
 
 
-def test_monai_as_in_the_readme():
+def test_monai_as_on_the_page():
     from monai.data import MetaTensor
 
     affine = torch.diag(torch.tensor([1.5, 1.5, 1.0, 1.0], dtype=torch.float64))
@@ -50,7 +50,7 @@ def test_monai_as_in_the_readme():
     assert set(names["sample"]["label"].unique().tolist()) == {0, 1, 2, 3}
 
 
-def test_torchio_as_in_the_readme():
+def test_torchio_as_on_the_page():
     import torchio
 
     names = {"subject": torchio.Subject(image=torchio.ScalarImage(tensor=torch.rand(1, 20, 22, 24)))}
@@ -58,7 +58,7 @@ def test_torchio_as_in_the_readme():
     assert names["subject"].image.spacing == (1, 1, 2)
 
 
-def test_nnunet_as_in_the_readme():
+def test_nnunet_as_on_the_page():
     """In a process of its own: what it installs stays."""
     code = blocks()["nnunet"] + (
         "\nfrom nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name as find"
@@ -67,6 +67,17 @@ def test_nnunet_as_in_the_readme():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "gpuresample.nnunet resample_gpuresample"
+
+
+def test_nnunet_in_detail():
+    (code,) = re.findall(r"```python\n(.*?)```", PAGE.split("## nnU-Net, in detail\n")[1], re.DOTALL)
+    code += (
+        "\nfrom nnunetv2.preprocessing.resampling.utils import recursive_find_resampling_fn_by_name as find"
+        "\nprint(find('resample_data_or_seg_to_shape').__module__)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("nnunetv2.")
 
 
 @pytest.mark.parametrize(
