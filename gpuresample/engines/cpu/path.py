@@ -38,15 +38,15 @@ class Walk:
         numbers = tuple(_fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in))
         return cls(route, numbers, moves)
 
-    def block(self, z: int, y: int, n_z: int, n_y: int, n_x: int) -> tuple[FloatArray, int]:
-        """Where the rows of a block lie that begins at row (z, y) of this part of the output.
+    def block(self, z: int, y: int, n_z: int, n_y: int, n_x: int, x: int = 0) -> tuple[FloatArray, int]:
+        """Where the rows of a block lie that begins at voxel (z, y, x) of this part of the output.
 
         Of scan lines, [rows, 2, 3]: the index at their beginning, and how far it is to the end of the whole line. Else
         [3, rows, n_x]: every voxel's, x, y, z. And how many of these are no numbers. The array is scratch of the
         calling thread's.
         """
         route = self.route
-        x0, y0, z0 = route.start
+        x0, y0, z0 = route.start[0] + x, route.start[1], route.start[2]
         step, origin, inverse, origin_in = self.numbers
         rows = n_z * n_y
         if route.lines:
