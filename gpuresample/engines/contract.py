@@ -99,6 +99,13 @@ class Engine(Protocol):
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; both may have any strides."""
 
+    def combining(self, models: int) -> AbstractContextManager[Combiner]:
+        """What combines the blocks of one ensemble of so many models; all of it is done when the block is left."""
+
+
+class Differentiable(Engine, Protocol):
+    """An engine that has the ways back of a gather of sums, too."""
+
     def splat(self, work: Gather, grad: Any, out: Any) -> None:
         """Fill `out`, of the source's shape, with the transposed gather of `grad`, of the output's.
 
@@ -113,6 +120,3 @@ class Engine(Protocol):
         `out` the sum over channels of derivative times `grad`; a work's routes are those of the axes before channels.
         Outside, and where positions clamp, it is 0.
         """
-
-    def combining(self, models: int) -> AbstractContextManager[Combiner]:
-        """What combines the blocks of one ensemble of so many models; all of it is done when the block is left."""

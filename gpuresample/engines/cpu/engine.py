@@ -71,13 +71,13 @@ def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
 
 
 def splat(work: Gather, grad: Array, out: Array) -> None:
-    """The transposed gather. See `contract.Engine`."""
+    """The transposed gather. See `contract.Differentiable`."""
     if out.size:
         run_splat(work, grad, out)
 
 
 def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
-    """Derivatives of a gather by position. See `contract.Engine`."""
+    """Derivatives of a gather by position. See `contract.Differentiable`."""
     if out.size:
         run_gradient(work, src, out, grad)
 

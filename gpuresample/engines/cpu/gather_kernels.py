@@ -67,6 +67,9 @@ def run_inside(a, slope, x0, n0, n, low, high):
     """The voxels of a row whose position is in [low, high): one run, since positions only rise or only fall."""
     if slope == 0.0 or slope != slope:
         return (0, n) if slope == 0.0 and low <= a < high else (0, 0)
+    one, other = along_row(x0 / n0, a, slope), along_row((x0 + n - 1) / n0, a, slope)
+    if min(one, other) >= low and max(one, other) < high:
+        return 0, n
     first, last = crossing(a, slope, x0, n0, n, low), crossing(a, slope, x0, n0, n, high)
     return (first, last) if slope > 0.0 else (last, first)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
@@ -34,13 +34,13 @@ from gpuresample.engines.cpu.gather import (
     sweep,
 )
 from gpuresample.engines.cpu.memory import Flat, flatten
-from gpuresample.engines.cpu.path import Walk
+from gpuresample.engines.cpu.path import Walk, components
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items
 from gpuresample.planning import planner
-from gpuresample.planning.filters import differentiated
+from gpuresample.planning.filters import FloatArray, differentiated
 from gpuresample.planning.taps import fold
-from gpuresample.planning.works import RULES, Gather, Route
+from gpuresample.planning.works import RULES, Gather, Lattice, Linear, Route
 
 Array = npt.NDArray[Any]
 Block = tuple[int, int, int, int, int, int]
@@ -48,6 +48,12 @@ Block = tuple[int, int, int, int, int, int]
 # Voxels of a block's edge, and the most blocks of a volume: larger ones have larger blocks.
 EDGE = 32
 MOST_BLOCKS = 2048
+# Voxels whose positions are held at a time.
+POINTS = 8192
+
+
+# By how much bounds of positions may be off, in voxels.
+SLACK = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,20 +62,20 @@ class Splat:
 
     Attributes
     ----------
-    reach : callable
-        `reach(block, out)`: the samples that a block may touch.
+    reach : ndarray, int64, shape (blocks, 3, 2)
+        First and last sample z, y, x that a block may touch; none if the first is larger.
     add : callable
         `add(block)`.
     """
 
-    reach: Callable[[Block, Array], None]
+    reach: npt.NDArray[np.int64]
     add: Callable[[Block], None]
 
 
 def run_splat(work: Gather, grad: Array, out: Array) -> None:
     """Fill `out` [..., z, y, x] on the source's grid by the transposed gather of `grad` [..., z, y, x].
 
-    See `contract.Engine.splat`.
+    See `contract.Differentiable`.
     """
     acc = accumulator(work.precision)
     lead = math.prod(out.shape[:-3])
@@ -130,17 +136,7 @@ def _splat(work: Gather, route: Route, grad: Array, sums: Array, pad: npt.NDArra
     lines, x0, n0 = route.lines, route.start[0], route.n0
     derived = any(work.derivative)
     linear, cubic = is_linear(work) and not derived, is_cubic(work) and not derived
-    low, high = _clamps(work, linear, cubic)
-    width = work.coefficients.shape[1]
-
-    def reach(block: Block, out: Array) -> None:
-        z, y, x, n_z, n_y, n_x = block
-        coordinates, _ = walk.block(z, y, n_z, n_y, n_x, x)
-        kernels.reach_rows(
-            coordinates, lines, x0 + x, n0, n_x, n_src, box, work.rule, low, high, work.shift, work.offset, width,
-            work.narrow, derived, not cubic, out,
-        )  # fmt: skip
-
+    rest: tuple[Any, ...]
     if linear:
         kernel, rest = kernels.splat_linear, (work.offset, work.narrow)
     elif cubic:
@@ -149,25 +145,112 @@ def _splat(work: Gather, route: Route, grad: Array, sums: Array, pad: npt.NDArra
         kernel, rest = kernels.splat_any, (axis_weights(work, acc), work.shift, work.offset, work.narrow, derived)
 
     def add(block: Block) -> None:
-        z, y, x, n_z, n_y, n_x = block
-        coordinates, _ = walk.block(z, y, n_z, n_y, n_x, x)
-        kernel(
-            source.memory, starts + x * steps[2], steps, z, y, n_y, coordinates, lines, x0 + x, n0, n_x, n_src, box,
-            work.rule, target.memory, moves, strides, so, *rest,
-        )  # fmt: skip
+        y, x, n_y, n_x = block[1], block[2], block[4], block[5]
+        for z, n_z in _planes(block, lines):
+            coordinates, _ = walk.block(z, y, n_z, n_y, n_x, x)
+            kernel(
+                source.memory, starts + x * steps[2], steps, z, y, n_y, coordinates, lines, x0 + x, n0, n_x, n_src,
+                box, work.rule, target.memory, moves, strides, so, *rest,
+            )  # fmt: skip
 
-    return Splat(reach, add)
+    return Splat(_reach(work, route, walk, cubic), add)
 
 
-def _clamps(work: Gather, linear: bool, cubic: bool) -> tuple[Array, Array]:
-    """Within which bounds kernels bring positions to the line, along z, y, x."""
-    low, high = np.array(work.box).T.copy()
-    for axis in range(3):
-        if linear:
-            low[axis], high[axis] = -np.inf, np.inf
-        elif cubic and math.isinf(low[axis]) and work.rule == RULES["nearest"]:
-            low[axis], high[axis] = -work.offset, work.n_src[axis] - 4 - work.offset
-    return low, high
+def _planes(block: Block, lines: bool) -> Iterator[tuple[int, int]]:
+    """Planes of a block that are done together: all, or so few that every voxel's position stays in a core's cache."""
+    first, n_z, n_y, n_x = block[0], block[3], block[4], block[5]
+    step = n_z if lines else max(1, POINTS // (n_y * n_x))
+    for z in range(first, first + n_z, step):
+        yield z, min(step, first + n_z - z)
+
+
+def _reach(work: Gather, route: Route, walk: Walk, cubic: bool) -> npt.NDArray[np.int64]:
+    """Samples that every block of the output may touch, see `Splat`."""
+    bounds = _interval(work, route)
+    if bounds is None:
+        bounds = _walked(work, route, walk)
+    lo, hi = bounds
+    n, box = np.array(work.n_src), np.array(work.box)
+    beyond = work.rule in (RULES["reflect"], RULES["mirror"]) and ((lo < -0.5) | (hi > n - 0.5))
+    lo, hi = np.maximum(lo, box[:, 0]), np.minimum(hi, box[:, 1])
+    if cubic and work.rule == RULES["nearest"]:
+        # As far as coefficients go; see the kernel.
+        lo, hi = (np.clip(k, -work.offset, n - 4 - work.offset) if np.isinf(box[0, 0]) else k for k in (lo, hi))
+    nothing = ~(lo <= hi).all(axis=1)
+    far = 1e9
+    lo, hi = (np.clip(np.nan_to_num(k), -far, far) for k in (lo, hi))
+    width = work.coefficients.shape[1]
+    slack = SLACK + work.narrow
+    first = np.floor(lo - slack + work.shift).astype(np.int64) + work.offset
+    last = np.floor(hi + slack + work.shift).astype(np.int64) + work.offset + width - 1
+    first, last = np.where(beyond, -width, first), np.where(beyond, n + width, last)
+    if not cubic:
+        # What is folded lands within a tap's width of the border, or beyond all.
+        first, last = np.where(first < width, 0, first), np.where(last > n - 1 - width, n - 1, last)
+        first, last = np.clip(first, 0, n - 1), np.clip(last, 0, n - 1)
+    first[nothing], last[nothing] = 0, -1
+    return np.stack([first, last], axis=-1)
+
+
+def _interval(work: Gather, route: Route) -> tuple[FloatArray, FloatArray] | None:
+    """Bounds z, y, x of every block's positions from its corners; None for routes that corners do not bound.
+
+    Lines, and a field on the output's voxels before them: what its vectors may add is found block by block.
+    """
+    blocks, _ = _blocks(work.n_dst)
+    stages = list(route.stages)
+    first = stages.pop(0) if isinstance(stages[0], Lattice) and stages[0].direct else None
+    if not all(isinstance(stage, Linear) for stage in stages):
+        return None
+    matrix, offset = np.eye(3), np.zeros(3)
+    for stage in stages:
+        assert isinstance(stage, Linear)
+        matrix, offset = stage.matrix @ matrix, stage.matrix @ offset + stage.offset
+    matrix, offset = route.inverse @ matrix, route.inverse @ (offset - route.origin_in)
+    corner = np.array([b[2::-1] for b in blocks], np.float64) + route.start
+    end = corner + np.array([b[5:2:-1] for b in blocks]) - 1.0
+    lo, hi = _spread(matrix @ route.step, corner, end)
+    if isinstance(first, Lattice):
+        memory, at, strides = components(first.vectors)
+        found = np.empty((len(blocks), 3, 2))
+        x0, y0, z0 = route.start
+
+        def look(k: int) -> None:
+            z, y, x, *size = blocks[k]
+            kernels.field_extremes(memory, at, strides, z0 + z, y0 + y, x0 + x, *size, found[k])
+
+        run_items(look, len(blocks))
+        a, b = _spread(matrix, found[:, :, 0], found[:, :, 1])
+        lo, hi = lo + a, hi + b
+        # Where a vector is infinite nothing is known.
+        lo, hi = np.where(np.isnan(lo), -np.inf, lo), np.where(np.isnan(hi), np.inf, hi)
+    at_zero = matrix @ route.origin + offset
+    return (lo + at_zero)[:, ::-1], (hi + at_zero)[:, ::-1]
+
+
+def _spread(matrix: FloatArray, low: FloatArray, high: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """The boxes around a matrix times boxes [n, 3]."""
+    with np.errstate(invalid="ignore"):
+        a, b = matrix * low[:, None], matrix * high[:, None]
+        return np.minimum(a, b).sum(axis=2), np.maximum(a, b).sum(axis=2)
+
+
+def _walked(work: Gather, route: Route, walk: Walk) -> tuple[FloatArray, FloatArray]:
+    """Bounds z, y, x of every block's positions inside, voxel by voxel."""
+    blocks, _ = _blocks(work.n_dst)
+    n_src, box = np.array(work.n_src, np.int64), np.array(work.box)
+    lo, hi = np.empty((2, len(blocks), 3))
+
+    def look(k: int) -> None:
+        y, x, n_y, n_x = blocks[k][1], blocks[k][2], blocks[k][4], blocks[k][5]
+        least, most = np.full((3, n_x), np.inf), np.full((3, n_x), -np.inf)
+        for z, n_z in _planes(blocks[k], route.lines):
+            coordinates, _ = walk.block(z, y, n_z, n_y, n_x, x)
+            kernels.reach_rows(coordinates, route.lines, route.start[0] + x, route.n0, n_src, box, least, most)
+        lo[k], hi[k] = least.min(axis=1), most.max(axis=1)
+
+    run_items(look, len(blocks))
+    return lo, hi
 
 
 @lru_cache(maxsize=32)
@@ -190,12 +273,9 @@ def _blocks(n_dst: tuple[int, int, int]) -> tuple[tuple[Block, ...], npt.NDArray
 def _in_order(splats: list[Splat], n_dst: tuple[int, int, int]) -> None:
     """All blocks of all splats; those that may meet one after the other."""
     blocks, order = _blocks(n_dst)
-    count = len(blocks)
-    reach = np.empty((len(splats), count, 3, 2), np.int64)
-    run_items(lambda k: splats[k // count].reach(blocks[k % count], reach[k // count, k % count]), count * len(splats))
-    level = np.empty((len(splats), count), np.int64)
-    for k in range(len(splats)):
-        kernels.levels_of(reach[k], order, level[k])
+    level = np.empty((len(splats), len(blocks)), np.int64)
+    for k, splat in enumerate(splats):
+        kernels.levels_of(splat.reach, order, level[k])
     for step in range(int(level.max()) + 1):
         ready = np.argwhere(level == step).tolist()
 
@@ -209,7 +289,7 @@ def _in_order(splats: list[Splat], n_dst: tuple[int, int, int]) -> None:
 def run_gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
     """Fill `out` [..., 3, z, y, x] with derivatives of a gather of `src` by the position's x, y, z.
 
-    See `contract.Engine.gradient`.
+    See `contract.Differentiable`.
     """
     acc = accumulator(work.precision)
     if grad is None:
@@ -268,6 +348,7 @@ def _slope_job(work: Gather, src: Array, grad: Array, out: Array) -> Job | None:
     n_src, box, n_x = np.array(work.n_src, np.int64), np.array(work.box), work.n_dst[2]
     route = work.routes[0]
     lines, x0, n0 = route.lines, route.start[0], route.n0
+    rest: tuple[Any, ...]
     if linear:
         kernel, rest = kernels.slope_linear, (work.offset, work.narrow)
     else:

@@ -14,7 +14,6 @@ from numba import uint64
 
 from gpuresample.engines.cpu.gather_kernels import (
     bring,
-    bring_near,
     cells_row,
     cubic_cells_row,
     find_row,
@@ -32,51 +31,48 @@ from gpuresample.engines.cpu.table_kernels import OPTIONS
 
 
 @njit(**EXACT)
-def reach_rows(
-    coordinates, lines, x0, n0, n_x, n_src, box, rule, low, high, shift, offset, width, narrow, derived, clips, out
-):
-    """Smallest and largest sample, z, y, x, that the taps of a block of rows may touch: `out[axis]`.
+def reach_rows(coordinates, lines, x0, n0, n_src, box, least, most):
+    """Smallest and largest position inside of a block's rows, column by column: `least` and `most`, z, y, x, grow.
 
-    There is none if the first is larger than the last.
-
-    Positions are brought to the line within `low` and `high`. `clips`: taps past the border are samples of the line.
+    Columns are apart so that loops fill vectors.
     """
+    n_x = least.shape[1]
     position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
     along = positions(n_x, x0, n0)
-    for axis in range(3):
-        out[axis, 0], out[axis, 1] = np.iinfo(np.int64).max, np.iinfo(np.int64).min
-    slack = 1 if narrow else 0
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         if n_in == 0:
             continue
         for axis in range(3):
-            x, n = position[2 - axis], n_src[axis]
-            if derived:
-                bring_near(x, lo, hi, n, low[axis], high[axis], rule)
-            else:
-                bring(x, lo, hi, n, low[axis], high[axis], rule)
-            least, most = np.inf, -np.inf
+            x, a, b = position[2 - axis], least[axis], most[axis]
             if n_in == hi - lo:
                 for i in range(uint64(lo), uint64(hi)):
-                    least, most = min(least, x[i]), max(most, x[i])
+                    a[i], b[i] = x[i] if x[i] < a[i] else a[i], x[i] if x[i] > b[i] else b[i]
             else:
                 for i in range(uint64(lo), uint64(hi)):
-                    if mask[i]:
-                        least, most = min(least, x[i]), max(most, x[i])
-            first = np.int64(np.floor(least + shift)) + offset - slack
-            last = np.int64(np.floor(most + shift)) + offset + width - 1 + slack
-            if clips:
-                if (rule == 1 or rule == 2) and derived and (first < 0 or last >= n):
-                    first, last = np.int64(0), np.int64(n - 1)
-                first, last = min(max(first, 0), n - 1), min(max(last, 0), n - 1)
-                if (rule == 1 or rule == 2) and not derived:
-                    # Taps next to the border fold onto as many samples within it.
-                    if first < width:
-                        first = np.int64(0)
-                    if last > n - 1 - width:
-                        last = np.int64(n - 1)
-            out[axis, 0], out[axis, 1] = min(out[axis, 0], first), max(out[axis, 1], last)
+                    a[i] = x[i] if mask[i] & (x[i] < a[i]) else a[i]
+                    b[i] = x[i] if mask[i] & (x[i] > b[i]) else b[i]
+
+
+@njit(**OPTIONS)
+def field_extremes(memory, at, strides, z0, y0, x0, n_z, n_y, n_x, out):
+    """Smallest and largest components of a box of vectors: `out[component]`; what is no number is left out."""
+    step = uint64(strides[2])
+    least, most = np.empty(n_x, memory.dtype), np.empty(n_x, memory.dtype)
+    for k in range(3):
+        least[:], most[:] = np.inf, -np.inf
+        for z in range(z0, z0 + n_z):
+            for y in range(y0, y0 + n_y):
+                here = uint64(at + k * strides[3] + z * strides[0] + y * strides[1] + x0 * strides[2])
+                if step == uint64(1):
+                    for i in range(uint64(n_x)):
+                        v = memory[here + i]
+                        least[i], most[i] = v if v < least[i] else least[i], v if v > most[i] else most[i]
+                else:
+                    for i in range(uint64(n_x)):
+                        v = memory[here + i * step]
+                        least[i], most[i] = v if v < least[i] else least[i], v if v > most[i] else most[i]
+        out[k, 0], out[k, 1] = least.min(), most.max()
 
 
 @njit(**OPTIONS)
@@ -107,6 +103,24 @@ def levels_of(reach, order, level):
 
 
 # --- splats ----------------------------------------------------------------------------------------------------------
+
+
+@njit(inner=True, **OPTIONS)
+def splat_pairs(out, r, sz, sy, g, x1, y1, z1):
+    """`splat_corners` where the eight neighbours are eight samples, four pairs in memory."""
+    acc = out.dtype.type
+    one, next_ = acc(1), uint64(1)
+    x0, y0, z0 = one - x1, one - y1, one - z1
+    w0, w1 = z0 * g, z1 * g
+    w00, w01, w10, w11 = y0 * w0, y1 * w0, y0 * w1, y1 * w1
+    r1, r2 = r + sy, r + sz
+    r3 = r2 + sy
+    a0, b0, a1, b1 = out[r], out[r + next_], out[r1], out[r1 + next_]
+    a2, b2, a3, b3 = out[r2], out[r2 + next_], out[r3], out[r3 + next_]
+    out[r], out[r + next_] = a0 + x0 * w00, b0 + x1 * w00
+    out[r1], out[r1 + next_] = a1 + x0 * w01, b1 + x1 * w01
+    out[r2], out[r2 + next_] = a2 + x0 * w10, b2 + x1 * w10
+    out[r3], out[r3 + next_] = a3 + x0 * w11, b3 + x1 * w11
 
 
 @njit(inner=True, **OPTIONS)
@@ -157,6 +171,7 @@ def splat_linear(
     sy = uint64(strides[1] if n_src[1] > 1 else 0)
     sx = uint64(strides[2] if n_src[2] > 1 else 0)
     step = uint64(steps[2])
+    pairs = strides[2] == 1 and strides[1] > 1 and strides[0] > strides[1] + 1 and n_src.min() > 1
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         if n_in == 0:
@@ -168,15 +183,14 @@ def splat_linear(
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         for v in range(moves.size):
             here, move = uint64(starts[v] + at), uint64(moves[v])
-            if n_in == hi - lo:
-                for i in range(uint64(lo), uint64(hi)):
-                    g = acc(grad[here + i * step])
+            for i in range(uint64(lo), uint64(hi)):
+                if n_in < hi - lo and not mask[i]:
+                    continue
+                g = acc(grad[here + i * step])
+                if pairs and g - g == 0:
+                    splat_pairs(out, uint64(place[i]) + move, sz, sy, g, fx[i], fy[i], fz[i])
+                else:
                     splat_corners(out, uint64(place[i]) + move, sz, sy, sx, g, fx[i], fy[i], fz[i])
-            else:
-                for i in range(uint64(lo), uint64(hi)):
-                    if mask[i]:
-                        g = acc(grad[here + i * step])
-                        splat_corners(out, uint64(place[i]) + move, sz, sy, sx, g, fx[i], fy[i], fz[i])
 
 
 @njit(inner=True, **OPTIONS)

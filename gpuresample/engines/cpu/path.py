@@ -69,7 +69,7 @@ def _move(stage: Linear | Lattice) -> Move:
     if isinstance(stage, Linear):
         matrix, offset = _fresh(stage.matrix), _fresh(stage.offset)
         return lambda z, y, x, n_y, points: kernels.move_linear(matrix, offset, points)
-    memory, at, strides = _components(stage.vectors)
+    memory, at, strides = components(stage.vectors)
     n_z, n_y, n_x = stage.vectors.shape[:3]
     size = np.array([n_x, n_y, n_z], np.int64)
     if stage.direct:
@@ -110,7 +110,7 @@ def _fresh(array: FloatArray) -> FloatArray:
     return np.array(array, np.float64, order="C")
 
 
-def _components(vectors: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int, npt.NDArray[np.int64]]:
+def components(vectors: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int, npt.NDArray[np.int64]]:
     """Vectors [z, y, x, component] as flat memory, the place of the first, and four strides."""
     # Components stand in the place of a batch: what Flat says of the first, one step further, is the second.
     flat = Flat(np.moveaxis(vectors, -1, 0))
