@@ -266,6 +266,16 @@ def _gather(
     )
 
 
+@lru_cache(maxsize=CACHED_PLANS)
+def gather(source: Grid, target: Grid, interpolation: str, boundary: str | None, precision: str) -> Gather:
+    """The gather of `source` onto `target` even where tables would do it; its route, the identity, is to be replaced.
+
+    Parameters are those of `make_work`.
+    """
+    blur = (None,) * source.dimension
+    return _gather((route(target, source),), source, target, FILTERS[interpolation], boundary, blur, precision, 0.0)
+
+
 def input_region(work: Work, block: Block) -> Block:
     """The part of the source (z, y, x) that destination voxels `block` (z, y, x) need; at least one voxel."""
     if isinstance(work, Gather):
