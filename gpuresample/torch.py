@@ -254,13 +254,22 @@ def warp(
     images, m, field, shape, single = _warp_arguments(
         volume, matrix, displacement, coefficients, size, order, spatial_dims
     )
-    if boundary is not None:
-        one_of("boundary", boundary, BOUNDARIES)
-    how = warps.recipe(interpolation, boundary)
-    default = float(default_for(default_value, numpy_dtype(volume.dtype)))
+    how, default = _how(interpolation, boundary), _outside(default_value, volume.dtype)
     out = warps.pull(images, m, field, how, shape, [0, 0, 0], default)
     out = out if spatial_dims == 3 else out.squeeze(2)
     return out.squeeze(0) if single else out
+
+
+@torch.compiler.assume_constant_result
+def _how(interpolation: str | int, boundary: str | None) -> str:
+    if boundary is not None:
+        one_of("boundary", boundary, BOUNDARIES)
+    return warps.recipe(interpolation, boundary)
+
+
+@torch.compiler.assume_constant_result
+def _outside(default_value: Any, dtype: torch.dtype) -> float:
+    return float(default_for(default_value, numpy_dtype(dtype)))
 
 
 def _warp_arguments(
@@ -338,8 +347,8 @@ def _refuse_forward_mode(tensor: Tensor) -> None:
     """Forward-mode derivatives do not reach into operators: what comes out would have none, without a word."""
     if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
         raise RuntimeError(
-            "warp has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); use backward or jacrev of "
-            "torch.autograd.functional"
+            "warp has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
+            "torch.autograd.functional.jacobian go backward"
         )
 
 
