@@ -55,6 +55,7 @@ def resample(
     spacing: float | Sequence[float] | None = None,
     size: Sequence[int] | None = None,
     input_spacing: float | Sequence[float] | None = None,
+    transform: Any = None,
     interpolation: str | int = "bspline",
     anchor: str = "first",
     boundary: str | None = None,
@@ -73,6 +74,9 @@ def resample(
         three axes are space, of a tensor of two axes both.
     spacing, size, input_spacing : number or sequence, optional
         As for `gpuresample.resample`, in the order of the spatial axes.
+    transform : optional
+        As for `gpuresample.resample` beside a bare array: axis order, units of `input_spacing`. `warp` has transforms
+        that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
     dtype : torch.dtype, optional
@@ -96,16 +100,28 @@ def resample(
     Notes
     -----
     float16, bfloat16 and float32 are summed in float32, float64 in float64. Under autocast nothing changes: the result
-    has the image's type. Grids here are never oblique, so that every gradient is tables again; for transforms and
-    other images' grids use `gpuresample.resample`. It works under torch.compile without a break and under vmap;
-    `torch.func.grad` does not reach into custom operators.
+    has the image's type. It works under torch.compile without a break and under vmap, but with a transform eagerly
+    only; `torch.func.grad` does not reach into custom operators.
     """
     dims = _spatial_dims(image, spatial_dims)
-    return _run(image, _recipe("resample", dims, _name(dtype), {
+    keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
         "rounding": rounding,
-    }))  # fmt: skip
+    }  # fmt: skip
+    if transform is not None:
+        return _moved(image, transform, dims, _named(_name(dtype)) or image.dtype, keywords)
+    return _run(image, _recipe("resample", dims, _name(dtype), keywords))
+
+
+def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keywords: dict[str, Any]) -> Tensor:
+    """`resample` with a transform."""
+    shape = tuple(image.shape if dims == 3 else image.shape[-2:])
+    stand_in = np.broadcast_to(np.zeros((), numpy_dtype(image.dtype)), shape)
+    made = in_space(resampling_plan(stand_in, transform=transform, dtype=numpy_dtype(dtype), **keywords))
+    _refuse_forward_mode(image)
+    out = warps.run_along(made, image if dims == 3 else image.unsqueeze(-3), dtype)
+    return out if dims == 3 else out.squeeze(-3)
 
 
 def gaussian(
@@ -347,7 +363,7 @@ def _refuse_forward_mode(tensor: Tensor) -> None:
     """Forward-mode derivatives do not reach into operators: what comes out would have none, without a word."""
     if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
         raise RuntimeError(
-            "warp has no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
+            "there is no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
             "torch.autograd.functional.jacobian go backward"
         )
 

@@ -31,9 +31,9 @@ from gpuresample.engines.cpu import gradient as gradients
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.works import Gather, Lattice, Linear, Route
-from gpuresample.plans import precision_of
-from gpuresample.tensors import BY_WAY_OF, numpy_dtype
+from gpuresample.planning.works import Gather, Lattice, Linear, Route, Separable
+from gpuresample.plans import Plan, of_work, precision_of
+from gpuresample.tensors import BY_WAY_OF, numpy_dtype, run_plan
 
 Array = npt.NDArray[Any]
 
@@ -353,3 +353,59 @@ def _one_by_one(operator: Callable[..., Tensor]) -> Callable[..., tuple[Tensor, 
 
 for _operator in (pull, splat, slopes, moments):
     _operator.register_vmap(_one_by_one(_operator))
+
+
+# --- plans with transforms -------------------------------------------------------------------------------------------
+
+
+class _Along(torch.autograd.Function):
+    """A plan on a tensor."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, plan: Plan, dtype: torch.dtype) -> Tensor:
+        ctx.plan, ctx.dtype, ctx.shape = plan, image.dtype, image.shape[-3:]
+        return run_plan(plan, image, dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        return _Back.apply(grad, ctx.plan, ctx.dtype, ctx.shape), None, None
+
+
+class _Back(torch.autograd.Function):
+    """The transposed plan on the gradient of its result."""
+
+    @staticmethod
+    def forward(ctx: Any, grad: Tensor, plan: Plan, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+        ctx.plan, ctx.dtype = plan, grad.dtype
+        if isinstance(plan.work, Separable):
+            return run_plan(of_work(planner.adjoint(plan.work), plan.dtype, plan.input_dtype), grad, dtype)
+        assert isinstance(plan.work, Gather)
+        values = _numbers(grad)
+        out = np.empty((*values.shape[:-3], *shape), plan.input_dtype)
+        engine.splat(plan.work, values, out)
+        return torch.from_numpy(out).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, values: Tensor) -> tuple[Tensor, None, None, None]:
+        # The linear part alone: what lies outside has no gradient, whatever its default value.
+        plan = replace(ctx.plan, store=replace(ctx.plan.store, default=0))
+        return _Along.apply(values, plan, ctx.dtype), None, None, None
+
+
+@torch.compiler.disable
+def run_along(plan: Plan, image: Tensor, dtype: torch.dtype) -> Tensor:
+    """A plan of three spatial axes on a tensor, differentiable in it as often as asked; not for compilers.
+
+    Raises
+    ------
+    ValueError
+        For gradients of copies and votes off the axis-aligned path.
+    """
+    wanted = image.requires_grad and torch.is_grad_enabled()
+    if wanted and isinstance(plan.work, Gather) and (plan.work.method != "linear" or plan.work.normalise):
+        raise ValueError(
+            "interpolation along a transform must be a sum of voxels for a gradient, such as 'linear' or 'bspline'; "
+            "else use image.detach()"
+        )
+    out: Tensor = _Along.apply(image, plan, dtype)
+    return out

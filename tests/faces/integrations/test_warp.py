@@ -1,5 +1,8 @@
 """`gpuresample.torch.warp`: its values are the package's and torch's, its gradients true, twice; torch's machinery."""
 
+import pathlib
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +14,7 @@ from gpuresample.ops.transforms import BSpline, DisplacementField, Path
 
 BOUNDARIES = [None, "nearest", "reflect", "mirror", "constant"]
 F64 = torch.float64
+ROOT = pathlib.Path(__file__).parents[3]
 
 
 def drawn(*shape, seed=0, dtype=F64):
@@ -295,3 +299,57 @@ def test_bad_input_is_refused_by_name(name):
     keywords = {"volume": VOLUME, **keywords}
     with pytest.raises(error, match=message):
         grt.warp(**keywords)
+
+
+# --- resample with a transform, and the page -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+@pytest.mark.parametrize("dims", [3, 2])
+def test_resample_along_a_transform_is_differentiable_in_the_image(interpolation, dims):
+    _, given, size = parts(dims)
+    image = drawn(2, *(3, 4, 4)[-dims:]).requires_grad_()
+    field = DisplacementField(np.moveaxis(given["displacement"][0].numpy(), 0, -1))
+    spline = BSpline(np.moveaxis(given["coefficients"][0].numpy(), 0, -1))
+    path = Path([spline, field, given["matrix"][0].numpy()])
+
+    def function(image):
+        return grt.resample(
+            image, size=size, spacing=1, transform=path, interpolation=interpolation, default_value=2, spatial_dims=dims
+        )
+
+    one = gr.resample(
+        image[0].detach().numpy(), size=size, spacing=1, transform=path, interpolation=interpolation, default_value=2
+    )
+    np.testing.assert_array_equal(function(image)[0].detach().numpy(), one)
+    # A linear function has no error of curvature: a large step keeps rounding small.
+    assert torch.autograd.gradcheck(function, image, eps=1.0, atol=1e-9)
+    assert torch.autograd.gradgradcheck(function, image, eps=1.0, atol=1e-9)
+
+
+def test_resample_along_transforms_of_a_batch_and_along_axes():
+    image = drawn(2, 3, 4, 4).requires_grad_()
+    turns = [np.eye(3, 4) + 0.1, np.eye(3, 4) - 0.1]
+    out = grt.resample(image, transform=turns, interpolation="linear")
+    for n, turn in enumerate(turns):
+        assert torch.equal(out[n], grt.resample(image[n], transform=turn, interpolation="linear"))
+    shift = np.eye(3, 4)
+    shift[:, 3] = 0.5
+    assert torch.autograd.gradcheck(lambda v: grt.resample(v, transform=shift), image, eps=1.0, atol=1e-9)
+
+
+def test_resample_along_a_transform_refuses_gradients_of_copies_and_votes():
+    image = drawn(3, 4, 4).requires_grad_()
+    for interpolation in ("nearest", "label_linear", "gaussian"):
+        with pytest.raises(ValueError, match="must be a sum of voxels for a gradient"):
+            grt.resample(image, transform=np.eye(3, 4) + 0.1, interpolation=interpolation)
+
+
+def test_the_registration_of_the_page_finds_its_way(capsys):
+    page = (ROOT / "docs" / "transforms.md").read_text().split("## A registration\n")[1]
+    code = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
+    assert "range(81)" in code
+    exec(code.replace("range(81)", "range(21)"), {})
+    first, last = (float(line.split()[2]) for line in capsys.readouterr().out.splitlines())
+    assert last < 0.2 * first
+    assert f"step 0: {first:.4f}" in page
