@@ -58,21 +58,15 @@ def reach_rows(coordinates, lines, x0, n0, n_src, box, least, most):
 def field_extremes(memory, at, strides, z0, y0, x0, n_z, n_y, n_x, out):
     """Smallest and largest components of a box of vectors: `out[component]`; what is no number is left out."""
     step = uint64(strides[2])
-    least, most = np.empty(n_x, memory.dtype), np.empty(n_x, memory.dtype)
     for k in range(3):
-        least[:], most[:] = np.inf, -np.inf
+        least, most = np.inf, -np.inf
         for z in range(z0, z0 + n_z):
             for y in range(y0, y0 + n_y):
                 here = uint64(at + k * strides[3] + z * strides[0] + y * strides[1] + x0 * strides[2])
-                if step == uint64(1):
-                    for i in range(uint64(n_x)):
-                        v = memory[here + i]
-                        least[i], most[i] = v if v < least[i] else least[i], v if v > most[i] else most[i]
-                else:
-                    for i in range(uint64(n_x)):
-                        v = memory[here + i * step]
-                        least[i], most[i] = v if v < least[i] else least[i], v if v > most[i] else most[i]
-        out[k, 0], out[k, 1] = least.min(), most.max()
+                for i in range(uint64(n_x)):
+                    v = np.float64(memory[here + i * step])
+                    least, most = v if v < least else least, v if v > most else most
+        out[k, 0], out[k, 1] = least, most
 
 
 @njit(**OPTIONS)
