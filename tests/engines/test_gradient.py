@@ -198,3 +198,41 @@ def test_parts_and_strides_are_those_of_the_whole(boundary):
     np.testing.assert_array_equal(wide, expected)
     one = np.broadcast_to(np.float32(2), (2, *DST))
     np.testing.assert_array_equal(splat(work, one, dtype=np.float32), splat(work, one.copy(), dtype=np.float32))
+
+
+@pytest.mark.parametrize("kind", ["turned", "field", "crushed", "lattice"])
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("interpolation", ["linear", "bspline3", "bspline2", "lanczos"])
+def test_a_block_stays_within_its_reach(interpolation, boundary, kind, monkeypatch):
+    """Else two threads may add to one sample at a time."""
+    monkeypatch.setattr(gradients, "EDGE", 4)
+    gradients._blocks.cache_clear()
+    src, dst = (9, 10, 30), (12, 9, 14)
+    work = work_of(interpolation, boundary, "turned" if kind == "lattice" else kind, src, dst)
+    if kind == "lattice":  # not on the output's voxels, so walked
+        nodes = Nodes(3 * np.random.default_rng(2).standard_normal((4, 4, 5, 3)), Grid.of_size((5, 4, 4)))
+        turned = Map.of(np.eye(3) + 0.05, np.zeros(3))
+        path = Transform(3, (turned, nodes))
+        work = planner.make_work(
+            Grid.of_size(src[::-1]), Grid.of_size(dst[::-1]), (path,), interpolation, boundary, False, "double"
+        )
+    for derivative in [(0, 0, 0), (0, 1, 0)]:
+        one = replace(work, derivative=derivative)
+        n, pads = gradients._sizes(one)
+        sums = np.zeros((1, *(a + m + b for m, (a, b) in zip(n, pads, strict=True))))
+        pad = np.array([before for before, _ in pads])
+        y = np.random.default_rng(3).standard_normal((1, *dst))
+        made = gradients._splat(one, one.routes[0], y, sums, pad)
+        blocks, _ = gradients._blocks(dst)
+        assert len(blocks) >= 18
+        met = 0
+        for block, reach in zip(blocks, made.reach, strict=True):
+            sums[:] = 0
+            made.add(block)
+            touched = np.argwhere(sums[0] != 0) - pad
+            met += len(touched) > 0
+            if len(touched):
+                assert (touched.min(axis=0) >= reach[:, 0]).all(), (block, derivative)
+                assert (touched.max(axis=0) <= reach[:, 1]).all(), (block, derivative)
+        assert met
+    gradients._blocks.cache_clear()

@@ -185,8 +185,11 @@ def _reach(work: Gather, route: Route, walk: Walk, cubic: bool) -> npt.NDArray[n
     last = np.floor(hi + slack + work.shift).astype(np.int64) + work.offset + width - 1
     first, last = np.where(beyond, -width, first), np.where(beyond, n + width, last)
     if not cubic:
-        # What is folded lands within a tap's width of the border, or beyond all.
-        first, last = np.where(first < width, 0, first), np.where(last > n - 1 - width, n - 1, last)
+        # What is folded lands within a tap's width of the border.
+        first, last = (
+            np.where(last > n - 1, np.minimum(first, n - 1 - width), first),
+            np.where(first < 0, np.maximum(last, width), last),
+        )
         first, last = np.clip(first, 0, n - 1), np.clip(last, 0, n - 1)
     first[nothing], last[nothing] = 0, -1
     return np.stack([first, last], axis=-1)
