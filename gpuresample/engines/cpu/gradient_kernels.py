@@ -360,12 +360,12 @@ def mend_slope(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, axis, out):
 
 
 @njit(inner=True, **OPTIONS)
-def weigh_slope(total, slope, moves, grad, at, step, lo, hi):
+def weigh_slope(total, slope, moves, beside, lo, hi):
     """Add a row of derivatives, times the values beside them, where positions move."""
     acc = total.dtype.type
-    at, step = uint64(at), uint64(step)
     for i in range(uint64(lo), uint64(hi)):
-        total[i] += slope[i] * acc(grad[at + i * step]) if moves[i] != 0 else acc(0)
+        value = slope[i] * beside[i]
+        total[i] += value if moves[i] != 0 else acc(0)
 
 
 @njit(inner=True, **OPTIONS)
@@ -375,6 +375,10 @@ def store_slopes(total, lo, hi, n_x, n_in, mask, out, starts, at, step):
     step = uint64(step)
     for axis in range(3):
         row, here = total[axis], uint64(starts[axis] + at)
+        if n_in == n_x and step == uint64(1):
+            for i in range(uint64(n_x)):
+                out[here + i] = number(row[i])
+            continue
         for i in range(uint64(n_x)):
             inside = (np.int64(i) >= lo) & (np.int64(i) < hi) & ((n_in == hi - lo) | mask[i])
             out[here + i * step] = number(row[i] if inside else 0)
@@ -394,6 +398,7 @@ def slope_linear(
     place = np.empty(n_x, np.int64)
     fx, fy, fz = np.empty(n_x, acc), np.empty(n_x, acc), np.empty(n_x, acc)
     slope, moving, total = np.empty((3, n_x), acc), np.empty((3, n_x), acc), np.empty((3, n_x), acc)
+    beside = np.empty(n_x, acc)
     along = positions(n_x, x0, n0)
     sz = strides[0] if n_src[0] > 1 else 0
     sy = strides[1] if n_src[1] > 1 else 0
@@ -412,10 +417,13 @@ def slope_linear(
                 steer(place, mask, lo, hi)
             for v in range(moves.size):
                 slope_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, slope[0], slope[1], slope[2])
+                here, step = uint64(starts[v] + at), uint64(steps[2])
+                for i in range(uint64(lo), uint64(hi)):
+                    beside[i] = acc(grad[here + i * step])
                 for axis in range(3):
                     if strange_in(slope[axis], lo, hi):
                         mend_slope(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, axis, slope[axis])
-                    weigh_slope(total[axis], slope[axis], moving[axis], grad, starts[v] + at, steps[2], lo, hi)
+                    weigh_slope(total[axis], slope[axis], moving[axis], beside, lo, hi)
         there = (z0 + row // n_y) * paces[0] + (y0 + row % n_y) * paces[1]
         store_slopes(total, lo, hi, n_x, n_in, mask, out, ends, there, paces[2])
 
