@@ -20,7 +20,7 @@ from gpuresample.planning.grid import Grid
 from gpuresample.plans import Plan, of_work, store_of
 
 # Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
-_BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
+BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
 VOXELS = (
     torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64, torch.uint16, torch.uint32,
     torch.uint64, torch.float16, torch.bfloat16, torch.float32, torch.float64,
@@ -45,7 +45,7 @@ def check_tensor(image: Any, name: str = "image") -> None:
 
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The NumPy type that voxels of a torch type are computed from or to."""
-    return np.dtype(str(_BY_WAY_OF.get(dtype, dtype)).removeprefix("torch."))
+    return np.dtype(str(BY_WAY_OF.get(dtype, dtype)).removeprefix("torch."))
 
 
 def torch_dtype(dtype: npt.DTypeLike) -> torch.dtype:
@@ -87,8 +87,8 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
         For CUDA tensors where the CUDA engine cannot be used: what is missing, and what to install.
     """
     source = image.detach()
-    source = source.to(_BY_WAY_OF.get(source.dtype, source.dtype))
-    between = _BY_WAY_OF.get(dtype, dtype)
+    source = source.to(BY_WAY_OF.get(source.dtype, source.dtype))
+    between = BY_WAY_OF.get(dtype, dtype)
     shape = (*source.shape[:-3], *plan.output_shape)
     if out is not None and out.dtype == between:
         target = out

@@ -1,10 +1,11 @@
-"""`resample`, `gaussian` and `downsample` for torch tensors, on the CPU and on CUDA.
+"""`resample`, `gaussian`, `downsample` and `warp` for torch tensors, on the CPU and on CUDA.
 
-    from gpuresample.torch import resample
+    from gpuresample.torch import resample, warp
     thin = resample(volume, size=(64, 128, 128), anchor="edge", interpolation="linear")  # (N, C, D, H, W)
+    moved = warp(volume, displacement=flow)  # (N, 3, D, H, W), in voxels
 
-They are differentiable. The gradient comes from the transposed table, which the same engine runs: it is exact, and has
-the same bits every time. Each call is one opaque operator to `torch.compile`.
+They are differentiable. The gradient comes from the transposed table or gather, which the same engine runs: it is
+exact, and has the same bits every time. Each call is one opaque operator to `torch.compile`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -23,17 +25,27 @@ except ImportError as error:
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 
+from gpuresample import warps
 from gpuresample.caching import kept
+from gpuresample.checks import one_of, sizes
 from gpuresample.containers import ArrayContainer
 from gpuresample.ops.gaussian import gaussian_plan
+from gpuresample.ops.resample import default_for
 from gpuresample.ops.resample import plan as resampling_plan
 from gpuresample.ops.shrink import downsample_plan
+from gpuresample.ops.transforms import control_points
 from gpuresample.planning import planner
-from gpuresample.planning.works import Separable
-from gpuresample.plans import Plan, of_work
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.transforms import Nodes, Transform, route
+from gpuresample.planning.works import Lattice, Separable
+from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, check_tensor, in_space, numpy_dtype, run_plan
 
-__all__ = ["Downsample", "Gaussian", "Resample", "ResampleCollate", "downsample", "gaussian", "resample"]
+__all__ = [
+    "Downsample", "Gaussian", "Resample", "ResampleCollate", "SpatialTransformer", "downsample", "gaussian", "resample",
+    "warp",
+]  # fmt: skip
 
 
 def resample(
@@ -42,6 +54,7 @@ def resample(
     spacing: float | Sequence[float] | None = None,
     size: Sequence[int] | None = None,
     input_spacing: float | Sequence[float] | None = None,
+    transform: Any = None,
     interpolation: str | int = "bspline",
     anchor: str = "first",
     boundary: str | None = None,
@@ -60,6 +73,9 @@ def resample(
         The last three axes are space; in a tensor of two axes, both are.
     spacing, size, input_spacing : number or sequence, optional
         As for `gpuresample.resample`, in the order of the spatial axes.
+    transform : optional
+        As for `gpuresample.resample` beside a bare array: axis order, units of `input_spacing`. `warp` has transforms
+        that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
     dtype : torch.dtype, optional
@@ -83,16 +99,28 @@ def resample(
     Notes
     -----
     float16, bfloat16 and float32 are summed in float32, float64 in float64. Autocast changes nothing: the result has
-    the image's type. Grids are never oblique here, so every gradient comes from tables again; for transforms and the
-    grids of other images use `gpuresample.resample`. It works under `torch.compile` without a graph break, and under
+    the image's type. It works under `torch.compile` without a graph break, with a transform eagerly only, and under
     `vmap`. `torch.func.grad` does not work through custom operators.
     """
     dims = _spatial_dims(image, spatial_dims)
-    return _applied(image, _recipe("resample", dims, _name(dtype), {
+    keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
         "rounding": rounding,
-    }))  # fmt: skip
+    }  # fmt: skip
+    if transform is not None:
+        return _moved(image, transform, dims, _named(_name(dtype)) or image.dtype, keywords)
+    return _applied(image, _recipe("resample", dims, _name(dtype), keywords))
+
+
+def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keywords: dict[str, Any]) -> Tensor:
+    """`resample` with a transform."""
+    shape = tuple(image.shape if dims == 3 else image.shape[-2:])
+    stand_in = np.broadcast_to(np.zeros((), numpy_dtype(image.dtype)), shape)
+    made = in_space(resampling_plan(stand_in, transform=transform, dtype=numpy_dtype(dtype), **keywords))
+    _refuse_forward_mode(image)
+    out = warps.run_along(made, image if dims == 3 else image.unsqueeze(-3), dtype)
+    return out if dims == 3 else out.squeeze(-3)
 
 
 def gaussian(
@@ -175,6 +203,170 @@ def downsample(
     }))  # fmt: skip
 
 
+def warp(
+    volume: Tensor,
+    matrix: Tensor | None = None,
+    displacement: Tensor | None = None,
+    coefficients: Tensor | None = None,
+    *,
+    size: Sequence[int] | None = None,
+    order: int = 3,
+    interpolation: str | int = "linear",
+    boundary: str | None = None,
+    default_value: float = 0,
+    spatial_dims: int = 3,
+) -> Tensor:
+    """Sample volumes where a matrix, a displacement and a B-spline lead: differentiable in all of them.
+
+    Voxel i of the output is taken from `matrix @ (i + displacement[i] + spline(i), 1)` on the volume. Everything is in
+    voxels and in axis order: (z, y, x), or (y, x).
+
+    Parameters
+    ----------
+    volume : Tensor, shape (N, C, D, H, W) or (C, D, H, W)
+        On the CPU; any strides. Of pictures (N, C, H, W) or (C, H, W). Float voxels where a gradient is asked for.
+    matrix : Tensor, shape (N, 3, 4) or (3, 4), optional
+        From the output's voxel indices to the volume's, the offset in the last column. Of pictures (N, 2, 3).
+    displacement : Tensor, shape (N, 3, D, H, W) or (3, D, H, W), optional
+        One vector for each voxel of the output, components z, y, x. A voxel whose vector is not finite takes
+        `default_value`.
+    coefficients : Tensor, shape (N, 3, L, M, K) or (3, L, M, K), optional
+        Control points of a B-spline whose domain is the output from face to face: at least `order + 1` on every axis.
+    size : sequence of int, optional
+        Spatial size of the output; else the displacement's, else the volume's.
+    order : {3, 2, 1}
+        Of the B-spline.
+    interpolation, boundary, default_value
+        As for `resample`; `boundary=None` is SimpleITK's rule.
+    spatial_dims : {3, 2}
+        How many of the last axes are space.
+
+    Returns
+    -------
+    Tensor, shape (N, C, *size) or (C, *size)
+        Of the volume's type, also under autocast. Without N if nothing has one.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes and types that do not go together, and arguments out of range; for gradients of "nearest" and votes,
+        which have none, and of "gaussian".
+    RuntimeError
+        For tensors on a GPU; for forward-mode differentiation (`torch.func.jvp`), which is not there.
+
+    Notes
+    -----
+    Tensors without N, or with N = 1, serve all of a batch. The gradient by position is taken from the right on a voxel,
+    as torch's is. It is 0 outside and where positions clamp: with "linear" beyond the centres of the outer voxels, for
+    `boundary=None` and "nearest". Sums of float16, bfloat16 and float32 are made in float32; those of the gradient by a
+    matrix in float64. A gradient by the displacement takes memory of its size; so does one by the matrix or the
+    coefficients, and a spline's displacement.
+
+    A flow of voxelmorph is `displacement` as it is. `grid_sample(volume, grid, align_corners=True,
+    padding_mode="border")` is `boundary="nearest"` at positions `(grid + 1) / 2 * (n - 1)`, x first; its "zeros" blends
+    towards 0 over a voxel beyond the border, which no boundary here does.
+    """
+    images, m, field, shape, single = _warp_arguments(
+        volume, matrix, displacement, coefficients, size, order, spatial_dims
+    )
+    how, default = _how(interpolation, boundary), _outside(default_value, volume.dtype)
+    out = warps.pull(images, m, field, how, shape, [0, 0, 0], default)
+    out = out if spatial_dims == 3 else out.squeeze(2)
+    return out.squeeze(0) if single else out
+
+
+@torch.compiler.assume_constant_result
+def _how(interpolation: str | int, boundary: str | None) -> str:
+    if boundary is not None:
+        one_of("boundary", boundary, BOUNDARIES)
+    return warps.recipe(interpolation, boundary)
+
+
+@torch.compiler.assume_constant_result
+def _outside(default_value: Any, dtype: torch.dtype) -> float:
+    return float(default_for(default_value, numpy_dtype(dtype)))
+
+
+def _warp_arguments(
+    volume: Any, matrix: Any, displacement: Any, coefficients: Any, size: Any, order: int, dims: int
+) -> tuple[Tensor, Tensor | None, Tensor | None, list[int], bool]:
+    """Volumes (N, C, D, H, W), matrices and fields of as many or one, the output's size, and whether N was missing."""
+    check_tensor(volume, "volume")
+    if dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {dims!r}")
+    names = {"matrix": matrix, "displacement": displacement, "coefficients": coefficients}
+    given = {name: value for name, value in names.items() if value is not None}
+    if not given:
+        raise ValueError("warp needs a matrix, a displacement or coefficients, got none of them")
+    if volume.ndim not in (dims + 1, dims + 2):
+        raise ValueError(
+            f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
+        )
+    for name, value in given.items():
+        check_tensor(value, name)
+        if not value.dtype.is_floating_point:
+            raise TypeError(f"{name} must be a float tensor, got {value.dtype}")
+        if value.device != volume.device:
+            raise ValueError(f"{name} must be on the volume's device {volume.device}, got {value.device}")
+        axes = 2 if name == "matrix" else dims + 1
+        shape = tuple(value.shape)
+        fits = shape[-2:] == (dims, dims + 1) if name == "matrix" else shape[-axes:][:1] == (dims,)
+        if value.ndim not in (axes, axes + 1) or not fits:
+            wanted = f"{dims}, {dims + 1}" if name == "matrix" else f"{dims}, " + ("z, y, x" if dims == 3 else "y, x")
+            raise ValueError(f"{name} must have shape ({wanted}) or (N, {wanted}), got {shape}")
+        given[name] = value if value.ndim == axes + 1 else value[None]
+    for tensor in (volume, *given.values()):
+        _refuse_forward_mode(tensor)
+    single = volume.ndim == dims + 1 and all(names[name].ndim == value.ndim - 1 for name, value in given.items())
+    images = volume if volume.ndim == dims + 2 else volume[None]
+    n = max(images.shape[0], *(value.shape[0] for value in given.values()))
+    for name, value in {"volume": images, **given}.items():
+        if value.shape[0] not in (1, n):
+            raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {value.shape[0]}")
+    images = images.expand(n, *images.shape[1:])
+    field = given.get("displacement")
+    if size is None:
+        inside = tuple(images.shape[2:] if field is None else field.shape[2:])
+    else:
+        inside = sizes("size", size, dims)
+    if field is not None and tuple(field.shape[2:]) != inside:
+        raise ValueError(f"displacement must have the output's size {inside}, got {tuple(field.shape[2:])}")
+    if "coefficients" in given:
+        spline = _expanded(given["coefficients"], inside, order, dims)
+        field = spline if field is None else field + spline
+    m = given.get("matrix")
+    if dims == 2:
+        images = images.unsqueeze(2)
+        # A third axis in front, which stays as it is.
+        field = None if field is None else nn.functional.pad(field.unsqueeze(2), (0,) * 6 + (1, 0))
+        if m is not None:
+            still = m.new_zeros((1, 3, 4))
+            still[0, 0, 0] = 1
+            m = nn.functional.pad(m, (1, 0, 1, 0)) + still
+    return images, m, field, [1] * (3 - dims) + [int(k) for k in inside], single
+
+
+def _expanded(coefficients: Tensor, size: tuple[int, ...], order: int, dims: int) -> Tensor:
+    """A B-spline's displacement of every voxel."""
+    if order not in (1, 2, 3):
+        raise ValueError(f"order must be 1, 2 or 3, got {order!r}")
+    points = tuple(coefficients.shape[2:])
+    if min(points) < order + 1:
+        raise ValueError(
+            f"coefficients must have at least {order + 1} control points on every axis for order {order}, got {points}"
+        )
+    return _run(coefficients, _recipe("spline", dims, None, {"size": list(size), "order": order}))
+
+
+def _refuse_forward_mode(tensor: Tensor) -> None:
+    """Forward-mode derivatives do not reach into operators: what comes out would have none, without a word."""
+    if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+        raise RuntimeError(
+            "there is no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
+            "torch.autograd.functional.jacobian go backward"
+        )
+
+
 def _spatial_dims(image: Any, spatial_dims: int | None) -> int:
     check_tensor(image)
     if spatial_dims not in (None, 2, 3):
@@ -217,9 +409,22 @@ def _plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
         # Planning looks at shape and type alone: an array of one voxel that claims to be whole.
         image = np.broadcast_to(np.zeros((), source), shape)
         return in_space(resampling_plan(image, dtype=target, **keywords))
+    if what == "spline":
+        return _spline_plan(shape, tuple(keywords["size"]), keywords["order"], source)
     container = ArrayContainer.of_shape(shape, keywords.pop("input_spacing", None), source)
     make: Callable[..., Plan] = gaussian_plan if what == "gaussian" else downsample_plan
     return in_space(make(container, dtype=target, **keywords))
+
+
+def _spline_plan(points: tuple[int, ...], size: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Plan:
+    """From control points, of a spline over the whole output, to every voxel: in units of voxels."""
+    target = Grid.of_size(size[::-1])
+    grid = control_points(target, points[::-1], order)
+    nodes = Nodes(np.broadcast_to(np.zeros((), dtype), (*points, len(points))), grid, "spline", order)
+    stage = route(target, target, Transform(len(points), (nodes,))).stages[0]
+    assert isinstance(stage, Lattice)
+    assert stage.table is not None
+    return of_work(replace(stage.table, precision=precision_of(dtype, dtype)), dtype, dtype)
 
 
 @kept
@@ -384,6 +589,22 @@ class Gaussian(_Fixed):
 
     def __init__(self, sigma: float | Sequence[float], **keywords: Any) -> None:
         super().__init__(sigma=sigma, **keywords)
+
+
+class SpatialTransformer(_Fixed):
+    """`warp` as the last layer of a registration network: `layer(moving, flow)`.
+
+    Its keywords are `warp`'s: `interpolation`, `boundary`, `default_value`, `size`, `order`, `spatial_dims`.
+    """
+
+    _function = staticmethod(warp)
+
+    def forward(
+        self, image: Tensor, displacement: Tensor | None = None, *, matrix: Tensor | None = None,
+        coefficients: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The volume, moved by a displacement, a matrix or a B-spline; see `warp`."""
+        return warp(image, matrix, displacement, coefficients, **self.keywords)
 
 
 class Downsample(_Fixed):

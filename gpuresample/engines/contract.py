@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from gpuresample.planning.works import Ensemble, Work
+from gpuresample.planning.works import Ensemble, Gather, Work
 
 
 @dataclass(frozen=True)
@@ -108,3 +108,22 @@ class Engine(Protocol):
 
     def combining(self, models: int) -> AbstractContextManager[Combiner]:
         """What combines the blocks of one ensemble of so many models; all of it is done when the block is left."""
+
+
+class Differentiable(Engine, Protocol):
+    """An engine that has the ways back of a gather of sums, too."""
+
+    def splat(self, work: Gather, grad: Any, out: Any) -> None:
+        """Fill `out`, of the source's shape, with the transposed gather of `grad`, of the output's.
+
+        `<run(x), y> = <x, splat(y)>` where the default value is 0. Of sums that are not normalised. Both are
+        [..., z, y, x], floats, with any strides; the same bits every time.
+        """
+
+    def gradient(self, work: Gather, src: Any, out: Any, grad: Any = None) -> None:
+        """Fill `out` [..., 3, z, y, x] with derivatives of a gather by its voxels' positions on the source, x, y, z.
+
+        Of `src` [..., z, y, x]. With `grad` [..., c, z, y, x], of the output's shape, `src` is [..., c, z, y, x] and
+        `out` the sum over channels of derivative times `grad`; a work's routes are those of the axes before channels.
+        Outside, and where positions clamp, it is 0.
+        """

@@ -263,7 +263,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     moved = _path(container, r.transform, target, {} if paths is None else paths)
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
-    store = Store(_default(r.default_value, output), rounding)
+    store = Store(default_for(r.default_value, output), rounding)
     engines.select(r.device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
@@ -307,7 +307,7 @@ def _by_convention(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
-    store = Store(_default(default_value, output), c.rounding)
+    store = Store(default_for(default_value, output), c.rounding)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
@@ -383,7 +383,8 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
     return tuple(container.order(sigma))
 
 
-def _default(value: Any, dtype: np.dtype[Any]) -> int | float:
+def default_for(value: Any, dtype: np.dtype[Any]) -> int | float:
+    """The value of voxels outside, if the output's type can hold it."""
     if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
         raise TypeError(f"default_value must be a number, got {shown(value)}")
     try:

@@ -404,3 +404,13 @@ def polynomials(name: str) -> tuple[FloatArray, int]:
     coefficients = coefficients[:, : int(np.flatnonzero(used)[-1]) + 1]
     coefficients.setflags(write=False)
     return coefficients, offset
+
+
+def differentiated(coefficients: FloatArray, order: int) -> FloatArray:
+    """Weights of `polynomials`, differentiated so often by the position; of the same shape."""
+    pieces, _, terms = coefficients.shape
+    for _ in range(order):
+        lower = np.zeros_like(coefficients)
+        lower[:, :, :-1] = coefficients[:, :, 1:] * (np.arange(1, terms) * pieces)
+        coefficients = lower
+    return coefficients

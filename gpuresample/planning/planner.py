@@ -296,6 +296,14 @@ def _neighbourhood(
     )
 
 
+def gather(source: Grid, target: Grid, interpolation: str, boundary: str | None, precision: str) -> Gather:
+    """The gather of `source` onto `target` even where tables would do it; its route, the identity, is to be replaced.
+
+    Parameters are those of `make_work`.
+    """
+    return _kept_gather(source, target, (), interpolation, boundary, False, precision, 0.0)
+
+
 def input_region(work: Work, block: Block) -> Block:
     """The part of the source (z, y, x) that destination voxels `block` (z, y, x) need; at least one voxel."""
     if isinstance(work, Gather):

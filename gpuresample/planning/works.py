@@ -212,6 +212,9 @@ class Gather:
         Divide by the sum of weights.
     precision : {"single", "double", "exact"}
         Coefficients and sums are float32 ("single") or float64.
+    derivative : three int
+        How often the weights are differentiated along the source's z, y, x, in voxels: from the right on a voxel, 0
+        where positions clamp, backwards where they are folded. Of sums that are not normalised.
     """
 
     routes: tuple[Route, ...]
@@ -228,6 +231,7 @@ class Gather:
     rule: int
     normalise: bool
     precision: str
+    derivative: tuple[int, int, int] = (0, 0, 0)
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,6 +13,7 @@ from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu import ensemble
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
+from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means, sums_of
 from gpuresample.engines.cpu.shortcut import run_shortcut
@@ -88,6 +89,18 @@ def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
         run_shortcut(work, src, dst, store)
     else:
         run_separable(work, src, dst, store)
+
+
+def splat(work: Gather, grad: Array, out: Array) -> None:
+    """The transposed gather. See `contract.Differentiable`."""
+    if out.size:
+        run_splat(work, grad, out)
+
+
+def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
+    """Derivatives of a gather by position. See `contract.Differentiable`."""
+    if out.size:
+        run_gradient(work, src, out, grad)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.threads import get_num_threads, run_items
-from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
+from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
 from gpuresample.planning.taps import TapTable, fold
 from gpuresample.planning.works import RULES, Gather, Route, Separable
 
@@ -80,7 +80,7 @@ def run_gathers(calls: Sequence[GatherCall]) -> None:
         # What is prefiltered goes volume by volume, since coefficients are as large as it is: together as long as there
         # are volumes of all.
         for jobs in _together(groups):
-            _sweep(walk, jobs, n_dst, strange)
+            sweep(walk, jobs, n_dst, strange)
     if sum(strange):
         warnings.warn(
             f"transform leads {sum(strange)} voxels to positions that are not finite: they take the default value",
@@ -98,7 +98,7 @@ def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
         yield jobs
 
 
-def _sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
+def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
     """All blocks of the output, over threads."""
     n_z, n_y, n_x = n_dst
     step_z, step_y = _steps(n_dst, LINES if walk.route.lines else POINTS)
@@ -143,9 +143,9 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     """What kernel does a gather's blocks, and with which arguments."""
     acc = accumulator(work.precision)
     pad = np.zeros(3, np.int64)
-    width = work.coefficients.shape[1]
-    if is_cubic(work):
-        src, pad = _coefficients(work, src, acc)
+    derived = any(work.derivative)
+    if is_cubic(work) and not derived:
+        src, pad = coefficients(work, src, acc)
     elif work.prefilter is not None:
         made = np.empty((1, *[t.n_dst for t in work.prefilter]), acc)
         tables.run_separable(prefilter_work(work.prefilter, work.precision), src, made, Store())
@@ -178,15 +178,15 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         return call(kernels.vote_rows, first, default)
     if work.method == "label_gaussian":
         return call(kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
-    if is_cubic(work):
+    if is_cubic(work) and not derived:
         powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
         return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
-    if width == 2 and work.rule != RULES["crop"]:
+    if is_linear(work) and not derived:
         whole = src.dtype.kind in "iu"
         return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
     return call(
-        kernels.any_rows, first, work.coefficients.astype(acc), work.shift, work.offset, work.narrow, work.normalise,
-        default, bounds, rounding,
+        kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
+        derived, default, bounds, rounding,
     )  # fmt: skip
 
 
@@ -195,7 +195,18 @@ def is_cubic(work: Gather) -> bool:
     return work.method == "linear" and work.coefficients.shape == (1, 4, 4)
 
 
-def _coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, npt.NDArray[np.int64]]:
+def is_linear(work: Gather) -> bool:
+    """Whether a gather has two taps per axis, which have a kernel of their own."""
+    return work.method == "linear" and work.coefficients.shape[1] == 2 and work.rule != RULES["crop"]
+
+
+def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]:
+    """Polynomials of the weights along z, y, x, or of their derivatives."""
+    z, y, x = (differentiated(work.coefficients, order).astype(acc) for order in work.derivative)
+    return z, y, x
+
+
+def coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, npt.NDArray[np.int64]]:
     """A volume's coefficients, as far beyond its borders as taps reach, so that no tap has to ask where it is.
 
     Answers them, [1, z, y, x], and how many samples were added before the first, along each axis.

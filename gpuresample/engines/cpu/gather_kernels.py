@@ -67,6 +67,9 @@ def run_inside(a, slope, x0, n0, n, low, high):
     """The voxels of a row whose position is in [low, high): one run, since positions only rise or only fall."""
     if slope == 0.0 or slope != slope:
         return (0, n) if slope == 0.0 and low <= a < high else (0, 0)
+    one, other = along_row(x0 / n0, a, slope), along_row((x0 + n - 1) / n0, a, slope)
+    if min(one, other) >= low and max(one, other) < high:
+        return 0, n
     first, last = crossing(a, slope, x0, n0, n, low), crossing(a, slope, x0, n0, n, high)
     return (first, last) if slope > 0.0 else (last, first)
 
@@ -394,6 +397,37 @@ def weigh_row(
                 weight[k * size + i] /= total
 
 
+@njit(inner=True, **EXACT)
+def bring_near(x, lo, hi, n, low, high, rule):
+    """`bring` for derivatives: what lies beyond the line moves by whole periods, and its taps are folded."""
+    if low > -np.inf or rule == 0 or rule == 3 or n == 1:
+        bring(x, lo, hi, n, low, high, rule)
+        return
+    period = np.float64(2 * n if rule == 1 else 2 * (n - 1))
+    for i in range(uint64(lo), uint64(hi)):
+        x[i] = x[i] - period * np.floor(x[i] / period)
+
+
+@njit(inner=True, **OPTIONS)
+def weigh_axes(
+    position, lo, hi, n_src, strides, box, rule, coefficients, shift, offset, narrow, normalise, derived, first, place,
+    wz, wy, wx, part, piece, border,
+):  # fmt: skip
+    """First taps and weights along all axes of a row's voxels, see `weigh_row`; positions are brought to the line."""
+    for axis in range(3):
+        weight = wz if axis == 0 else (wy if axis == 1 else wx)
+        weights = coefficients[0] if axis == 0 else (coefficients[1] if axis == 1 else coefficients[2])
+        x = position[2 - axis]
+        if derived:
+            bring_near(x, lo, hi, n_src[axis], box[axis, 0], box[axis, 1], rule)
+        else:
+            bring(x, lo, hi, n_src[axis], box[axis, 0], box[axis, 1], rule)
+        weigh_row(
+            x, lo, hi, n_src[axis], strides[axis], weights, shift, offset, narrow, normalise, first[axis], place,
+            weight, part, piece, border,
+        )  # fmt: skip
+
+
 @njit(inner=True, **OPTIONS)
 def sum_plain(src, at, strides, wz, wy, wx, i, n):
     """A neighbourhood all of whose taps are samples."""
@@ -446,11 +480,14 @@ def sum_border(src, so, strides, first, n_src, rule, wz, wy, wx, i, n):
 @njit(**OPTIONS)
 def any_rows(
     src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
-    coefficients, shift, offset, narrow, normalise, default, bounds, rounding,
+    coefficients, shift, offset, narrow, normalise, derived, default, bounds, rounding,
 ):  # fmt: skip
-    """Interpolate the rows of a block by any number of taps per axis."""
+    """Interpolate the rows of a block by any number of taps per axis.
+
+    `coefficients` are those of z, y, x. `derived`: weights are derivatives, which a fold would turn round.
+    """
     acc = bounds.dtype.type
-    width = coefficients.shape[1]
+    width = coefficients[0].shape[1]
     n = uint64(n_x)
     position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
     place, values = np.empty(n_x, np.int64), np.empty(n_x, acc)
@@ -462,15 +499,11 @@ def any_rows(
         lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         if n_in > 0:
-            place[:], border[:] = so, False
-            for axis in range(3):
-                weight = wz if axis == 0 else (wy if axis == 1 else wx)
-                x = position[2 - axis]
-                bring(x, lo, hi, n_src[axis], box[axis, 0], box[axis, 1], rule)
-                weigh_row(
-                    x, lo, hi, n_src[axis], strides[axis], coefficients, shift, offset, narrow, normalise,
-                    first[axis], place, weight, part, piece, border,
-                )  # fmt: skip
+            place[:], border[:] = so, derived
+            weigh_axes(
+                position, lo, hi, n_src, strides, box, rule, coefficients, shift, offset, narrow, normalise, derived,
+                first, place, wz, wy, wx, part, piece, border,
+            )  # fmt: skip
         else:
             lo, hi, n_in = 0, 0, 0
         for v in range(moves.size):

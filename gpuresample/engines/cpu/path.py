@@ -38,15 +38,15 @@ class Walk:
         numbers = tuple(_fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in))
         return cls(route, numbers, moves)
 
-    def block(self, z: int, y: int, n_z: int, n_y: int, n_x: int) -> tuple[FloatArray, int]:
-        """Where the rows of a block lie that begins at row (z, y) of this part of the output.
+    def block(self, z: int, y: int, n_z: int, n_y: int, n_x: int, x: int = 0) -> tuple[FloatArray, int]:
+        """Where the rows of a block lie that begins at voxel (z, y, x) of this part of the output.
 
         Of scan lines, [rows, 2, 3]: the index at their beginning, and how far it is to the end of the whole line. Else
         [3, rows, n_x]: every voxel's, x, y, z. And how many of these are no numbers. The array is scratch of the
         calling thread's.
         """
         route = self.route
-        x0, y0, z0 = route.start
+        x0, y0, z0 = route.start[0] + x, route.start[1], route.start[2]
         step, origin, inverse, origin_in = self.numbers
         rows = n_z * n_y
         if route.lines:
@@ -69,7 +69,7 @@ def _move(stage: Linear | Lattice) -> Move:
     if isinstance(stage, Linear):
         matrix, offset = _fresh(stage.matrix), _fresh(stage.offset)
         return lambda z, y, x, n_y, points: kernels.move_linear(matrix, offset, points)
-    memory, at, strides = _components(stage.vectors)
+    memory, at, strides = components(stage.vectors)
     n_z, n_y, n_x = stage.vectors.shape[:3]
     size = np.array([n_x, n_y, n_z], np.int64)
     if stage.direct:
@@ -110,7 +110,7 @@ def _fresh(array: FloatArray) -> FloatArray:
     return np.array(array, np.float64, order="C")
 
 
-def _components(vectors: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int, npt.NDArray[np.int64]]:
+def components(vectors: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], int, npt.NDArray[np.int64]]:
     """Vectors [z, y, x, component] as flat memory, the place of the first, and four strides."""
     # Components stand in the place of a batch: what Flat says of the first, one step further, is the second.
     flat = Flat(np.moveaxis(vectors, -1, 0))

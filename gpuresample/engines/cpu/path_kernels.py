@@ -59,14 +59,14 @@ def row_ends(step, origin, matrix, offset, inverse, origin_in, n0, z0, y0, n_y, 
 @njit(**EXACT)
 def start_block(step, origin, z0, y0, x0, n_y, points):
     """Physical points of a block of voxels that begins at (z0, y0, x0)."""
-    n = points.shape[2]
+    n, first = points.shape[2], np.float64(x0)
     for row in range(points.shape[1]):
         y, z = np.float64(y0 + row % n_y), np.float64(z0 + row // n_y)
         for axis in range(3):
             out = points[axis, row]
             o, s0, s1, s2 = origin[axis], step[axis, 0], step[axis, 1] * y, step[axis, 2] * z
             for i in range(uint64(n)):
-                out[i] = ((o + s0 * np.float64(np.int64(i) + x0)) + s1) + s2
+                out[i] = ((o + s0 * (np.float64(np.int32(i)) + first)) + s1) + s2
 
 
 @njit(**EXACT)
@@ -108,12 +108,14 @@ def move_direct(memory, at, strides, z0, y0, x0, n_y, points):
     n, step, component = points.shape[2], uint64(strides[2]), strides[3]
     for row in range(points.shape[1]):
         here = at + (z0 + row // n_y) * strides[0] + (y0 + row % n_y) * strides[1] + x0 * strides[2]
-        h0, h1, h2 = uint64(here), uint64(here + component), uint64(here + component + component)
-        px, py, pz = points[0, row], points[1, row], points[2, row]
-        for i in range(uint64(n)):
-            px[i] += np.float64(memory[h0 + i * step])
-            py[i] += np.float64(memory[h1 + i * step])
-            pz[i] += np.float64(memory[h2 + i * step])
+        for axis in range(3):
+            p, h = points[axis, row], uint64(here + axis * component)
+            if step == uint64(1):  # known to be, it fills vectors
+                for i in range(uint64(n)):
+                    p[i] += np.float64(memory[h + i])
+            else:
+                for i in range(uint64(n)):
+                    p[i] += np.float64(memory[h + i * step])
 
 
 @njit(**EXACT)
