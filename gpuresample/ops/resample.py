@@ -242,8 +242,6 @@ def _each(request: Request, n: int) -> dict[str, list[Any]]:
 
 def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None) -> Plan:
     """The plan of a request; `paths` are those that were resolved for the images before."""
-    if isinstance(r.interpolation, (list, tuple)):
-        raise TypeError(f"interpolation must be a word for a single image, got {r.interpolation!r}")
     f = get_filter(r.interpolation)
     rounding = r.rounding
     if r.convention is not None:

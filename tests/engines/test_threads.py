@@ -11,7 +11,8 @@ import pytest
 from support import flat, labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines import pool, quota
+from gpuresample.engines import quota
+from gpuresample.engines import threads as pool
 
 # Large enough to be spread over threads: the engine keeps small work to itself.
 SHAPE = (30, 44, 48)

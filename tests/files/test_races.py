@@ -13,8 +13,7 @@ from cli_support import refused, volume
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gpuresample import detached
-from gpuresample.files import completeness, disk
+from gpuresample.files import completeness, detached, disk
 from gpuresample.files import volumes as files
 from gpuresample.files.job import Settings
 

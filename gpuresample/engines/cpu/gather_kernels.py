@@ -80,7 +80,10 @@ def bring(x, lo, hi, n, low, high, rule):
 
     Boxes with bounds take the default value outside: there it is enough that a position is not far away.
     """
-    if low > -np.inf or rule == 0 or rule == 3 or n == 1:
+    if n == 1 and low == -np.inf:
+        for i in range(uint64(lo), uint64(hi)):  # the line goes on as its one sample
+            x[i] = 0.0
+    elif low > -np.inf or rule == 0 or rule == 3:
         # Taps reach a few samples further than a position: all of them are the last sample from there on.
         a, b = max(low, -16.0 - n), min(high, 16.0 + 2 * n)
         for i in range(uint64(lo), uint64(hi)):
