@@ -147,7 +147,7 @@ def test_the_last_bits_are_those_of_the_files_type(run, tmp_path):
         ("downsample", ("--factors", "x"), "--factors takes numbers, got 'x'"),
         ("downsample", ("--factors", "2", "--sigma", "itc"), "did you mean 'itk'"),
         ("downsample", ("--factors", "2", "--sigma", "-1"), "sigma must be at least 0"),
-        ("pyramid", ("--levels", "0"), "levels must be a whole number of at least 1, got 0"),
+        ("pyramid", ("--levels", "0"), "levels must be a whole number from 1 to 64, got 0"),
         ("pyramid", ("--levels", "two"), "--levels"),
         ("pyramid", ("--factors", "iso"), "factors must be one of 'isotropic', got 'iso'"),
         ("pyramid", ("--factors", "1.5"), "factors must be whole numbers of at least 1"),

@@ -50,7 +50,10 @@ def run_all(calls: Sequence[Call]) -> None:
             groups.append(group := [])
         group.append((work, src, dst, store))
     for group in groups:
-        run_gathers(group)
+        if len(group) == 1:
+            run(*group[0])
+        else:
+            run_gathers(group)
 
 
 def _as_it_is(src: Array, dst: Array, store: Store) -> bool:
