@@ -237,7 +237,7 @@ def test_itk_is_discrete_gaussian_and_a_linear_resampling(geometry):
         ({"factors": "isotropic"}, "factors must be 2 for ITK's pyramids"),
         ({"schedule": [4, 2, 1]}, "schedule must not grow finer from level to level"),
         ({"schedule": []}, "schedule must be a non-empty sequence"),
-        ({"levels": 0}, "levels must be a whole number from 1 to 64"),
+        ({"levels": 0}, "levels must be a whole number from 1 to 21"),
         ({"rounding": "up"}, "rounding must be one of"),
         ({"sigma": 2.0}, 'sigma is for kind="gaussian"'),
     ],
