@@ -176,7 +176,7 @@ def test_files_in_the_way(run, ct, tmp_path, command, typed):
     refused(run(command, ct, tmp_path / "out.png", *typed), 2, "volumes are written as")
     refused(run(command, tmp_path / "none.nii", tmp_path / "b.nrrd", *typed), 1, "no such file")
     (tmp_path / "broken.nrrd").write_bytes(b"NRRD0004\n")
-    refused(run(command, tmp_path / "broken.nrrd", tmp_path / "b.nrrd", *typed), 1, "cannot be read")
+    refused(run(command, tmp_path / "broken.nrrd", tmp_path / "b.nrrd", *typed), 1, "names no data")
     assert (tmp_path / "out.nrrd").read_bytes() == b"precious"
     assert listed(tmp_path) == ["broken.nrrd", "ct.nrrd", "out.nrrd"]
     assert run(command, ct, tmp_path / "out.nrrd", *typed, "--overwrite")[0] == 0
