@@ -284,6 +284,11 @@ def workers_for(plan: Planned, container: LazyContainer, lengths: Sequence[int],
 
 def check(plan: Planned) -> None:
     """Refuse plans that have no blocks."""
+    if isinstance(plan.work, Gather) and len(plan.work.routes) > 1:
+        raise ValueError(
+            "transform must be one for all volumes of an image that is computed or read block by block, "
+            f"got {len(plan.work.routes)}; resample its volumes one by one"
+        )
     if plan.clip:
         raise ValueError(
             "image must be in memory for a convention that clips splines to the whole image's range, got one that is "

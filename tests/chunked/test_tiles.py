@@ -570,3 +570,10 @@ def test_a_read_only_zarr_is_no_output(tmp_path):
     zarr.create_array(str(tmp_path / "a.zarr"), shape=SHAPE, chunks=(8, 8, 8), dtype="int16")
     with pytest.raises(ValueError, match="read-only"):
         gr.gaussian(store(array, (8, 8, 8)), 1.0, out=zarr.open_array(str(tmp_path / "a.zarr"), mode="r"))
+
+
+def test_a_transform_for_each_volume_is_refused_block_by_block():
+    array = da.zeros((3, 8, 9, 10), chunks=(1, 4, 9, 10), dtype=np.float32)
+    turned = np.array([[1, 0.1, 0, 0], [-0.1, 1, 0, 1], [0, 0, 1, 2.0]])
+    with pytest.raises(ValueError, match=r"transform must be one for all volumes of an image .* block by block, got 3"):
+        gr.resample(array, transform=[turned, turned, turned], interpolation="linear")
