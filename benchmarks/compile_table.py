@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import sys
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
@@ -47,6 +49,10 @@ CASES: dict[str, list[Types]] = {
     "majority": [Types(name, name) for name in ("uint8", "int64", "float16")],
     "vote": [Types("uint8", "uint8"), Types("int64", "int64"), Types("float16", "float16")],
 }  # fmt: skip
+
+
+# What nvcc compiles of the largest files, for every generation: minutes each. NVRTC compiles all of theirs for one.
+FOR_ALL = {"gather": [SINGLE, Types("float32", "int16", "float32", "int64")], "gradient": [SINGLE]}
 
 
 class Usage(NamedTuple):
@@ -128,25 +134,33 @@ def main() -> int:
     """Print the table; 1 if anything spills."""
     if not shutil.which("nvcc"):
         return _compiled("NVRTC", by_nvrtc, ARCHITECTURES)
-    return max(_compiled("NVRTC", by_nvrtc, (RUN_TIME,)), _compiled("nvcc", by_nvcc, ARCHITECTURES))
+    return max(_compiled("NVRTC", by_nvrtc, (RUN_TIME,)), _compiled("nvcc", by_nvcc, ARCHITECTURES, FOR_ALL))
 
 
-def _compiled(name: str, compile_: Callable[[str, Sequence[int]], str], architectures: Sequence[int]) -> int:
+def _compiled(
+    name: str,
+    compile_: Callable[[str, Sequence[int]], str],
+    architectures: Sequence[int],
+    instead: dict[str, list[Types]] | None = None,
+) -> int:
+    """Compile every case, some files' cases `instead` of all of theirs; print the table."""
     rows, spilling, missing = [], [], []
-    for file, cases in CASES.items():
-        for types in cases:
-            found: dict[str, dict[int, Usage]] = defaultdict(dict)
-            for usage in usages(compile_(assemble(file, types), architectures)):
-                found[usage.kernel][usage.architecture] = usage
-            words = f"{types.src} > {types.dst}, {types.acc}, {types.idx}"
-            for kernel, each in sorted(found.items()):
-                missing += [f"{kernel} {words} sm_{a}" for a in architectures if a not in each]
-                spilling += [f"{kernel} {words} sm_{a}: {u.spills} bytes" for a, u in each.items() if u.spills]
-                rows.append([
-                    kernel, words, *[str(each[a].registers) if a in each else "-" for a in architectures],
-                    str(max(u.shared for u in each.values())), str(max(u.stack for u in each.values())),
-                    str(max(u.spills for u in each.values())),
-                ])  # fmt: skip
+    cases = [(file, types) for file, each in (CASES | (instead or {})).items() for types in each]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        logs = list(pool.map(lambda case: compile_(assemble(*case), architectures), cases))
+    for (_, types), log in zip(cases, logs, strict=True):
+        found: dict[str, dict[int, Usage]] = defaultdict(dict)
+        for usage in usages(log):
+            found[usage.kernel][usage.architecture] = usage
+        words = f"{types.src} > {types.dst}, {types.acc}, {types.idx}"
+        for kernel, each in sorted(found.items()):
+            missing += [f"{kernel} {words} sm_{a}" for a in architectures if a not in each]
+            spilling += [f"{kernel} {words} sm_{a}: {u.spills} bytes" for a, u in each.items() if u.spills]
+            rows.append([
+                kernel, words, *[str(each[a].registers) if a in each else "-" for a in architectures],
+                str(max(u.shared for u in each.values())), str(max(u.stack for u in each.values())),
+                str(max(u.spills for u in each.values())),
+            ])  # fmt: skip
     header = (
         "kernel",
         "voxels in > out, sums, offsets",
