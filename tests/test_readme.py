@@ -29,6 +29,7 @@ ELSEWHERE = {
     "docs/integrations.md": ("Drop in", "nnU-Net, in detail"),
     "docs/loader.md": ("Resampling in a data loader",),
     "docs/tiles.md": ("Volumes larger than memory",),
+    "docs/transforms.md": ("Warps that learn", "A registration"),
 }
 
 

@@ -87,7 +87,9 @@ def has_geometry(image: object) -> bool:
 def _is(image: object, module: str, name: str) -> bool:
     """Whether an image is of a class of a library, which is then loaded already."""
     library = sys.modules.get(module)
-    return library is not None and isinstance(image, getattr(library, name))
+    # Another thread may be importing the library at this moment: then nothing of it is here yet.
+    kind = getattr(library, name, None)
+    return kind is not None and isinstance(image, kind)
 
 
 def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:

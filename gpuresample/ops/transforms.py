@@ -442,8 +442,9 @@ def _known(transform: Any) -> Any:
 
     if isinstance(transform, (Affine, DisplacementField, BSpline, Path)):
         return transform
-    sitk = sys.modules.get("SimpleITK")
-    if sitk is not None and isinstance(transform, sitk.Transform):
+    # Another thread may be importing SimpleITK at this moment: then nothing of it is here yet.
+    kind = getattr(sys.modules.get("SimpleITK"), "Transform", None)
+    if kind is not None and isinstance(transform, kind):
         return transform
     matrix = _matrix(transform)
     if matrix is None:

@@ -318,7 +318,7 @@ def test_what_a_work_was_cut_into_is_kept_with_it(eager, monkeypatch):
     assert work in staging._blocks
     kept = weakref.ref(work)
     del work
-    planner._cached_work.cache_clear()
+    planner._tables.cache_clear()
     gc.collect()
     assert kept() is None
 
