@@ -183,7 +183,7 @@ def test_a_child_forked_while_another_thread_compiles_can_compile(tmp_path):
     code = """
 import os, threading, time
 import numpy as np, gpuresample as gr
-from gpuresample.engines import cpu
+from gpuresample.engines.cpu import engine
 from numba.core.compiler_lock import global_compiler_lock
 
 def compiles():
