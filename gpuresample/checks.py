@@ -53,6 +53,8 @@ def _sequence(name: str, value: object, count: int, what: str) -> list[Any]:
 
 def finite(name: str, value: object, what: str) -> float:
     """A finite number as a float; `what` the message says that `name` must be."""
+    if type(value) is float and math.isfinite(value):  # what most are, and an abstract class is slow to ask
+        return value
     if not isinstance(value, Real):
         raise TypeError(f"{name} must be {what}, got {shown(value)}")
     try:
@@ -79,6 +81,8 @@ def whole(name: str, value: object, what: str, least: int = 1, most: int | None 
 
 def numbers(name: str, value: object, count: int) -> tuple[float, ...]:
     """`count` finite numbers as floats."""
+    if type(value) is tuple and len(value) == count and all(type(v) is float and math.isfinite(v) for v in value):
+        return value
     what = f"{count} finite numbers"
     values = _sequence(name, value, count, "finite numbers")
     try:

@@ -69,6 +69,16 @@ class Volume:
         return self.grid.size
 
 
+def volume_on(array: Any, grid: Grid) -> Volume:
+    """A `Volume` of voxels that are known to fit a grid: nothing is checked again."""
+    made: Volume = object.__new__(Volume)
+    for name in ("spacing", "origin", "direction"):
+        object.__setattr__(made, name, getattr(grid, name))
+    object.__setattr__(made, "array", array)
+    object.__setattr__(made, "grid", grid)
+    return made
+
+
 class ArrayContainer:
     """A bare array (..., z, y, x) or (y, x) of any library; its tuples are in axis order."""
 
@@ -155,14 +165,14 @@ class VolumeContainer(ArrayContainer):
     def new(self, grid: Grid, dtype: np.dtype[Any]) -> tuple[Any, Any]:
         """A volume on `grid`."""
         array, voxels = super().new(grid, dtype)
-        return Volume(array, grid.spacing, grid.origin, grid.direction), voxels
+        return volume_on(array, grid), voxels
 
     def blank(self, grid: Grid, dtype: np.dtype[Any], channels: int = 0) -> tuple[Any, Any]:
         """A volume on a grid, see `ArrayContainer.blank`."""
         array, voxels = super().blank(grid, dtype, channels)
-        return Volume(array, grid.spacing, grid.origin, grid.direction), voxels
+        return volume_on(array, grid), voxels
 
     def adopt(self, out: object, grid: Grid, dtype: np.dtype[Any]) -> tuple[Any, Any]:
         """A volume around the array given, or around the array of the volume given."""
         array, voxels = super().adopt(out.array if isinstance(out, Volume) else out, grid, dtype)
-        return Volume(array, grid.spacing, grid.origin, grid.direction), voxels
+        return volume_on(array, grid), voxels

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.checks import positive_numbers
-from gpuresample.containers.arrays import ArrayContainer, Volume
+from gpuresample.containers.arrays import ArrayContainer, Volume, volume_on
 from gpuresample.containers.kinds import lazy_kind
 from gpuresample.containers.voxels import check_voxels
 from gpuresample.planning.grid import Grid
@@ -53,7 +53,7 @@ class LazyContainer(ArrayContainer):
 
     def wrapped(self, array: Any, grid: Grid) -> Any:
         """An output's array as an image of this kind."""
-        return Volume(array, grid.spacing, grid.origin, grid.direction) if self.kind == "volume" else array
+        return volume_on(array, grid) if self.kind == "volume" else array
 
 
 def _chunks(source: Any, library: str) -> tuple[tuple[int, ...], ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -42,6 +43,11 @@ def runs_along(target: Grid, source: Grid, transform: Transform | None = None) -
     """
     if transform is not None and not transform.is_linear:
         return False
+    return _is_along(target, source, transform)
+
+
+@lru_cache(maxsize=256)
+def _is_along(target: Grid, source: Grid, transform: Transform | None) -> bool:
     return aligned_axes(_drift(target, source, transform)) is not None
 
 

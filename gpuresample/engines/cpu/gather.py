@@ -28,8 +28,10 @@ Array = npt.NDArray[Any]
 LINES = (8, 32)
 # The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache.
 POINTS = (4, 8)
-# Rows are halved until every thread has so many blocks.
+# Blocks are halved until every thread has so many of them,
 BLOCKS_PER_THREAD = 4
+# but not below so many voxels: then what a block and a second thread cost is more than what they save.
+LEAST = 1 << 12
 
 Rows = Callable[..., None]
 
@@ -118,11 +120,13 @@ def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange:
 
 def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int]:
     """Planes and rows of a block: enough blocks for all threads to be busy."""
-    n_z, n_y, _ = n_dst
+    n_z, n_y, n_x = n_dst
+    if n_z * n_y * n_x <= LEAST:
+        return n_z, n_y
     z, y = min(most[0], n_z), min(most[1], n_y)
     threads = get_num_threads()
     wanted = 1 if threads == 1 else BLOCKS_PER_THREAD * threads
-    while (z > 1 or y > 1) and -(-n_z // z) * -(-n_y // y) < wanted:
+    while z * y > max(1, 2 * LEAST // n_x) and -(-n_z // z) * -(-n_y // y) < wanted:
         if y >= z:
             y = (y + 1) // 2
         else:
@@ -183,7 +187,8 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
     if is_linear(work) and not derived:
         whole = src.dtype.kind in "iu"
-        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
+        straight = True if dst.dtype == acc and steps[2] == 1 else None
+        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole, straight)
     return call(
         kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
         derived, default, bounds, rounding,

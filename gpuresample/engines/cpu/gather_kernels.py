@@ -18,9 +18,24 @@ import math
 import numpy as np
 from numba import uint64
 
-from gpuresample.engines.cpu.jit import cubic_sum, njit
+from gpuresample.engines.cpu.jit import (
+    TOGETHER,
+    cubic_sum,
+    linear_sum,
+    linear_sum_apart,
+    linear_sums,
+    linear_sums_apart,
+    njit,
+    prefetch,
+)
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
+
+# Rows that memory is asked for before they are read.
+AHEAD = 2
+# In float64, numbers from here on are whole; and its bits.
+SHIFT = np.float64(1 << 52)
+SHIFTED = np.int64(SHIFT.view(np.int64))
 
 
 @njit(inline="always")
@@ -48,29 +63,31 @@ def along_row(t, a, slope):
 
 
 @njit(inner=True, **EXACT)
-def crossing(a, slope, x0, n0, n, bound):
+def crossing(a, slope, along, x0, n0, bound):
     """How many voxels of a row come before its position crosses `bound`: an estimate, then voxel by voxel."""
+    n = along.size
     guess = (bound - a) / slope * n0 - x0
     i = 0
     if guess > 0.0:
         i = n if guess >= n else int(guess)
     rises = slope > 0.0
-    while i > 0 and (along_row((x0 + i - 1) / n0, a, slope) >= bound) == rises:
+    while i > 0 and (along_row(along[i - 1], a, slope) >= bound) == rises:
         i -= 1
-    while i < n and (along_row((x0 + i) / n0, a, slope) >= bound) != rises:
+    while i < n and (along_row(along[i], a, slope) >= bound) != rises:
         i += 1
     return i
 
 
 @njit(inner=True, **EXACT)
-def run_inside(a, slope, x0, n0, n, low, high):
+def run_inside(a, slope, along, x0, n0, low, high):
     """The voxels of a row whose position is in [low, high): one run, since positions only rise or only fall."""
+    n = along.size
     if slope == 0.0 or slope != slope:
         return (0, n) if slope == 0.0 and low <= a < high else (0, 0)
-    one, other = along_row(x0 / n0, a, slope), along_row((x0 + n - 1) / n0, a, slope)
+    one, other = along_row(along[0], a, slope), along_row(along[n - 1], a, slope)
     if min(one, other) >= low and max(one, other) < high:
         return 0, n
-    first, last = crossing(a, slope, x0, n0, n, low), crossing(a, slope, x0, n0, n, high)
+    first, last = crossing(a, slope, along, x0, n0, low), crossing(a, slope, along, x0, n0, high)
     return (first, last) if slope > 0.0 else (last, first)
 
 
@@ -108,6 +125,32 @@ def bring(x, lo, hi, n, low, high, rule):
 
 
 @njit(inner=True, **EXACT)
+def find_line(coordinates, row, along, x0, n0, box):
+    """The run of voxels [lo, hi) of a scan line that are inside."""
+    lo, hi = 0, along.size
+    for axis in range(3):
+        first, last = run_inside(
+            coordinates[row, 0, axis], coordinates[row, 1, axis], along, x0, n0, box[2 - axis, 0], box[2 - axis, 1]
+        )
+        lo, hi = max(lo, first), min(hi, last)
+    return lo, max(lo, hi)
+
+
+@njit(inner=True, **EXACT)
+def mask_row(px, py, pz, box, mask):
+    """Which voxels of a row are inside, by their positions, and how many."""
+    az, bz, ay, by, ax, bx = box[0, 0], box[0, 1], box[1, 0], box[1, 1], box[2, 0], box[2, 1]
+    n_in = 0
+    for i in range(uint64(px.size)):
+        x, y, z = px[i], py[i], pz[i]
+        inside = (x >= ax) & (x < bx) & (y >= ay) & (y < by) & (z >= az) & (z < bz)
+        inside = inside & (((x - x) + (y - y)) + (z - z) == 0.0)
+        mask[i] = inside
+        n_in += inside
+    return n_in
+
+
+@njit(inner=True, **EXACT)
 def find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask):
     """Positions of a row's voxels: `position[axis]`, x, y, z, on the run of voxels [lo, hi); and how many are inside.
 
@@ -116,28 +159,17 @@ def find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
     n_x = position.shape[1]
     lo, hi = 0, n_x
     if lines:
-        for axis in range(3):
-            first, last = run_inside(
-                coordinates[row, 0, axis], coordinates[row, 1, axis], x0, n0, n_x, box[2 - axis, 0], box[2 - axis, 1]
-            )
-            lo, hi = max(lo, first), min(hi, last)
-        hi = max(lo, hi)
+        lo, hi = find_line(coordinates, row, along, x0, n0, box)
         for axis in range(3):
             a, slope, x = coordinates[row, 0, axis], coordinates[row, 1, axis], position[axis]
             for i in range(uint64(lo), uint64(hi)):
                 x[i] = along_row(along[i], a, slope)
         return lo, hi, hi - lo
-    px, py, pz = coordinates[0, row], coordinates[1, row], coordinates[2, row]
-    qx, qy, qz = position[0], position[1], position[2]
-    az, bz, ay, by, ax, bx = box[0, 0], box[0, 1], box[1, 0], box[1, 1], box[2, 0], box[2, 1]
-    n_in = 0
-    for i in range(uint64(n_x)):
-        x, y, z = px[i], py[i], pz[i]
-        inside = (x >= ax) & (x < bx) & (y >= ay) & (y < by) & (z >= az) & (z < bz)
-        inside = inside & (((x - x) + (y - y)) + (z - z) == 0.0)
-        mask[i] = inside
-        n_in += inside
-        qx[i], qy[i], qz[i] = x if inside else 0.0, y if inside else 0.0, z if inside else 0.0
+    n_in = mask_row(coordinates[0, row], coordinates[1, row], coordinates[2, row], box, mask)
+    for axis in range(3):
+        x, p = position[axis], coordinates[axis, row]
+        for i in range(uint64(n_x)):
+            x[i] = p[i] if mask[i] else 0.0
     return lo, hi, n_in
 
 
@@ -188,56 +220,102 @@ def positions(n_x, x0, n0):
 
 
 @njit(inner=True, **EXACT)
-def cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz):
+def as_index(x):
+    """A whole number from 0 to 2^52 as an integer: vectors have no instruction for it, but these are its last bits."""
+    return np.float64(x + SHIFT).view(np.int64) - SHIFTED
+
+
+@njit(inner=True, **EXACT)
+def cell_of(x, offset, last, top, narrow):
+    """The lower of two neighbours on a line, and how far beyond it a position lies, see `cells_row`."""
+    x = x + offset
+    x = x if x > 0.0 else 0.0
+    x = x if x < last else last
+    k = np.floor(np.float64(np.float32(x)) if narrow else x)
+    k = k if k < top else top
+    return k, x - k
+
+
+@njit(inner=True, **EXACT)
+def cells_row(line, along, ends, px, py, pz, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz):
     """The lower of two neighbours along every axis, as an offset, and how far beyond it a voxel lies, from 0 to 1.
 
     Beyond the centre of the last voxel it is that voxel alone. `narrow`: ITK's splines of order 1 and 2 find their cell
-    from the position in float32, and weigh with the position itself. `offset` samples come before position 0.
+    from the position in float32, and weigh with the position itself. `offset` samples come before position 0. `line`:
+    positions are those between the `ends` of a scan line, else `px`, `py`, `pz`.
     """
     acc = fx.dtype.type
-    pad = np.float64(offset)
-    px, py, pz = position[0], position[1], position[2]
-    bz, by, bx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
-    tz, ty, tx = np.int32(max(n_src[0] - 2, 0)), np.int32(max(n_src[1] - 2, 0)), np.int32(max(n_src[2] - 2, 0))
-    sz, sy, sx = strides[0], strides[1], strides[2]
+    pad, start = np.float64(offset), np.float64(so)
+    ax, ay, az, bx, by, bz = ends[0, 0], ends[0, 1], ends[0, 2], ends[1, 0], ends[1, 1], ends[1, 2]
+    lz, ly, lx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
+    tz, ty, tx = max(lz - 1.0, 0.0), max(ly - 1.0, 0.0), max(lx - 1.0, 0.0)
+    sz, sy, sx = np.float64(strides[0]), np.float64(strides[1]), np.float64(strides[2])
     for i in range(uint64(lo), uint64(hi)):
-        x, y, z = px[i] + pad, py[i] + pad, pz[i] + pad
-        x, y, z = x if x > 0.0 else 0.0, y if y > 0.0 else 0.0, z if z > 0.0 else 0.0
-        x, y, z = x if x < bx else bx, y if y < by else by, z if z < bz else bz
-        if narrow:
-            kx, ky, kz = np.int32(np.float32(x)), np.int32(np.float32(y)), np.int32(np.float32(z))
+        if line:
+            t = along[i]
+            x, y, z = along_row(t, ax, bx), along_row(t, ay, by), along_row(t, az, bz)
         else:
-            kx, ky, kz = np.int32(x), np.int32(y), np.int32(z)
-        kx, ky, kz = min(kx, tx), min(ky, ty), min(kz, tz)
-        fx[i], fy[i], fz[i] = acc(x - kx), acc(y - ky), acc(z - kz)
-        place[i] = so + np.int64(kz) * sz + np.int64(ky) * sy + np.int64(kx) * sx
+            x, y, z = px[i], py[i], pz[i]
+        kx, ux = cell_of(x, pad, lx, tx, narrow)
+        ky, uy = cell_of(y, pad, ly, ty, narrow)
+        kz, uz = cell_of(z, pad, lz, tz, narrow)
+        fx[i], fy[i], fz[i] = acc(ux), acc(uy), acc(uz)
+        place[i] = as_index(((kz * sz + ky * sy) + kx * sx) + start)
+
+
+@njit(inner=True, **EXACT)
+def ahead(coordinates, row, lines, at, strides):
+    """From where a row reads to where the row after the next does, as an offset, at voxel `at`; a guess will do."""
+    rows = coordinates.shape[0] if lines else coordinates.shape[1]
+    far = min(row + AHEAD, rows - 1)
+    jump = np.int64(0)
+    for axis in range(3):
+        if lines:
+            step = coordinates[far, 0, axis] - coordinates[row, 0, axis]
+        else:
+            step = coordinates[axis, far, at] - coordinates[axis, row, at]
+        if abs(step) < 64.0:  # farther, and no number, is no neighbour
+            jump += np.int64(np.rint(step)) * strides[2 - axis]
+    return jump
 
 
 @njit(inner=True, **OPTIONS)
-def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
-    """Two neighbours per axis of every voxel of a row: along x, then y, then z, as ITK does."""
-    acc = out.dtype.type
-    one = acc(1)
-    sz, sy, sx, move = uint64(sz), uint64(sy), uint64(sx), uint64(move)
-    for i in range(uint64(lo), uint64(hi)):
-        r0 = uint64(place[i]) + move
-        r1, r2 = r0 + sy, r0 + sz
-        r3 = r2 + sy
-        x1, y1, z1 = fx[i], fy[i], fz[i]
-        x0, y0, z0 = one - x1, one - y1, one - z1
-        v0 = x0 * acc(src[r0]) + x1 * acc(src[r0 + sx])
-        v1 = x0 * acc(src[r1]) + x1 * acc(src[r1 + sx])
-        v2 = x0 * acc(src[r2]) + x1 * acc(src[r2 + sx])
-        v3 = x0 * acc(src[r3]) + x1 * acc(src[r3 + sx])
-        out[i] = z0 * (y0 * v0 + y1 * v1) + z1 * (y0 * v2 + y1 * v3)
+def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, jump, out, oo):
+    """Two neighbours per axis of every voxel of a row, to `out[oo + i]`.
+
+    A turned row reads lines of memory that no CPU foresees: those of a row further on, `jump` away, are asked for.
+    """
+    sz, sy, sx, oo = uint64(sz), uint64(sy), uint64(sx), uint64(oo)
+    move, jump = uint64(move), uint64(jump)
+    i, end, n = uint64(lo), uint64(hi), uint64(TOGETHER)
+    if end - i < n:
+        for j in range(i, end):
+            if sx == uint64(1):
+                linear_sum(src, place, j, move, sz, sy, sx, fz, fy, fx, out, oo + j)
+            else:
+                linear_sum_apart(src, place, j, move, sz, sy, sx, fz, fy, fx, out, oo + j)
+        return
+    while i < end:
+        i = min(i, end - n)  # the last ones may go through twice
+        r = uint64(place[i]) + move + jump
+        prefetch(src, r)
+        prefetch(src, r + sz)
+        prefetch(src, r + sy)
+        prefetch(src, r + sy + sz)
+        if sx == uint64(1):
+            linear_sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out, oo + i)
+        else:
+            linear_sums_apart(src, place, i, move, sz, sy, sx, fz, fy, fx, out, oo + i)
+        i += n
 
 
 @njit(inner=True, **OPTIONS)
-def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
+def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out, oo):
     """Sums that are no numbers once more, without the neighbours that weigh nothing: their NaN stays where it is."""
     acc = out.dtype.type
+    oo = uint64(oo)
     for i in range(uint64(lo), uint64(hi)):
-        if out[i] - out[i] == 0:
+        if out[oo + i] - out[oo + i] == 0:
             continue
         total = acc(0)
         for corner in range(8):
@@ -248,26 +326,28 @@ def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
                 r = place[i] + move
                 r = r + (sx if corner & 1 else 0) + (sy if corner & 2 else 0) + (sz if corner & 4 else 0)
                 total = total + wz * (wy * (wx * acc(src[uint64(r)])))
-        out[i] = total
+        out[oo + i] = total
 
 
 @njit(inner=True, **OPTIONS)
-def strange_in(values, lo, hi):
-    """Whether a row holds what is no finite number."""
+def strange_in(values, oo, lo, hi):
+    """Whether a row, from `values[oo]` on, holds what is no finite number."""
+    oo = uint64(oo)
     count = 0
     for i in range(uint64(lo), uint64(hi)):
-        count += values[i] - values[i] != 0
+        count += values[oo + i] - values[oo + i] != 0
     return count > 0
 
 
 @njit(**OPTIONS)
 def linear_rows(
     src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
-    offset, narrow, default, bounds, rounding, whole,
+    offset, narrow, default, bounds, rounding, whole, straight,
 ):  # fmt: skip
     """Interpolate the rows of a block linearly, in volumes that begin at `so + moves` and `starts`.
 
-    `whole`: voxels are integers, which no NaN can be among.
+    `whole`: voxels are integers, which no NaN can be among. `straight`: None, unless sums are voxels as they are, side
+    by side: then they are made where they belong.
     """
     acc = bounds.dtype.type
     position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
@@ -278,24 +358,43 @@ def linear_rows(
     sz = strides[0] if n_src[0] > 1 else 0
     sy = strides[1] if n_src[1] > 1 else 0
     sx = strides[2] if n_src[2] > 1 else 0
+    # Beyond the image, but for borders that fold, the last voxel goes on: a cell is found from any position.
+    plain = rule == 0 or rule == 3
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
-        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        px, py, pz = position[0], position[1], position[2]
+        if plain and lines:
+            lo, hi = find_line(coordinates, row, along, x0, n0, box)
+            n_in = hi - lo
+        elif plain:
+            px, py, pz = coordinates[0, row], coordinates[1, row], coordinates[2, row]
+            lo, hi, n_in = 0, n_x, mask_row(px, py, pz, box, mask)
+        else:
+            lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         if n_in > 0:
-            if rule == 1 or rule == 2:
+            if not plain:
                 for axis in range(3):
                     bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
-            cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
+            line = plain and lines
+            ends = coordinates[row] if line else coordinates[0]
+            cells_row(line, along, ends, px, py, pz, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
         else:
             lo, hi, n_in = 0, 0, 0
+        jump = ahead(coordinates, row, lines, (lo + hi) // 2, strides) if hi > lo else 0
         for v in range(moves.size):
-            if n_in > 0:
-                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values)
-                if not whole and strange_in(values, lo, hi):
-                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values)
-            finish_row(dst, starts[v] + at, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
+            to = starts[v] + at
+            if straight is None:
+                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, jump, values, 0)
+                if not whole and strange_in(values, 0, lo, hi):
+                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values, 0)
+                finish_row(dst, to, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
+            else:
+                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, jump, dst, to)
+                if not whole and strange_in(dst, to, lo, hi):
+                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, dst, to)
+                default_row(dst, to, steps[2], lo, hi, n_x, n_in, mask, default)
 
 
 # --- cubic -----------------------------------------------------------------------------------------------------------
@@ -686,7 +785,8 @@ def vote_rows(
             if rule == 1 or rule == 2:
                 for axis in range(3):
                     bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
-            cells_row(position, lo, hi, n_src, strides, so, 0, False, place, fx, fy, fz)
+            ends, px, py, pz = coordinates[0], position[0], position[1], position[2]
+            cells_row(False, along, ends, px, py, pz, lo, hi, n_src, strides, so, 0, False, place, fx, fy, fz)
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
         else:

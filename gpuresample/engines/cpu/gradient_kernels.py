@@ -173,7 +173,10 @@ def splat_linear(
         if rule == 1 or rule == 2:
             for axis in range(3):
                 bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
-        cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
+        cells_row(
+            False, along, coordinates[0], position[0], position[1], position[2], lo, hi, n_src, strides,
+            so, offset, narrow, place, fx, fy, fz,
+        )  # fmt: skip
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         for v in range(moves.size):
             here, move = uint64(starts[v] + at), uint64(moves[v])
@@ -412,7 +415,10 @@ def slope_linear(
         if n_in > 0:
             for axis in range(3):
                 moves_row(position[axis], lo, hi, n_src[2 - axis], offset, moving[axis])
-            cells_row(position, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
+            cells_row(
+                False, along, coordinates[0], position[0], position[1], position[2], lo, hi, n_src,
+                strides, so, offset, narrow, place, fx, fy, fz,
+            )  # fmt: skip
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
             for v in range(moves.size):
@@ -421,7 +427,7 @@ def slope_linear(
                 for i in range(uint64(lo), uint64(hi)):
                     beside[i] = acc(grad[here + i * step])
                 for axis in range(3):
-                    if strange_in(slope[axis], lo, hi):
+                    if strange_in(slope[axis], 0, lo, hi):
                         mend_slope(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, axis, slope[axis])
                     weigh_slope(total[axis], slope[axis], moving[axis], beside, lo, hi)
         there = (z0 + row // n_y) * paces[0] + (y0 + row % n_y) * paces[1]

@@ -135,3 +135,93 @@ def cubic_sum(
 
     index = types.uint64
     return number(src, index, index, index, number, number, number, powers), generate
+
+
+def _linear_sums(contiguous: bool, voxels: int) -> Callable[..., Any]:
+    """`sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out, o)`: so many voxels, interpolated linearly.
+
+    Neighbours of voxel `i` begin at `place[i] + move`; `fz[i]` and kin are its fractions, of the sums' type, and its
+    sum goes to `out[o]`; those of the next voxels follow. Weighed along z, then y, then x, and nothing fuses: so a
+    voxel has the same bits whatever other voxels it goes through with. Two neighbours along x are one load where they
+    lie side by side, and a vector holds those of all voxels: compilers make eight loads of it, or slower gathers.
+    """
+    n = voxels
+
+    def linear_sums(
+        typing_context: Any, src: Any, place: Any, i: Any, move: Any, sz: Any, sy: Any, sx: Any, fz: Any, fy: Any,
+        fx: Any, out: Any, o: Any,
+    ) -> Any:  # fmt: skip
+        number, acc, index = src.dtype, fz.dtype, types.uint64
+
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            i, move, sz, sy, sx, o = (arguments[k] for k in (2, 3, 4, 5, 6, 11))
+            kind, voxel, lane = context.get_value_type(acc), context.get_value_type(number), ir.IntType(32)
+
+            def data(k: int) -> Any:
+                return context.make_array(signature.args[k])(context, builder, arguments[k]).data
+
+            memory, places = data(0), builder.gep(data(1), [i])
+
+            def shuffled(a: Any, b: Any, order: Any) -> Any:
+                return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(lane, len(order)), list(order)))
+
+            def pair(pointer: Any) -> Any:
+                two = ir.VectorType(voxel, 2)
+                if contiguous:
+                    return builder.load(builder.bitcast(pointer, two.as_pointer()), align=number.bitwidth // 8)
+                both = builder.insert_element(ir.Constant(two, ir.Undefined), builder.load(pointer), lane(0))
+                return builder.insert_element(both, builder.load(builder.gep(pointer, [sx])), lane(1))
+
+            def converted(values: Any) -> Any:
+                form = ir.VectorType(kind, 2 * n)
+                if number == acc:
+                    return values
+                if isinstance(number, types.Integer):
+                    signed = number.signed  # type: ignore[attr-defined]
+                    return (builder.sitofp if signed else builder.uitofp)(values, form)
+                return (builder.fpext if number.bitwidth < acc.bitwidth else builder.fptrunc)(values, form)
+
+            def joined(parts: list[Any]) -> Any:
+                while len(parts) > 1:
+                    width = 2 * parts[0].type.count
+                    parts = [shuffled(a, b, range(width)) for a, b in zip(parts[::2], parts[1::2], strict=True)]
+                return parts[0]
+
+            def fractions(k: int, each: int) -> Any:
+                form = ir.VectorType(kind, n)
+                pointer = builder.bitcast(builder.gep(data(k), [i]), form.as_pointer())
+                values = builder.load(pointer, align=acc.bitwidth // 8)
+                return values if each == 1 else shuffled(values, values, [m // each for m in range(each * n)])
+
+            def blend(a: Any, b: Any, f: Any) -> Any:
+                rest = builder.fsub(ir.Constant(f.type, [1.0] * f.type.count), f)
+                return builder.fadd(builder.fmul(rest, a), builder.fmul(f, b))
+
+            corners: list[list[Any]] = [[], [], [], []]
+            for m in range(n):
+                at = builder.add(builder.load(builder.gep(places, [lane(m)])), move)
+                here = builder.gep(memory, [at])
+                below = builder.gep(here, [sz])
+                for corner, pointer in enumerate((here, builder.gep(here, [sy]), below, builder.gep(below, [sy]))):
+                    corners[corner].append(pair(pointer))
+            v = [converted(joined(parts)) for parts in corners]
+            z, y, x = fractions(7, 2), fractions(8, 2), fractions(9, 1)
+            line = blend(blend(v[0], v[2], z), blend(v[1], v[3], z), y)
+            even, odd = (shuffled(line, line, range(first, 2 * n, 2)) for first in (0, 1))
+            sums = blend(even, odd, x)
+            target = builder.bitcast(builder.gep(data(10), [o]), sums.type.as_pointer())
+            builder.store(sums, target, align=acc.bitwidth // 8)
+            return context.get_dummy_value()
+
+        return types.void(src, place, index, index, index, index, index, fz, fy, fx, out, index), generate
+
+    found: Callable[..., Any] = intrinsic(linear_sums)
+    return found
+
+
+# Voxels that go through together.
+TOGETHER = 4
+linear_sums = _linear_sums(True, TOGETHER)
+linear_sums_apart = _linear_sums(False, TOGETHER)
+linear_sum = _linear_sums(True, 1)
+linear_sum_apart = _linear_sums(False, 1)

@@ -31,18 +31,17 @@ class Flat:
         item = array.itemsize
         if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
             raise ValueError("array must be native, aligned and strided by whole elements")
-        strides = np.asarray(array.strides, dtype=np.int64) // item
-        reach = strides * (np.asarray(array.shape) - 1)
-        low, high = int(reach[reach < 0].sum()), int(reach[reach > 0].sum())
+        strides = [s // item for s in array.strides]
+        reach = [s * (n - 1) for s, n in zip(strides, array.shape, strict=True)]
+        low, high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
         address = array.__array_interface__["data"][0] + low * item
         # Writable to Numba even where the source is not: one compiled kernel serves both.
         self.memory = _alias(address, (high - low + 1,), array.dtype, keep=array)
-        self.strides = tuple(int(s) for s in strides[-3:])
-        batch = array.shape[:-3]
-        offsets = np.full(batch, -low, dtype=np.int64)
-        for axis, n in enumerate(batch):
-            offsets += (np.arange(n) * strides[axis]).reshape([-1 if k == axis else 1 for k in range(len(batch))])
-        self.offsets = offsets.ravel().tolist()
+        self.strides = tuple(strides[-3:])
+        offsets = [-low]
+        for n, stride in zip(array.shape[:-3], strides, strict=False):
+            offsets = [at + k * stride for at in offsets for k in range(n)]
+        self.offsets = offsets
 
 
 class _Memory:

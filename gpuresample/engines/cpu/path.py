@@ -19,24 +19,51 @@ from gpuresample.engines.cpu.tables import scratch
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.works import Lattice, Linear, Route
 
-Move = Callable[[int, int, int, int, FloatArray], None]
-"""`move(z, y, x, n_y, points)`: points of a block that begins at a voxel of the whole output, in place."""
+Place = tuple[int, int, int, int, FloatArray]
+"""z, y, x of a block's first voxel in the whole output, rows of a plane, and the block's points."""
+Move = Callable[[Place], None]
+"""Moves points of a block, in place."""
 
 
 @dataclass(frozen=True, eq=False)
 class Walk:
-    """A route, made ready for the kernels: flat memory and packed tables, once for all blocks."""
+    """A route, made ready for the kernels: flat memory and packed tables, once for all blocks.
+
+    Attributes
+    ----------
+    route : Route
+    lines : tuple or None
+        Where rows are scan lines: numbers that their ends are computed from.
+    points : callable or None
+        Where they are not: fills a block's points, and answers how many are no numbers.
+    """
 
     route: Route
-    numbers: tuple[FloatArray, ...]
-    moves: tuple[Move, ...]
+    lines: tuple[FloatArray, ...] | None
+    points: Callable[[Place], int] | None
 
     @classmethod
     def of(cls, route: Route) -> Walk:
         """Prepare a route."""
-        moves = tuple(_move(stage) for stage in route.stages)
-        numbers = tuple(_fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in))
-        return cls(route, numbers, moves)
+        step, origin, inverse, origin_in = (
+            _fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in)
+        )
+        if route.lines:
+            only = route.stages[0]
+            assert isinstance(only, Linear)
+            return cls(route, (step, origin, _fresh(only.matrix), _fresh(only.offset), inverse, origin_in), None)
+        whole = _whole(route, (step, origin), (inverse, origin_in))
+        if whole is not None:
+            return cls(route, None, whole)
+        moves = [_move(stage) for stage in route.stages]
+
+        def points(place: Place) -> int:
+            kernels.start_block(step, origin, *place)
+            for move in moves:
+                move(place)
+            return kernels.finish_block(inverse, origin_in, place[-1])
+
+        return cls(route, None, points)
 
     def block(self, z: int, y: int, n_z: int, n_y: int, n_x: int, x: int = 0) -> tuple[FloatArray, int]:
         """Where the rows of a block lie that begins at voxel (z, y, x) of this part of the output.
@@ -45,48 +72,62 @@ class Walk:
         [3, rows, n_x]: every voxel's, x, y, z. And how many of these are no numbers. The array is scratch of the
         calling thread's.
         """
-        route = self.route
-        x0, y0, z0 = route.start[0] + x, route.start[1], route.start[2]
-        step, origin, inverse, origin_in = self.numbers
+        x0, y0, z0 = self.route.start
         rows = n_z * n_y
-        if route.lines:
-            only = route.stages[0]
-            assert isinstance(only, Linear)
+        if self.lines is not None:
             ends = scratch(rows * 6, np.float64, "ends")[: rows * 6].reshape(rows, 2, 3)
-            kernels.row_ends(
-                step, origin, _fresh(only.matrix), _fresh(only.offset), inverse, origin_in, route.n0, z0 + z, y0 + y,
-                n_y, ends,
-            )  # fmt: skip
+            kernels.row_ends(*self.lines, self.route.n0, z0 + z, y0 + y, n_y, ends)
             return ends, 0
+        assert self.points is not None
         points = scratch(rows * 3 * n_x, np.float64, "points")[: rows * 3 * n_x].reshape(3, rows, n_x)
-        kernels.start_block(step, origin, z0 + z, y0 + y, x0, n_y, points)
-        for move in self.moves:
-            move(z0 + z, y0 + y, x0, n_y, points)
-        return points, kernels.finish_block(inverse, origin_in, points)
+        return points, self.points((z0 + z, y0 + y, x0 + x, n_y, points))
+
+
+def _whole(
+    route: Route, before: tuple[FloatArray, ...], after: tuple[FloatArray, ...]
+) -> Callable[[Place], int] | None:
+    """All of a route by one kernel: of one lattice along the output's axes, and at most one matrix after it."""
+    lattice, *rest = route.stages
+    if not isinstance(lattice, Lattice) or not (lattice.direct or lattice.table is not None):
+        return None
+    if len(rest) > 1 or (rest and not isinstance(rest[0], Linear)):
+        return None
+    last = rest[0] if rest else Linear(np.eye(3), np.zeros(3))
+    assert isinstance(last, Linear)
+    end = (bool(rest), _fresh(last.matrix), _fresh(last.offset), *after)
+    held = components(lattice.vectors)
+    if lattice.direct:
+        return lambda place: kernels.direct_block(*before, *held, *end, *place)
+    tables, samples = _parallel(lattice)
+
+    def points(place: Place) -> int:
+        *corner, block = place
+        return kernels.parallel_block(*before, *held, *tables, *end, *corner, _line(samples), block)
+
+    return points
 
 
 def _move(stage: Linear | Lattice) -> Move:
     if isinstance(stage, Linear):
         matrix, offset = _fresh(stage.matrix), _fresh(stage.offset)
-        return lambda z, y, x, n_y, points: kernels.move_linear(matrix, offset, points)
-    memory, at, strides = components(stage.vectors)
+        return lambda place: kernels.move_linear(matrix, offset, place[-1])
+    held = components(stage.vectors)
     n_z, n_y, n_x = stage.vectors.shape[:3]
     size = np.array([n_x, n_y, n_z], np.int64)
     if stage.direct:
-        return lambda z, y, x, n_y, points: kernels.move_direct(memory, at, strides, z, y, x, n_y, points)
+        return lambda place: kernels.move_direct(*held, *place)
     if stage.table is not None:
-        return _parallel(stage, memory, at, strides)
+        tables, samples = _parallel(stage)
+        return lambda place: kernels.move_parallel(*held, *tables, *place[:-1], _line(samples), place[-1])
     inverse, origin = _fresh(stage.inverse), _fresh(stage.origin)
     if stage.kind == "spline":
-        return lambda z, y, x, n_y, points: kernels.move_spline(
-            memory, at, strides, size, inverse, origin, stage.order, points
-        )
+        return lambda place: kernels.move_spline(*held, size, inverse, origin, stage.order, place[-1])
     nearest = stage.kind == "nearest"
-    return lambda z, y, x, n_y, points: kernels.move_field(memory, at, strides, size, inverse, origin, nearest, points)
+    return lambda place: kernels.move_field(*held, size, inverse, origin, nearest, place[-1])
 
 
-def _parallel(stage: Lattice, memory: npt.NDArray[Any], at: int, strides: npt.NDArray[np.int64]) -> Move:
-    """A lattice along the output's axes, by its tap tables."""
+def _parallel(stage: Lattice) -> tuple[tuple[Any, ...], int]:
+    """Tap tables of a lattice along the output's axes as `kernels.parallel_row` takes them, and samples of a row."""
     work = stage.table
     assert work is not None
     first = tuple(np.ascontiguousarray(t.first) for t in work.tables)
@@ -94,15 +135,16 @@ def _parallel(stage: Lattice, memory: npt.NDArray[Any], at: int, strides: npt.ND
     weight = tuple(np.ascontiguousarray(t.weight) for t in work.tables)
     inside = np.array(work.inside, np.int64)
     z_axis, y_axis, run_axis = (work.dst_axis.index(axis) for axis in range(3))
-    samples = work.tables[run_axis].n_src
+    f, c = first[run_axis], count[run_axis]
+    ends = np.append(np.flatnonzero((np.diff(f) != 0) | (np.diff(c) != 0)) + 1, f.size)
+    until = ends[np.searchsorted(ends, np.arange(f.size), side="right")]
+    across = np.ascontiguousarray(weight[run_axis].T)
+    return (first, count, weight, across, until, inside, run_axis, z_axis, y_axis), work.tables[run_axis].n_src
 
-    def move(z: int, y: int, x: int, n_y: int, points: FloatArray) -> None:
-        line = scratch(3 * samples, np.float64, "line")[: 3 * samples].reshape(3, samples)
-        kernels.move_parallel(
-            memory, at, strides, first, count, weight, inside, run_axis, z_axis, y_axis, z, y, x, n_y, line, points
-        )
 
-    return move
+def _line(samples: int) -> FloatArray:
+    """Scratch for a blended row of a lattice."""
+    return scratch(3 * samples, np.float64, "line")[: 3 * samples].reshape(3, samples)
 
 
 def _fresh(array: FloatArray) -> FloatArray:

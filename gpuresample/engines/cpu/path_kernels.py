@@ -56,125 +56,219 @@ def row_ends(step, origin, matrix, offset, inverse, origin_in, n0, z0, y0, n_y, 
                     out[row, 1, axis] = b - a[axis]
 
 
+@njit(inner=True, **EXACT)
+def start_row(step, origin, y, z, x0, px, py, pz):
+    """Physical points of a row of voxels that begins at (z, y, x0)."""
+    first, y, z = np.float64(x0), np.float64(y), np.float64(z)
+    for axis in range(3):
+        out = px if axis == 0 else (py if axis == 1 else pz)
+        o, s0, s1, s2 = origin[axis], step[axis, 0], step[axis, 1] * y, step[axis, 2] * z
+        for i in range(uint64(out.size)):
+            out[i] = ((o + s0 * (np.float64(np.int32(i)) + first)) + s1) + s2
+
+
+@njit(inner=True, **EXACT)
+def linear_row(matrix, offset, px, py, pz):
+    """`p -> matrix p + offset`."""
+    o0, o1, o2 = offset[0], offset[1], offset[2]
+    for i in range(uint64(px.size)):
+        a, b, c = px[i], py[i], pz[i]
+        px[i] = times(matrix, a, b, c, 0) + o0
+        py[i] = times(matrix, a, b, c, 1) + o1
+        pz[i] = times(matrix, a, b, c, 2) + o2
+
+
+@njit(inner=True, **EXACT)
+def finish_row(inverse, origin_in, px, py, pz):
+    """Points to continuous source indices. Answers how many of them are no numbers."""
+    o0, o1, o2 = origin_in[0], origin_in[1], origin_in[2]
+    strange = 0
+    for i in range(uint64(px.size)):
+        a, b, c = px[i] - o0, py[i] - o1, pz[i] - o2
+        x, y, z = times(inverse, a, b, c, 0), times(inverse, a, b, c, 1), times(inverse, a, b, c, 2)
+        px[i], py[i], pz[i] = x, y, z
+        strange += ((x - x) + (y - y)) + (z - z) != 0.0
+    return strange
+
+
 @njit(**EXACT)
 def start_block(step, origin, z0, y0, x0, n_y, points):
     """Physical points of a block of voxels that begins at (z0, y0, x0)."""
-    n, first = points.shape[2], np.float64(x0)
     for row in range(points.shape[1]):
-        y, z = np.float64(y0 + row % n_y), np.float64(z0 + row // n_y)
-        for axis in range(3):
-            out = points[axis, row]
-            o, s0, s1, s2 = origin[axis], step[axis, 0], step[axis, 1] * y, step[axis, 2] * z
-            for i in range(uint64(n)):
-                out[i] = ((o + s0 * (np.float64(np.int32(i)) + first)) + s1) + s2
+        start_row(step, origin, y0 + row % n_y, z0 + row // n_y, x0, points[0, row], points[1, row], points[2, row])
 
 
 @njit(**EXACT)
 def move_linear(matrix, offset, points):
     """`p -> matrix p + offset`."""
-    n = points.shape[2]
-    o0, o1, o2 = offset[0], offset[1], offset[2]
     for row in range(points.shape[1]):
-        px, py, pz = points[0, row], points[1, row], points[2, row]
-        for i in range(uint64(n)):
-            a, b, c = px[i], py[i], pz[i]
-            px[i] = times(matrix, a, b, c, 0) + o0
-            py[i] = times(matrix, a, b, c, 1) + o1
-            pz[i] = times(matrix, a, b, c, 2) + o2
+        linear_row(matrix, offset, points[0, row], points[1, row], points[2, row])
 
 
 @njit(**EXACT)
 def finish_block(inverse, origin_in, points):
     """Points to continuous source indices. Answers how many of them are no numbers."""
-    n = points.shape[2]
-    o0, o1, o2 = origin_in[0], origin_in[1], origin_in[2]
     strange = 0
     for row in range(points.shape[1]):
-        px, py, pz = points[0, row], points[1, row], points[2, row]
-        for i in range(uint64(n)):
-            a, b, c = px[i] - o0, py[i] - o1, pz[i] - o2
-            x, y, z = times(inverse, a, b, c, 0), times(inverse, a, b, c, 1), times(inverse, a, b, c, 2)
-            px[i], py[i], pz[i] = x, y, z
-            strange += ((x - x) + (y - y)) + (z - z) != 0.0
+        strange += finish_row(inverse, origin_in, points[0, row], points[1, row], points[2, row])
     return strange
 
 
 # --- lattices --------------------------------------------------------------------------------------------------------
 
 
-@njit(**EXACT)
-def move_direct(memory, at, strides, z0, y0, x0, n_y, points):
-    """A field whose nodes are the output's voxels: every point moves by its own vector."""
-    n, step, component = points.shape[2], uint64(strides[2]), strides[3]
-    for row in range(points.shape[1]):
-        here = at + (z0 + row // n_y) * strides[0] + (y0 + row % n_y) * strides[1] + x0 * strides[2]
-        for axis in range(3):
-            p, h = points[axis, row], uint64(here + axis * component)
-            if step == uint64(1):  # known to be, it fills vectors
-                for i in range(uint64(n)):
-                    p[i] += np.float64(memory[h + i])
-            else:
-                for i in range(uint64(n)):
-                    p[i] += np.float64(memory[h + i * step])
+@njit(inner=True, **EXACT)
+def direct_row(memory, at, strides, z, y, x0, px, py, pz):
+    """A field whose nodes are the output's voxels: every point of row (z, y) moves by its own vector."""
+    n, step, component = uint64(px.size), uint64(strides[2]), uint64(strides[3])
+    h = uint64(at + z * strides[0] + y * strides[1] + x0 * strides[2])
+    h1, h2 = h + component, h + component + component
+    # Spelt out: only steps that are known fill vectors.
+    if step == uint64(3) and component == uint64(1):
+        for i in range(n):
+            k = h + i * uint64(3)
+            px[i] += np.float64(memory[k])
+            py[i] += np.float64(memory[k + uint64(1)])
+            pz[i] += np.float64(memory[k + uint64(2)])
+    elif step == uint64(1):
+        for i in range(n):
+            px[i] += np.float64(memory[h + i])
+            py[i] += np.float64(memory[h1 + i])
+            pz[i] += np.float64(memory[h2 + i])
+    else:
+        for i in range(n):
+            k = i * step
+            px[i] += np.float64(memory[h + k])
+            py[i] += np.float64(memory[h1 + k])
+            pz[i] += np.float64(memory[h2 + k])
 
 
-@njit(**EXACT)
-def move_parallel(
-    memory, at, strides, first, count, weight, inside, run_axis, z_axis, y_axis, z0, y0, x0, n_y, line, points
+@njit(inner=True, **EXACT)
+def parallel_row(
+    memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z, y, x0, line,
+    px, py, pz,
 ):  # fmt: skip
     """A lattice along the output's axes: its rows are blended into one, which is then sampled along the output's x.
 
     `first`, `count`, `weight` are three tables, of lattice axes z, y, x; `inside[axis]` is where the domain begins and
-    ends on the output. Lattice axis `run_axis` runs along the output's x, `z_axis` along z, `y_axis` along y. `line`
-    is scratch, [3, samples].
+    ends on the output. Lattice axis `run_axis` runs along the output's x, `z_axis` along z, `y_axis` along y: there,
+    `across` is the table's weights, tap by tap, and voxels up to `until` have the taps of a voxel. `line` is scratch,
+    [3, samples].
     """
-    n, component = points.shape[2], strides[3]
-    fx, cx, wx = first[run_axis], count[run_axis], weight[run_axis]
-    lo, hi = max(inside[run_axis, 0], x0), min(inside[run_axis, 1], x0 + n)
-    if hi <= lo:
-        return
+    n, component = px.size, strides[3]
+    fx, cx = first[run_axis], count[run_axis]
     start = inside[run_axis, 0]
-    left, right = fx[lo - start], fx[lo - start] + cx[lo - start]
-    for i in range(lo - start, hi - start):
-        left, right = min(left, fx[i]), max(right, fx[i] + cx[i])
-    samples = uint64(right - left)
-    step = uint64(strides[run_axis])
+    lo, hi = max(start, x0) - start, min(inside[run_axis, 1], x0 + n) - start
+    z, y = z - inside[z_axis, 0], y - inside[y_axis, 0]
+    if hi <= lo or z < 0 or z >= inside[z_axis, 1] - inside[z_axis, 0]:
+        return
+    if y < 0 or y >= inside[y_axis, 1] - inside[y_axis, 0]:
+        return
+    step, samples = uint64(strides[run_axis]), uint64(line.shape[1])
+    for axis in range(3):
+        whole = line[axis]
+        begun = False
+        for a in range(count[z_axis][z]):
+            wz = weight[z_axis][z, a]
+            for b in range(count[y_axis][y]):
+                w = wz * weight[y_axis][y, b]
+                here = uint64(
+                    at + (first[z_axis][z] + a) * strides[z_axis] + (first[y_axis][y] + b) * strides[y_axis]
+                    + axis * component
+                )  # fmt: skip
+                if not begun:
+                    for k in range(samples):
+                        whole[k] = w * np.float64(memory[here + k * step])
+                else:
+                    for k in range(samples):
+                        whole[k] += w * np.float64(memory[here + k * step])
+                begun = True
+    for axis in range(3):
+        p, d = px if axis == 0 else (py if axis == 1 else pz), line[axis]
+        r = lo
+        while r < hi:
+            f, taps, stop = uint64(fx[r]), cx[r], min(until[r], hi)
+            i = uint64(r + start - x0)
+            # Voxels of a cell have the nodes in common: those stay in registers, and weights fill vectors.
+            if taps == 4:
+                d0, d1, d2, d3 = d[f], d[f + uint64(1)], d[f + uint64(2)], d[f + uint64(3)]
+                w0, w1, w2, w3 = across[0], across[1], across[2], across[3]
+                for k in range(uint64(r), uint64(stop)):
+                    p[i + k - uint64(r)] += ((w0[k] * d0 + w1[k] * d1) + w2[k] * d2) + w3[k] * d3
+            elif taps == 2:
+                d0, d1 = d[f], d[f + uint64(1)]
+                w0, w1 = across[0], across[1]
+                for k in range(uint64(r), uint64(stop)):
+                    p[i + k - uint64(r)] += w0[k] * d0 + w1[k] * d1
+            else:
+                for k in range(uint64(r), uint64(stop)):
+                    t = 0.0
+                    for m in range(uint64(taps)):
+                        t += across[m, k] * d[f + m]
+                    p[i + k - uint64(r)] += t
+            r = stop
+
+
+@njit(**EXACT)
+def move_direct(memory, at, strides, z0, y0, x0, n_y, points):
+    """`direct_row` of all rows of a block."""
     for row in range(points.shape[1]):
-        z, y = z0 + row // n_y - inside[z_axis, 0], y0 + row % n_y - inside[y_axis, 0]
-        if z < 0 or z >= inside[z_axis, 1] - inside[z_axis, 0] or y < 0 or y >= inside[y_axis, 1] - inside[y_axis, 0]:
-            continue
-        for axis in range(3):
-            whole = line[axis]
-            begun = False
-            for a in range(count[z_axis][z]):
-                wz = weight[z_axis][z, a]
-                for b in range(count[y_axis][y]):
-                    w = wz * weight[y_axis][y, b]
-                    here = uint64(
-                        at + (first[z_axis][z] + a) * strides[z_axis] + (first[y_axis][y] + b) * strides[y_axis]
-                        + left * strides[run_axis] + axis * component
-                    )  # fmt: skip
-                    if not begun:
-                        for k in range(samples):
-                            whole[k] = w * np.float64(memory[here + k * step])
-                    else:
-                        for k in range(samples):
-                            whole[k] += w * np.float64(memory[here + k * step])
-                    begun = True
-        px, py, pz = points[0, row], points[1, row], points[2, row]
-        dx, dy, dz = line[0], line[1], line[2]
-        for i in range(lo, hi):
-            r = i - start
-            f = uint64(fx[r] - left)
-            d0, d1, d2 = 0.0, 0.0, 0.0
-            for k in range(uint64(cx[r])):
-                w = wx[r, k]
-                d0 += w * dx[f + k]
-                d1 += w * dy[f + k]
-                d2 += w * dz[f + k]
-            px[i - x0] += d0
-            py[i - x0] += d1
-            pz[i - x0] += d2
+        direct_row(
+            memory, at, strides, z0 + row // n_y, y0 + row % n_y, x0, points[0, row], points[1, row], points[2, row]
+        )
+
+
+@njit(**EXACT)
+def move_parallel(
+    memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z0, y0, x0, n_y, line,
+    points,
+):  # fmt: skip
+    """`parallel_row` of all rows of a block."""
+    for row in range(points.shape[1]):
+        parallel_row(
+            memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis,
+            z0 + row // n_y, y0 + row % n_y, x0, line, points[0, row], points[1, row], points[2, row],
+        )  # fmt: skip
+
+
+# One lattice, and perhaps a matrix after it, is what most routes are: a row of these goes through while it is in the
+# closest cache.
+
+
+@njit(**EXACT)
+def direct_block(
+    step, origin, memory, at, strides, turns, matrix, offset, inverse, origin_in, z0, y0, x0, n_y, points
+):  # fmt: skip
+    """`start_block`, `move_direct`, if it `turns` `move_linear`, and `finish_block`."""
+    strange = 0
+    for row in range(points.shape[1]):
+        z, y, px, py, pz = z0 + row // n_y, y0 + row % n_y, points[0, row], points[1, row], points[2, row]
+        start_row(step, origin, y, z, x0, px, py, pz)
+        direct_row(memory, at, strides, z, y, x0, px, py, pz)
+        if turns:
+            linear_row(matrix, offset, px, py, pz)
+        strange += finish_row(inverse, origin_in, px, py, pz)
+    return strange
+
+
+@njit(**EXACT)
+def parallel_block(
+    step, origin, memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis,
+    turns, matrix, offset, inverse, origin_in, z0, y0, x0, n_y, line, points,
+):  # fmt: skip
+    """`start_block`, `move_parallel`, if it `turns` `move_linear`, and `finish_block`."""
+    strange = 0
+    for row in range(points.shape[1]):
+        z, y, px, py, pz = z0 + row // n_y, y0 + row % n_y, points[0, row], points[1, row], points[2, row]
+        start_row(step, origin, y, z, x0, px, py, pz)
+        parallel_row(
+            memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z, y, x0, line,
+            px, py, pz,
+        )  # fmt: skip
+        if turns:
+            linear_row(matrix, offset, px, py, pz)
+        strange += finish_row(inverse, origin_in, px, py, pz)
+    return strange
 
 
 @njit(**EXACT)
