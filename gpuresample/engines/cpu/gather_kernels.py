@@ -18,15 +18,14 @@ import math
 import numpy as np
 from numba import uint64
 
-from gpuresample.engines.cpu.jit import (
+from gpuresample.engines.cpu.jit import njit, prefetch
+from gpuresample.engines.cpu.neighbours import (
     TOGETHER,
     cubic_sum,
     linear_sum,
     linear_sum_apart,
     linear_sums,
     linear_sums_apart,
-    njit,
-    prefetch,
 )
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row

@@ -24,6 +24,13 @@ from gpuresample.engines.cpu.gather_kernels import (
     weigh_axes,
 )
 from gpuresample.engines.cpu.jit import njit
+from gpuresample.engines.cpu.neighbours import (
+    TOGETHER,
+    linear_slope,
+    linear_slope_apart,
+    linear_slopes,
+    linear_slopes_apart,
+)
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS
 
@@ -95,6 +102,10 @@ def levels_of(reach, order, level):
                 most = level[b]
         level[a] = most + 1
 
+
+# Neighbouring voxels add to the same samples, and a CPU waits for what it has just written: a row is walked in so many
+# stretches at once.
+STRETCHES = 4
 
 # --- splats ----------------------------------------------------------------------------------------------------------
 
@@ -180,8 +191,10 @@ def splat_linear(
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         for v in range(moves.size):
             here, move = uint64(starts[v] + at), uint64(moves[v])
-            for i in range(uint64(lo), uint64(hi)):
-                if n_in < hi - lo and not mask[i]:
+            stretch = (hi - lo + STRETCHES - 1) // STRETCHES
+            for k in range(STRETCHES * stretch):
+                i = uint64(lo + k % STRETCHES * stretch + k // STRETCHES)
+                if i >= uint64(hi) or (n_in < hi - lo and not mask[i]):
                     continue
                 g = acc(grad[here + i * step])
                 if pairs and g - g == 0:
@@ -318,23 +331,22 @@ def moves_row(x, lo, hi, n, offset, moves):
 @njit(inner=True, **OPTIONS)
 def slope_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, dx, dy, dz):
     """Derivatives along x, y and z of what `linear_row` makes."""
-    acc = dx.dtype.type
-    one = acc(1)
     sz, sy, sx, move = uint64(sz), uint64(sy), uint64(sx), uint64(move)
-    for i in range(uint64(lo), uint64(hi)):
-        r0 = uint64(place[i]) + move
-        r1, r2 = r0 + sy, r0 + sz
-        r3 = r2 + sy
-        x1, y1, z1 = fx[i], fy[i], fz[i]
-        x0, y0, z0 = one - x1, one - y1, one - z1
-        a0, b0 = acc(src[r0]), acc(src[r0 + sx])
-        a1, b1 = acc(src[r1]), acc(src[r1 + sx])
-        a2, b2 = acc(src[r2]), acc(src[r2 + sx])
-        a3, b3 = acc(src[r3]), acc(src[r3 + sx])
-        dx[i] = z0 * (y0 * (b0 - a0) + y1 * (b1 - a1)) + z1 * (y0 * (b2 - a2) + y1 * (b3 - a3))
-        v0, v1, v2, v3 = x0 * a0 + x1 * b0, x0 * a1 + x1 * b1, x0 * a2 + x1 * b2, x0 * a3 + x1 * b3
-        dy[i] = z0 * (v1 - v0) + z1 * (v3 - v2)
-        dz[i] = y0 * (v2 - v0) + y1 * (v3 - v1)
+    i, end, n = uint64(lo), uint64(hi), uint64(TOGETHER)
+    if end - i < n:
+        for j in range(i, end):
+            if sx == uint64(1):
+                linear_slope(src, place, j, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
+            else:
+                linear_slope_apart(src, place, j, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
+        return
+    while i < end:
+        i = min(i, end - n)  # the last ones may go through twice
+        if sx == uint64(1):
+            linear_slopes(src, place, i, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
+        else:
+            linear_slopes_apart(src, place, i, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
+        i += n
 
 
 @njit(inner=True, **OPTIONS)
