@@ -635,6 +635,15 @@ def reaches(where: Route, n_dst: tuple[int, int, int], box: tuple[tuple[float, f
         For z, y, x: lower bound included, upper excluded.
     """
     block = ((0, n_dst[0]), (0, n_dst[1]), (0, n_dst[2]))
+    if where.lines:
+        # Most often the middle is there, which costs less to know than a box.
+        only = where.stages[0]
+        assert isinstance(only, Linear)
+        middle = np.array([n // 2 + s for n, s in zip(n_dst[::-1], where.start, strict=True)], np.float64)
+        point = only.matrix @ (where.origin + where.step @ middle) + only.offset - where.origin_in
+        at = (where.inverse @ point).tolist()
+        if all(low <= x < high for x, (low, high) in zip(at, box[::-1], strict=True)):
+            return True
 
     def meet(route: Route) -> bool:
         pairs = zip(source_box(route, block), box, strict=True)
