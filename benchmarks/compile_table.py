@@ -1,14 +1,15 @@
 """Compiles every kernel for every GPU generation, without a GPU: registers, shared memory, stack, spills.
 
-    python -m benchmarks.compile_table
+    python -m benchmarks.compile_table [--quick]
 
 nvcc on the PATH does it, for all generations at once, and NVRTC, from `pip install nvidia-cuda-nvrtc`: the compiler of
 run time, which does not know all of nvcc's words. Beside nvcc, NVRTC compiles for one generation only, to save time.
-Exit code 1 if a kernel spills registers or does not compile.
+`--quick`: by nvcc for the oldest and the newest generation only. Exit code 1 if a kernel spills registers or does not compile.
 """
 
 from __future__ import annotations
 
+import argparse
 import ctypes
 import importlib.util
 import os
@@ -130,11 +131,16 @@ def _nvrtc() -> ctypes.CDLL:
     raise RuntimeError("NVRTC is not installed: pip install nvidia-cuda-nvrtc")
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 1 if anything spills."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.compile_table", description=(__doc__ or "").split("\n")[0]
+    )
+    parser.add_argument("--quick", action="store_true", help="by nvcc for the oldest and the newest generation only")
+    architectures = ARCHITECTURES[:: len(ARCHITECTURES) - 1] if parser.parse_args(arguments).quick else ARCHITECTURES
     if not shutil.which("nvcc"):
-        return _compiled("NVRTC", by_nvrtc, ARCHITECTURES)
-    return max(_compiled("NVRTC", by_nvrtc, (RUN_TIME,)), _compiled("nvcc", by_nvcc, ARCHITECTURES, FOR_ALL))
+        return _compiled("NVRTC", by_nvrtc, architectures)
+    return max(_compiled("NVRTC", by_nvrtc, (RUN_TIME,)), _compiled("nvcc", by_nvcc, architectures, FOR_ALL))
 
 
 def _compiled(
