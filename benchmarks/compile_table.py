@@ -4,7 +4,8 @@
 
 nvcc on the PATH does it, for all generations at once, and NVRTC, from `pip install nvidia-cuda-nvrtc`: the compiler of
 run time, which does not know all of nvcc's words. Beside nvcc, NVRTC compiles for one generation only, to save time.
-`--quick`: by nvcc for the oldest and the newest generation only. Exit code 1 if a kernel spills registers or does not compile.
+`--quick`: by nvcc for the oldest and the newest generation only. Exit code 1 if a kernel spills registers or does not
+compile.
 """
 
 from __future__ import annotations
