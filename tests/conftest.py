@@ -1,6 +1,8 @@
 """Fixtures that every test may use."""
 
 import os
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,10 @@ from hypothesis import settings
 # Derandomised: a red run is red again. No deadline: the first call of a kernel compiles it.
 settings.register_profile("gpuresample", deadline=None, derandomize=True, database=None, max_examples=25)
 settings.load_profile("gpuresample")
+
+# What a shell starts in the background ignores Ctrl-C, and so would the processes that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 # Voxel types, in and out, that tests of all kinds meet; those that are summed in float32, then those in float64.

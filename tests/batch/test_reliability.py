@@ -219,7 +219,8 @@ def test_ctrl_c_in_the_first_seconds_is_no_traceback(cohort, tmp_path, seconds):
     time.sleep(seconds)
     os.killpg(process.pid, signal.SIGINT)
     code, _text, err = ended(process)
-    assert code == 130
+    # Before the command listens, the system ends it: shells call that 130, too.
+    assert code in (130, -signal.SIGINT)
     assert "Traceback" not in err, err
     assert "Exception" not in err, err
     log = tmp_path / ".gpuresample" / "workers.log"
