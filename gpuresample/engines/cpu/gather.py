@@ -187,8 +187,7 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
     if is_linear(work) and not derived:
         whole = src.dtype.kind in "iu"
-        straight = True if dst.dtype == acc and steps[2] == 1 else None
-        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole, straight)
+        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
     return call(
         kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
         derived, default, bounds, rounding,

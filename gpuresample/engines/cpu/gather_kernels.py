@@ -22,8 +22,6 @@ from gpuresample.engines.cpu.jit import njit, prefetch
 from gpuresample.engines.cpu.neighbours import (
     TOGETHER,
     cubic_sum,
-    linear_sum,
-    linear_sum_apart,
     linear_sums,
     linear_sums_apart,
 )
@@ -278,43 +276,39 @@ def ahead(coordinates, row, lines, at, strides):
     return jump
 
 
+@njit(inner=True, **EXACT)
+def fill_up(place, hi, fx, fy, fz):
+    """Voxels behind the last of a row, so that as many as go through together are there; they read what it reads."""
+    for i in range(hi, hi + TOGETHER - 1):
+        place[i] = place[hi - 1]
+        fx[i], fy[i], fz[i] = 0, 0, 0
+
+
 @njit(inner=True, **OPTIONS)
-def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, jump, out, oo):
-    """Two neighbours per axis of every voxel of a row, to `out[oo + i]`.
+def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, jump, out):
+    """Two neighbours per axis of every voxel of a row, see `fill_up`.
 
     A turned row reads lines of memory that no CPU foresees: those of a row further on, `jump` away, are asked for.
     """
-    sz, sy, sx, oo = uint64(sz), uint64(sy), uint64(sx), uint64(oo)
-    move, jump = uint64(move), uint64(jump)
-    i, end, n = uint64(lo), uint64(hi), uint64(TOGETHER)
-    if end - i < n:
-        for j in range(i, end):
-            if sx == uint64(1):
-                linear_sum(src, place, j, move, sz, sy, sx, fz, fy, fx, out, oo + j)
-            else:
-                linear_sum_apart(src, place, j, move, sz, sy, sx, fz, fy, fx, out, oo + j)
-        return
-    while i < end:
-        i = min(i, end - n)  # the last ones may go through twice
+    sz, sy, sx, move, jump = uint64(sz), uint64(sy), uint64(sx), uint64(move), uint64(jump)
+    for i in range(uint64(lo), uint64(hi), uint64(TOGETHER)):
         r = uint64(place[i]) + move + jump
         prefetch(src, r)
         prefetch(src, r + sz)
         prefetch(src, r + sy)
         prefetch(src, r + sy + sz)
         if sx == uint64(1):
-            linear_sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out, oo + i)
+            linear_sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out)
         else:
-            linear_sums_apart(src, place, i, move, sz, sy, sx, fz, fy, fx, out, oo + i)
-        i += n
+            linear_sums_apart(src, place, i, move, sz, sy, sx, fz, fy, fx, out)
 
 
 @njit(inner=True, **OPTIONS)
-def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out, oo):
+def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out):
     """Sums that are no numbers once more, without the neighbours that weigh nothing: their NaN stays where it is."""
     acc = out.dtype.type
-    oo = uint64(oo)
     for i in range(uint64(lo), uint64(hi)):
-        if out[oo + i] - out[oo + i] == 0:
+        if out[i] - out[i] == 0:
             continue
         total = acc(0)
         for corner in range(8):
@@ -325,33 +319,32 @@ def mend_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, out, oo):
                 r = place[i] + move
                 r = r + (sx if corner & 1 else 0) + (sy if corner & 2 else 0) + (sz if corner & 4 else 0)
                 total = total + wz * (wy * (wx * acc(src[uint64(r)])))
-        out[oo + i] = total
+        out[i] = total
 
 
 @njit(inner=True, **OPTIONS)
-def strange_in(values, oo, lo, hi):
-    """Whether a row, from `values[oo]` on, holds what is no finite number."""
-    oo = uint64(oo)
+def strange_in(values, lo, hi):
+    """Whether a row holds what is no finite number."""
     count = 0
     for i in range(uint64(lo), uint64(hi)):
-        count += values[oo + i] - values[oo + i] != 0
+        count += values[i] - values[i] != 0
     return count > 0
 
 
 @njit(**OPTIONS)
 def linear_rows(
     src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
-    offset, narrow, default, bounds, rounding, whole, straight,
+    offset, narrow, default, bounds, rounding, whole,
 ):  # fmt: skip
     """Interpolate the rows of a block linearly, in volumes that begin at `so + moves` and `starts`.
 
-    `whole`: voxels are integers, which no NaN can be among. `straight`: None, unless sums are voxels as they are, side
-    by side: then they are made where they belong.
+    `whole`: voxels are integers, which no NaN can be among.
     """
     acc = bounds.dtype.type
+    n = n_x + TOGETHER - 1
     position, mask = np.empty((3, n_x)), np.empty(n_x, np.bool_)
-    place, values = np.empty(n_x, np.int64), np.empty(n_x, acc)
-    fx, fy, fz = np.empty(n_x, acc), np.empty(n_x, acc), np.empty(n_x, acc)
+    place, values = np.empty(n, np.int64), np.empty(n, acc)
+    fx, fy, fz = np.empty(n, acc), np.empty(n, acc), np.empty(n, acc)
     along = positions(n_x, x0, n0)
     # An axis of one voxel has no second neighbour: it is asked for with weight 0, and is the first.
     sz = strides[0] if n_src[0] > 1 else 0
@@ -379,21 +372,16 @@ def linear_rows(
             cells_row(line, along, ends, px, py, pz, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
+            fill_up(place, hi, fx, fy, fz)
         else:
             lo, hi, n_in = 0, 0, 0
         jump = ahead(coordinates, row, lines, (lo + hi) // 2, strides) if hi > lo else 0
         for v in range(moves.size):
-            to = starts[v] + at
-            if straight is None:
-                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, jump, values, 0)
-                if not whole and strange_in(values, 0, lo, hi):
-                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values, 0)
-                finish_row(dst, to, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
-            else:
-                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, jump, dst, to)
-                if not whole and strange_in(dst, to, lo, hi):
-                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, dst, to)
-                default_row(dst, to, steps[2], lo, hi, n_x, n_in, mask, default)
+            if n_in > 0:
+                linear_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, jump, values)
+                if not whole and strange_in(values, lo, hi):
+                    mend_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, values)
+            finish_row(dst, starts[v] + at, steps[2], values, lo, hi, n_x, n_in, mask, default, bounds, rounding)
 
 
 # --- cubic -----------------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from gpuresample.engines.cpu.gather_kernels import (
     bring,
     cells_row,
     cubic_cells_row,
+    fill_up,
     find_row,
     fold,
     positions,
@@ -26,8 +27,6 @@ from gpuresample.engines.cpu.gather_kernels import (
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.neighbours import (
     TOGETHER,
-    linear_slope,
-    linear_slope_apart,
     linear_slopes,
     linear_slopes_apart,
 )
@@ -332,21 +331,11 @@ def moves_row(x, lo, hi, n, offset, moves):
 def slope_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, dx, dy, dz):
     """Derivatives along x, y and z of what `linear_row` makes."""
     sz, sy, sx, move = uint64(sz), uint64(sy), uint64(sx), uint64(move)
-    i, end, n = uint64(lo), uint64(hi), uint64(TOGETHER)
-    if end - i < n:
-        for j in range(i, end):
-            if sx == uint64(1):
-                linear_slope(src, place, j, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
-            else:
-                linear_slope_apart(src, place, j, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
-        return
-    while i < end:
-        i = min(i, end - n)  # the last ones may go through twice
+    for i in range(uint64(lo), uint64(hi), uint64(TOGETHER)):
         if sx == uint64(1):
             linear_slopes(src, place, i, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
         else:
             linear_slopes_apart(src, place, i, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)
-        i += n
 
 
 @njit(inner=True, **OPTIONS)
@@ -410,9 +399,10 @@ def slope_linear(
     """
     acc = out.dtype.type
     position, mask = np.empty((3, n_x)), np.ones(n_x, np.bool_)
-    place = np.empty(n_x, np.int64)
-    fx, fy, fz = np.empty(n_x, acc), np.empty(n_x, acc), np.empty(n_x, acc)
-    slope, moving, total = np.empty((3, n_x), acc), np.empty((3, n_x), acc), np.empty((3, n_x), acc)
+    n = n_x + TOGETHER - 1
+    place = np.empty(n, np.int64)
+    fx, fy, fz = np.empty(n, acc), np.empty(n, acc), np.empty(n, acc)
+    slope, moving, total = np.empty((3, n), acc), np.empty((3, n_x), acc), np.empty((3, n_x), acc)
     beside = np.empty(n_x, acc)
     along = positions(n_x, x0, n0)
     sz = strides[0] if n_src[0] > 1 else 0
@@ -433,13 +423,14 @@ def slope_linear(
             )  # fmt: skip
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
+            fill_up(place, hi, fx, fy, fz)
             for v in range(moves.size):
                 slope_row(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, slope[0], slope[1], slope[2])
                 here, step = uint64(starts[v] + at), uint64(steps[2])
                 for i in range(uint64(lo), uint64(hi)):
                     beside[i] = acc(grad[here + i * step])
                 for axis in range(3):
-                    if strange_in(slope[axis], 0, lo, hi):
+                    if strange_in(slope[axis], lo, hi):
                         mend_slope(src, place, lo, hi, moves[v], sz, sy, sx, fx, fy, fz, axis, slope[axis])
                     weigh_slope(total[axis], slope[axis], moving[axis], beside, lo, hi)
         there = (z0 + row // n_y) * paces[0] + (y0 + row % n_y) * paces[1]

@@ -84,8 +84,10 @@ class _Linear:
     other voxels it goes through with.
     """
 
-    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any, contiguous: bool, n: int) -> None:
-        self.context, self.builder, self.signature, self.arguments, self.n = context, builder, signature, arguments, n
+    n = TOGETHER
+
+    def __init__(self, context: Any, builder: Any, signature: Any, arguments: Any, contiguous: bool) -> None:
+        self.context, self.builder, self.signature, self.arguments = context, builder, signature, arguments
         self.number, self.acc = signature.args[0].dtype, signature.args[7].dtype
         self.kind = context.get_value_type(self.acc)
         self.i, move, sz, sy, sx = arguments[2:7]
@@ -100,7 +102,7 @@ class _Linear:
             return builder.insert_element(both, builder.load(builder.gep(pointer, [sx])), LANE(1))
 
         corners: list[list[Any]] = [[], [], [], []]
-        for m in range(n):
+        for m in range(self.n):
             at = builder.add(builder.load(builder.gep(places, [LANE(m)])), move)
             here = builder.gep(memory, [at])
             below = builder.gep(here, [sz])
@@ -152,38 +154,38 @@ class _Linear:
         """The first and the second neighbours along x."""
         return self.shuffled(line, line, range(0, 2 * self.n, 2)), self.shuffled(line, line, range(1, 2 * self.n, 2))
 
-    def store(self, values: Any, k: int, at: Any) -> None:
-        """The voxels' results to argument `k`, from `at` on."""
-        pointer = self.builder.bitcast(self.builder.gep(self.data(k), [at]), values.type.as_pointer())
+    def store(self, values: Any, k: int) -> None:
+        """The voxels' results to argument `k`."""
+        pointer = self.builder.bitcast(self.builder.gep(self.data(k), [self.i]), values.type.as_pointer())
         self.builder.store(values, pointer, align=self.acc.bitwidth // 8)
 
 
-def _linear_sums(contiguous: bool, voxels: int) -> Callable[..., Any]:
-    """`sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out, o)`: so many voxels, interpolated linearly.
+def _linear_sums(contiguous: bool) -> Callable[..., Any]:
+    """`sums(src, place, i, move, sz, sy, sx, fz, fy, fx, out)`: `TOGETHER` voxels, interpolated linearly.
 
     Neighbours of voxel `i` begin at `place[i] + move`; `fz[i]` and kin are its fractions, of the sums' type, and its
-    sum goes to `out[o]`; those of the next voxels follow. Weighed along z, then y, then x.
+    sum goes to `out[i]`. Weighed along z, then y, then x.
     """
 
     def linear_sums(
         typing_context: Any, src: Any, place: Any, i: Any, move: Any, sz: Any, sy: Any, sx: Any, fz: Any, fy: Any,
-        fx: Any, out: Any, o: Any,
+        fx: Any, out: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v = _Linear(context, builder, signature, arguments, contiguous, voxels)
+            v = _Linear(context, builder, signature, arguments, contiguous)
             a, b, c, d = v.corners
             even, odd = v.halves(v.blend(v.blend(a, c, v.z), v.blend(b, d, v.z), v.y))
-            v.store(v.blend(even, odd, v.x), 10, arguments[11])
+            v.store(v.blend(even, odd, v.x), 10)
             return context.get_dummy_value()
 
         u = types.uint64
-        return types.void(src, place, u, u, u, u, u, fz, fy, fx, out, u), generate
+        return types.void(src, place, u, u, u, u, u, fz, fy, fx, out), generate
 
     found: Callable[..., Any] = intrinsic(linear_sums)
     return found
 
 
-def _linear_slopes(contiguous: bool, voxels: int) -> Callable[..., Any]:
+def _linear_slopes(contiguous: bool) -> Callable[..., Any]:
     """`slopes(src, place, i, move, sz, sy, sx, fz, fy, fx, dx, dy, dz)`: derivatives of sums along x, y, z at `i`."""
 
     def linear_slopes(
@@ -191,14 +193,14 @@ def _linear_slopes(contiguous: bool, voxels: int) -> Callable[..., Any]:
         fx: Any, dx: Any, dy: Any, dz: Any,
     ) -> Any:  # fmt: skip
         def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            v = _Linear(context, builder, signature, arguments, contiguous, voxels)
+            v = _Linear(context, builder, signature, arguments, contiguous)
             a, b, c, d = v.corners
             near, far = v.blend(a, c, v.z), v.blend(b, d, v.z)
             even, odd = v.halves(v.blend(near, far, v.y))
-            v.store(builder.fsub(odd, even), 10, v.i)
-            v.store(v.blend(*v.halves(builder.fsub(far, near)), v.x), 11, v.i)
+            v.store(builder.fsub(odd, even), 10)
+            v.store(v.blend(*v.halves(builder.fsub(far, near)), v.x), 11)
             across = v.blend(builder.fsub(c, a), builder.fsub(d, b), v.y)
-            v.store(v.blend(*v.halves(across), v.x), 12, v.i)
+            v.store(v.blend(*v.halves(across), v.x), 12)
             return context.get_dummy_value()
 
         u = types.uint64
@@ -208,7 +210,5 @@ def _linear_slopes(contiguous: bool, voxels: int) -> Callable[..., Any]:
     return found
 
 
-linear_sums, linear_sum = _linear_sums(True, TOGETHER), _linear_sums(True, 1)
-linear_sums_apart, linear_sum_apart = _linear_sums(False, TOGETHER), _linear_sums(False, 1)
-linear_slopes, linear_slope = _linear_slopes(True, TOGETHER), _linear_slopes(True, 1)
-linear_slopes_apart, linear_slope_apart = _linear_slopes(False, TOGETHER), _linear_slopes(False, 1)
+linear_sums, linear_sums_apart = _linear_sums(True), _linear_sums(False)
+linear_slopes, linear_slopes_apart = _linear_slopes(True), _linear_slopes(False)
