@@ -19,6 +19,8 @@ from gpuresample.containers.kinds import Held as Held
 from gpuresample.containers.kinds import hold as hold
 from gpuresample.containers.kinds import lazy_kind, shape_of
 from gpuresample.containers.lazies import LazyContainer as LazyContainer
+from gpuresample.containers.meta_tensors import MetaTensorContainer as MetaTensorContainer
+from gpuresample.containers.meta_tensors import grid_of_meta
 from gpuresample.containers.spatial_images import SpatialImageContainer as SpatialImageContainer
 from gpuresample.containers.spatial_images import grid_of_image
 from gpuresample.containers.voxels import check_memory as check_memory
@@ -27,7 +29,7 @@ from gpuresample.planning.grid import Grid
 
 Container = ArrayContainer | VolumeContainer | ImageContainer | SpatialImageContainer
 
-IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image"
+IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image, a MONAI MetaTensor"
 
 
 def unwrap(image: object, input_spacing: object = None, lazy: bool = False) -> Container:
@@ -62,6 +64,8 @@ def unwrap(image: object, input_spacing: object = None, lazy: bool = False) -> C
         container = ImageContainer(image)
     elif _is(image, "nibabel.spatialimages", "SpatialImage"):
         container = SpatialImageContainer(image)
+    elif is_meta_tensor(image):
+        container = MetaTensorContainer(image)
     else:
         held = hold(image)
         if held is None:
@@ -81,7 +85,13 @@ def has_geometry(image: object) -> bool:
         isinstance(image, Volume)
         or _is(image, "SimpleITK", "Image")
         or _is(image, "nibabel.spatialimages", "SpatialImage")
+        or is_meta_tensor(image)
     )
+
+
+def is_meta_tensor(image: object) -> bool:
+    """Whether an image is one of MONAI's tensors with an affine."""
+    return _is(image, "monai.data.meta_tensor", "MetaTensor")
 
 
 def _is(image: object, module: str, name: str) -> bool:
@@ -102,6 +112,8 @@ def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
         grid = ImageContainer(like).grid
     elif _is(like, "nibabel.spatialimages", "SpatialImage"):
         grid = grid_of_image(like, "like")
+    elif is_meta_tensor(like):
+        grid = grid_of_meta(like, "like")
     else:
         shape = shape_of(like)
         if shape is None:
