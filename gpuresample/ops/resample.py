@@ -300,7 +300,7 @@ def _by_convention(
     source, d = container.grid, container.grid.dimension
     spacing = None if spacing is None else container.order(positive_numbers("spacing", spacing, d))
     size = None if size is None else container.order(sizes("size", size, d))
-    target = conventions.grid(c, source, spacing, size)
+    target = conventions.grid(c, source, spacing, size, container.kind != "array")
     output = output_dtype(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )
