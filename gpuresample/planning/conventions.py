@@ -279,6 +279,21 @@ def check_blur(c: Convention, source: Grid, target: Grid, interpolation: str, dt
     return False
 
 
+def check_type(c: Convention, source: np.dtype[Any], interpolation: str) -> None:
+    """Refuse voxels of which the library makes what nobody can foretell.
+
+    Raises
+    ------
+    TypeError
+        For booleans that SciPy would sum: it cuts at 1, and the round-off of its sums decides what reaches that.
+    """
+    if source == np.bool_ and c.rounding == "away" and interpolation != "nearest":
+        raise TypeError(
+            f"image must be uint8 or a float for convention={c.name!r} with interpolation={interpolation!r}, got bool: "
+            f"SciPy cuts sums of bool at 1, where its round-off decides"
+        )
+
+
 def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.dtype[Any]:
     """The voxel type that the library returns."""
     if c.single:
