@@ -9,8 +9,10 @@ computes the voxels. What it cannot do, MONAI does itself, and one warning for e
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -45,13 +47,15 @@ from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, apply_plan, in_space, numpy_dtype, run_plan
 
 __all__ = [
-    "GaussianSmooth", "GaussianSmoothd", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized", "Spacing",
-    "Spacingd", "SpatialResample",
+    "GaussianSmooth", "GaussianSmoothd", "Installation", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized",
+    "Spacing", "Spacingd", "SpatialResample", "install",
 ]  # fmt: skip
 
 # Grids whose axes drift apart by no more than this, in voxels over the whole volume, are aligned: headers in float32
 # leave 1e-5 between axes that were meant to be at right angles.
 DRIFT = 2e-5
+
+_SPATIAL_RESAMPLE = transforms.SpatialResample
 
 _warned: set[str] = set()
 
@@ -129,8 +133,8 @@ class SpatialResample(transforms.SpatialResample):
     ) -> torch.Tensor:
         """As MONAI's."""
         arguments = (dst_affine, spatial_size, mode, padding_mode, align_corners, dtype)
-        # MONAI's class by name: a subclass of both would come back here.
-        monais = transforms.SpatialResample.__call__
+        # MONAI's own class, whatever has its name by now: a subclass of both would come back here.
+        monais = _SPATIAL_RESAMPLE.__call__
         if self.lazy if lazy is None else lazy:
             _warn("lazy evaluation")
             return monais(self, img, *arguments, lazy=True)
@@ -461,3 +465,60 @@ def _blur_table(sigma: float, n: int, approx: str) -> TapTable:
     weight = gaussian_1d(torch.as_tensor(sigma), truncated=4.0, approx=approx).numpy().astype(np.float64)
     first = np.arange(n) - weight.size // 2
     return taps.zero_padded_table(first, np.broadcast_to(weight, (n, weight.size)), n)
+
+
+# --- installation ----------------------------------------------------------------------------------------------------
+
+_OURS = (
+    SpatialResample, ResampleToMatch, ResampleToMatchd, Spacing, Spacingd, Resize, Resized, GaussianSmooth,
+    GaussianSmoothd,
+)  # fmt: skip
+_THEIRS = {ours: getattr(transforms, ours.__name__) for ours in _OURS}
+
+
+class Installation:
+    """What `install` has changed; `revert` undoes it, and so does the end of a `with` block."""
+
+    def __init__(self) -> None:
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self._homes = {ours: ours.__module__ for ours in _OURS}
+        modules = [m for key, m in list(sys.modules.items()) if key.split(".", 1)[0] == "monai" and m is not None]
+        by_class = {theirs: ours for ours, theirs in _THEIRS.items()}
+        for module in modules:
+            for name, value in list(vars(module).items()):
+                if isinstance(value, type) and value in by_class:
+                    setattr(module, name, by_class[value])
+                    self._replaced.append((module, name, value))
+        if self._replaced:
+            # Bundles find a class in the module that it says it is of.
+            for ours, theirs in _THEIRS.items():
+                ours.__module__ = theirs.__module__
+
+    def revert(self) -> None:
+        """Everything as it was before."""
+        for module, name, value in self._replaced:
+            setattr(module, name, value)
+        if self._replaced:
+            for ours, home in self._homes.items():
+                ours.__module__ = home
+        self._replaced.clear()
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revert()
+
+
+def install() -> Installation:
+    """Put this module's transforms in the place of MONAI's, so that bundles and scripts that name `Spacingd` use them.
+
+    Returns
+    -------
+    Installation
+        Its `revert()` undoes everything. It is also a context manager. Names that a script has imported before keep
+        what they were; so do transforms that are made already.
+    """
+    return Installation()

@@ -139,3 +139,53 @@ def test_refusals_say_what_to_pass():
     lazy = mt.Flip(0, lazy=True)(image("LAS"))
     with pytest.raises(ValueError, match="pending"):
         gr.resample(lazy, spacing=1.0)
+
+
+# --- MONAI's classes replaced ---------------------------------------------------------------------------------------
+
+
+def test_ours_may_have_the_name_of_monais(monkeypatch):
+    import gpuresample.monai as grm
+
+    x = image("LAS")
+    theirs = mt.Spacing((1.0, 2.0, 0.7))(x)
+    for module in (mt, mt.spatial.array):
+        monkeypatch.setattr(module, "SpatialResample", grm.SpatialResample)
+    mine = mt.Spacing((1.0, 2.0, 0.7))(x)
+    torch.testing.assert_close(mine.affine, theirs.affine, rtol=0, atol=0)
+    assert float((mine - theirs).abs().max()) <= 2e-6 * float(x.max() - x.min())
+    with pytest.warns(RuntimeWarning, match="lazy evaluation"):
+        assert grm.Spacing((1.0, 2.0, 0.7), lazy=True)(x).pending_operations
+
+
+@pytest.mark.parametrize(
+    "name", ["Spacingd", "SpacingD", "monai.transforms.Spacingd", "monai.transforms.spatial.dictionary.Spacingd"]
+)
+def test_bundles_that_name_monais_transforms_get_ours(name):
+    from monai.bundle import ConfigParser
+
+    import gpuresample.monai as grm
+
+    def made():
+        config = {"t": {"_target_": name, "keys": ["image"], "pixdim": [1.0, 2.0, 0.7], "mode": "bilinear"}}
+        return ConfigParser(config).get_parsed_content("t")
+
+    x = {"image": image("LAS")}
+    before = made()
+    assert not isinstance(before, grm.Spacingd)
+    with grm.install() as done:
+        ours = made()
+        assert type(ours) is grm.Spacingd
+        assert type(mt.Compose([mt.Resized(["image"], (3, 4, 5))]).transforms[0]) is grm.Resized
+        mine = ours(x)["image"]
+        back = ours.inverse({"image": mine})["image"]
+        with grm.install():  # within another: changes nothing, and takes nothing away
+            pass
+        assert mt.Spacingd is grm.Spacingd
+    done.revert()
+    assert type(made()) is type(before)
+    assert grm.Spacingd.__module__ == "gpuresample.monai"
+    theirs = before(x)["image"]
+    torch.testing.assert_close(mine.affine, theirs.affine, rtol=0, atol=0)
+    assert float((mine - theirs).abs().max()) <= 2e-6 * float(theirs.max() - theirs.min())
+    assert back.shape == x["image"].shape
