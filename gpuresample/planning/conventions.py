@@ -1,4 +1,4 @@
-"""Other libraries' conventions by name: what `convention=` sets, so that a result equals that library's own call.
+"""Other libraries' conventions by name: what `convention=` sets, so that a result is that of the library's own call.
 
 One table, `CONVENTIONS`. A convention fixes what stays aligned, which size belongs to a spacing, how the image goes on
 past its border, the blur before sampling, and how integers are rounded. Where a library works in voxels, not in space,
@@ -64,7 +64,7 @@ class Convention:
     tested : str
         Its version when this was written.
     call : str
-        The call whose result it equals.
+        The call whose result it gives.
     anchor, boundary, antialias, rounding
         Keywords of `resample` that it sets; `boundary="padded"` is SciPy's "nearest": splines are prefiltered on 12
         more voxels on either side, mirrored beyond.
@@ -305,7 +305,7 @@ def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.
 
 def markdown() -> str:
     """The table as docs/words.md has it."""
-    lines = ["| `convention=` | equals | sets | interpolations |", "| --- | --- | --- | --- |"]
+    lines = ["| `convention=` | the call | sets | interpolations |", "| --- | --- | --- | --- |"]
     for c in CONVENTIONS.values():
         splines = (
             "B-splines" if "bspline5" in c.interpolations else "`bspline`" if "bspline" in c.interpolations else ""
