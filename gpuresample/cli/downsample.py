@@ -19,8 +19,8 @@ def downsample(
     reduce: Annotated[
         str,
         typer.Option(
-            help="gaussian: blur and subsample. mean, mode (for labels): of whole blocks of voxels. label: the mode of what "
-            "is not 0."
+            help="gaussian: blur and subsample. mean, mode (for labels): of whole blocks of voxels. label: the mode of "
+            "what is not 0."
         ),
     ] = "gaussian",
     sigma: Annotated[

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
+from gpuresample.checks import sizes
 from gpuresample.containers.arrays import ArrayContainer as ArrayContainer
 from gpuresample.containers.arrays import Volume as Volume
 from gpuresample.containers.arrays import VolumeContainer as VolumeContainer
@@ -21,8 +24,8 @@ from gpuresample.containers.kinds import lazy_kind, shape_of
 from gpuresample.containers.lazies import LazyContainer as LazyContainer
 from gpuresample.containers.meta_tensors import MetaTensorContainer as MetaTensorContainer
 from gpuresample.containers.meta_tensors import grid_of_meta
+from gpuresample.containers.spatial_images import FLIP, grid_of_affine, grid_of_image
 from gpuresample.containers.spatial_images import SpatialImageContainer as SpatialImageContainer
-from gpuresample.containers.spatial_images import grid_of_image
 from gpuresample.containers.voxels import check_memory as check_memory
 from gpuresample.containers.voxels import spatial as spatial
 from gpuresample.planning.grid import Grid
@@ -103,7 +106,7 @@ def _is(image: object, module: str, name: str) -> bool:
 
 
 def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
-    """The grid of an image, `Volume` or `Grid`; the shape of a bare array, which has nothing else."""
+    """The grid of an image, `Volume`, `Grid` or nibabel's `(shape, affine)`; the shape of a bare array."""
     if isinstance(like, Grid):
         grid = like
     elif isinstance(like, Volume):
@@ -114,6 +117,9 @@ def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
         grid = grid_of_image(like, "like")
     elif is_meta_tensor(like):
         grid = grid_of_meta(like, "like")
+    elif isinstance(like, tuple) and len(like) == 2 and np.shape(like[1]) == (4, 4):
+        shape = sizes("like", like[0], 3)
+        grid = grid_of_affine(FLIP @ np.asarray(like[1], np.float64), shape, "like")
     else:
         shape = shape_of(like)
         if shape is None:

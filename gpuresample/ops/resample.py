@@ -68,8 +68,9 @@ def resample(
         arrays. One number is for all axes. The new size is `round(size * spacing / new_spacing)`, halves to even.
     size : sequence of int, optional
         New size, in the same order. Without `spacing`, the volume keeps its extent.
-    like : SimpleITK.Image, Volume, nibabel image, Grid or array, optional
-        The grid to resample onto; an array gives only its size. It excludes `spacing`, `size` and `anchor`.
+    like : SimpleITK.Image, Volume, nibabel image, Grid, (shape, affine) or array, optional
+        The grid to resample onto; an array gives only its size. A pair is nibabel's: three sizes x, y, z, and a 4x4
+        affine to RAS. It excludes `spacing`, `size` and `anchor`.
     input_spacing : float or sequence of float, optional
         Spacing of a bare array, in axis order; 1 unless given.
     transform : SimpleITK.Transform, gpuresample.Affine, DisplacementField, BSpline, Path or matrix; or a list
@@ -318,7 +319,10 @@ def _by_convention(
     conventions.check_type(c, container.dtype, f.name)
     spacing = None if spacing is None else container.order(positive_numbers("spacing", spacing, d))
     size = None if size is None else container.order(sizes("size", size, d))
-    target = conventions.grid(c, source, spacing, size, container.kind != "array")
+    if r.like is None:
+        target = conventions.grid(c, source, spacing, size, container.kind != "array")
+    else:
+        target = _target(container, r.spacing, r.size, r.like, "first", has_transform=False)
     output = output_dtype(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )

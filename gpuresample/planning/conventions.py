@@ -154,7 +154,7 @@ CONVENTIONS = {
         ),
         Convention(
             "nibabel", "nibabel", "5.4.2", "processing.resample_to_output(image, voxel_sizes, order=order)",
-            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing",), 2e-6, rounding="away",
+            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "like"), 2e-6, rounding="away",
             size="corners ceil",
             missing="halfway between voxels, either is nearest; on its border nibabel's round-off may lose a plane",
             upright=True,
