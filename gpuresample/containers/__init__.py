@@ -118,8 +118,7 @@ def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
     elif is_meta_tensor(like):
         grid = grid_of_meta(like, "like")
     elif isinstance(like, tuple) and len(like) == 2 and np.shape(like[1]) == (4, 4):
-        shape = sizes("like", like[0], 3)
-        grid = grid_of_affine(FLIP @ np.asarray(like[1], np.float64), shape, "like")
+        grid = grid_of_affine(FLIP @ np.asarray(like[1], np.float64), sizes("like", like[0], 3), "like")
     else:
         shape = shape_of(like)
         if shape is None:
