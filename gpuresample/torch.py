@@ -561,8 +561,8 @@ def _plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
 def _is_torchs_nearest(keywords: dict[str, Any]) -> bool:
     """Whether a request for `resample` is what torch calls "nearest-exact"."""
     return (
-        get_filter(keywords["interpolation"]).name == "nearest"
-        and keywords["anchor"] == "edge"
+        get_filter(keywords.get("interpolation", "bspline")).name == "nearest"
+        and keywords.get("anchor") == "edge"
         and keywords.get("size") is not None
         and keywords.get("spacing") is None
     )
