@@ -24,6 +24,7 @@ _HOMES = {
     "downsample": "ops.shrink",
     "upsample": "ops.shrink",
     "pyramid": "ops.pyramid",
+    "label_report": "ops.labels",
     "laplacian": "ops.laplacians",
     "Laplacian": "ops.laplacians",
     "ensemble": "ops.ensemble",
@@ -60,6 +61,7 @@ __all__ = [
     "expand",
     "gaussian",
     "get_num_threads",
+    "label_report",
     "laplacian",
     "plan",
     "pyramid",
@@ -79,6 +81,7 @@ if TYPE_CHECKING:
     from gpuresample.ops.doctor import doctor as doctor
     from gpuresample.ops.ensemble import ensemble as ensemble
     from gpuresample.ops.gaussian import gaussian as gaussian
+    from gpuresample.ops.labels import label_report as label_report
     from gpuresample.ops.laplacians import Laplacian as Laplacian
     from gpuresample.ops.laplacians import laplacian as laplacian
     from gpuresample.ops.pyramid import pyramid as pyramid

@@ -9,8 +9,10 @@ computes the voxels. What it cannot do, MONAI does itself, and one warning for e
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Sequence
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,18 +41,21 @@ from gpuresample.planning.filters import FILTERS, FloatArray
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.maps import AxisMap, map_indices
 from gpuresample.planning.taps import TapTable
+from gpuresample.planning.torch_tables import grid_sample_table, interpolate_table
 from gpuresample.planning.works import Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, apply_plan, in_space, numpy_dtype, run_plan
 
 __all__ = [
-    "GaussianSmooth", "GaussianSmoothd", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized", "Spacing",
-    "Spacingd", "SpatialResample",
+    "GaussianSmooth", "GaussianSmoothd", "Installation", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized",
+    "Spacing", "Spacingd", "SpatialResample", "install",
 ]  # fmt: skip
 
 # Grids whose axes drift apart by no more than this, in voxels over the whole volume, are aligned: headers in float32
 # leave 1e-5 between axes that were meant to be at right angles.
 DRIFT = 2e-5
+
+_SPATIAL_RESAMPLE = transforms.SpatialResample
 
 _warned: set[str] = set()
 
@@ -128,8 +133,8 @@ class SpatialResample(transforms.SpatialResample):
     ) -> torch.Tensor:
         """As MONAI's."""
         arguments = (dst_affine, spatial_size, mode, padding_mode, align_corners, dtype)
-        # MONAI's class by name: a subclass of both would come back here.
-        monais = transforms.SpatialResample.__call__
+        # MONAI's own class, whatever has its name by now: a subclass of both would come back here.
+        monais = _SPATIAL_RESAMPLE.__call__
         if self.lazy if lazy is None else lazy:
             _warn("lazy evaluation")
             return monais(self, img, *arguments, lazy=True)
@@ -265,28 +270,12 @@ def _aligned_work(
         grid = torch.nn.functional.affine_grid(theta, [1, 1, *line], align_corners=align)
         g = grid[0, ..., source].movedim(axis, 0).flatten(1)[:, 0].numpy()
         x = (g + 1) / 2 * (n[of] - 1) if align else ((g + 1) * n[of] - 1) / 2
-        tables[of] = _torch_table(x.astype(np.float64), n[of], mode, padding, align)
+        tables[of] = grid_sample_table(x.astype(np.float64), n[of], mode, padding, align)
         back[of] = axis
     whole = planner.along_axes(tables, precision)
     moved = (*range(3 - r), *[k + 3 - r for k in back])
     t = whole.tables
     return Separable(t, whole.order, (moved[0], moved[1], moved[2]), whole.n_dst, whole.start, precision)
-
-
-def _torch_table(x: FloatArray, n: int, mode: str, padding: str, align: bool) -> TapTable:
-    """The table of torch's `grid_sample` along one axis."""
-    if padding == "reflection":
-        low, high = (0.0, n - 1.0) if align else (-0.5, n - 0.5)
-        span = max(high - low, 1.0)
-        off = np.abs(x - low)
-        x = np.where(np.floor(off / span) % 2 == 0, off % span, span - off % span) + low
-    # Beyond the first zero everything is zero.
-    x = np.clip(x, -2.0, n + 1.0) if padding == "zeros" else np.clip(x, 0.0, n - 1.0)
-    if mode == "nearest":
-        return taps.zero_padded_table(np.rint(x).astype(np.int64), np.ones((x.size, 1)), n)
-    first = np.floor(x)
-    weight = np.stack([1.0 - (x - first), x - first], axis=1)
-    return taps.zero_padded_table(first.astype(np.int64), weight, n)
 
 
 class ResampleToMatch(transforms.ResampleToMatch, SpatialResample):
@@ -424,7 +413,8 @@ def _resize_plan(image: torch.Tensor, size: tuple[int, ...], settings: Any, sigm
         # torch refuses it, in its own words.
         raise _CannotError(f"align_corners with mode={mode!r}")
     kind = np.float64 if dtype == torch.float64 else np.float32
-    tables = [_interpolate_table(k, m, mode, bool(align), kind) for k, m in zip(n, size, strict=True)]
+    one = "linear" if mode in ("bilinear", "trilinear") else mode
+    tables = [interpolate_table(k, m, one, bool(align), kind) for k, m in zip(n, size, strict=True)]
     if sigma is not False and any(m < k for k, m in zip(n, size, strict=True)):
         factors = np.asarray(n, np.float32) / np.asarray(size, np.float32)
         if sigma is None:
@@ -433,22 +423,6 @@ def _resize_plan(image: torch.Tensor, size: tuple[int, ...], settings: Any, sigm
             widths = [s * int(f > 1) for s, f in zip(ensure_tuple_rep(sigma, r), factors, strict=True)]
         tables = [t.after(_blur_table(float(s), k, "erf")) for t, s, k in zip(tables, widths, n, strict=True)]
     return of_work(planner.along_axes(tables, _precision(image)), _voxels(image), np.float32)
-
-
-def _interpolate_table(n: int, m: int, mode: str, align: bool, kind: Any) -> TapTable:
-    """The table of torch's `interpolate` along one axis; coordinates in torch's own type, which decides ties."""
-    i = np.arange(m).astype(kind)
-    if mode == "area":
-        return taps.block_mean_table(n, m)
-    if mode in ("nearest", "nearest-exact"):
-        scale, half = np.float32(n) / np.float32(m), np.float32(0.5 if mode == "nearest-exact" else 0.0)
-        index = np.floor((np.arange(m, dtype=np.float32) + half) * scale).astype(np.int64)
-        return taps.index_table(n, np.clip(index, 0, n - 1))
-    if align:
-        x = i * (kind(n - 1) / kind(m - 1) if m > 1 else kind(0))
-    else:
-        x = np.maximum((i + kind(0.5)) * (kind(n) / kind(m)) - kind(0.5), kind(0))
-    return _torch_table(x.astype(np.float64), n, "bilinear", "border", align)
 
 
 # --- GaussianSmooth --------------------------------------------------------------------------------------------------
@@ -491,3 +465,60 @@ def _blur_table(sigma: float, n: int, approx: str) -> TapTable:
     weight = gaussian_1d(torch.as_tensor(sigma), truncated=4.0, approx=approx).numpy().astype(np.float64)
     first = np.arange(n) - weight.size // 2
     return taps.zero_padded_table(first, np.broadcast_to(weight, (n, weight.size)), n)
+
+
+# --- installation ----------------------------------------------------------------------------------------------------
+
+_OURS = (
+    SpatialResample, ResampleToMatch, ResampleToMatchd, Spacing, Spacingd, Resize, Resized, GaussianSmooth,
+    GaussianSmoothd,
+)  # fmt: skip
+_THEIRS = {ours: getattr(transforms, ours.__name__) for ours in _OURS}
+
+
+class Installation:
+    """What `install` has changed; `revert` undoes it, and so does the end of a `with` block."""
+
+    def __init__(self) -> None:
+        self._replaced: list[tuple[Any, str, Any]] = []
+        self._homes = {ours: ours.__module__ for ours in _OURS}
+        modules = [m for key, m in list(sys.modules.items()) if key.split(".", 1)[0] == "monai" and m is not None]
+        by_class = {theirs: ours for ours, theirs in _THEIRS.items()}
+        for module in modules:
+            for name, value in list(vars(module).items()):
+                if isinstance(value, type) and value in by_class:
+                    setattr(module, name, by_class[value])
+                    self._replaced.append((module, name, value))
+        if self._replaced:
+            # Bundles find a class in the module that it says it is of.
+            for ours, theirs in _THEIRS.items():
+                ours.__module__ = theirs.__module__
+
+    def revert(self) -> None:
+        """Everything as it was before."""
+        for module, name, value in self._replaced:
+            setattr(module, name, value)
+        if self._replaced:
+            for ours, home in self._homes.items():
+                ours.__module__ = home
+        self._replaced.clear()
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revert()
+
+
+def install() -> Installation:
+    """Put this module's transforms in the place of MONAI's, so that bundles and scripts that name `Spacingd` use them.
+
+    Returns
+    -------
+    Installation
+        Its `revert()` undoes everything. It is also a context manager. Names that a script has imported before keep
+        what they were; so do transforms that are made already.
+    """
+    return Installation()

@@ -28,7 +28,7 @@ import torch
 from batchgenerators.augmentations.utils import resize_segmentation
 from nnunetv2.configuration import ANISO_THRESHOLD, default_num_processes
 from nnunetv2.inference import export_prediction
-from nnunetv2.preprocessing.resampling import default_resampling
+from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
 from gpuresample.caching import kept
 from gpuresample.checks import sizes
@@ -37,7 +37,8 @@ from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.maps import AxisMap
 from gpuresample.planning.planner import sampled
-from gpuresample.plans import Plan, of_work
+from gpuresample.plans import Plan, of_work, precision_of
+from gpuresample.torch import interpolate
 
 Array = npt.NDArray[Any]
 
@@ -46,13 +47,17 @@ __all__ = [
     "convert_predicted_logits_to_segmentation_with_correct_shape",
     "export_prediction_from_logits",
     "install",
+    "resample_data_or_seg_to_spacing",
     "resample_gpuresample",
+    "resample_torch_fornnunet",
 ]
 
 # Two labels whose scores differ by less weigh the same; what decides then is which of them is nearest.
 TIE = 1e-9
 
 _RESAMPLE: Callable[..., Any] = default_resampling.resample_data_or_seg_to_shape
+_RESAMPLE_TO_SPACING: Callable[..., Any] = default_resampling.resample_data_or_seg_to_spacing
+_RESAMPLE_TORCH: Callable[..., Any] = resample_torch.resample_torch_fornnunet
 _CONVERT: Callable[..., Any] = export_prediction.convert_predicted_logits_to_segmentation_with_correct_shape
 _EXPORT: Callable[..., Any] = export_prediction.export_prediction_from_logits
 
@@ -102,9 +107,10 @@ def resample_gpuresample(
     ValueError, TypeError
         For data that does not have four axes, and for orders out of range.
 
-    Notes ----- nnU-Net lets scikit-image compute in float64. Here float32 data is summed in float32; the result is
-    within 2e-6 of the data's range of nnU-Net's. Results are clipped to the range of their slice or channel, as
-    scikit-image does.
+    Notes
+    -----
+    nnU-Net lets scikit-image compute in float64. Here float32 data is summed in float32; the result is within 2e-6 of
+    the data's range of nnU-Net's. Results are clipped to the range of their slice or channel, as scikit-image does.
     """
     array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
     if array.ndim != 4:
@@ -148,6 +154,102 @@ def resample_gpuresample(
     return out.astype(array.dtype, copy=False)
 
 
+def resample_data_or_seg_to_spacing(
+    data: Array,
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    is_seg: bool = False,
+    order: int = 3,
+    order_z: int = 0,
+    force_separate_z: bool | None = False,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+    device: str = "auto",
+) -> Array:
+    """Resample data or label maps as nnU-Net's function of this name does.
+
+    Parameters
+    ----------
+    data, current_spacing, new_spacing, is_seg, order, order_z, force_separate_z, device
+    separate_z_anisotropy_threshold
+        As for `resample_gpuresample`; the new shape is nnU-Net's for the spacings.
+
+    Returns
+    -------
+    ndarray
+        As `resample_gpuresample`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As `resample_gpuresample`.
+    """
+    if data.ndim != 4:
+        raise ValueError(f"data must have four axes (c, x, y, z), got shape {data.shape}")
+    shape = default_resampling.compute_new_shape(data.shape[1:], current_spacing, new_spacing)
+    return resample_gpuresample(
+        data, [int(n) for n in shape], current_spacing, new_spacing, is_seg, order, order_z, force_separate_z,
+        separate_z_anisotropy_threshold, device,
+    )  # fmt: skip
+
+
+def resample_torch_fornnunet(
+    data: Array | torch.Tensor,
+    new_shape: Sequence[int],
+    current_spacing: Sequence[float],
+    new_spacing: Sequence[float],
+    is_seg: bool = False,
+    num_threads: int = 4,
+    device: torch.device = torch.device("cpu"),  # noqa: B008 - nnU-Net's own default
+    memefficient_seg_resampling: bool = False,
+    force_separate_z: bool | None = None,
+    separate_z_anisotropy_threshold: float = ANISO_THRESHOLD,
+    mode: str = "linear",
+    aniso_axis_mode: str = "nearest-exact",
+) -> Any:
+    """Resample data as nnU-Net's function of this name does, which goes by torch's `interpolate`.
+
+    Parameters
+    ----------
+    data, new_shape, current_spacing, new_spacing, force_separate_z, separate_z_anisotropy_threshold
+        As for `resample_gpuresample`.
+    is_seg, memefficient_seg_resampling, mode, aniso_axis_mode
+        As nnU-Net's. Its own function does label maps, and modes other than "linear" and "nearest-exact".
+    num_threads, device
+        Used by nnU-Net's own function only.
+
+    Returns
+    -------
+    ndarray or Tensor
+        What nnU-Net's returns: of the kind of `data`, in float32 unless the shape stays.
+
+    Raises
+    ------
+    ValueError
+        For data that does not have four axes.
+    """
+    if data.ndim != 4:
+        raise ValueError(f"data must have four axes (c, x, y, z), got shape {tuple(data.shape)}")
+    separate, axis = default_resampling.determine_do_sep_z_and_axis(
+        force_separate_z, current_spacing, new_spacing, separate_z_anisotropy_threshold
+    )
+    # Without slices apart, nnU-Net looks at neither mode.
+    if is_seg or (separate and (mode != "linear" or aniso_axis_mode != "nearest-exact" or axis is None)):
+        _warn("label maps by torch" if is_seg else f"mode={mode!r} and aniso_axis_mode={aniso_axis_mode!r} by torch")
+        return _RESAMPLE_TORCH(
+            data, new_shape, current_spacing, new_spacing, is_seg, num_threads, device, memefficient_seg_resampling,
+            force_separate_z, separate_z_anisotropy_threshold, mode, aniso_axis_mode,
+        )  # fmt: skip
+    shape = sizes("new_shape", [int(n) for n in new_shape], 3)
+    if tuple(data.shape[1:]) == shape:
+        return data
+    image = torch.from_numpy(data) if isinstance(data, np.ndarray) else data.detach()
+    between = tuple(image.shape[1 + k] if separate and k == axis else shape[k] for k in range(3))
+    out = interpolate(image.float()[None], between, mode="trilinear")
+    if between != shape:
+        out = interpolate(out, shape, mode=aniso_axis_mode)
+    return out[0].numpy() if isinstance(data, np.ndarray) else out[0]
+
+
 def _coordinates(n: int, m: int) -> npt.NDArray[np.float64]:
     """Where `m` samples lie on `n` voxels whose outer faces they share, in SciPy's order of operations."""
     return (np.arange(m, dtype=np.float64) + 0.5) * (n / m) - 0.5
@@ -157,7 +259,7 @@ def _coordinates(n: int, m: int) -> npt.NDArray[np.float64]:
 def _plan(shape: tuple[int, ...], size: tuple[int, ...], order: int, source: str, target: str, device: str) -> Plan:
     f = FILTERS["nearest" if order == 0 else "linear" if order == 1 else f"bspline{order}"]
     x = tuple(_coordinates(n, m) for n, m in zip(shape[::-1], size[::-1], strict=True))
-    precision = "double" if "float64" in (source, target) else "single"
+    precision = precision_of(np.dtype(source), np.dtype(target))
     work = sampled(AxisMap((0, 1, 2), x), Grid.of_size(shape[::-1]), f, "nearest", (None,) * 3, precision)
     return of_work(work, source, target, device=device)
 
@@ -377,8 +479,9 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
     Parameters
     ----------
     defaults : bool
-        Replace `resample_data_or_seg_to_shape` too. Plans that name it, which is nnU-Net's default, then need no
-        change. Configurations that have looked up their functions before keep what they found.
+        Replace `resample_data_or_seg_to_shape`, `resample_data_or_seg_to_spacing` and `resample_torch_fornnunet` too.
+        Plans that name them then need no change; the first is nnU-Net's default. Configurations that have looked up
+        their functions before keep what they found.
     export : bool
         Replace the functions that turn class scores into label files.
 
@@ -391,6 +494,8 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
     done.register()
     if defaults:
         done.replace(_RESAMPLE, resample_gpuresample)
+        done.replace(_RESAMPLE_TO_SPACING, resample_data_or_seg_to_spacing)
+        done.replace(_RESAMPLE_TORCH, resample_torch_fornnunet)
     if export:
         done.replace(_CONVERT, convert_predicted_logits_to_segmentation_with_correct_shape)
         done.replace(_EXPORT, export_prediction_from_logits)

@@ -16,6 +16,7 @@ from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.costs import estimate as costs
 from gpuresample.costs import rates
+from gpuresample.engines import renormalised
 from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Call, Engine, Store
 from gpuresample.memory import check_room
@@ -59,8 +60,10 @@ class Plan:
         Whether voxels are chosen (nearest, labels), not summed.
     divisor : int
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
-    clip : bool
-        Whether sums are clipped to the range of the volume they come from.
+    clip : bool or (low, high)
+        Whether sums are clipped to the range of the volume they come from, or the range.
+    ignore : float or None
+        The value that says "no data", see `resample`.
     """
 
     source: Grid
@@ -73,7 +76,8 @@ class Plan:
     precision: str
     copies: bool
     divisor: int = 1
-    clip: bool = False
+    clip: bool | tuple[float, float] = False
+    ignore: float | None = None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -185,8 +189,10 @@ class Plan:
         ValueError, TypeError
             For slices that leave the output or are empty.
         """
-        if self.clip:
-            raise ValueError("a plan that clips to the whole image's range has no blocks: its convention clips splines")
+        if self.clip is True:
+            raise ValueError(
+                "a plan that clips to the whole image's range has no blocks: give the range, clip=(low, high)"
+            )
         block = self._block(dst_slices)
         work = planner.crop(self.work, block)
         region = planner.input_region(self.work, block)
@@ -304,7 +310,9 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
             continue
         result, target, engine, call = _prepared(plan, container, out)
         results.append(result)
-        if plan.clip:
+        if plan.ignore is not None:
+            renormalised.run(engine, plan.work, call[1], call[2], store_of(plan), plan.ignore, plan.clip)
+        elif plan.clip:
             _clipped(plan, engine, call[1], call[2])
         else:
             together.setdefault(id(engine), (engine, []))[1].append(call)
@@ -328,7 +336,7 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
         result, target = container.adopt(out, plan.target, plan.dtype)
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
     if plan.clip and container.where != "cpu":
-        raise ValueError(f"image must be in host memory for a convention that clips, got one on {container.where}")
+        raise ValueError(f"image must be in host memory to be clipped, got one on {container.where}")
     if engine.name == "cpu" and voxels > SCRATCH_ASKED:
         call = call_of(plan, math.prod(src.shape[:-3]), src.dtype)
         scratch = costs.footprint(call, pool.get_num_threads()).total
@@ -339,15 +347,26 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
 def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
     """Sums within the range of the volume that they are of, volume by volume."""
     store = store_of(plan)
-    for volume in np.ndindex(dst.shape[:-3]):
-        low, high = pool.extent(src[volume])
+    for k, volume in enumerate(np.ndindex(dst.shape[:-3])):
+        low, high = plan.clip if isinstance(plan.clip, tuple) else pool.extent(src[volume])
+        work = _of_volume(plan.work, k)
         if math.isnan(low):  # it has no range
-            engine.run(plan.work, src[volume], dst[volume], store)
+            engine.run(work, src[volume], dst[volume], store)
         elif dst.dtype.kind in "iu":
-            engine.run(plan.work, src[volume], dst[volume], replace(store, low=low, high=high))
+            engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high))
         else:
-            engine.run(plan.work, src[volume], dst[volume], store)
+            engine.run(work, src[volume], dst[volume], store)
+            outside = None if low <= store.default <= high else dst[volume] == store.default
             pool.clip(dst[volume], low, high)
+            if outside is not None:
+                dst[volume][outside] = store.default
+
+
+def _of_volume(work: Work, k: int) -> Work:
+    """A work of one of the volumes that it is made for."""
+    if isinstance(work, Gather) and len(work.routes) > 1:
+        return replace(work, routes=(work.routes[k],))
+    return work
 
 
 def store_of(plan: Plan) -> Store:
@@ -363,7 +382,7 @@ def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) 
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
     return costs.Call(
         plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype),
-        plan.clip,
+        bool(plan.clip),
     )  # fmt: skip
 
 

@@ -58,8 +58,15 @@ def in_space(plan: Plan) -> Plan:
     """A 2-D plan as one of three axes, the first of a single voxel; others as they are."""
     if plan.source.dimension == 3:
         return plan
-    source, target = (Grid.of_size((*grid.size, 1)) for grid in (plan.source, plan.target))
+    source, target = (_raised(grid) for grid in (plan.source, plan.target))
     return replace(plan, source=source, target=target)
+
+
+def _raised(grid: Grid) -> Grid:
+    """A grid of two axes in a space of three."""
+    direction = np.eye(3)
+    direction[:2, :2] = np.reshape(grid.direction, (2, 2))
+    return Grid((*grid.size, 1), (*grid.spacing, 1.0), (*grid.origin, 0.0), tuple(direction.ravel().tolist()))
 
 
 def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Tensor | None = None) -> torch.Tensor:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -27,24 +28,27 @@ from torch.autograd import forward_ad
 
 from gpuresample import warps
 from gpuresample.caching import kept
-from gpuresample.checks import one_of, sizes
-from gpuresample.containers import ArrayContainer
+from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.containers import ArrayContainer, is_meta_tensor
+from gpuresample.containers.meta_tensors import plain
 from gpuresample.ops.gaussian import gaussian_plan
 from gpuresample.ops.resample import default_for
 from gpuresample.ops.resample import plan as resampling_plan
 from gpuresample.ops.shrink import downsample_plan
 from gpuresample.ops.transforms import control_points
 from gpuresample.planning import planner
-from gpuresample.planning.grid import Grid
+from gpuresample.planning.filters import get_filter
+from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.torch_tables import interpolate_table
 from gpuresample.planning.transforms import Nodes, Transform, route
 from gpuresample.planning.works import Lattice, Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, check_tensor, in_space, numpy_dtype, run_plan
 
 __all__ = [
-    "Downsample", "Gaussian", "Resample", "ResampleCollate", "SpatialTransformer", "downsample", "gaussian", "resample",
-    "warp",
+    "Downsample", "Gaussian", "Resample", "ResampleCollate", "SpatialTransformer", "downsample", "gaussian",
+    "interpolate", "resample", "warp",
 ]  # fmt: skip
 
 
@@ -72,7 +76,8 @@ def resample(
         Integer, bool or float voxels, including float16 and bfloat16, on the CPU or a CUDA device, with any strides.
         The last three axes are space; in a tensor of two axes, both are.
     spacing, size, input_spacing : number or sequence, optional
-        As for `gpuresample.resample`, in the order of the spatial axes.
+        As for `gpuresample.resample`, in the order of the spatial axes. A MONAI MetaTensor has a spacing of its own; it
+        comes back with the new affine, without a trace for MONAI's inverses.
     transform : optional
         As for `gpuresample.resample` beside a bare array: axis order, units of `input_spacing`. `warp` has transforms
         that are tensors.
@@ -98,6 +103,9 @@ def resample(
 
     Notes
     -----
+    "nearest" with `anchor="edge"` and a `size` is torch's "nearest-exact": samples halfway between voxels go torch's
+    way. Everywhere else they go as SimpleITK's do, which its round-off decides.
+
     float16, bfloat16 and float32 are summed in float32, float64 in float64. Autocast changes nothing: the result has
     the image's type. It works under `torch.compile` without a graph break, with a transform eagerly only, and under
     `vmap`. `torch.func.grad` does not work through custom operators.
@@ -108,9 +116,52 @@ def resample(
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
         "rounding": rounding,
     }  # fmt: skip
+    if is_meta_tensor(image):
+        keywords["input_spacing"] = _spacing_of(image, dims, input_spacing)
     if transform is not None:
         return _moved(image, transform, dims, _named(_name(dtype)) or image.dtype, keywords)
     return _applied(image, _recipe("resample", dims, _name(dtype), keywords))
+
+
+def _spacing_of(image: Any, dims: int, input_spacing: Any) -> list[float]:
+    """The spacing of a MetaTensor (channels first, or a batch of such), by its affine."""
+    affine = np.asarray(image.affine.detach().cpu(), np.float64)
+    batch = affine.ndim == 3
+    if image.ndim not in (dims + 1, dims + 2) or affine.shape[-1] not in (dims + 1, 4):
+        raise ValueError(
+            f"image must be a MetaTensor (C, D, H, W) or a batch of such, of {dims} spatial axes, got shape "
+            f"{tuple(image.shape)} and an affine of shape {affine.shape}; pass its as_tensor() to go without the affine"
+        )
+    spacing = np.sqrt((affine[..., :dims, :dims] ** 2).sum(axis=-2))
+    own = spacing[0] if batch else spacing
+    if not np.isfinite(own).all() or own.min() <= 0 or not np.allclose(spacing, own, rtol=1e-6):
+        raise ValueError(f"image must have one spacing, larger than 0, for all of a batch, got {spacing.tolist()}")
+    if input_spacing is not None:
+        raise ValueError(
+            f"input_spacing is for bare tensors; this MetaTensor has its own spacing {own.tolist()}, "
+            f"got {input_spacing!r}"
+        )
+    return own.tolist()
+
+
+def _placed(out: Tensor, image: Any, made: Plan, dims: int) -> Tensor:
+    """A MetaTensor's affine on the output's grid; it has no trace by which MONAI could invert this."""
+    source, target = made.source, made.target
+    # From voxels of the output to the input's, in axis order.
+    matrix = np.eye(4)
+    matrix[:3, :3] = (source.point_to_index @ target.index_to_point)[::-1, ::-1]
+    matrix[:3, 3] = source.indices(target.points(np.zeros((1, 3))))[0, ::-1]
+    axes = [*range(3 - dims, 4)]
+    inner = np.eye(image.affine.shape[-1])
+    kept = [*range(dims), -1]
+    inner[np.ix_(kept, kept)] = matrix[np.ix_(axes, axes)]
+    result: Tensor = type(image)(
+        out,
+        affine=image.affine @ image.affine.new_tensor(inner),
+        meta={key: value for key, value in image.meta.items() if key != "affine"},
+    )
+    result.is_batch = image.is_batch
+    return result
 
 
 def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keywords: dict[str, Any]) -> Tensor:
@@ -119,8 +170,89 @@ def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keyword
     stand_in = np.broadcast_to(np.zeros((), numpy_dtype(image.dtype)), shape)
     made = in_space(resampling_plan(stand_in, transform=transform, dtype=numpy_dtype(dtype), **keywords))
     _refuse_forward_mode(image)
-    out = warps.run_along(made, image if dims == 3 else image.unsqueeze(-3), dtype)
-    return out if dims == 3 else out.squeeze(-3)
+    whole = plain(image) if is_meta_tensor(image) else image
+    out = warps.run_along(made, whole if dims == 3 else whole.unsqueeze(-3), dtype)
+    out = out if dims == 3 else out.squeeze(-3)
+    return _placed(out, image, made, dims) if is_meta_tensor(image) else out
+
+
+def interpolate(
+    input: Tensor,
+    size: int | Sequence[int] | None = None,
+    scale_factor: float | Sequence[float] | None = None,
+    mode: str = "nearest",
+    align_corners: bool | None = None,
+    recompute_scale_factor: bool | None = None,
+    antialias: bool = False,
+) -> Tensor:
+    """Do what `torch.nn.functional.interpolate` does: the same arguments, the same numbers.
+
+    Parameters
+    ----------
+    input : Tensor, shape (N, C, D, H, W) or (N, C, H, W)
+        Float voxels; for the modes that copy voxels, integers too.
+    size : int or sequence of int, optional
+        Spatial size of the result. Give this or `scale_factor`.
+    scale_factor : float or sequence of float, optional
+        The size is `floor(size * scale_factor)`. As in torch, samples lie where the factor says, unless
+        `recompute_scale_factor` asks for what the sizes say.
+    mode : {"nearest", "nearest-exact", "trilinear", "bilinear", "area"}
+        "trilinear" for volumes, "bilinear" for pictures. torch's "linear" and "bicubic" are refused.
+    align_corners : bool, optional
+        As torch's; for "trilinear" and "bilinear" only.
+    recompute_scale_factor : bool, optional
+        As torch's.
+    antialias : bool
+        As torch's, for "bilinear"; here for "trilinear" too: the same triangles, along all three axes.
+
+    Returns
+    -------
+    Tensor
+        Of the input's type, on its device. It is differentiable, also more than once.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For arguments that torch refuses, and for modes that are not offered.
+    RuntimeError
+        For CUDA tensors where the CUDA engine cannot be used.
+
+    Notes
+    -----
+    Modes that copy give torch's voxels. The others lie within 3e-6 of the range for float32: torch computes weights
+    in float32. float16 and bfloat16 are summed in float32.
+    """
+    check_tensor(input, "input")
+    if input.ndim not in (4, 5):
+        raise ValueError(f"input must have shape (N, C, D, H, W) or (N, C, H, W), got {tuple(input.shape)}")
+    dims = input.ndim - 2
+    linear = "trilinear" if dims == 3 else "bilinear"
+    one_of("mode", mode, ("nearest", "nearest-exact", linear, "area"))
+    if align_corners is not None and mode != linear:
+        raise ValueError(f"align_corners is for mode={linear!r}, got mode={mode!r} and align_corners={align_corners!r}")
+    if antialias and mode != linear:
+        raise ValueError(f"antialias is for mode={linear!r}, got mode={mode!r}")
+    if not input.dtype.is_floating_point and mode in (linear, "area"):
+        raise TypeError(f"input must have float voxels for mode={mode!r}, got {input.dtype}")
+    if (size is None) == (scale_factor is None):
+        raise ValueError(f"give size or scale_factor, one of them, got size={size!r} and scale_factor={scale_factor!r}")
+    n = tuple(int(k) for k in input.shape[2:])
+    factors: list[float | None] = [None] * dims
+    if scale_factor is None:
+        if recompute_scale_factor:
+            raise ValueError("recompute_scale_factor is for scale_factor, got it with size")
+        whole = sizes("size", (size,) * dims if isinstance(size, int) else size, dims)
+    else:
+        given = positive_numbers("scale_factor", scale_factor, dims)
+        wanted = [math.floor(float(k) * factor) for k, factor in zip(n, given, strict=True)]
+        if min(wanted) < 1:
+            raise ValueError(f"scale_factor must leave a voxel on every axis of {n}, got {scale_factor!r}")
+        whole = sizes("scale_factor", wanted, dims)
+        factors = [None] * dims if recompute_scale_factor else list(given)
+    return _applied(input, _recipe("interpolate", dims, None, {
+        "size": list(whole), "factors": factors, "mode": "linear" if mode == linear else mode,
+        "align": bool(align_corners), "antialias": bool(antialias),
+    }))  # fmt: skip
 
 
 def gaussian(
@@ -267,7 +399,14 @@ def warp(
     towards 0 over a voxel beyond the border, which no boundary here does.
     """
     images, m, field, shape, single = _warp_arguments(
-        volume, matrix, displacement, coefficients, size, order, spatial_dims
+        # The output has no affine that follows from the input's.
+        plain(volume, "volume") if is_meta_tensor(volume) else volume,
+        matrix,
+        displacement,
+        coefficients,
+        size,
+        order,
+        spatial_dims,
     )
     how, default = _how(interpolation, boundary), _outside(default_value, volume.dtype)
     out = warps.pull(images, m, field, how, shape, [0, 0, 0], default)
@@ -408,12 +547,51 @@ def _plan(recipe: str, shape: tuple[int, ...], dtype: torch.dtype) -> Plan:
     if what == "resample":
         # Planning looks at shape and type alone: an array of one voxel that claims to be whole.
         image = np.broadcast_to(np.zeros((), source), shape)
-        return in_space(resampling_plan(image, dtype=target, **keywords))
+        made = in_space(resampling_plan(image, dtype=target, **keywords))
+        return _torchs_nearest(made) if _is_torchs_nearest(keywords) else made
+    if what == "interpolate":
+        return _interpolate_plan(shape, keywords, source)
     if what == "spline":
         return _spline_plan(shape, tuple(keywords["size"]), keywords["order"], source)
     container = ArrayContainer.of_shape(shape, keywords.pop("input_spacing", None), source)
     make: Callable[..., Plan] = gaussian_plan if what == "gaussian" else downsample_plan
     return in_space(make(container, dtype=target, **keywords))
+
+
+def _is_torchs_nearest(keywords: dict[str, Any]) -> bool:
+    """Whether a request for `resample` is what torch calls "nearest-exact"."""
+    return (
+        get_filter(keywords.get("interpolation", "bspline")).name == "nearest"
+        and keywords.get("anchor") == "edge"
+        and keywords.get("size") is not None
+        and keywords.get("spacing") is None
+    )
+
+
+def _torchs_nearest(made: Plan) -> Plan:
+    """A plan whose samples halfway between voxels go torch's way: its float32 decides, not the round-off of a grid."""
+    sizes_of = zip(made.input_shape, made.output_shape, strict=True)
+    tables = [interpolate_table(n, m, "nearest-exact", False, np.float32) for n, m in sizes_of]
+    return replace(made, work=planner.along_axes(tables, made.precision))
+
+
+def _interpolate_plan(shape: tuple[int, ...], keywords: dict[str, Any], dtype: np.dtype[Any]) -> Plan:
+    """The plan of `interpolate`; the factors are None, or one for each axis."""
+    mode, align, antialias = keywords["mode"], keywords["align"], keywords["antialias"]
+    kind = np.float64 if dtype == np.float64 else np.float32
+    axes = zip(shape, keywords["size"], keywords["factors"], strict=True)
+    flat = len(shape) == 2
+    tables = [interpolate_table(n, m, mode, align, kind, scale, antialias, flat) for n, m, scale in axes]
+    made = of_work(planner.along_axes(tables, precision_of(dtype, dtype)), dtype, dtype)
+    size = made.output_shape[::-1]
+    if align:
+        return replace(made, target=resized(made.source, None, size, "center"))
+    steps = [1.0] * (3 - len(shape)) + [
+        n / m if scale is None or mode == "area" else 1.0 / scale
+        for n, m, scale in zip(shape, keywords["size"], keywords["factors"], strict=True)
+    ]
+    first = [(step - 1.0) / 2.0 for step in steps]
+    return replace(made, target=Grid(size, tuple(steps[::-1]), tuple(first[::-1]), made.source.direction))
 
 
 def _spline_plan(points: tuple[int, ...], size: tuple[int, ...], order: int, dtype: np.dtype[Any]) -> Plan:
@@ -524,6 +702,10 @@ def _applied(image: Tensor, recipe: str) -> Tensor:
 
     An operator of torch's has no derivative forward: it would drop tangents, and nobody would know.
     """
+    if is_meta_tensor(image):
+        dims = _dims(recipe)
+        made = _plan(recipe, _whole(image.shape[-dims:]), image.dtype)
+        return _placed(_applied(plain(image), recipe), image, made, dims)
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return _run(image, recipe)
     primal, tangent = forward_ad.unpack_dual(image)
@@ -630,7 +812,8 @@ class ResampleCollate:
         Which parts of a sample are label maps: keys, if samples are mappings, or positions, if they are tuples. They
         are resampled by "nearest".
     spatial_dims : {2, 3}
-        Tensors with one more axis are volumes (channels first). torch's default collates everything else in a sample.
+        Tensors and NumPy arrays with one more axis are volumes (channels first), in mappings and tuples within a sample
+        too. torch's default collates everything else in a sample.
     interpolation, anchor, boundary, antialias, default_value
         For everything except labels, as for `resample`.
 
@@ -678,10 +861,18 @@ class ResampleCollate:
             return type(first)(*fields) if hasattr(first, "_fields") else type(first)(fields)
         return self._field(list(batch), None)
 
+    def _is_volume(self, value: Any) -> bool:
+        return isinstance(value, (Tensor, np.ndarray)) and value.ndim == self.spatial_dims + 1
+
+    def _holds_volumes(self, value: Any) -> bool:
+        parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
+        return any(self._is_volume(part) or self._holds_volumes(part) for part in parts)
+
     def _field(self, values: list[Any], key: Any) -> Any:
+        if not self._is_volume(values[0]):
+            return self(values) if self._holds_volumes(values[0]) else torch.utils.data.default_collate(values)
+        values = [_tensor(value) for value in values]
         first = values[0]
-        if not isinstance(first, Tensor) or first.ndim != self.spatial_dims + 1:
-            return torch.utils.data.default_collate(values)
         for value in values:
             check_tensor(value, f"sample[{key!r}]" if key is not None else "sample")
             if value.ndim != first.ndim or value.shape[0] != first.shape[0] or value.dtype != first.dtype:
@@ -697,3 +888,10 @@ class ResampleCollate:
                 value, place = value.unsqueeze(-3), place.unsqueeze(-3)  # noqa: PLW2901
             run_plan(plan, value, value.dtype, place)
         return out
+
+
+def _tensor(value: Any) -> Any:
+    """A NumPy array as a tensor, in a layout that torch takes; everything else as it is."""
+    if not isinstance(value, np.ndarray):
+        return value
+    return torch.from_numpy(np.require(value, value.dtype.newbyteorder("="), ["C", "W"]))

@@ -289,10 +289,10 @@ def check(plan: Planned) -> None:
             "transform must be one for all volumes of an image that is computed or read block by block, "
             f"got {len(plan.work.routes)}; resample its volumes one by one"
         )
-    if plan.clip:
+    if plan.clip is True:
         raise ValueError(
-            "image must be in memory for a convention that clips splines to the whole image's range, got one that is "
-            "computed or read block by block"
+            "image must be in memory to be clipped to its own range, got one that is computed or read block by block; "
+            "give the range, clip=(low, high)"
         )
 
 

@@ -49,8 +49,8 @@ class Planned(Protocol):
         """Whether voxels are chosen, not summed."""
 
     @property
-    def clip(self) -> bool:
-        """Whether the range of the whole input matters to every voxel."""
+    def clip(self) -> bool | tuple[float, float]:
+        """True if the range of the whole input matters to every voxel; a range that is given does not."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:

@@ -98,7 +98,7 @@ def _explained(error: Exception) -> tuple[int, str]:
     # Usage errors are click's in older releases of typer and typer's own in newer ones; both can do this.
     if hasattr(error, "format_message"):
         return 2, str(error.format_message())
-    if isinstance(error, (ValueError, TypeError)):
+    if isinstance(error, (ValueError, TypeError, ModuleNotFoundError)):
         return 2, str(error)
     if isinstance(error, MemoryError):
         return 1, f"not enough memory: {error}" if str(error) else "not enough memory"

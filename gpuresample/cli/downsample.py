@@ -18,7 +18,10 @@ def downsample(
     factors: Annotated[str, typer.Option(metavar="X Y Z", help="Whole numbers of at least 1, or one for all axes.")],
     reduce: Annotated[
         str,
-        typer.Option(help="gaussian: blur and subsample. mean, mode (for labels): of whole blocks of voxels."),
+        typer.Option(
+            help="gaussian: blur and subsample. mean, mode (for labels): of whole blocks of voxels. label: the mode of "
+            "what is not 0."
+        ),
     ] = "gaussian",
     sigma: Annotated[
         str,
@@ -46,7 +49,7 @@ def downsample(
 
     gpuresample downsample labels.nii.gz half.nii.gz --factors 2 --reduce mode
     """
-    if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS)) != "gaussian":
+    if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS, "label")) != "gaussian":
         if sigma != "auto" or kind != "sampled" or rounding != "nearest" or dtype is not None:
             raise ValueError(f"--sigma, --kind, --rounding and --dtype are for --reduce gaussian, not {reduce}")
         blocks: dict[str, Any] = {

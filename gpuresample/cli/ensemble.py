@@ -9,9 +9,10 @@ from typing import Annotated, Any
 import typer
 
 import gpuresample as gr
-from gpuresample.cli import console, filtering, flags, options, overlay
+from gpuresample.cli import console, filtering, flags, nnunet_scores, options, overlay
 from gpuresample.files import scores as score_files
 from gpuresample.files import volumes as files
+from gpuresample.ops.ensemble import ACTIVATIONS
 
 _SCORES, _LABELS, _MORE = "Scores", "Labels", "More outputs"
 
@@ -19,7 +20,7 @@ _SCORES, _LABELS, _MORE = "Scores", "Labels", "More outputs"
 def ensemble(
     scores: Annotated[
         list[Path],
-        typer.Argument(metavar="SCORES...", help=f"A file for each model: {', '.join(score_files.READABLE)}."),
+        typer.Argument(metavar="SCORES...", help=f"A file for each model: {', '.join(score_files.READABLE)}; .b2nd."),
     ],
     like: Annotated[Path, typer.Option(metavar="IMAGE", help="The image whose grid the labels will have.")],
     target: Annotated[
@@ -74,14 +75,16 @@ def ensemble(
     threshold: Annotated[
         str,
         typer.Option(
-            metavar="P ...", help="For sigmoid: one number for all classes, or one for each.", rich_help_panel=_LABELS
+            metavar="P ...",
+            help="Of classes that may overlap: one number for all, or one for each.",
+            rich_help_panel=_LABELS,
         ),
     ] = "0.5",
     regions: Annotated[
         str | None,
         typer.Option(
             metavar="A B ...",
-            help="For sigmoid: the label of each class, later ones on top; bits unless given.",
+            help="Of classes that may overlap: the label of each, later ones on top; for sigmoid bits unless given.",
             rich_help_panel=_LABELS,
         ),
     ] = None,
@@ -125,6 +128,12 @@ def ensemble(
         if len(kinds) > 1:
             raise ValueError("--activation must be given where .npz files and others are mixed")
         activation = "none" if kinds.pop() else "softmax"
+    elif activation in ACTIVATIONS and name is None:
+        for path in filter(score_files.holds_probabilities, scores):
+            raise ValueError(
+                f"{path}: an .npz holds probabilities, as nnU-Net writes them; --activation must be none, "
+                f"got {activation}. If it holds scores, name their array (--array)"
+            )
     spacing = options.one_or_all("--scores-spacing", scores_spacing)
     least = options.one_or_all("--threshold", threshold)
     keywords: dict[str, Any] = {
@@ -152,7 +161,7 @@ def ensemble(
             def one_by_one() -> Iterator[Any]:
                 for number, path in enumerate(scores, start=1):
                     phases.say(f"reading {path.name}, model {number} of {len(scores)}")
-                    yield score_files.read(path, name)
+                    yield nnunet_scores.read(path, name, image, spacing is not None, regions is not None)
                 phases.say(f"combining {len(scores)} models")
 
             made = gr.ensemble(

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import sys
 
+import numpy as np
+
+from gpuresample.checks import sizes
 from gpuresample.containers.arrays import ArrayContainer as ArrayContainer
 from gpuresample.containers.arrays import Volume as Volume
 from gpuresample.containers.arrays import VolumeContainer as VolumeContainer
@@ -19,15 +22,17 @@ from gpuresample.containers.kinds import Held as Held
 from gpuresample.containers.kinds import hold as hold
 from gpuresample.containers.kinds import lazy_kind, shape_of
 from gpuresample.containers.lazies import LazyContainer as LazyContainer
+from gpuresample.containers.meta_tensors import MetaTensorContainer as MetaTensorContainer
+from gpuresample.containers.meta_tensors import grid_of_meta
+from gpuresample.containers.spatial_images import FLIP, grid_of_affine, grid_of_image
 from gpuresample.containers.spatial_images import SpatialImageContainer as SpatialImageContainer
-from gpuresample.containers.spatial_images import grid_of_image
 from gpuresample.containers.voxels import check_memory as check_memory
 from gpuresample.containers.voxels import spatial as spatial
 from gpuresample.planning.grid import Grid
 
 Container = ArrayContainer | VolumeContainer | ImageContainer | SpatialImageContainer
 
-IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image"
+IMAGES = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image, a MONAI MetaTensor"
 
 
 def unwrap(image: object, input_spacing: object = None, lazy: bool = False) -> Container:
@@ -62,6 +67,8 @@ def unwrap(image: object, input_spacing: object = None, lazy: bool = False) -> C
         container = ImageContainer(image)
     elif _is(image, "nibabel.spatialimages", "SpatialImage"):
         container = SpatialImageContainer(image)
+    elif is_meta_tensor(image):
+        container = MetaTensorContainer(image)
     else:
         held = hold(image)
         if held is None:
@@ -81,7 +88,13 @@ def has_geometry(image: object) -> bool:
         isinstance(image, Volume)
         or _is(image, "SimpleITK", "Image")
         or _is(image, "nibabel.spatialimages", "SpatialImage")
+        or is_meta_tensor(image)
     )
+
+
+def is_meta_tensor(image: object) -> bool:
+    """Whether an image is one of MONAI's tensors with an affine."""
+    return _is(image, "monai.data.meta_tensor", "MetaTensor")
 
 
 def _is(image: object, module: str, name: str) -> bool:
@@ -93,7 +106,7 @@ def _is(image: object, module: str, name: str) -> bool:
 
 
 def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
-    """The grid of an image, `Volume` or `Grid`; the shape of a bare array, which has nothing else."""
+    """The grid of an image, `Volume`, `Grid` or nibabel's `(shape, affine)`; the shape of a bare array."""
     if isinstance(like, Grid):
         grid = like
     elif isinstance(like, Volume):
@@ -102,6 +115,10 @@ def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
         grid = ImageContainer(like).grid
     elif _is(like, "nibabel.spatialimages", "SpatialImage"):
         grid = grid_of_image(like, "like")
+    elif is_meta_tensor(like):
+        grid = grid_of_meta(like, "like")
+    elif isinstance(like, tuple) and len(like) == 2 and np.shape(like[1]) == (4, 4):
+        grid = grid_of_affine(FLIP @ np.asarray(like[1], np.float64), sizes("like", like[0], 3), "like")
     else:
         shape = shape_of(like)
         if shape is None:

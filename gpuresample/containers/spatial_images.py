@@ -35,18 +35,29 @@ def grid_of_image(image: Any, name: str = "image") -> Grid:
         raise ValueError(f"{name} must have at least the axes x, y, z, got shape {shape}")
     if image.affine is None:
         raise ValueError(f"{name} must have an affine; give it one, or pass its array with input_spacing")
-    affine = FLIP @ np.asarray(image.affine, np.float64)
-    spacing = np.sqrt((affine[:3, :3] ** 2).sum(axis=0))
+    return grid_of_affine(FLIP @ np.asarray(image.affine, np.float64), shape[:3], name)
+
+
+def grid_of_affine(affine: Array, size: tuple[int, ...], name: str) -> Grid:
+    """The grid of an affine from voxels to points in LPS.
+
+    Raises
+    ------
+    ValueError
+        For affines without an inverse or with shear.
+    """
+    d = len(size)
+    spacing = np.sqrt((affine[:d, :d] ** 2).sum(axis=0))
     if not np.isfinite(affine).all() or spacing.min() <= 0:
-        raise ValueError(f"{name} must have an affine with an inverse, got {np.asarray(image.affine).tolist()}")
-    direction = affine[:3, :3] / spacing
-    shear = np.abs(direction.T @ direction - np.eye(3)).max()
+        raise ValueError(f"{name} must have an affine with an inverse, got (in LPS) {affine.tolist()}")
+    direction = affine[:d, :d] / spacing
+    shear = np.abs(direction.T @ direction - np.eye(d)).max()
     if shear > SHEAR:
         raise ValueError(
             f"{name} must have an affine without shear, whose axes are at right angles; a cosine between two of them "
-            f"is {shear:.3g}, got {np.asarray(image.affine).tolist()}"
+            f"is {shear:.3g}, got (in LPS) {affine.tolist()}"
         )
-    return Grid(shape[:3], tuple(spacing.tolist()), tuple(affine[:3, 3].tolist()), tuple(direction.ravel().tolist()))
+    return Grid(size, tuple(spacing.tolist()), tuple(affine[:d, d].tolist()), tuple(direction.ravel().tolist()))
 
 
 class SpatialImageContainer(HostMemory):

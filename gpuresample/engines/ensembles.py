@@ -35,9 +35,10 @@ def codes(work: Ensemble) -> tuple[int, int]:
 
 def certain(work: Ensemble) -> tuple[float, float]:
     """Scores of class 0 and of the other classes outside a model's grid."""
-    if work.activation == "sigmoid":
-        return (0.0, 0.0) if work.before else (-math.inf, -math.inf)
-    return (1.0, 0.0) if work.before or work.activation == "none" else (0.0, -math.inf)
+    are_probabilities = work.before or work.activation == "none"
+    if work.overlaps:
+        return (0.0, 0.0) if are_probabilities else (-math.inf, -math.inf)
+    return (1.0, 0.0) if are_probabilities else (0.0, -math.inf)
 
 
 def upright(work: Separable, scores: Any) -> tuple[Separable, Any]:

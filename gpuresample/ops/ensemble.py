@@ -134,11 +134,12 @@ def ensemble(
     labels : sequence of int, optional
         The value of each class in the label map; 0, 1, 2, ... unless given. Not for sigmoids.
     threshold : float or sequence of float
-        For sigmoids: a class is present where its average is above this. One number, or one for every class.
+        Where classes may overlap: a class is present where its average is above this. One number, or one for every
+        class.
     regions : sequence of int, optional
-        For sigmoids, whose classes may overlap: the label of every class. Later classes overwrite earlier ones
-        (nnU-Net's `regions_class_order`); voxels without any class get 0. Without `regions`, the label map holds one
-        bit for every class, the lowest bit for the first class.
+        For sigmoids, and for probabilities of classes that may overlap (`activation=None`): the label of every class.
+        Later classes overwrite earlier ones (nnU-Net's `regions_class_order`); voxels without any class get 0. Of
+        sigmoids without `regions`, the label map holds one bit for every class, the lowest bit for the first class.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         As for `gpuresample.resample`.
     progress : callable, optional
@@ -191,7 +192,7 @@ def ensemble(
             raise ValueError(f"weights must have one number for each of the {len(models)} models, got {weights!r}")
         classes = models[0].classes
         choose, values = _naming(activation, classes, labels, regions)
-        thresholds = _thresholds(threshold, classes, activation)
+        thresholds = _thresholds(threshold, classes, choose != "largest")
         grids = [_grid(number, model, target, input_spacing, anchor) for number, model in enumerate(models)]
         voxels = target.voxels + sum(math.prod(model.array.shape) for model in models)
         engine = engines.select(device, models[0].where, voxels)
@@ -369,14 +370,17 @@ def _grid(number: int, model: Scores, target: Grid, input_spacing: Any, anchor: 
 
 def _naming(activation: str | None, classes: int, labels: Any, regions: Any) -> tuple[str, npt.NDArray[np.uint64]]:
     """How classes become a label, and what they are called; the last name is that of none."""
-    if activation != "sigmoid":
-        if regions is not None:
-            raise ValueError(f'regions are for activation="sigmoid", whose classes may overlap; got {regions!r}')
+    if activation == "softmax" and regions is not None:
+        raise ValueError(
+            'regions are for classes that may overlap: activation="sigmoid", or None for probabilities of such; '
+            f'got {regions!r} with activation="softmax"'
+        )
+    if activation != "sigmoid" and regions is None:
         names = range(classes) if labels is None else _names("labels", labels, classes)
         return "largest", np.array([*names, 0], np.uint64)
     if labels is not None:
         raise ValueError(f'labels are for classes that exclude each other; with activation="sigmoid" use regions, '
-                         f"got {labels!r}")  # fmt: skip
+                         f"got labels={labels!r} and regions={regions!r}")  # fmt: skip
     if regions is not None:
         return "regions", np.array([*_names("regions", regions, classes), 0], np.uint64)
     if classes > 64:
@@ -393,10 +397,12 @@ def _names(name: str, values: Any, classes: int) -> list[int]:
     return [whole(name, value, "whole numbers from 0 to 2**64 - 1", 0, 2**64 - 1) for value in numbers]
 
 
-def _thresholds(value: Any, classes: int, activation: str | None) -> npt.NDArray[np.float32]:
-    if activation != "sigmoid":
+def _thresholds(value: Any, classes: int, overlap: bool) -> npt.NDArray[np.float32]:
+    if not overlap:
         if not isinstance(value, Real) or value != 0.5:
-            raise ValueError(f'threshold is for activation="sigmoid", got {value!r}')
+            raise ValueError(
+                f'threshold is for classes that may overlap (activation="sigmoid", or regions), got {value!r}'
+            )
         return np.full(classes, 0.5, np.float32)
     values = (value,) * classes if isinstance(value, Real) and not isinstance(value, bool) else value
     if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):

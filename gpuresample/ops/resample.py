@@ -42,6 +42,8 @@ def resample(
     default_value: float | Sequence[float] = 0,
     rounding: str = "nearest",
     convention: str | None = None,
+    clip: bool | Sequence[float] = False,
+    ignore: float | None = None,
     dtype: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
     device: str = "auto",
     out: Any = None,
@@ -66,8 +68,9 @@ def resample(
         arrays. One number is for all axes. The new size is `round(size * spacing / new_spacing)`, halves to even.
     size : sequence of int, optional
         New size, in the same order. Without `spacing`, the volume keeps its extent.
-    like : SimpleITK.Image, Volume, nibabel image, Grid or array, optional
-        The grid to resample onto; an array gives only its size. It excludes `spacing`, `size` and `anchor`.
+    like : SimpleITK.Image, Volume, nibabel image, Grid, (shape, affine) or array, optional
+        The grid to resample onto; an array gives only its size. A pair is nibabel's: three sizes x, y, z, and a 4x4
+        affine to RAS. It excludes `spacing`, `size` and `anchor`.
     input_spacing : float or sequence of float, optional
         Spacing of a bare array, in axis order; 1 unless given.
     transform : SimpleITK.Transform, gpuresample.Affine, DisplacementField, BSpline, Path or matrix; or a list
@@ -98,6 +101,14 @@ def resample(
         Give what another library's call gives: "simpleitk", "scipy", "skimage", "torch", "monai", "torchio", "nibabel"
         or "nnunet" (`gpuresample.planning.conventions` names the calls). It sets `anchor`, `boundary`, `antialias`,
         `rounding`, how a size follows from a spacing, and the output's type. A keyword that contradicts it is refused.
+    clip : bool or (low, high)
+        Keep sums, which splines and sincs let overshoot, within a range: True for the range of the volume that they are
+        of, or two numbers. What lies outside keeps `default_value`. For images in host memory.
+    ignore : float, optional
+        A value of the input that says "no data", or NaN. Weights are made of the voxels that have data:
+        `sum(w v) / sum(w)` over these. Where data have none of the weight, the output is this value, too; with kernels
+        that have negative weights (splines, sincs), where data have less than half. "nearest" copies as ever; votes
+        refuse it. It takes memory for four more volumes.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
     device : {"auto", "cpu", "cuda", "cuda:N"}
@@ -136,7 +147,7 @@ def resample(
     """
     request = Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, dtype, device,
+        convention, clip, ignore, dtype, device,
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
         return _several(list(image), input_spacing, request, out)
@@ -159,6 +170,8 @@ def plan(
     default_value: float = 0,
     rounding: str = "nearest",
     convention: str | None = None,
+    clip: bool | Sequence[float] = False,
+    ignore: float | None = None,
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
 ) -> Plan:
@@ -189,7 +202,7 @@ def plan(
         container = unwrap(image_or_shape, input_spacing, lazy=True)
     return _plan(container, Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, dtype, device,
+        convention, clip, ignore, dtype, device,
     ))  # fmt: skip
 
 
@@ -208,6 +221,8 @@ class Request:
     default_value: Any
     rounding: str
     convention: str | None
+    clip: Any
+    ignore: Any
     dtype: Any
     device: str
 
@@ -250,7 +265,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
             interpolation=f.name, spacing=r.spacing, size=r.size, like=r.like, transform=r.transform,
         )  # fmt: skip
         if c.name != "simpleitk":
-            return _by_convention(c, container, r.spacing, r.size, f, r.default_value, r.dtype, r.device)
+            return _by_convention(c, container, r, f)
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
@@ -262,6 +277,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
     store = Store(default_for(r.default_value, output), rounding)
+    clip, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
     engines.select(r.device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
@@ -271,7 +287,12 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
     if moved:
         planner.warn_if_nowhere(work)
-    return Plan(source, target, container.dtype, output, r.device, work, store, precision, f.method != "linear")
+    elif r.like is not None:
+        planner.warn_if_apart(source, target)
+    copies = f.method != "linear"
+    return Plan(
+        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, ignore=ignore,
+    )  # fmt: skip
 
 
 def _path(
@@ -289,23 +310,25 @@ def _path(
 def _by_convention(
     c: Convention,
     container: Container,
-    spacing: Any,
-    size: Any,
+    r: Request,
     f: Filter,
-    default_value: object,
-    dtype: npt.DTypeLike | None,
-    device: str,
 ) -> Plan:
     """A plan that follows another library."""
     source, d = container.grid, container.grid.dimension
+    spacing, size, dtype, device = r.spacing, r.size, r.dtype, r.device
+    conventions.check_type(c, container.dtype, f.name)
     spacing = None if spacing is None else container.order(positive_numbers("spacing", spacing, d))
     size = None if size is None else container.order(sizes("size", size, d))
-    target = conventions.grid(c, source, spacing, size)
+    if r.like is None:
+        target = conventions.grid(c, source, spacing, size, container.kind != "array")
+    else:
+        target = _target(container, r.spacing, r.size, r.like, "first", has_transform=False)
     output = output_dtype(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
-    store = Store(default_for(default_value, output), c.rounding)
+    store = Store(default_for(r.default_value, output), c.rounding)
+    asked, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
@@ -318,9 +341,11 @@ def _by_convention(
         sigma = [max(0.0, (n / m - 1.0) / 2.0) for n, m in zip(source.size, target.size, strict=True)]
         responses = tuple(gaussian_response(s if blur else 0.0) for s in sigma)
         work = planner.sampled(where, source, f, rule, responses, precision)
-    clip = c.clip and f.spline_order > 1
+    clip = asked or (c.clip and f.spline_order > 1)
     copies = f.method != "linear"
-    return Plan(source, target, container.dtype, output, device, work, store, precision, copies, clip=clip)
+    return Plan(
+        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, ignore=ignore,
+    )  # fmt: skip
 
 
 def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:
@@ -379,6 +404,41 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
         raise ValueError(f"antialias must be True, False or sigmas of at least 0, got {shown(value)}")
     check_width("antialias", sigma, value)
     return tuple(container.order(sigma))
+
+
+def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[float, float]:
+    """The range that sums are kept in: True for the input's own, False for none; a copy has nothing to keep."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value) and f.method == "linear"
+    low, high = numbers("clip", value, 2)
+    if f.method != "linear":
+        raise ValueError(f"clip must be False or True for interpolations that copy voxels or vote, got {shown(value)}")
+    if low > high:
+        raise ValueError(f"clip must be (low, high) with low <= high, got {shown(value)}")
+    if dtype.kind != "f":
+        default_for(low, dtype)
+        default_for(high, dtype)
+    return low, high
+
+
+def no_data(value: Any, source: np.dtype[Any], target: np.dtype[Any], f: Filter) -> float | None:
+    """The value that says "no data", if both types can hold it; None for none, and for copies, which keep it anyway."""
+    if value is None or f.name == "nearest":
+        return None
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+        raise TypeError(f"ignore must be a number, NaN or None, got {shown(value)}")
+    if f.method != "linear":
+        raise ValueError(f"ignore is for interpolations that sum, or nearest; got {f.name!r}, which votes")
+    number = float(value)
+    for name, dtype in (("image", source), ("output", target)):
+        fits = dtype.kind == "f" or (number == math.floor(number) if math.isfinite(number) else False)
+        if dtype.kind in "iu":
+            fits = fits and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
+        elif dtype.kind == "b":
+            fits = fits and number in (0.0, 1.0)
+        if not fits:
+            raise ValueError(f"ignore must be a value that the {name}'s type {dtype} has, got {shown(value)}")
+    return number
 
 
 def default_for(value: Any, dtype: np.dtype[Any]) -> int | float:

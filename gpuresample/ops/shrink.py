@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import one_of, sizes
-from gpuresample.containers import Container, unwrap
+from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.ops.arguments import (
     SIGMA_RULES,
     centred,
@@ -34,7 +35,7 @@ from gpuresample.planning.filters import (
 from gpuresample.planning.grid import Grid, check_apart
 from gpuresample.planning.maps import aligned_map
 from gpuresample.planning.works import Majority
-from gpuresample.plans import Plan, execute, precision_of
+from gpuresample.plans import Plan, execute, of_work, precision_of
 
 REDUCTIONS = ("mean", "mode")
 
@@ -98,10 +99,12 @@ def bin_shrink(
     factors : int or sequence of int
         Block size, from 1 to the image's size: one number for all axes, or one for each axis in the order of the
         image's kind. Voxels at the end that do not fill a block are dropped.
-    reduce : {"mean", "mode"}
+    reduce : {"mean", "mode", "label"}
         "mean" for images. "mode" for labels: the value that most voxels of the block have. If several values are
         equally frequent, the smallest of them wins (a NaN counts as larger than any number). "mode" only compares
-        voxels, so any integer survives.
+        voxels, so any integer survives. "label": the same among the voxels that are not 0, so that thin structures are
+        there in every level of a pyramid, at the background's cost; 0 where all are 0. It is for integers and bool in
+        memory, and makes a pass for every label.
     device, out
         As for `gpuresample.resample`.
 
@@ -116,7 +119,40 @@ def bin_shrink(
         For factors below 1, not whole, or larger than the image.
     """
     container = unwrap(image, lazy=True)
+    if reduce == "label":
+        return _labels_first(container, factors, device, out)
+    one_of("reduce", reduce, (*REDUCTIONS, "label"))
     return execute(bin_plan(container, factors, reduce, device), container, out)
+
+
+def _labels_first(container: Container, factors: int | Sequence[int], device: str, out: Any) -> Any:
+    """Modes of blocks among the voxels that are not 0: every label's voxels are counted by sums of blocks."""
+    if container.dtype.kind not in "iub":
+        raise TypeError(f'image must have labels, integers or bool, for reduce="label", got {container.dtype}')
+    if isinstance(container, LazyContainer):
+        raise TypeError('image must be in memory for reduce="label", got one that is read block by block')
+    made = bin_plan(container, factors, "mode", device)
+    source, target = made.source, made.target
+    d, f = source.dimension, factors_of(container, factors)
+    tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(d))]
+    count = of_work(planner.along_axes(tables, "double"), np.uint8, np.int64, device=device)
+    if out is None:
+        check_memory(container, container.output_shape(target), made.dtype, f"size {container.order(target.size)}")
+        result, voxels = container.new(target, made.dtype)
+    else:
+        result, voxels = container.adopt(out, target, made.dtype)
+    src, dst = spatial(container.array, d), spatial(voxels, d)
+    xp: Any = np if isinstance(src, np.ndarray) else sys.modules["cupy"]
+    most = xp.zeros(dst.shape, np.int64)
+    dst[...] = 0
+    for label in xp.unique(src):  # from the smallest on: of equals that wins
+        if label == 0:
+            continue
+        votes = count.run(xp.ascontiguousarray(src == label).view(np.uint8))
+        dst[votes > most] = label
+        most = xp.maximum(most, votes)
+    container.written(voxels)
+    return result
 
 
 def bin_plan(container: Container, factors: int | Sequence[int], reduce: str = "mean", device: str = "auto") -> Plan:

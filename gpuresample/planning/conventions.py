@@ -1,4 +1,4 @@
-"""Other libraries' conventions by name: what `convention=` sets, so that a result equals that library's own call.
+"""Other libraries' conventions by name: what `convention=` sets, so that a result is that of the library's own call.
 
 One table, `CONVENTIONS`. A convention fixes what stays aligned, which size belongs to a spacing, how the image goes on
 past its border, the blur before sampling, and how integers are rounded. Where a library works in voxels, not in space,
@@ -8,6 +8,7 @@ its own arithmetic for where samples lie is part of it: the last bit decides whi
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -63,7 +64,7 @@ class Convention:
     tested : str
         Its version when this was written.
     call : str
-        The call whose result it equals.
+        The call whose result it gives.
     anchor, boundary, antialias, rounding
         Keywords of `resample` that it sets; `boundary="padded"` is SciPy's "nearest": splines are prefiltered on 12
         more voxels on either side, mirrored beyond.
@@ -85,6 +86,8 @@ class Convention:
         Integers become float64, as the library returns them; float32 stays.
     single : bool
         The result is float32 whatever comes in.
+    upright : bool
+        Images come out with axes to the right, anterior and superior (RAS), around all of the input.
     """
 
     name: str
@@ -104,6 +107,7 @@ class Convention:
     clip: bool = False
     floats: bool = False
     single: bool = False
+    upright: bool = False
 
     @property
     def keywords(self) -> str:
@@ -150,9 +154,10 @@ CONVENTIONS = {
         ),
         Convention(
             "nibabel", "nibabel", "5.4.2", "processing.resample_to_output(image, voxel_sizes, order=order)",
-            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing",), 2e-6, rounding="away",
+            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "like"), 2e-6, rounding="away",
             size="corners ceil",
-            missing="oblique and flipped axes, which it turns; halfway between voxels, either is nearest",
+            missing="halfway between voxels, either is nearest; on its border nibabel's round-off may lose a plane",
+            upright=True,
         ),
         Convention(
             "nnunet", "nnunetv2", "2.8.1",
@@ -202,8 +207,11 @@ def check(
     return c
 
 
-def grid(c: Convention, source: Grid, spacing: Any, size: Any) -> Grid:
-    """The grid that the library would make of `source`, for a spacing and/or a size x, y, z."""
+def grid(c: Convention, source: Grid, spacing: Any, size: Any, placed: bool = False) -> Grid:
+    """The grid that the library would make of `source`, for a spacing and/or a size x, y, z.
+
+    `placed` tells whether the grid lies in space (LPS), as an image's; a bare array's does not.
+    """
     if c.positions is not None and spacing is not None and size is not None:
         raise ValueError(
             f"convention={c.name!r} keeps the extent, so size decides the spacing; give spacing or size, not both "
@@ -220,6 +228,8 @@ def grid(c: Convention, source: Grid, spacing: Any, size: Any) -> Grid:
     d = source.dimension
     new, old = np.asarray(positive_numbers("spacing", spacing, d)), np.asarray(source.spacing)
     n = np.asarray(source.size)
+    if c.upright and placed:
+        return _upright(source, new)
     if c.size == "floor":
         m = np.maximum(np.where(n == 1, 1, np.floor(n * old / new)), 1)
     else:
@@ -231,6 +241,17 @@ def grid(c: Convention, source: Grid, spacing: Any, size: Any) -> Grid:
         origin = (last + origin) / 2 - np.reshape(source.direction, (d, d)) @ ((m - 1) / 2 * new)
     whole = sizes("spacing", [int(k) for k in m], d)
     return Grid(whole, tuple(new.tolist()), tuple(origin.tolist()), source.direction)
+
+
+def _upright(source: Grid, spacing: FloatArray) -> Grid:
+    """The grid from corner voxel to corner voxel, its axes to the right, anterior and superior: LPS, as all grids."""
+    d = source.dimension
+    to_ras = np.array([-1.0, -1.0, 1.0])[:d]
+    corners = np.array(list(itertools.product(*((0.0, k - 1.0) for k in source.size))))
+    points = source.points(corners) * to_ras
+    low, high = points.min(axis=0), points.max(axis=0)
+    m = sizes("spacing", [int(k) for k in np.ceil((high - low) / spacing) + 1], d)
+    return Grid(m, tuple(spacing.tolist()), tuple((low * to_ras).tolist()), tuple(np.diag(to_ras).ravel().tolist()))
 
 
 def positions(c: Convention, source: Grid, target: Grid, interpolation: str, dtype: np.dtype[Any]) -> AxisMap | None:
@@ -258,6 +279,21 @@ def check_blur(c: Convention, source: Grid, target: Grid, interpolation: str, dt
     return False
 
 
+def check_type(c: Convention, source: np.dtype[Any], interpolation: str) -> None:
+    """Refuse voxels of which the library makes what nobody can foretell.
+
+    Raises
+    ------
+    TypeError
+        For booleans that SciPy would sum: it cuts at 1, and the round-off of its sums decides what reaches that.
+    """
+    if source == np.bool_ and c.rounding == "away" and interpolation != "nearest":
+        raise TypeError(
+            f"image must be uint8 or a float for convention={c.name!r} with interpolation={interpolation!r}, got bool: "
+            f"SciPy cuts sums of bool at 1, where its round-off decides"
+        )
+
+
 def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.dtype[Any]:
     """The voxel type that the library returns."""
     if c.single:
@@ -269,7 +305,7 @@ def output_type(c: Convention, source: np.dtype[Any], interpolation: str) -> np.
 
 def markdown() -> str:
     """The table as docs/words.md has it."""
-    lines = ["| `convention=` | equals | sets | interpolations |", "| --- | --- | --- | --- |"]
+    lines = ["| `convention=` | the call | sets | interpolations |", "| --- | --- | --- | --- |"]
     for c in CONVENTIONS.values():
         splines = (
             "B-splines" if "bspline5" in c.interpolations else "`bspline`" if "bspline" in c.interpolations else ""

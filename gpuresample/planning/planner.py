@@ -428,6 +428,18 @@ def warn_if_nowhere(work: Work) -> None:
         )
 
 
+def warn_if_apart(source: Grid, target: Grid) -> None:
+    """Warn of a grid with no voxel on the image."""
+    work = make_work(source, target, (), "nearest", None, False, "single")
+    if not isinstance(work, Majority) and not reaches(work):
+        warnings.warn(
+            f"like lies nowhere near the image, so nothing of the image is in the output: the image is {source}, "
+            f"like is {target}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
 def _tap_region(work: Gather, block: Block) -> list[Range]:
     """Range z, y, x of (prefiltered) samples that a block's taps touch, in the array at hand."""
     width = work.coefficients.shape[1]

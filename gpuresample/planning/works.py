@@ -277,8 +277,9 @@ class Member:
 class Ensemble:
     """Class scores of several models, resampled, averaged and decided, voxel by voxel.
 
-    Outside a model's grid its answer is class 0 for certain (for sigmoids: no class). A voxel where a model has no
-    usable score (NaN, or no finite one) counts as class 0, or as no class where classes overlap; its floats are NaN.
+    Outside a model's grid its answer is class 0 for certain (where classes overlap: no class). A voxel where a model
+    has no usable score (NaN, or no finite one) counts as class 0, or as no class where classes overlap; its floats are
+    NaN.
 
     Attributes
     ----------
@@ -306,3 +307,8 @@ class Ensemble:
     choose: str
     thresholds: npt.NDArray[np.float32]
     values: npt.NDArray[np.uint64]
+
+    @property
+    def overlaps(self) -> bool:
+        """Whether every class stands for itself, and a voxel may have several or none."""
+        return self.choose != "largest"

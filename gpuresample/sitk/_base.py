@@ -146,6 +146,7 @@ class Face:
         limits = [n for n in self._threads.values() if n > 0]
         with at_most(min(limits) if limits else None):
             self._happens(sitk.sitkStartEvent)
+            self._happens(sitk.sitkProgressEvent)
             yield
             self._progress = 1.0
             self._happens(sitk.sitkProgressEvent)
@@ -157,7 +158,10 @@ class Face:
                 command.Execute() if isinstance(command, sitk.Command) else command()
 
     def AddCommand(self, event: int, command: Any) -> Any:  # noqa: N802
-        """Call something on an event: start, progress (once, at the end), end; SimpleITK's filters have more."""
+        """Call something on an event: start, progress (0 and 1), end.
+
+        SimpleITK's filters tell of progress 2 to 150 times, as their threads and inner filters come along.
+        """
         result = super().AddCommand(event, command)  # type: ignore[misc]
         self._commands.append((event, command))
         return result

@@ -22,6 +22,11 @@ from gpuresample.sitk._base import Face, NotHereError
 ONES = (1, 1, 1)
 
 
+def _for_all(factors: Any) -> Any:
+    """One factor as that of all axes; SimpleITK's setters take sequences only."""
+    return (factors,) * 3 if isinstance(factors, int) and not isinstance(factors, bool) else factors
+
+
 class ShrinkImageFilter(Face, sitk.ShrinkImageFilter):  # type: ignore[misc]
     """`SimpleITK.ShrinkImageFilter`: its samples and its origin, bit for bit."""
 
@@ -138,7 +143,7 @@ def Shrink(image1: sitk.Image, shrinkFactors: Any = ONES) -> sitk.Image:  # noqa
         As SimpleITK.
     """
     f = ShrinkImageFilter()
-    f.SetShrinkFactors(shrinkFactors)
+    f.SetShrinkFactors(_for_all(shrinkFactors))
     return f.Execute(image1)
 
 
@@ -160,7 +165,7 @@ def BinShrink(image1: sitk.Image, shrinkFactors: Any = ONES) -> sitk.Image:  # n
         As SimpleITK.
     """
     f = BinShrinkImageFilter()
-    f.SetShrinkFactors(shrinkFactors)
+    f.SetShrinkFactors(_for_all(shrinkFactors))
     return f.Execute(image1)
 
 

@@ -175,6 +175,7 @@ def test_pictures():
     assert same_bits(lazy.compute(), gr.resample(array, spacing=0.7, interpolation="linear"))
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere")
 @pytest.mark.usefixtures("tiny")
 def test_nan_and_the_outside():
     array = noise(SHAPE, "float32")

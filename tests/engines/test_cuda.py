@@ -95,8 +95,24 @@ def test_conventions_go_there_unless_they_clip(cupy):
     whole = ndimage.zoom(halves, (1, 1, 31 / 16), order=0, output="int8")
     for device in ("cuda", "cpu"):
         assert same_bits(gr.resample(halves, device=device, **options), whole)
-    with pytest.raises(ValueError, match="must be in host memory for a convention that clips, got one on cuda:0"):
+    with pytest.raises(ValueError, match="must be in host memory to be clipped, got one on cuda:0"):
         gr.resample(cupy.asarray(src), size=(3, 4, 79), convention="nnunet")
+
+
+@pytest.mark.kernels
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_voxels_without_data_are_ignored_there_too(cupy, interpolation):
+    src = noise((9, 34, 41), "int16")
+    src[:4, 10:] = -2000
+    volume, turned = gr.Volume(src, (1, 1, 1)), gr.Affine(rotation(4, 7, -5), (0.3, 0.2, 0.1))
+    for keywords in ({"size": (33, 40, 7)}, {"transform": turned, "default_value": 5}):
+        options = {"interpolation": interpolation, "ignore": -2000, **keywords}
+        before = cuda._engine().runtime.launches.total()
+        out = gr.resample(volume, device="cuda", **options).array
+        assert cuda._engine().runtime.launches.total() > before
+        expected = gr.resample(volume, device="cpu", **options).array
+        assert (out == -2000).any()
+        assert (out != expected).mean() <= 1e-3
 
 
 @pytest.mark.kernels

@@ -547,12 +547,36 @@ def test_commands_see_start_progress_and_end():
     f.AddCommand(sitk.sitkAnyEvent, lambda: events.append("any"))
     assert f.HasCommand(sitk.sitkEndEvent)
     f.Execute(image())
-    assert [e for e in events if e != "any"] == ["start", 1.0, "end"]
-    assert events.count("any") == 3
+    assert [e for e in events if e != "any"] == ["start", 0.0, 1.0, "end"]
+    assert events.count("any") == 4
     f.RemoveAllCommands()
     f.Execute(image())
-    assert len(events) == 6
+    assert len(events) == 8
     assert not f.HasCommand(sitk.sitkEndEvent)
+
+
+@pytest.mark.parametrize("name", ["ExpandImageFilter", "RecursiveGaussianImageFilter"])
+def test_progress_is_told_as_by_filters_of_one_pass(name):
+    told = []
+    for module in (sitk, ours):
+        f = getattr(module, name)()
+        events = []
+        f.AddCommand(sitk.sitkProgressEvent, lambda f=f, events=events: events.append(f.GetProgress()))
+        f.Execute(image())
+        told.append(events)
+    assert told[0] == told[1] == [0.0, 1.0]
+
+
+@pytest.mark.parametrize("name", ["Shrink", "BinShrink"])
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_one_factor_is_for_all_axes(name, factor):
+    mine, theirs = getattr(ours, name)(image(), factor), getattr(sitk, name)(image(), [factor] * 3)
+    assert (mine.GetSize(), mine.GetOrigin(), mine.GetSpacing()) == (
+        theirs.GetSize(),
+        theirs.GetOrigin(),
+        theirs.GetSpacing(),
+    )
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(mine), sitk.GetArrayFromImage(theirs))
 
 
 def test_an_error_of_a_command_is_raised_and_not_swallowed():

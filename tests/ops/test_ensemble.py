@@ -539,7 +539,7 @@ REFUSED = [
     ({"labels": (0, 1, -1)}, ValueError, "labels must be whole numbers from 0"),
     ({"labels": (0, 1, 1.5)}, TypeError, "labels must be whole numbers"),
     ({"labels": 3}, TypeError, "labels must be 3 whole numbers"),
-    ({"regions": (1, 2, 3)}, ValueError, "regions are for activation"),
+    ({"regions": (1, 2, 3)}, ValueError, "regions are for classes that may overlap"),
     ({"activation": "sigmoid", "regions": (1, 2)}, ValueError, "regions must have one number"),
     ({"activation": "sigmoid", "labels": (1, 2, 3)}, ValueError, "use regions"),
     ({"threshold": 0.4}, ValueError, "threshold is for"),

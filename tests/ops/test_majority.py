@@ -200,7 +200,7 @@ def test_a_block_of_the_result_by_itself():
 
 
 def test_reduce_is_refused_by_name():
-    with pytest.raises(ValueError, match="reduce must be one of 'mean', 'mode', got 'median'"):
+    with pytest.raises(ValueError, match="reduce must be one of 'mean', 'mode', 'label', got 'median'"):
         gr.bin_shrink(volume("uint8"), 2, reduce="median")
 
 

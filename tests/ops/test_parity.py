@@ -221,6 +221,7 @@ def test_oblique_source_onto_its_own_axes_stays_separable_and_close():
         assert_contract(picture("float32", interpolation, SOURCE_OBLIQUE), to_grid(target), interpolation)
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere")
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline3", "label_gaussian"])
 def test_wholly_outside_is_default(interpolation):
     target = TARGETS["finer"]._replace(origin=(900.0, 0.0, 0.0))

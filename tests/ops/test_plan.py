@@ -416,7 +416,8 @@ def test_a_crop_of_the_whole_is_the_whole():
 def test_a_crop_outside_is_default():
     far = gr.Grid((9, 9, 9), (1, 1, 1), (400.0, 33.0, 5.0), EYE)
     image = volume()
-    plan = gr.plan(image, like=far, default_value=-8)
+    with pytest.warns(RuntimeWarning, match="like lies nowhere near the image"):
+        plan = gr.plan(image, like=far, default_value=-8)
     block = (slice(1, 3), slice(2, 5), slice(0, 9))
     got = plan.crop(block).run(part_of(image, plan.input_region(block)))
     assert got.array.shape == (2, 3, 9)

@@ -106,7 +106,7 @@ def test_volumes_get_their_geometry(floats, name):
     for k, ramp in enumerate((x, y, z)):
         volume = gr.Volume((ramp * spacing[k] + origin[k]).astype(np.float64), spacing, origin)
         out = gr.resample(volume, spacing=NEW[0][::-1], interpolation="linear", convention=name)
-        place = np.arange(out.size[k]) * out.spacing[k] + out.origin[k]
+        place = np.arange(out.size[k]) * out.spacing[k] * out.direction[4 * k] + out.origin[k]
         line = np.moveaxis(out.array, 2 - k, 0)[
             :, out.array.shape[(2 - k + 1) % 3] // 2, out.array.shape[(2 - k + 2) % 3] // 2
         ]

@@ -73,7 +73,7 @@ def combine(run: Run, work: Ensemble, scores: Sequence[Array], outputs: Outputs)
         scores = [_activated(part, work.activation) for part in scores]
     where = _places(outputs)
     activation, choose = rules.codes(work)
-    decide = (work.activation == "sigmoid", choose, rules.limits(work, alone), work.values)
+    decide = (work.overlaps, choose, rules.limits(work, alone), work.values)
     if all(rules.has_pairs(member) for member in work.members):
         return _fused(work, scores, activation, alone, decide, where)
     return _staged(run, work, scores, activation, alone, decide, where)

@@ -125,7 +125,7 @@ class CudaCombiner:
         arguments = [
             members, self._axes.upload(rules.limits(work, alone)), self._axes.upload(work.values), first, *places,
             pointer(counts), np.int32(len(scores)), classes, *sizes, np.int32(activation), np.int32(alone),
-            np.int32(work.activation == "sigmoid"), np.int32(choose), *certain,
+            np.int32(work.overlaps), np.int32(choose), *certain,
         ]  # fmt: skip
         self._launch("ensemble_decide", types, blocks, arguments)
         del keep

@@ -337,3 +337,110 @@ def test_the_plans_can_be_written_down():
         manager = plans((1, 1, 1), "resample_gpuresample")
         again = PlansManager(json.loads(json.dumps(manager.plans)))
         assert again.get_configuration("3d_fullres").resampling_fn_seg.func is grnn.resample_gpuresample
+
+
+# --- other calls, types and readers ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "dtype", ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
+)
+@pytest.mark.parametrize(
+    ("order", "separate", "order_z"), [(1, False, 0), (0, False, 0), (1, True, 0), (1, True, 1), (3, False, 0)]
+)
+def test_label_maps_of_every_type(dtype, order, separate, order_z):
+    labels = np.random.default_rng(0).integers(0, 5, (2, 6, 11, 12)).astype(dtype)
+    arguments = (labels, (8, 13, 9), (3, 1, 1), (2, 0.8, 1.4), True, order, order_z, separate)
+    theirs = default_resampling.resample_data_or_seg_to_shape(*arguments)
+    ours = grnn.resample_gpuresample(*arguments)
+    assert ours.dtype == theirs.dtype == labels.dtype
+    assert (ours != theirs).mean() <= 2e-3
+
+
+def test_labels_beyond_floats_stay_themselves():
+    labels = np.full((1, 4, 4, 4), 2**53 + 1, np.int64)
+    labels[:, 2:] = 2**40 + 1
+    assert set(np.unique(grnn.resample_gpuresample(labels, (6, 7, 8), (1, 1, 1), (1, 1, 1), True, 1))) == {
+        2**53 + 1,
+        2**40 + 1,
+    }
+
+
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (2.0, 0.7, 1.3), (5.0, 1.0, 1.0), (1.0, 1.0, 6.0), (0.5, 0.5, 0.5), (3.0, 3.0, 1.0)]
+)
+@pytest.mark.parametrize("is_seg", [False, True])
+def test_to_a_spacing_is_nnunets(spacing, is_seg):
+    rng = np.random.default_rng(0)
+    data = (rng.integers(0, 4, (1, 7, 12, 11)) if is_seg else rng.standard_normal((1, 7, 12, 11))).astype(np.float32)
+    arguments = (data, spacing, (1.1, 0.9, 1.2), is_seg, 1 if is_seg else 3, 0, None)
+    theirs = default_resampling.resample_data_or_seg_to_spacing(*arguments)
+    with grnn.install(defaults=True):
+        ours = default_resampling.resample_data_or_seg_to_spacing(*arguments)
+    assert ours.shape == theirs.shape
+    if is_seg:
+        assert (ours != theirs).mean() <= 0.01  # ties, of few voxels
+    else:
+        assert np.abs(ours - theirs).max() <= 2 * SINGLE * float(np.ptp(data))
+
+
+@pytest.mark.parametrize(
+    "spacing", [(1.0, 1.0, 1.0), (5.0, 1.0, 1.0), (1.0, 6.0, 1.0), (1.0, 1.0, 6.0), (2.0, 2.0, 1.0), (0.5, 1.0, 1.0)]
+)
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+def test_by_torch_is_nnunets(spacing, kind):
+    from nnunetv2.preprocessing.resampling import resample_torch
+
+    data = kind(np.random.default_rng(0).standard_normal((2, 7, 12, 11)).astype(np.float32))
+    arguments = (data, (9, 8, 17), spacing, (1.0, 1.0, 1.0))
+    theirs = resample_torch.resample_torch_fornnunet(*arguments)
+    with grnn.install(defaults=True):
+        assert recursive_find_resampling_fn_by_name("resample_torch_fornnunet") is grnn.resample_torch_fornnunet
+        ours = resample_torch.resample_torch_fornnunet(*arguments)
+    assert type(ours) is type(theirs)
+    assert ours.dtype == theirs.dtype
+    assert float(abs(ours - theirs).max()) <= 3e-6 * float(data.max() - data.min())
+
+
+def test_label_maps_by_torch_are_nnunets_own():
+    data = np.random.default_rng(0).integers(0, 3, (1, 5, 6, 7)).astype(np.float32)
+    arguments = (data, (9, 8, 7), (1, 1, 1), (1, 1, 1), True)
+    theirs = grnn._RESAMPLE_TORCH(*arguments)
+    with pytest.warns(RuntimeWarning, match="label maps by torch; nnU-Net's own function does it"):
+        np.testing.assert_array_equal(grnn.resample_torch_fornnunet(*arguments), theirs)
+
+
+@pytest.mark.parametrize("turn", [(-1, 1, 1), (1, 1, 1), (-1, -1, 1), (1, -1, -1), (-1, 1, -1), (1, 1, -1)])
+@pytest.mark.parametrize("dataset", [LABELS, REGIONS], ids=["labels", "regions"])
+def test_the_command_line_lays_exported_scores_where_nnunet_does(tmp_path, run, turn, dataset):
+    """Through nnU-Net's own reader that turns images to RAS, its own export and its own label file."""
+    values = np.random.default_rng(0).standard_normal((10, 12, 14)).astype(np.float32)
+    image = sitk.GetImageFromArray(
+        sitk.GetArrayFromImage(sitk.DiscreteGaussian(sitk.GetImageFromArray(values), 2.0)) * 8
+    )
+    image.SetSpacing((1.0, 1.2, 1.5))
+    image.SetOrigin((7, -3, 11))
+    image.SetDirection(np.diag(turn).astype(float).ravel().tolist())
+    sitk.WriteImage(image, str(tmp_path / "case_0000.nii.gz"))
+    sitk.WriteImage(sitk.Cast(image > 0, sitk.sitkUInt8), str(tmp_path / "case.nii.gz"))
+    manager = plans((1.2, 1.1, 1.3))
+    manager.plans["image_reader_writer"] = "NibabelIOWithReorient"
+    case = (str(tmp_path / "case_0000.nii.gz"), str(tmp_path / "case.nii.gz"), None)
+    logits, properties = logits_for(case, manager, dataset)
+    theirs = exported(manager, dataset, logits, properties, tmp_path / "theirs", save_probabilities=True)
+    words = [
+        "ensemble",
+        str(tmp_path / "theirs.npz"),
+        "--like",
+        case[0],
+        "-o",
+        str(tmp_path / "ours.nii.gz"),
+        "--no-picture",
+    ]
+    if dataset is REGIONS:
+        words += ["--regions", *map(str, REGIONS["regions_class_order"])]
+    assert run(*words)[0] == 0
+    ours = sitk.ReadImage(str(tmp_path / "ours.nii.gz"))
+    a, b = sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs)
+    assert len(np.unique(b)) > 2
+    assert (a != b).mean() <= 1e-3

@@ -1,0 +1,92 @@
+"""Sums over the voxels that have data: `sum(w v) / sum(w)`, from two runs of one work on either engine."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from gpuresample.engines.contract import Engine, Store
+from gpuresample.planning.works import Gather, Separable, Work
+
+# The share of the weight that data must have. Weights that are nowhere negative are worth something however few they
+# are; of others a small share is the difference of large ones, and what is divided by it is anything.
+LEAST_OF_ALL, LEAST_OF_SIGNED = 1e-6, 0.5
+
+
+def run(
+    engine: Engine, work: Work, src: Any, dst: Any, store: Store, ignore: float, clip: bool | tuple[float, float]
+) -> None:
+    """Fill `dst` [..., z, y, x] from the voxels of `src` that are not `ignore`, and with that where there are none.
+
+    Parameters
+    ----------
+    engine : Engine
+    work : Separable or Gather
+        Of sums.
+    src, dst : array
+        In host memory, or on the engine's device.
+    store : Store
+        Default value and rounding.
+    ignore : float
+        The value that says "no data", or NaN.
+    clip : bool or (low, high)
+        Whether to keep the result within the range of a volume's data, or the range.
+    """
+    assert isinstance(work, (Separable, Gather))
+    xp: Any = np if isinstance(src, np.ndarray) else sys.modules["cupy"]
+    kind = np.float32 if work.precision == "single" else np.float64
+    values = src.astype(kind)
+    has_data = ~xp.isnan(values) if math.isnan(ignore) else src != src.dtype.type(ignore)
+    zero = kind(0)
+    values = xp.where(has_data, values, zero)
+    summed, weight = xp.empty(dst.shape, kind), xp.empty(dst.shape, kind)
+    # Outside there is no weight: a NaN says so, which no sum of ones and zeros is.
+    engine.run(work, values, summed, Store(default=0.0))
+    engine.run(work, has_data.astype(kind), weight, Store(default=math.nan))
+    outside = xp.isnan(weight)
+    enough = weight >= kind(LEAST_OF_SIGNED if _is_signed(work) else LEAST_OF_ALL)
+    summed = summed / xp.where(enough, weight, kind(1))
+    if clip:
+        if not isinstance(clip, tuple):
+            axes = (-3, -2, -1)
+            low = xp.where(has_data, values, kind(np.inf)).min(axis=axes, keepdims=True)
+            high = xp.where(has_data, values, kind(-np.inf)).max(axis=axes, keepdims=True)
+        else:
+            low, high = kind(clip[0]), kind(clip[1])
+        summed = xp.minimum(xp.maximum(summed, low), high)
+    stored = _stored(xp, summed, dst.dtype, store)
+    stored = xp.where(enough, stored, dst.dtype.type(ignore))
+    dst[...] = xp.where(outside, dst.dtype.type(store.default), stored)
+
+
+def _is_signed(work: Separable | Gather) -> bool:
+    """Whether some weight is negative."""
+    if isinstance(work, Separable):
+        return any(bool((t.weight < 0).any()) for t in work.tables)
+    if work.prefilter is not None and any(bool((t.weight < 0).any()) for t in work.prefilter):
+        return True
+    x = np.linspace(0.0, 1.0, 65)[:, None] ** np.arange(work.coefficients.shape[2])
+    # Some pieces of a positive kernel touch zero, give or take a rounding.
+    return bool((np.einsum("sd,pwd->psw", x, work.coefficients) < -1e-9).any())
+
+
+def _stored(xp: Any, values: Any, dtype: np.dtype[Any], store: Store) -> Any:
+    """Values in a type, rounded and saturated as a store says."""
+    if dtype.kind == "f":
+        return values.astype(dtype)
+    if store.rounding == "nearest":
+        values = xp.rint(values)
+    elif store.rounding == "away":
+        values = xp.sign(values) * xp.floor(xp.abs(values) + 0.5)
+    else:
+        values = xp.trunc(values)
+    info = np.iinfo(dtype)
+    low = info.min if store.low is None else store.low
+    high = info.max if store.high is None else store.high
+    # The float next to a limit may lie beyond it: what reaches a limit is the limit.
+    below, beyond = values <= float(low), values >= float(high)
+    inner = xp.where(below | beyond | xp.isnan(values), 0.0, values).astype(dtype)
+    return xp.where(beyond, dtype.type(high), xp.where(below, dtype.type(low), inner))

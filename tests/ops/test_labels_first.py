@@ -1,0 +1,67 @@
+"""`bin_shrink(reduce="label")`: labels before background, against a loop over blocks."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from support import noise
+
+import gpuresample as gr
+
+
+def naive(array, factors):
+    """One block after the other."""
+    out = np.zeros([n // f for n, f in zip(array.shape, factors, strict=True)], array.dtype)
+    for at in np.ndindex(out.shape):
+        block = array[tuple(slice(k * f, (k + 1) * f) for k, f in zip(at, factors, strict=True))]
+        values, counts = np.unique(block[block != 0], return_counts=True)
+        out[at] = values[counts.argmax()] if values.size else 0
+    return out
+
+
+@pytest.mark.parametrize("factors", [(2, 2, 2), (3, 1, 2), (1, 1, 1), (5, 4, 3), (9, 8, 7), (1, 6, 1)])
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int64", "bool"])
+def test_labels_come_before_background(factors, dtype):
+    array = noise((9, 16, 14), "uint8") % 9
+    array = np.where(array > 4, 0, array).astype(dtype)
+    if dtype == "int16":
+        array = -array
+    if dtype == "int64":
+        array *= 2**60 + 1
+    out = gr.bin_shrink(array, factors, reduce="label")
+    assert out.dtype == array.dtype
+    np.testing.assert_array_equal(out, naive(array, factors))
+
+
+def test_a_thread_survives_where_a_mode_loses_it():
+    array = np.zeros((32, 32, 32), np.uint8)
+    array[:, 13, 17] = 3
+    image = sitk.GetImageFromArray(array)
+    for factor in (2, 4, 8):
+        mode, kept = (gr.bin_shrink(image, factor, reduce=word) for word in ("mode", "label"))
+        assert gr.label_report(image, mode).lost == (3,)
+        report = gr.label_report(image, kept)
+        assert report.lost == ()
+        assert report.changes[0].voxels[1] == 32 // factor
+        assert kept.GetOrigin() == mode.GetOrigin()
+
+
+def test_kinds_channels_and_out():
+    array = (noise((2, 6, 8, 10), "uint8") % 3).astype(np.uint16)
+    out = np.empty((2, 3, 4, 5), np.uint16)
+    assert gr.bin_shrink(array, 2, reduce="label", out=out) is out
+    for one, small in zip(array, out, strict=True):
+        np.testing.assert_array_equal(small, naive(one, (2, 2, 2)))
+    volume = gr.bin_shrink(gr.Volume(array[0], (1, 2, 3)), (1, 2, 3), reduce="label")
+    np.testing.assert_array_equal(volume.array, naive(array[0], (3, 2, 1)))
+    flat = gr.bin_shrink(array[0, 0], (2, 5), reduce="label")
+    np.testing.assert_array_equal(flat, naive(array[0, 0], (2, 5)))
+
+
+@pytest.mark.parametrize(("image", "reduce", "error", "message"), [
+    (np.zeros((4, 4, 4), np.float32), "label", TypeError, "image must have labels, integers or bool"),
+    (np.zeros((4, 4, 4), np.uint8), "labels", ValueError, "reduce must be one of 'mean', 'mode', 'label'"),
+    (np.zeros((1, 4, 4), np.uint8), "label", ValueError, "factors must not exceed the image's size"),
+])  # fmt: skip
+def test_refusals_by_name(image, reduce, error, message):
+    with pytest.raises(error, match=message):
+        gr.bin_shrink(image, 2, reduce=reduce)
