@@ -406,7 +406,6 @@ def prefilter_table(
 
 def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> TapTable:
     """The table that applies weights of neighbours (see `build`), as they are, at every sample of an axis."""
-
     response = _within_reach(response, 0, n_src, n_src, boundary)
 
     def rows(lo: int, hi: int, least: int) -> TapTable:
