@@ -30,8 +30,10 @@ from pathlib import Path
 KINDS = ("guarded", "bounds", "odd", "far")
 # Where kernels that check their indices are kept.
 CHECKED = Path(tempfile.gettempdir(), "gpuresample-bounds-checked")
-# Of one case: compiling is allowed, hanging is not. Of one child: address space, of which Numba and ITK take the most.
-SECONDS = {"guarded": 120, "bounds": 600, "odd": 60, "far": 120}
+# Of one case, in seconds that it computes: compiling is allowed, hanging is not; where indices are checked, compiling
+# takes longer. And in seconds that pass, since what waits for something computes nothing.
+SECONDS, CHECKED_SECONDS, WAITED = 60, 300, 900
+# Of one child: address space, of which Numba and ITK take the most.
 MEMORY = 6 << 30
 # Cases that one child runs before a new one begins.
 CASES_OF_A_CHILD = 250
@@ -59,7 +61,8 @@ def child(kind: str, seed: int, start: int, stop: int) -> None:
     for number in range(start, stop):
         text, run = DRAW[kind](random.Random(f"{seed} {number}"))
         print(json.dumps({"case": number, "text": text}), flush=True)
-        signal.alarm(SECONDS[kind])
+        signal.setitimer(signal.ITIMER_PROF, CHECKED_SECONDS if kind == "bounds" else SECONDS)
+        signal.alarm(WAITED)
         try:
             outcome = {"end": run()}
         except Found as found:
@@ -68,6 +71,7 @@ def child(kind: str, seed: int, start: int, stop: int) -> None:
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
             outcome = {"end": "found", "what": what}
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         print(json.dumps(outcome), flush=True)
 
@@ -122,15 +126,18 @@ def _of_child(kind: str, seed: int, start: int, stop: int) -> Iterator[tuple[int
                 raise RuntimeError(f"a child ended {how} after case {number} of {kind}: {last}")
 
 
-def report(results: list[Result]) -> str:
-    """The counts as a table, and what was found."""
-    lines = [f"{'attack':10s} {'answered':>9s} {'refused':>9s} {'found':>7s} {'seconds':>8s}"]
-    for r in results:
-        c = r.counts
-        lines.append(f"{r.kind:10s} {c['answered']:9d} {c['refused']:9d} {c['found']:7d} {r.seconds:8.0f}")
-    for r in results:
-        lines += [f"{r.kind} {number}: {text}\n    {what}" for number, text, what in r.found]
-    return "\n".join(lines)
+HEAD = f"{'attack':10s} {'answered':>9s} {'refused':>9s} {'found':>7s} {'seconds':>8s}"
+
+
+def row(result: Result) -> str:
+    """A kind's counts, as a row below `HEAD`."""
+    c = result.counts
+    return f"{result.kind:10s} {c['answered']:9d} {c['refused']:9d} {c['found']:7d} {result.seconds:8.0f}"
+
+
+def found(results: list[Result]) -> list[str]:
+    """What was found, and how to run it again."""
+    return [f"{r.kind} {number}: {text}\n    {what}" for r in results for number, text, what in r.found]
 
 
 def main() -> int:
@@ -148,9 +155,14 @@ def main() -> int:
         child(kind, *map(int, numbers))
         return 0
     first, cases = (0, options.cases) if options.only is None else (options.only, 1)
+    results = []
+    print(HEAD, flush=True)
     with ThreadPoolExecutor(options.workers) as workers:
-        results = list(workers.map(lambda kind: attacked(kind, cases, options.seed, first), options.kinds))
-    print(report(results))
+        for result in workers.map(lambda kind: attacked(kind, cases, options.seed, first), options.kinds):
+            print(row(result), flush=True)
+            results.append(result)
+    for text in found(results):
+        print(text)
     return int(any(r.found for r in results))
 
 
