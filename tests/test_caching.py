@@ -234,3 +234,22 @@ def test_a_plan_and_its_run_take_what_is_estimated(shape, size, name, monkeypatc
     assert planned <= estimates[0] + PART_BYTES
     assert ran <= estimates[0] + PART_BYTES + (64 << 20)  # scratch, which has an estimate of its own
     assert result.max() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as on Linux")
+@pytest.mark.parametrize("limit", [1 << 30, 3 << 30])
+def test_the_limit_of_a_process_is_what_it_may_take(limit):
+    code = f"""
+import resource
+from gpuresample import memory
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+print(memory.available_memory())
+try:
+    memory.check_room({limit}, "it")
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    free, refusal = done.stdout.splitlines()
+    assert 0 < int(free) < limit
+    assert refusal.startswith(f"it: {limit / 2**30:.1f} GiB, but ")
