@@ -29,7 +29,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.checks import numbers, one_of, shown
+from gpuresample.checks import numbers, one_of, shown, whole
 from gpuresample.containers import grid_of
 from gpuresample.containers.vectors import vectors_of
 from gpuresample.planning.filters import FloatArray
@@ -192,9 +192,7 @@ class BSpline:
     """
 
     def __init__(self, coefficients: Any, like: Any = None, order: int = 3) -> None:
-        if order not in (1, 2, 3):
-            raise ValueError(f"order must be 1, 2 or 3, got {shown(order)}")
-        self.order = int(order)
+        self.order = whole("order", order, "1, 2 or 3", 1, 3)
         self.coefficients, self.where = _opened("coefficients", coefficients, like)
         points = self.coefficients.shape[-self.dimension - 1 : -1]
         if min(points) < order + 1:

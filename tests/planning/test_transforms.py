@@ -923,6 +923,8 @@ def inf_transform():
         (lambda: BSpline(np.zeros((4, 4, 3, 3)), order=2), None, None),
         (lambda: BSpline(np.zeros((4, 4, 4, 3)), order=4), ValueError, "order must be 1, 2 or 3"),
         (lambda: BSpline(np.zeros((4, 4, 4, 3)), order=0), ValueError, "order must be 1, 2 or 3"),
+        (lambda: BSpline(np.zeros((4, 4, 4, 3)), order=np.array([3, 3])), TypeError, "order must be 1, 2 or 3"),
+        (lambda: BSpline(np.zeros((4, 4, 4, 3)), order=sitk.Image(2, 2, 13)), TypeError, "order must be 1, 2 or 3"),
         (lambda: BSpline.over(np.zeros((4, 4, 4, 3)), np.zeros((4, 4, 4))), TypeError, "domain must be"),
         (lambda: Path(Affine(np.eye(3))), TypeError, "must be a list of transforms"),
         (lambda: Path(["a"]), TypeError, "transform must be a SimpleITK.Transform"),
