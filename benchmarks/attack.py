@@ -2,7 +2,8 @@
 
     python -m benchmarks.attack [--cases 2000] [--seed 0] [--kinds guarded bounds odd far]
 
-Of every kind so many cases are drawn, see `attacks.py`; "bounds" is "guarded" where kernels check every index. A case
+Of every kind so many cases are drawn, see `attacks.py`; "bounds" is "guarded" where kernels check every index. These
+are compiled with few optimisations, for two types, and kept for the next run in the folder that `CHECKED` names. A case
 may take `SECONDS` and a child `MEMORY` bytes. The exit code is 1 if anything was found. A case is run again by
 
     python -m benchmarks.attack --kinds far --seed 0 --only 1234
@@ -27,8 +28,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 KINDS = ("guarded", "bounds", "odd", "far")
-# Of one case: compiling is allowed, hanging is not. Of one child: address space, of which Numba and ITK take the most.
-SECONDS = 60
+# Where kernels that check their indices are kept.
+CHECKED = Path(tempfile.gettempdir(), "gpuresample-bounds-checked")
+# Of one case, in seconds that it computes: compiling is allowed, hanging is not; where indices are checked, compiling
+# takes longer. And in seconds that pass, since what waits for something computes nothing.
+SECONDS, CHECKED_SECONDS, WAITED = 60, 300, 900
+# Of one child: address space, of which Numba and ITK take the most.
 MEMORY = 6 << 30
 # Cases that one child runs before a new one begins.
 CASES_OF_A_CHILD = 250
@@ -54,9 +59,10 @@ def child(kind: str, seed: int, start: int, stop: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     for number in range(start, stop):
-        text, run = DRAW["guarded" if kind == "bounds" else kind](random.Random(f"{seed} {number}"))
+        text, run = DRAW[kind](random.Random(f"{seed} {number}"))
         print(json.dumps({"case": number, "text": text}), flush=True)
-        signal.alarm(SECONDS)
+        signal.setitimer(signal.ITIMER_PROF, CHECKED_SECONDS if kind == "bounds" else SECONDS)
+        signal.alarm(WAITED)
         try:
             outcome = {"end": run()}
         except Found as found:
@@ -65,6 +71,7 @@ def child(kind: str, seed: int, start: int, stop: int) -> None:
             place = traceback.extract_tb(error.__traceback__)[-1]
             what = f"{type(error).__name__}: {error} ({Path(place.filename).name}, line {place.lineno})"
             outcome = {"end": "found", "what": what}
+        signal.setitimer(signal.ITIMER_PROF, 0)
         signal.alarm(0)
         print(json.dumps(outcome), flush=True)
 
@@ -91,7 +98,11 @@ def _of_child(kind: str, seed: int, start: int, stop: int) -> Iterator[tuple[int
         # Numba's cache does not know whether code checks its indices: it must not meet code that does not.
         env |= {
             "NUMBA_BOUNDSCHECK": "1",
-            "NUMBA_CACHE_DIR": str(Path(tempfile.gettempdir(), "gpuresample-bounds-checked")),
+            "NUMBA_CACHE_DIR": str(CHECKED),
+            # Which index is used does not depend on these, and compiling takes half the time.
+            "NUMBA_OPT": "1",
+            "NUMBA_LOOP_VECTORIZE": "0",
+            "NUMBA_SLP_VECTORIZE": "0",
         }
     with tempfile.TemporaryFile("w+") as errors:
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env) as process:
@@ -115,15 +126,18 @@ def _of_child(kind: str, seed: int, start: int, stop: int) -> Iterator[tuple[int
                 raise RuntimeError(f"a child ended {how} after case {number} of {kind}: {last}")
 
 
-def report(results: list[Result]) -> str:
-    """The counts as a table, and what was found."""
-    lines = [f"{'attack':10s} {'answered':>9s} {'refused':>9s} {'found':>7s} {'seconds':>8s}"]
-    for r in results:
-        c = r.counts
-        lines.append(f"{r.kind:10s} {c['answered']:9d} {c['refused']:9d} {c['found']:7d} {r.seconds:8.0f}")
-    for r in results:
-        lines += [f"{r.kind} {number}: {text}\n    {what}" for number, text, what in r.found]
-    return "\n".join(lines)
+HEAD = f"{'attack':10s} {'answered':>9s} {'refused':>9s} {'found':>7s} {'seconds':>8s}"
+
+
+def row(result: Result) -> str:
+    """A kind's counts, as a row below `HEAD`."""
+    c = result.counts
+    return f"{result.kind:10s} {c['answered']:9d} {c['refused']:9d} {c['found']:7d} {result.seconds:8.0f}"
+
+
+def found(results: list[Result]) -> list[str]:
+    """What was found, and how to run it again."""
+    return [f"{r.kind} {number}: {text}\n    {what}" for r in results for number, text, what in r.found]
 
 
 def main() -> int:
@@ -141,9 +155,14 @@ def main() -> int:
         child(kind, *map(int, numbers))
         return 0
     first, cases = (0, options.cases) if options.only is None else (options.only, 1)
+    results = []
+    print(HEAD, flush=True)
     with ThreadPoolExecutor(options.workers) as workers:
-        results = list(workers.map(lambda kind: attacked(kind, cases, options.seed, first), options.kinds))
-    print(report(results))
+        for result in workers.map(lambda kind: attacked(kind, cases, options.seed, first), options.kinds):
+            print(row(result), flush=True)
+            results.append(result)
+    for text in found(results):
+        print(text)
     return int(any(r.found for r in results))
 
 

@@ -10,7 +10,26 @@ ALWAYS_FITS = 1 << 26
 
 
 def available_memory() -> int:
-    """Bytes of memory that can still be had."""
+    """Bytes of memory that can still be had: of the system's, and of what this process may take."""
+    return min(_of_system(), _of_process())
+
+
+def _of_process() -> int:
+    """Bytes until the limit of this process's address space (`ulimit -v`)."""
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_AS)[0]
+        if most == resource.RLIM_INFINITY:
+            return sys.maxsize
+        with open("/proc/self/statm") as file:
+            taken = int(file.read().split()[0]) * resource.getpagesize()
+        return max(0, most - taken)
+    except (ImportError, OSError, ValueError):
+        return sys.maxsize
+
+
+def _of_system() -> int:
     try:
         with open("/proc/meminfo") as file:
             for line in file:

@@ -28,6 +28,8 @@ Array = npt.NDArray[Any]
 
 # From so many voxels of input and output on, memory beside them is estimated before a run.
 SCRATCH_ASKED = 1 << 20
+# Volumes, and bytes of a file, of which a cost is estimated.
+MOST_COUNTED = 2**63 - 1
 
 
 def precision_of(source: np.dtype[Any], target: np.dtype[Any]) -> str:
@@ -237,13 +239,13 @@ class Plan:
         ValueError, TypeError
             For arguments out of range.
         """
-        (channels,), (volumes,) = sizes("channels", (channels,), 1), sizes("volumes", (volumes,), 1, None)
+        (channels,), (volumes,) = sizes("channels", (channels,), 1), sizes("volumes", (volumes,), 1, MOST_COUNTED)
         one_of("read", read, costs.FILES)
         one_of("write", write, costs.FILES)
         if file_bytes is not None:
-            sizes("file_bytes", (file_bytes,), 1, None)
+            sizes("file_bytes", (file_bytes,), 1, MOST_COUNTED)
         if storage is not None:
-            positive_numbers("storage", storage, 1)
+            positive_numbers("storage", (storage,), 1)
         machine = rates.current() if machine is None else machine
         return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
 

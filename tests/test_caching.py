@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from support import noise, same_bits
 import gpuresample as gr
 from gpuresample import caching, memory
 from gpuresample.engines.cpu import tables
-from gpuresample.planning import taps
+from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, gaussian_response
 
 
@@ -177,4 +178,78 @@ def test_tables_made_in_parts_are_those_made_at_once(name, boundary, monkeypatch
     ):
         assert (before.first == after.first).all()
         assert (before.count == after.count).all()
-        np.testing.assert_allclose(after.weight, before.weight, atol=1e-15)
+        np.testing.assert_array_equal(after.weight, before.weight)
+
+
+@pytest.mark.parametrize("reach", [40.0, 3000.0])
+def test_blurs_far_wider_than_the_axis_are_the_same_in_parts(reach, monkeypatch):
+    x = np.random.default_rng(4).uniform(-0.5, 8.5, 301)
+    blur = gaussian_response(reach)
+
+    def made():
+        sampled = [taps.build(FILTERS[name], x, 9, blur=blur) for name in ("linear", "gaussian", "bspline3")]
+        return [
+            *sampled,
+            taps.smoothing_table(blur, 9, "nearest"),
+            taps.prefilter_table(3, 9, "nearest", "double", blur),
+        ]
+
+    whole = made()
+    monkeypatch.setattr(taps, "AT_ONCE", 2000)
+    for before, after in zip(whole, made(), strict=True):
+        np.testing.assert_array_equal(after.dense(), before.dense())
+
+
+# Tables are made some rows at once: beside what is estimated, what those rows take.
+PART_BYTES = 64 << 20
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "name"),
+    [
+        ((4, 4), (1, 300_000), "bspline"), ((4, 4), (300_000, 1), "bspline"), ((4, 4), (1, 300_000), "linear"),
+        ((5, 4), (2, 100_000), "lanczos"),
+        ((3, 4, 5), (300_000, 1, 1), "bspline5"), ((2, 300_000), (2, 100_000), "linear"),
+        ((2, 40_000), (2, 80_000), "bspline"),
+        ((2, 300_000), (2, 300_000), "bspline"), ((9, 9), (1, 30_000), "gaussian"),
+        ((300_000, 2), (150_000, 2), "blackman"), ((4, 4), (1, 300_000), "nearest"),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_plan_and_its_run_take_what_is_estimated(shape, size, name, monkeypatch):
+    image = np.ones(shape, np.float32)
+    gr.resample(image[:3, :3], size=(2,) * len(shape), interpolation=name, device="cpu")  # compiles
+    estimates = []
+    monkeypatch.setattr(planner, "check_room", lambda needed, what: estimates.append(needed))
+    gr.clear_caches()
+    tracemalloc.start()
+    try:
+        gr.plan(shape, size=size, interpolation=name, dtype=np.float32)
+        planned = tracemalloc.get_traced_memory()[1]
+        tracemalloc.reset_peak()
+        result = gr.resample(image, size=size, interpolation=name, device="cpu")
+        ran = tracemalloc.get_traced_memory()[1] - result.nbytes
+    finally:
+        tracemalloc.stop()
+    assert planned <= estimates[0] + PART_BYTES
+    assert ran <= estimates[0] + PART_BYTES + (64 << 20)  # scratch, which has an estimate of its own
+    assert result.max() == pytest.approx(1.0, abs=1e-5)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits as on Linux")
+@pytest.mark.parametrize("limit", [1 << 30, 3 << 30])
+def test_the_limit_of_a_process_is_what_it_may_take(limit):
+    code = f"""
+import resource
+from gpuresample import memory
+resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+print(memory.available_memory())
+try:
+    memory.check_room({limit}, "it")
+except ValueError as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=100, check=True)
+    free, refusal = done.stdout.splitlines()
+    assert 0 < int(free) < limit
+    assert refusal.startswith(f"it: {limit / 2**30:.1f} GiB, but ")

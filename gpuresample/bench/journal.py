@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 from gpuresample.files import disk
 
 NAME = "journal.jsonl"
+NO_LOCK = -1
 PACKAGE = Path(__file__).resolve().parents[1]
 # Of a checkout; in a wheel the kernels are in the package.
 KERNELS = PACKAGE.parent / "kernels"
@@ -28,15 +30,34 @@ def code() -> str:
 
 
 def _lines(path: Path) -> list[tuple[dict[str, Any], int]]:
-    """What was written whole, and where each line ends: the end of a process may have torn the last one."""
+    """What was written whole, and where each line ends; what follows a damaged line counts as not there.
+
+    The end of a process may have torn the last one.
+    """
     found, end = [], 0
     with open(path, "rb") as file:
         for line in file:
-            if not line.endswith(b"\n"):
+            said = _said(line)
+            if said is None:
                 break
             end += len(line)
-            found.append((json.loads(line), end))
+            found.append((said, end))
     return found
+
+
+def _said(line: bytes) -> dict[str, Any] | None:
+    """A line as `begin` and `Journal.add` write it; None for any other."""
+    try:
+        said = json.loads(line) if line.endswith(b"\n") else None
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(said, dict):
+        return None
+    rows = said.get("rows")
+    of_rows = isinstance(rows, dict) and all(isinstance(row, dict) for row in rows.values())
+    if of_rows and isinstance(said.get("sitting"), int):
+        return said
+    return said if isinstance(said.get("about"), dict) and rows is None else None
 
 
 def begin(path: Path, about: Mapping[str, Any]) -> None:
@@ -87,10 +108,19 @@ class Journal:
     ------
     RuntimeError
         If another process has it open.
+
+    Warns
+    -----
+    RuntimeWarning
+        If the file system has no locks: then nothing keeps another process out.
     """
 
     def __init__(self, path: Path) -> None:
-        lock = disk.lock(path.with_suffix(".lock"))
+        lock: int | None = NO_LOCK
+        try:
+            lock = disk.lock(path.with_suffix(".lock"))
+        except disk.NoLocksError as error:
+            warnings.warn(f"{path.parent}: {error}; let no second process measure there", RuntimeWarning, stacklevel=2)
         if lock is None:
             raise RuntimeError(f"{path.parent}: another process is measuring there")
         self._path, self._lock = path, lock
@@ -118,4 +148,5 @@ class Journal:
 
     def close(self) -> None:
         """Let others have it."""
-        os.close(self._lock)
+        if self._lock != NO_LOCK:
+            os.close(self._lock)

@@ -11,6 +11,7 @@ import math
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent import futures
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -28,6 +29,9 @@ from gpuresample.planning.works import Gather
 Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
 Index = tuple[int, ...]
+
+# Blocks of which a list is made: one of a million takes a gigabyte or so.
+MOST_LISTED = 1 << 20
 
 INSTALL = 'pip install "gpuresample[dask]"'
 
@@ -155,12 +159,17 @@ def lazy(plan: Planned, image: Any, chunks: Sequence[int] | None = None) -> Any:
 def array_of(plan: Planned, container: LazyContainer, lengths: Sequence[int], abreast: int | None = None) -> Any:
     """The dask array of a plan on a container, in chunks of these lengths; `abreast` as in `Job`."""
     check(plan)
-    da = _dask()
-    from dask.highlevelgraph import HighLevelGraph
-
     shape = container.output_shape(plan.target)
     cut = chunking.regular(lengths, shape)
     blocks = math.prod(len(c) for c in cut)
+    if blocks > MOST_LISTED:
+        raise ValueError(
+            f"an output of shape {shape} in chunks of {tuple(lengths)} has {blocks:,} blocks, and dask would list them "
+            f"all, {MOST_LISTED:,} at most; give larger chunks or a zarr array as out=, which is filled block by block"
+        )
+    da = _dask()
+    from dask.highlevelgraph import HighLevelGraph
+
     of_zarr = container.library == "zarr"
     source = container.source if of_zarr else None
     job = Job(plan, source, container.chunks, container.dtype, blocks if abreast is None else abreast)
@@ -261,8 +270,34 @@ def execute(plan: Planned, container: LazyContainer, out: Any = None) -> Any:
     item = max(plan.dtype.itemsize, container.dtype.itemsize * ratio)
     lengths = chunking.grown(zarrs.unit(target), target.shape, d, item, chunking.LEAST["zarr"])
     workers = workers_for(plan, container, lengths)
-    store([array_of(plan, container, lengths, workers)], [target], workers)
+    blocks = math.prod(-(-n // c) for n, c in zip(target.shape, lengths, strict=True))
+    if blocks > MOST_LISTED:
+        _walked(plan, container, target, lengths, workers)
+    else:
+        store([array_of(plan, container, lengths, workers)], [target], workers)
     return container.wrapped(target, plan.target)
+
+
+def _walked(plan: Planned, container: LazyContainer, target: Any, lengths: Sequence[int], workers: int) -> None:
+    """Fill a zarr array of so many blocks that no list of them fits into memory, `workers` blocks at once."""
+    job = Job(plan, container.source, container.chunks, container.dtype, workers)
+
+    def fill(block: Slices) -> None:
+        voxels = container.source[job.region(block)]
+        if container.library == "dask":
+            voxels = voxels.compute(scheduler="synchronous")
+        target[block] = job.run(block, np.asarray(voxels))
+
+    under_way: set[futures.Future[None]] = set()
+    with futures.ThreadPoolExecutor(workers) as threads:
+        for _, block in chunking.walk(lengths, target.shape):
+            under_way.add(threads.submit(fill, block))
+            if len(under_way) >= workers:
+                finished, under_way = futures.wait(under_way, return_when=futures.FIRST_COMPLETED)
+                for one in finished:
+                    one.result()
+        for one in under_way:
+            one.result()
 
 
 def pinned(plan: Planned, container: LazyContainer) -> Any:

@@ -174,7 +174,7 @@ def ensemble(
                 files.write(result, path, overwrite)
         if drawn is not None:
             with phases.phase("draw", f"drawing {drawn.name}"):
-                overlay.draw(image, results[0], drawn)
+                overlay.draw(image, results[0], drawn, overwrite)
     for result, path in zip(results, paths.values(), strict=True):
         typer.echo(f"{path}: {filtering.geometry(files.Header.of(result))}")
     if drawn is not None:

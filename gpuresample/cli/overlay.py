@@ -18,7 +18,7 @@ OPACITY = 0.5
 MOST_NAMED = 16
 
 
-def draw(image: SimpleITK.Image, labels: SimpleITK.Image, path: Path) -> None:
+def draw(image: SimpleITK.Image, labels: SimpleITK.Image, path: Path, overwrite: bool = True) -> None:
     """Draw the slices through the middle of what is labelled: axial, coronal, sagittal, as a PNG.
 
     Parameters
@@ -26,7 +26,14 @@ def draw(image: SimpleITK.Image, labels: SimpleITK.Image, path: Path) -> None:
     image, labels : SimpleITK.Image
         On one grid, 2-D or 3-D. Of a vector image the first component is shown, of a time series the first volume.
     path : Path
-        Where the picture goes; an older one is replaced.
+        Where the picture goes.
+    overwrite : bool
+        Whether one that is there by the end is replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one, and it is not to be replaced.
     """
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -67,7 +74,7 @@ def draw(image: SimpleITK.Image, labels: SimpleITK.Image, path: Path) -> None:
             handles=patches, loc="outside right upper", fontsize=9, frameon=False,
             title="label: voxels" + (f"\n({rest} more)" if rest else ""), title_fontsize=9,
         )  # fmt: skip
-    with files.replacing(path) as partial:
+    with files.replacing(path, overwrite) as partial:
         FigureCanvasAgg(figure).print_png(str(partial))
 
 

@@ -156,7 +156,7 @@ def _write_files(
             with phases.phase("write", f"writing {path.name}, {k + 1} of {len(made)}"), console.native_stderr_hidden():
                 files.write(level, path, overwrite)
         with phases.phase("draw", f"drawing {picture.name}"):
-            draw(made, picture)
+            draw(made, picture, overwrite)
     for level, path in zip(made, names, strict=False):
         typer.echo(f"{path}: {filtering.geometry(files.Header.of(level))}")
     typer.echo(f"{picture}: {len(made)} levels; {filtering.spent(phases)}")
@@ -188,7 +188,7 @@ def _check_folder(folder: Path, paths: list[Path], overwrite: bool) -> None:
         raise PermissionError(f"{folder}: the folder {above} is not writable")
 
 
-def draw(levels: list[SimpleITK.Image], path: Path) -> None:
+def draw(levels: list[SimpleITK.Image], path: Path, overwrite: bool = True) -> None:
     """Draw the middle axial slice of every level side by side, all to one physical scale, as a PNG.
 
     Parameters
@@ -196,7 +196,14 @@ def draw(levels: list[SimpleITK.Image], path: Path) -> None:
     levels : list of SimpleITK.Image
         Finest first; of vectors the first component, of time series the first volume.
     path : Path
-        Where the picture goes; an older one is replaced.
+        Where the picture goes.
+    overwrite : bool
+        Whether one that is there by the end is replaced.
+
+    Raises
+    ------
+    FileExistsError
+        If there is one, and it is not to be replaced.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -232,7 +239,7 @@ def draw(levels: list[SimpleITK.Image], path: Path) -> None:
         # No frame: what a level lacks at its rim shows as such.
         ax.spines[:].set_visible(False)
         ax.set_title(f"level {k}: {console.times(size)}\n{console.times(spacing, 'mm')}", fontsize=11, linespacing=1.3)
-    with files.replacing(path) as partial:
+    with files.replacing(path, overwrite) as partial:
         FigureCanvasAgg(figure).print_png(str(partial))
 
 

@@ -10,6 +10,9 @@ import numpy.typing as npt
 from gpuresample.engines.contract import Store
 from gpuresample.planning.taps import TapTable
 
+# Weights that are looked at together: what follows from them takes several times their room.
+AT_ONCE = 1 << 19
+
 
 def accumulator(precision: str) -> np.dtype[Any]:
     """The type sums are made in."""
@@ -20,10 +23,13 @@ def packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:
     """Weights in the accumulator's type, each row's rounding error laid on its heaviest tap."""
     weight = table.weight.astype(acc)
     if acc == np.float32:
-        rows = np.arange(table.n_dst)
-        heaviest = np.abs(table.weight).argmax(axis=1)
-        error = table.weight.sum(axis=1) - weight.sum(axis=1, dtype=np.float64)
-        weight[rows, heaviest] = (weight[rows, heaviest].astype(np.float64) + error).astype(acc)
+        step = max(1, AT_ONCE // table.n_taps)
+        for lo in range(0, table.n_dst, step):
+            exact, packed = table.weight[lo : lo + step], weight[lo : lo + step]
+            rows = np.arange(len(packed))
+            heaviest = np.abs(exact).argmax(axis=1)
+            error = exact.sum(axis=1) - packed.sum(axis=1, dtype=np.float64)
+            packed[rows, heaviest] = (packed[rows, heaviest].astype(np.float64) + error).astype(acc)
     return weight
 
 

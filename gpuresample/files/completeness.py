@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import os
 import re
 import struct
@@ -69,7 +68,7 @@ def check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
     OSError
         With both numbers.
     """
-    known = (image_io == "NiftiImageIO" and path.suffix != ".hdr") or image_io in ("NrrdImageIO", "MetaImageIO")
+    known = image_io in ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
     stored = detached.stored_bytes(path)
     most = _DEFLATE_RATIO * stored
     if known and voxel_bytes > most:
@@ -114,6 +113,8 @@ def unzipped(path: Path, expected: Callable[[bytes], int] = lambda head: 0) -> t
 
 
 def _needed(path: Path, image_io: str, voxel_bytes: int, head: bytes) -> int:
+    if detached.half(path):
+        return 0  # `detached.check` has compared the two
     try:
         return _needed_length(image_io, voxel_bytes, head)
     except OSError as error:
@@ -137,20 +138,7 @@ def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
 
 def _nifti_length(head: bytes) -> int:
     """Bytes of a NIfTI file of one part, from its header; 0 for others."""
-    if len(head) < 348:
-        return 348
-    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
-    if head[344:348] == b"n+1\0":
-        dim = struct.unpack_from(order + "8h", head, 40)
-        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
-    elif head[4:8] == b"n+2\0" and len(head) >= 540:
-        dim = struct.unpack_from(order + "8q", head, 16)
-        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
-    else:
-        return 0
-    if not math.isfinite(offset):
-        raise OSError(f"the header is damaged: vox_offset is {offset}")
-    return int(offset) + math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
+    return sum(detached.nifti_layout(head, b"n+") or (0, 0)) if len(head) >= 348 else 348
 
 
 def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:

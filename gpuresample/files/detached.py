@@ -1,4 +1,4 @@
-"""Which files the voxels of a MetaImage or NRRD header are in, and whether these hold what the header promises.
+"""Which files the voxels of a header are in (MetaImage, NRRD, pairs of NIfTI), and whether these hold what it promises.
 
 A header names its data files, and ITK opens whatever it names: any file of the machine, a pipe, or nothing at all. Then
 it hands out memory that nobody wrote. So headers are read here first, by the rules of ITK's own readers.
@@ -6,9 +6,11 @@ it hands out memory that nobody wrote. So headers are read here first, by the ru
 
 from __future__ import annotations
 
+import gzip
 import math
 import os
 import re
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -125,7 +127,7 @@ def stored_bytes(path: Path) -> int:
 
 def parts(path: Path) -> list[Path]:
     """The files that a volume is made of: its own, and those of its voxels that are there."""
-    if path.suffix.lower() in (".hdr", ".img"):
+    if half(path):
         return [path, *(p for p in _pair(path) if p.is_file())]
     try:
         found = of_header(path)
@@ -135,16 +137,16 @@ def parts(path: Path) -> list[Path]:
 
 
 def of_header(path: Path) -> Detached | None:
-    """What a header says of its data files; None for all that is neither MetaImage nor NRRD.
+    """What a header says of its data files; None for all that is neither MetaImage nor NRRD nor a pair of files.
 
     Raises
     ------
     OSError
-        If it names none, or some that are not beside it or below.
+        If it names none, or some that are not beside it or below, or the other file of a pair is no regular file.
     """
+    if half(path):
+        return _analyze(path)
     suffix = path.suffix.lower()
-    if suffix in (".hdr", ".img"):
-        return Detached((path, *(p for p in _pair(path) if p.exists())), None)
     if suffix not in (".mha", ".mhd", ".nrrd", ".nhdr"):
         return None
     with open(path, "rb") as file:
@@ -155,11 +157,73 @@ def of_header(path: Path) -> Detached | None:
     return _meta(path, head) if b"NDims" in head or b"ElementDataFile" in head else None
 
 
+def half(path: Path) -> str:
+    """Which half of an Analyze or NIfTI pair of files a path names, ".hdr" or ".img"; "" for all others."""
+    bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    return ending if (ending := bare.suffix.lower()) in (".hdr", ".img") else ""
+
+
 def _pair(path: Path) -> list[Path]:
     """The other half of Analyze's and NIfTI's pairs of files."""
-    stem = path.with_suffix("")
-    endings = (".img", ".img.gz") if path.suffix.lower() == ".hdr" else (".hdr",)
-    return [stem.with_name(stem.name + ending) for ending in endings]
+    bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path
+    other = ".img" if half(path) == ".hdr" else ".hdr"
+    endings = [other, f"{other}.gz"] if bare == path else [f"{other}.gz", other]
+    stem = bare.with_suffix("")
+    return [stem.with_name(stem.name + (e.upper() if bare.suffix.isupper() else e)) for e in endings]
+
+
+def _analyze(path: Path) -> Detached:
+    """Of a pair of Analyze or NIfTI, by the path of either."""
+    other = next((p for p in _pair(path) if p.exists()), None)
+    if other is None:
+        raise FileNotFoundError(f"{path}: the other file of the pair, {_pair(path)[0].name}, is not there")
+    if kind := disk.odd_kind(other):
+        raise OSError(f"{path}: its data file {other.name} is {kind}; only regular files are read")
+    header, voxels = (path, other) if half(path) == ".hdr" else (other, path)
+    try:
+        with gzip.open(header) if header.suffix.lower() == ".gz" else open(header, "rb") as file:
+            found = nifti_layout(file.read(540))
+    except (EOFError, OSError, zlib.error) as error:
+        raise OSError(f"{path}: the header cannot be read ({error})") from None
+    if found is None:
+        return Detached((voxels,), None)
+    offset, nbytes = found
+    if voxels.suffix.lower() == ".gz":  # counted in unpacked bytes
+        return Detached((voxels,), offset + nbytes, 0, "gzip")
+    return Detached((voxels,), nbytes, offset)
+
+
+def nifti_layout(head: bytes, magic: bytes = b"ni") -> tuple[int, int] | None:
+    """Where voxels begin and their bytes, by the header of an Analyze or NIfTI file.
+
+    Parameters
+    ----------
+    head : bytes
+        The first 540 bytes, or fewer.
+    magic : bytes
+        How a NIfTI header's mark begins: "ni" where the voxels are in a file of their own, which Analyze's without a
+        mark are, too; "n+" where they follow. Other headers give None.
+
+    Raises
+    ------
+    OSError
+        If the header says that they begin nowhere.
+    """
+    if len(head) < 348:
+        return None
+    order = "<" if struct.unpack_from("<i", head)[0] in (348, 540) else ">"
+    size = struct.unpack_from(order + "i", head)[0]
+    if head[4:8] == magic + b"2\0" and len(head) >= 540:
+        dim = struct.unpack_from(order + "8q", head, 16)
+        bits, offset = struct.unpack_from(order + "h", head, 14)[0], struct.unpack_from(order + "q", head, 168)[0]
+    elif head[344:348] == magic + b"1\0" or (magic == b"ni" and size == 348 and head[344:346] not in (b"n+", b"ni")):
+        dim = struct.unpack_from(order + "8h", head, 40)
+        bits, offset = struct.unpack_from(order + "h", head, 72)[0], struct.unpack_from(order + "f", head, 108)[0]
+    else:
+        return None
+    if not math.isfinite(offset):
+        raise OSError(f"the header is damaged: vox_offset is {offset}")
+    return int(offset), math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
 
 
 def _meta(path: Path, head: bytes) -> Detached:

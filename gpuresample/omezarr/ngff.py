@@ -17,10 +17,13 @@ from typing import Any
 
 import numpy as np
 
+from gpuresample.checks import numbers, shown
+from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.grid import Grid
 
 VERSION = "0.5"
 OWN = "gpuresample"
+STEPS = "coordinateTransformations"
 
 # Lengths that NGFF names (its list is UDUNITS-2's), and what files have in their place, in millimetres.
 LENGTHS = {
@@ -103,9 +106,14 @@ def level_of(attrs: Mapping[str, Any], number: int = 0) -> tuple[str, Mapping[st
     """
     try:
         multiscale = attrs.get("ome", attrs)["multiscales"][0]
-        return multiscale["datasets"][number]["path"], multiscale
-    except (KeyError, IndexError, TypeError):
+        path = multiscale["datasets"][number]["path"]
+    except (AttributeError, KeyError, IndexError, TypeError):
         raise ValueError('is no OME-Zarr image: its attributes have no "multiscales" with "datasets"') from None
+    if not isinstance(multiscale, Mapping) or not isinstance(multiscale["datasets"], list):
+        raise ValueError('is no OME-Zarr image: "multiscales" must hold objects with a list of "datasets"')
+    if not isinstance(path, str):
+        raise ValueError(f'"path" of its "datasets" must be text, got {shown(path)}')
+    return path, multiscale
 
 
 def _millimetres(axis: Mapping[str, Any]) -> float:
@@ -118,8 +126,34 @@ def _millimetres(axis: Mapping[str, Any]) -> float:
     """
     unit = axis.get("unit") or "millimeter"
     if not isinstance(unit, str) or unit not in LENGTHS:
-        raise ValueError(f"axis {axis['name']!r} must have a unit of length ({', '.join(LENGTHS)}), got {unit!r}")
+        raise ValueError(f"axis {axis['name']!r} must have a unit of length ({', '.join(LENGTHS)}), got {shown(unit)}")
     return LENGTHS[unit]
+
+
+def _list(value: Any, name: str) -> list[Any]:
+    if not isinstance(value, list):
+        raise ValueError(f'"{name}" must be a list, got {shown(value)}')
+    return value
+
+
+def _numbers(name: str, value: Any, count: int) -> FloatArray:
+    try:
+        return np.array(numbers(f'"{name}"', value, count))
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _axis(axis: Any) -> dict[str, Any]:
+    """An axis with a name and a type that are text."""
+    if isinstance(axis, str):
+        return {"name": axis, "type": _KINDS.get(axis, "space")}
+    name = axis.get("name") if isinstance(axis, Mapping) else None
+    if not isinstance(name, str):
+        raise ValueError(f'"axes" must be names, or objects with a name, got {shown(axis)}')
+    kind = axis.get("type", "channel")
+    if not isinstance(kind, str):
+        raise ValueError(f"axis {name!r} must have a type that is text, got {shown(kind)}")
+    return {**axis, "name": name, "type": kind}
 
 
 def geometry(
@@ -133,33 +167,36 @@ def geometry(
         For axes that do not end with z, y, x or y, x, units of space that are no known length, or transformations that
         are not scale and translation.
     """
-    axes = [
-        a if isinstance(a, Mapping) else {"name": a, "type": _KINDS.get(a, "space")}
-        for a in multiscale.get("axes", "tczyx")
-    ]
+    axes = [_axis(a) for a in _list(multiscale.get("axes", list("tczyx")), "axes")]
     names = [a["name"] for a in axes]
     if len(names) != len(shape):
         raise ValueError(f"has axes {names}, but an array of shape {tuple(shape)}")
     d = 3 if names[-3:] == ["z", "y", "x"] else 2
-    if names[-d:] != ["z", "y", "x"][3 - d :] or any(name in "zyx" for name in names[:-d]):
+    if names[-d:] != ["z", "y", "x"][3 - d :] or any(name in ("z", "y", "x") for name in names[:-d]):
         raise ValueError(f"must have axes that end with z, y, x or y, x, got {names}")
     scale, translation = np.ones(len(names)), np.zeros(len(names))
-    of_level = multiscale["datasets"][number].get("coordinateTransformations", [])
-    for step in [*of_level, *multiscale.get("coordinateTransformations", [])]:
-        values = np.asarray(step.get(step["type"]), np.float64)
-        if step["type"] == "scale":
-            scale, translation = scale * values, translation * values
-        elif step["type"] == "translation":
-            translation = translation + values
-        elif step["type"] != "identity":
-            raise ValueError(f"must have transformations of type scale and translation, got {step['type']!r}")
+    of_level, of_all = multiscale["datasets"][number].get(STEPS, []), multiscale.get(STEPS, [])
+    for step in [*_list(of_level, STEPS), *_list(of_all, STEPS)]:
+        kind = step.get("type") if isinstance(step, Mapping) else None
+        if kind == "scale":
+            values = _numbers(kind, step.get(kind), len(names))
+            with np.errstate(over="ignore"):
+                scale, translation = scale * values, translation * values
+        elif kind == "translation":
+            translation = translation + _numbers(kind, step.get(kind), len(names))
+        elif kind != "identity":
+            raise ValueError(f"must have transformations of type scale and translation, got {shown(kind)}")
+    if not (np.isfinite(scale).all() and np.isfinite(translation).all()):
+        raise ValueError(f"must have transformations that stay finite, got a scale of {scale.tolist()}")
     units = np.asarray([_millimetres(a) for a in axes[-d:]])
     spacing, own = (scale[-d:] * units)[::-1], (translation[-d:] * units)[::-1]
-    direction = np.reshape(attrs.get(OWN, {}).get("direction", np.eye(d)), (d, d))
-    lead = tuple(
-        Lead(a["name"], a.get("type", "channel"), float(scale[k]), float(translation[k]))
-        for k, a in enumerate(axes[:-d])
-    )
-    origin = direction @ own
+    mine = attrs.get(OWN, {})
+    if not isinstance(mine, Mapping):
+        raise ValueError(f'"{OWN}" must be an object with a "direction", got {shown(mine)}')
+    turned = _numbers("direction", mine.get("direction", np.eye(d).ravel().tolist()), d * d)
+    direction = np.reshape(turned, (d, d))
+    lead = tuple(Lead(a["name"], a["type"], float(scale[k]), float(translation[k])) for k, a in enumerate(axes[:-d]))
+    with np.errstate(over="ignore", invalid="ignore"):
+        origin = direction @ own
     size = tuple(int(n) for n in shape[: -d - 1 : -1])
     return Grid(size, tuple(spacing.tolist()), tuple(origin.tolist()), tuple(direction.ravel().tolist())), lead

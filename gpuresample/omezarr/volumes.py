@@ -199,23 +199,54 @@ def check_fits(path: files.PathLike) -> None:
 
 def _of_zarr(path: files.PathLike, input_spacing: object) -> Source:
     zarr = library()
-    found = zarr.open(str(Path(path).resolve()), mode="r")
+    found, attrs = group_or_array(path)
     if isinstance(found, zarr.Array):
         d = min(found.ndim, 3)
         spacing = (1.0,) * d if input_spacing is None else positive_numbers("input_spacing", input_spacing, d)
         return of_image(Volume(found, spacing))
     if input_spacing is not None:
         raise ValueError(f"input_spacing is for zarr arrays; {path} is a group, got {input_spacing!r}")
-    attrs = found.attrs.asdict()
     try:
         name, multiscale = ngff.level_of(attrs)
-        array = found[name]
+        array = level(found, name)
         grid, lead = ngff.geometry(attrs, multiscale, array.shape)
         _checked(lead, grid)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path}: {error}") from None
     made = of_image(Volume(array, grid.spacing, grid.origin, grid.direction))
     return Source(array, made.dtype, grid, lead, made.identity)
+
+
+def group_or_array(path: files.PathLike) -> tuple[Any, dict[str, Any]]:
+    """A zarr group or array, opened for reading, and its attributes.
+
+    Raises
+    ------
+    ValueError
+        If its metadata are damaged.
+    """
+    try:
+        found = library().open(str(Path(path).resolve()), mode="r")
+        return found, found.attrs.asdict()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
+        raise ValueError(f"{path}: cannot be opened as zarr: {type(error).__name__}: {error}") from None
+
+
+def level(group: Any, name: str) -> Any:
+    """The array that a group has by this path.
+
+    Raises
+    ------
+    ValueError
+        If it has none.
+    """
+    try:
+        array = group[name]
+    except (KeyError, ValueError, TypeError, IndexError):
+        array = None
+    if not isinstance(array, library().Array):
+        raise ValueError(f"has no array at {name!r}, which its attributes name as a level")
+    return array
 
 
 def library() -> Any:

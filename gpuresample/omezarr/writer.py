@@ -161,13 +161,13 @@ def opened_levels(path: files.PathLike) -> list[Volume]:
     ValueError
         If it is none.
     """
-    group = volumes.library().open_group(str(path), mode="r")
-    attrs = group.attrs.asdict()
+    group, attrs = volumes.group_or_array(path)
     out = []
     for number in range(len(ngff.level_of(attrs)[1]["datasets"])):
         name, multiscale = ngff.level_of(attrs, number)
-        grid, _ = ngff.geometry(attrs, multiscale, group[name].shape, number)
-        out.append(Volume(group[name], grid.spacing, grid.origin, grid.direction))
+        array = volumes.level(group, name)
+        grid, _ = ngff.geometry(attrs, multiscale, array.shape, number)
+        out.append(Volume(array, grid.spacing, grid.origin, grid.direction))
     return out
 
 

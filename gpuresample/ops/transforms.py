@@ -21,14 +21,15 @@ homogeneous, and as a linear part alone it turns about the origin of the physica
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.checks import numbers, one_of
+from gpuresample.checks import numbers, one_of, shown, whole
 from gpuresample.containers import grid_of
 from gpuresample.containers.vectors import vectors_of
 from gpuresample.planning.filters import FloatArray
@@ -72,10 +73,10 @@ class Affine:
         if m.shape == (4, 4):
             m = _without_last_row("matrix", m)
         d = m.shape[0]
-        shift = numbers("offset", (offset,) * d if np.ndim(offset) == 0 else offset, d)
+        shift = numbers("offset", offset if isinstance(offset, Iterable) else (offset,) * d, d)
         if m.shape[1] > d:
             if any(shift):
-                raise ValueError(f"offset must be 0 with a matrix that has one in its last column, got {offset!r}")
+                raise ValueError(f"offset must be 0 with a matrix that has one in its last column, got {shown(offset)}")
             shift, m = tuple(m[:, d].tolist()), m[:, :d]
         self.matrix: tuple[tuple[float, ...], ...] = tuple(map(tuple, m.tolist()))
         self.offset = shift
@@ -191,9 +192,7 @@ class BSpline:
     """
 
     def __init__(self, coefficients: Any, like: Any = None, order: int = 3) -> None:
-        if order not in (1, 2, 3):
-            raise ValueError(f"order must be 1, 2 or 3, got {order!r}")
-        self.order = int(order)
+        self.order = whole("order", order, "1, 2 or 3", 1, 3)
         self.coefficients, self.where = _opened("coefficients", coefficients, like)
         points = self.coefficients.shape[-self.dimension - 1 : -1]
         if min(points) < order + 1:
@@ -310,7 +309,7 @@ def _opened(name: str, given: Any, like: Any) -> tuple[Array, _Where]:
         )
     if own is not None:
         if like is not None:
-            raise ValueError(f"like is for bare arrays; these {name} have a grid of their own, got like={like!r}")
+            raise ValueError(f"like is for bare arrays; these {name} have a grid of their own, got like={shown(like)}")
         return vectors, _Where(own, None, False)
     if like is None:
         return vectors, _Where(None, None, True)
@@ -466,13 +465,17 @@ def _matrix(value: Any) -> FloatArray | None:
 
 
 def _numbers(name: str, value: Any) -> FloatArray:
-    """A float64 array of finite numbers."""
+    """A float64 array of finite numbers, of a few rows unless it is an array already."""
     try:
+        if not hasattr(value, "__array__"):
+            value = list(itertools.islice(value, 5))  # some have no end
+            if any(not hasattr(row, "__array__") and len(row) > 4 for row in value):
+                raise TypeError
         m = np.array(value, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be an array of numbers, got {value!r}") from None
+    except (TypeError, ValueError, OverflowError, MemoryError):
+        raise TypeError(f"{name} must be an array of numbers, got {shown(value)}") from None
     if not np.isfinite(m).all():
-        raise ValueError(f"{name} must be of finite numbers, got {m.tolist()}")
+        raise ValueError(f"{name} must be of finite numbers, got {shown(m.tolist())}")
     return m
 
 

@@ -7,6 +7,7 @@ is inside, which voxel is nearest and which way a tie goes are SimpleITK's too. 
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -15,6 +16,9 @@ import numpy as np
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.grid import Grid, aligned_axes, check_apart
 from gpuresample.planning.transforms import Transform
+
+# Voxels of a line that are mapped at once.
+AT_ONCE = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +102,6 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
         raise _uncountable(target, source, transform)
     x = []
     for j, n in enumerate(target.size):
-        index = np.zeros((n, d))
         if j == 0:
             # ITK walks a scan line by interpolating between its two ends, one voxel past the last included.
             index = np.zeros((2, d))
@@ -106,9 +109,16 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
             a, b = at(index)[:, axes[0]]
             x.append(a + (np.arange(n) / n) * (b - a))
         else:
-            index[:, j] = np.arange(n)
-            x.append(at(index)[:, axes[j]])
+            x.append(np.concatenate([at(part)[:, axes[j]] for part in _indices(n, j, d)]))
     return AxisMap(axes, tuple(x))
+
+
+def _indices(n: int, axis: int, dimension: int) -> Iterator[FloatArray]:
+    """The indices of a line of voxels along an axis, `[n, dimension]`, in parts: all at once take much room."""
+    for lo in range(0, n, AT_ONCE):
+        index = np.zeros((min(AT_ONCE, n - lo), dimension))
+        index[:, axis] = np.arange(lo, lo + len(index))
+        yield index
 
 
 def aligned_map(target: Grid, source: Grid) -> AxisMap:

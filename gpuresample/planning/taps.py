@@ -30,8 +30,8 @@ FAR = 1e9
 # A blur's weights are added up before rows are made of them where they reach this many times beyond the axis.
 MUCH_BEYOND = 4
 
-# Weights that are made at once, 64 MB of them; of what follows from them there is as much again several times.
-AT_ONCE = 1 << 23
+# Weights that are made at once, 4 MB of them; of what follows from them there is as much again several times.
+AT_ONCE = 1 << 19
 # Of a table and of what an engine makes of it: bytes of a row, and of each of its taps.
 ROW_BYTES, TAP_BYTES = 48, 20
 
@@ -204,14 +204,9 @@ def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray | N
     return first - response.size // 2, out
 
 
-def _blurred(
-    first: IntArray, weight: FloatArray, response: FloatArray | None, n_src: int, boundary: str
-) -> tuple[IntArray, FloatArray]:
-    """Every row convolved with a blur's weights, of which those that reach far beyond the axis are first added up."""
-    if response is not None and first.size:
-        reach = max(n_src - int(first.min()), int(first.max()) + weight.shape[1])
-        response = _summed(response, n_src, reach, boundary)
-    return _convolve_rows(first, weight, response)
+def _within_reach(blur: FloatArray | None, low: int, high: int, n_src: int, boundary: str) -> FloatArray | None:
+    """A blur's weights for rows of neighbours `low` to `high`: those that reach far beyond the axis are added up."""
+    return None if blur is None else _summed(blur, n_src, max(n_src - low, high), boundary)
 
 
 def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArray:
@@ -253,8 +248,11 @@ def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -
     return first, weight
 
 
-def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float) -> TapTable:
-    """Drop outer taps of every row whose magnitudes sum to at most `tolerance`; the row's sum is kept."""
+def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float, least: int = 1) -> TapTable:
+    """Drop outer taps of every row whose magnitudes sum to at most `tolerance`; the row's sum is kept.
+
+    The table is at least `least` taps wide.
+    """
     width = weight.shape[1]
     magnitude = np.abs(weight)
     # Half of the allowance on either side; exact zeros always go.
@@ -263,7 +261,7 @@ def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float) -> T
     # A row without weights, as of a derivative on a mirror, keeps its first tap: its last may lie outside.
     lead[lead == width] = 0
     count = np.maximum(width - lead - tail, 1)
-    n_taps = int(count.max(initial=1))
+    n_taps = int(count.max(initial=least))
     k = np.arange(n_taps)
     kept = np.take_along_axis(weight, np.minimum(lead[:, None] + k, width - 1), axis=1)
     kept[k >= count[:, None]] = 0.0
@@ -304,26 +302,31 @@ def build(
     precision : {"single", "double", "exact"}
         The accuracy that the taps are cut for.
     """
-    width = _width(f, blur, precision)
-    return _in_parts(x.size, width, lambda lo, hi: _built(f, x[lo:hi], n_src, boundary, blur, precision))
-
-
-def _built(
-    f: Filter, x: FloatArray, n_src: int, boundary: str | None, blur: FloatArray | None, precision: str
-) -> TapTable:
-    """Rows of `build`."""
-    tolerance = TOLERANCE[precision]
     rule = border_rule(f, boundary)
-    first, weight = f.window(near(x, n_src, rule))
-    if rule == "crop":
-        position = first[:, None] + np.arange(weight.shape[1])
-        weight = np.where((position >= 0) & (position < n_src), weight, 0.0)
-    if f.border == "crop":
-        weight = weight / weight.sum(axis=1, keepdims=True)
-    first, weight = _convolve_rows(first, weight, prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision]))
-    first, weight = _blurred(first, weight, blur, n_src, blur_rule(rule))
-    first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
-    return trim(n_src, first, weight, tolerance if f.method == "linear" else 0.0)
+    width, n_window = _width(f, blur, precision), 0
+    if x.size and (blur is not None or f.border == "crop"):
+        # How far rows reach, and how many neighbours a window has at most, is the whole axis's affair.
+        windows = (f.window(near(x[part], n_src, rule)) for part in _cuts(x.size, width))
+        ends = np.array([(first.min(), first.max(), weight.shape[1]) for first, weight in windows])
+        low, high, n_window = int(ends[:, 0].min()), int(ends[:, 1].max()), int(ends[:, 2].max())
+        radius = response_radius(f.spline_order, precision, None)
+        blur = _within_reach(blur, low - radius, high + n_window + radius, n_src, blur_rule(rule))
+
+    def rows(lo: int, hi: int, least: int) -> TapTable:
+        first, weight = f.window(near(x[lo:hi], n_src, rule))
+        if weight.shape[1] < n_window:
+            weight = np.pad(weight, ((0, 0), (0, n_window - weight.shape[1])))
+        if rule == "crop":
+            position = first[:, None] + np.arange(weight.shape[1])
+            weight = np.where((position >= 0) & (position < n_src), weight, 0.0)
+        if f.border == "crop":
+            weight = weight / weight.sum(axis=1, keepdims=True)
+        response = prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision])
+        first, weight = _convolve_rows(*_convolve_rows(first, weight, response), blur)
+        first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
+        return trim(n_src, first, weight, TOLERANCE[precision] if f.method == "linear" else 0.0, least)
+
+    return _in_parts(x.size, width, rows)
 
 
 def _width(f: Filter, blur: FloatArray | None, precision: str) -> int:
@@ -332,19 +335,28 @@ def _width(f: Filter, blur: FloatArray | None, precision: str) -> int:
     return window + 2 * response_radius(f.spline_order, precision, blur)
 
 
-def _in_parts(n: int, width: int, make: Callable[[int, int], TapTable]) -> TapTable:
-    """A table of `n` rows, made some rows at once: what is as wide as rows before they are trimmed stays small."""
-    step = max(1, AT_ONCE // width)
-    parts = [make(lo, min(lo + step, n)) for lo in range(0, max(n, 1), step)]
+def _in_parts(n: int, width: int, make: Callable[[int, int, int], TapTable]) -> TapTable:
+    """A table of `n` rows, made some rows at once: what is as wide as rows before they are trimmed stays small.
+
+    `make` is asked for rows, from and to, and for the least width of their table.
+    """
+    cuts = _cuts(n, width)
+    parts = [make(rows.start, rows.stop, 1) for rows in cuts]
     if len(parts) == 1:
         return parts[0]
-    weight = np.zeros((n, max(t.n_taps for t in parts)))
-    at = 0
-    for t in parts:
-        weight[at : at + t.n_dst, : t.n_taps] = t.weight
-        at += t.n_dst
-    first, count = (np.concatenate(arrays) for arrays in ([t.first for t in parts], [t.count for t in parts]))
+    n_taps = max(t.n_taps for t in parts)
+    first, count, weight = np.empty(n, np.int64), np.empty(n, np.int64), np.empty((n, n_taps))
+    for rows, made in zip(cuts, parts, strict=True):
+        # The last bit of a row's sum depends on the width that it is made in.
+        part = made if made.n_taps == n_taps else make(rows.start, rows.stop, n_taps)
+        first[rows], count[rows], weight[rows] = part.first, part.count, part.weight
     return TapTable(parts[0].n_src, first, count, weight)
+
+
+def _cuts(n: int, width: int) -> list[slice]:
+    """`n` rows of this many weights, in parts."""
+    step = max(1, AT_ONCE // width)
+    return [slice(lo, min(lo + step, n)) for lo in range(0, max(n, 1), step)]
 
 
 def table_bytes(f: Filter, n_dst: int, n_src: int, blur: FloatArray | None, precision: str) -> int:
@@ -380,31 +392,36 @@ def prefilter_table(
     """
     response = prefilter_response(order, PREFILTER_TOLERANCE[precision])
 
-    def rows(lo: int, hi: int) -> TapTable:
+    radius = response.size // 2
+    blur = _within_reach(blur, -pad - radius, n_src + pad + radius, n_src, boundary)
+
+    def rows(lo: int, hi: int, least: int) -> TapTable:
         first, weight = _convolve_rows(np.arange(lo, hi) - pad, np.ones((hi - lo, 1)), response)
-        first, weight = _blurred(first, weight, blur, n_src, boundary)
+        first, weight = _convolve_rows(first, weight, blur)
         first, weight = _fold_rows(first, weight, n_src, boundary)
-        return trim(n_src, first, weight, TOLERANCE[precision])
+        return trim(n_src, first, weight, TOLERANCE[precision], least)
 
     return _in_parts(n_src + 2 * pad, 1 + 2 * response_radius(order, precision, blur), rows)
 
 
 def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> TapTable:
     """The table that applies weights of neighbours (see `build`), as they are, at every sample of an axis."""
+    response = _within_reach(response, 0, n_src, n_src, boundary)
 
-    def rows(lo: int, hi: int) -> TapTable:
-        first, weight = _blurred(np.arange(lo, hi), np.ones((hi - lo, 1)), response, n_src, boundary)
-        return folded_table(first, weight, n_src, boundary)
+    def rows(lo: int, hi: int, least: int) -> TapTable:
+        first, weight = _convolve_rows(np.arange(lo, hi), np.ones((hi - lo, 1)), response)
+        return folded_table(first, weight, n_src, boundary, least)
 
-    # Far beyond the axis weights are added up before rows are made of them.
-    width = 1 if response is None else min(response.size, 2 * MUCH_BEYOND * 2 * n_src + 1)
-    return _in_parts(n_src, width, rows)
+    return _in_parts(n_src, 1 if response is None else response.size, rows)
 
 
-def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> TapTable:
-    """The table with these rows on a line that goes on past its ends; nothing but exact zeros is dropped."""
+def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str, least: int = 1) -> TapTable:
+    """The table with these rows on a line that goes on past its ends; nothing but exact zeros is dropped.
+
+    It is at least `least` taps wide.
+    """
     first, weight = _fold_rows(first, weight, n_src, boundary)
-    return trim(n_src, first, weight, 0.0)
+    return trim(n_src, first, weight, 0.0, least)
 
 
 def zero_padded_table(first: IntArray, weight: FloatArray, n_src: int) -> TapTable:

@@ -63,7 +63,8 @@ for number in range(int(sys.argv[1]), int(sys.argv[2])):
     assert result.counts == {"answered": 4, "found": 2}
     assert [(number, text) for number, text, _ in result.found] == [(2, "case 2"), (4, "case 4")]
     assert "SIGSEGV" in result.found[0][2]
-    assert "it erred" in attack.report([result])
+    assert attack.found([result])[1] == "far 4: case 4\n    it erred"
+    assert attack.row(result).split()[:4] == ["far", "4", "0", "2"]
 
 
 def test_refusals_without_a_name_are_found():

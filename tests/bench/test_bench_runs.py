@@ -201,6 +201,50 @@ def test_nothing_is_left_of_a_run_without_rows(tmp_path, monkeypatch):
         runs.run("tiny", tmp_path, go_on=True)
 
 
+def test_a_file_system_without_locks_is_not_another_process(tmp_path, monkeypatch):
+    path = tmp_path / journal.NAME
+    journal.begin(path, {})
+
+    def none(path):
+        raise journal.disk.NoLocksError(95, "files cannot be locked here")
+
+    monkeypatch.setattr(journal.disk, "lock", none)
+    with pytest.warns(RuntimeWarning, match="cannot be locked here; let no second process measure there"):
+        one = journal.Journal(path)
+    one.add({"a": {"seconds": [0.1]}})
+    one.close()
+    with pytest.warns(RuntimeWarning, match="cannot be locked here"):
+        two = journal.Journal(path)
+    assert two.rows == {"a": {"seconds": [0.1]}}
+    two.close()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"", b"null", b"[]", b"7", b'"rows"', b"{}", b'{"rows": []}', b'{"rows": {"a": 1}, "sitting": 1}', b"\xff",
+        b"[" * 99999,
+        b'{"rows": {"a": {}}}', b'{"rows": {"a": {}}, "sitting": "1"}', b'{"rows": null}', b'{"about": 3}',
+        b'{"sitting": 1, "rows": {"b": {"sec', b"\0" * 40,
+    ],
+)  # fmt: skip
+def test_damaged_lines_of_a_journal_count_as_not_there(tmp_path, line):
+    path = tmp_path / journal.NAME
+    journal.begin(path, {"profile": "tiny"})
+    one = journal.Journal(path)
+    one.add({"a": {"seconds": [0.1]}})
+    one.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole + line + b"\n" + whole)
+    assert (journal.measured(path), journal.differences(path, {"profile": "tiny"})) == (1, [])
+    two = journal.Journal(path)
+    assert two.rows == {"a": {"seconds": [0.1]}}
+    two.close()
+    assert path.read_bytes() == whole
+    path.write_bytes(line + b"\n" + whole)
+    assert journal.differences(path, {"profile": "tiny"}) == ["profile was None and is 'tiny'"]
+
+
 def test_a_journal_holds_whole_groups_and_one_process(tmp_path):
     path = tmp_path / journal.NAME
     journal.begin(path, {"profile": "tiny", "cases": ("a",)})

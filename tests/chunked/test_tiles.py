@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import tracemalloc
 
 import dask
 import dask.array as da
@@ -578,3 +579,64 @@ def test_a_transform_for_each_volume_is_refused_block_by_block():
     turned = np.array([[1, 0.1, 0, 0], [-0.1, 1, 0, 1], [0, 0, 1, 2.0]])
     with pytest.raises(ValueError, match=r"transform must be one for all volumes of an image .* block by block, got 3"):
         gr.resample(array, transform=[turned, turned, turned], interpolation="linear")
+
+
+@pytest.mark.parametrize("source", ["zarr", "dask"])
+@pytest.mark.parametrize("call", ["linear", "oblique nearest", "downsample"])
+def test_blocks_that_are_walked_have_the_bits_of_the_whole(tmp_path, monkeypatch, source, call):
+    voxels = noise(SHAPE, "int16")
+    whole = CALLS[call](gr.Volume(voxels, SPACING, ORIGIN))
+    stored = zarr.create_array(str(tmp_path / "in.zarr"), shape=SHAPE, chunks=(8, 9, 10), dtype="i2")
+    stored[...] = voxels
+    image = gr.Volume(stored if source == "zarr" else da.from_zarr(stored), SPACING, ORIGIN)
+    out = zarr.create_array(str(tmp_path / "out.zarr"), shape=whole.array.shape, chunks=(4, 5, 6), dtype="i2")
+    monkeypatch.setattr(blocks, "MOST_LISTED", 3)
+    monkeypatch.setattr(chunking, "LEAST", {"dask": 1, "zarr": 1})
+    monkeypatch.setattr(blocks, "array_of", lambda *a, **k: pytest.fail("blocks were listed"))
+    plan = {
+        "linear": {"like": ALONG, "interpolation": "linear"},
+        "oblique nearest": {"like": TURNED, "interpolation": "nearest"},
+    }
+    if call == "downsample":
+        gr.downsample(image, (2, 3, 1), out=gr.Volume(out, whole.spacing, whole.origin))
+    else:
+        target = plan[call]["like"]
+        gr.resample(image, **plan[call], out=gr.Volume(out, target.spacing, target.origin, target.direction))
+    assert same_bits(out[...], whole.array)
+
+
+class Stop(Exception):
+    """A run has gone far enough."""
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        ((10**5,) * 3, (99_999, 10**5, 10**5)), ((64, 64, 64), (10**5,) * 3),
+        ((10**5, 10**5, 300), (10**5, 90_000, 600)),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_blocks_of_huge_arrays_are_walked_not_listed(tmp_path, monkeypatch, shape, size):
+    image = zarr.create_array(str(tmp_path / "in.zarr"), shape=shape, chunks=(64, 64, 64), dtype="i2")
+    out = zarr.create_array(str(tmp_path / "out.zarr"), shape=size, chunks=(64, 64, 64), dtype="i2")
+    done = []
+
+    def run(job, block, voxels):
+        done.append(block)
+        if len(done) > 3:
+            raise Stop
+        return np.zeros([s.stop - s.start for s in block], np.int16)
+
+    monkeypatch.setattr(blocks.Job, "run", run)
+    tracemalloc.start()
+    try:
+        with pytest.raises(Stop):
+            gr.resample(image, size=size, interpolation="linear", out=out, device="cpu")
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    # Tables along the axes, blocks of up to 64 MiB under way; a list of the blocks takes gigabytes.
+    assert peak < 700 << 20
+    with pytest.raises(ValueError, match=r"has [\d,]+ blocks, and dask would list them all, .* out=, which is filled"):
+        gr.resample(image, size=size, interpolation="linear", device="cpu")

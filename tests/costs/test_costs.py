@@ -275,6 +275,11 @@ def test_a_file_can_be_dropped_from_the_page_cache(tmp_path, monkeypatch):
         ({"write": "nii"}, "write must be one of"),
         ({"file_bytes": -1}, "file_bytes must be"),
         ({"storage": 0}, "storage must be above zero"),
+        ({"storage": (1,)}, "storage must be 1 finite numbers"),
+        ({"storage": 10**400}, "storage must be 1 finite numbers"),
+        ({"volumes": 10**400}, "volumes must be 1 whole numbers of at least 1 and at most"),
+        ({"volumes": 2**63}, "volumes must be 1 whole numbers of at least 1 and at most"),
+        ({"file_bytes": 10**400}, "file_bytes must be 1 whole numbers of at least 1 and at most"),
     ],
     ids=str,
 )

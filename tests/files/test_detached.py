@@ -1,10 +1,13 @@
 """Headers that name their data files: only those beside them, regular, as long as promised; else nothing is opened."""
 
+import gzip
 import os
 import re
+import struct
 import subprocess
 import sys
 
+import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -177,6 +180,68 @@ def test_a_data_file_that_is_a_pipe_is_not_waited_for(folder, header):
     )  # fmt: skip
     assert done.returncode == 1
     assert f"its data file {name} is a named pipe" in done.stderr
+
+
+def put(path, offset, code, value):
+    """A header with one number changed."""
+    content = bytearray(path.read_bytes())
+    struct.pack_into(code, content, offset, value)
+    path.write_bytes(content)
+
+
+PAIRS = {
+    "NIfTI": lambda path: sitk.WriteImage(IMAGE, str(path.with_suffix(".img"))),
+    "Analyze": lambda path: nib.AnalyzeImage(VOXELS, np.eye(4)).to_filename(path),
+    "Analyze, big endian": lambda path: nib.AnalyzeImage(
+        VOXELS, np.eye(4), nib.AnalyzeHeader(endianness=">")
+    ).to_filename(path),
+    "NIfTI-2": lambda path: nib.Nifti2Pair(VOXELS, np.eye(4)).to_filename(path),
+}
+VOXELS = np.frombuffer(RAW, np.int16).reshape(SIZE[::-1]).T
+
+
+@pytest.mark.parametrize("form", PAIRS)
+@pytest.mark.parametrize("half", [".hdr", ".img"])
+def test_pairs_of_files_are_read_whole_or_not_at_all(tmp_path, form, half):
+    path = tmp_path / "x.hdr"
+    PAIRS[form](path)
+    given_by, voxels = path.with_suffix(half), path.with_suffix(".img")
+    if form != "NIfTI-2":  # ITK reads none
+        assert np.array_equal(
+            np.sort(sitk.GetArrayFromImage(files.read(given_by)), axis=None), np.sort(VOXELS, axis=None)
+        )
+    order = ">" if "big" in form else "<"
+    at, code, bits = (24, "q", 14) if form == "NIfTI-2" else (42, "h", 72)
+    whole, header = voxels.read_bytes(), path.read_bytes()
+    for cut in (0, 1, len(whole) // 2, len(whole) - 1):
+        voxels.write_bytes(whole[:cut])
+        with pytest.raises(OSError, match=r"ends early: .* bytes of voxels in x.img"):
+            files.read(given_by)
+    voxels.write_bytes(whole)
+    for where, value in ((at, 6), (at + 2 * struct.calcsize(code), 400), (bits, 64)):
+        put(path, where, order + (code if where != bits else "h"), value)
+        with pytest.raises(OSError, match="ends early"):
+            files.read(given_by)
+        path.write_bytes(header)
+    voxels.unlink()
+    with pytest.raises(OSError, match=r"not there|no such file"):
+        files.read(given_by)
+
+
+@pytest.mark.parametrize("half", [".hdr.gz", ".img.gz"])
+def test_packed_pairs_of_files_are_read_whole_or_not_at_all(tmp_path, half):
+    sitk.WriteImage(IMAGE, str(tmp_path / "x.img.gz"))
+    path, voxels, header = tmp_path / f"x{half}", tmp_path / "x.img.gz", tmp_path / "x.hdr.gz"
+    assert np.array_equal(sitk.GetArrayFromImage(files.read(path)), sitk.GetArrayFromImage(IMAGE))
+    for wrong in (gzip.compress(RAW[:-1]), voxels.read_bytes()[:-9], RAW, gzip.compress(b"")):
+        voxels.write_bytes(wrong)
+        with pytest.raises(OSError, match=r"end early|ends early|damaged"):
+            files.read(path)
+    sitk.WriteImage(IMAGE, str(voxels))
+    for wrong in (b"", header.read_bytes()[:30], b"no gzip"):
+        header.write_bytes(wrong)
+        with pytest.raises(OSError, match=r"x\.(hdr|img)\.gz: "):
+            files.read(path)
 
 
 def test_an_input_is_all_of_its_files(folder):

@@ -226,3 +226,31 @@ def test_a_stream_that_is_no_image_is_not_unpacked_to_its_end(tmp_path, monkeypa
     path = behind(tmp_path / "none.gz", tmp_path / "a.nii.gz", 60)
     with pytest.raises(OSError, match="goes on for more than"):
         files.read(path)
+
+
+@pytest.mark.parametrize("kind", ["levels", "labels"])
+def test_of_writers_of_one_picture_one_wins(tmp_path, kind):
+    pytest.importorskip("matplotlib", reason="pictures are the extra gpuresample[cli]")
+    from gpuresample.cli import overlay, pyramid
+
+    image, path = volume(), tmp_path / "x.png"
+    labels = sitk.Cast(image > 0, sitk.sitkUInt8)
+    ready, told = threading.Barrier(2), []
+
+    def draw():
+        ready.wait()
+        try:
+            if kind == "levels":
+                pyramid.draw([image, image], path, overwrite=False)
+            else:
+                overlay.draw(image, labels, path, overwrite=False)
+        except FileExistsError as error:
+            told.append(str(error))
+
+    threads = [threading.Thread(target=draw) for _ in range(2)]
+    [t.start() for t in threads]
+    [t.join() for t in threads]
+    assert told == [f"{path}: has come into being meanwhile and is left alone"]
+    assert path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    assert path.read_bytes().endswith(b"IEND\xaeB`\x82")
+    assert list(tmp_path.iterdir()) == [path]

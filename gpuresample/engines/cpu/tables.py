@@ -92,10 +92,9 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps if few else 0, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
-    if few:
-        k = np.arange(n_taps)
-        row, tap = np.nonzero(k < table.count[:, None])
-        slots[(first - index)[row] + tap, row] = weight[row, tap]
+    for tap in range(n_taps if few else 0):
+        row = np.flatnonzero(tap < table.count)
+        slots[(first[row] - index[row]) + tap, row] = weight[row, tap]
     identity = table.is_index and bool((first == np.arange(table.n_dst)).all())
     return (
         first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity,
