@@ -24,14 +24,14 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, disk
+from gpuresample.files import completeness, detached, dicom, disk, elements, segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -120,15 +120,18 @@ class Header:
         count = source.GetNumberOfComponentsPerPixel() if is_image else source.GetNumberOfComponents()
         components = count if "vector" in pixel_type else 0
         probe = sitk.Image([1, 1], pixel_id, components)
+        # A header may have a negative spacing: ITK turns the image's direction instead, as here.
+        spacing, d = np.asarray(source.GetSpacing()), source.GetDimension()
+        direction = np.reshape(source.GetDirection(), (d, d)) * np.where(spacing < 0, -1.0, 1.0)
         return cls(
             file_format or ("" if is_image else _FORMATS.get(_image_io(source), _image_io(source)[: -len("ImageIO")])),
             pixel_type,
             sitk.GetArrayViewFromImage(probe).dtype,
             components,
             tuple(source.GetSize()),
-            tuple(source.GetSpacing()),
+            tuple(np.abs(spacing).tolist()),
             tuple(source.GetOrigin()),
-            tuple(source.GetDirection()),
+            tuple((direction + 0.0).ravel().tolist()),
         )
 
 
@@ -146,8 +149,26 @@ def header(path: PathLike) -> Header:
     """
     path = Path(path)
     check_input(path)
+    data = elements.read(path)
+    if data is not None and segments.is_segmentation(data):
+        labels = segments.labels_of(path, data)
+        names = {np.dtype(np.uint8): "8-bit unsigned integer", np.dtype(np.uint16): "16-bit unsigned integer"}
+        return Header(
+            "DICOM", names[labels.dtype], labels.dtype, 0, labels.size, labels.spacing, labels.origin, labels.direction
+        )
     with _quiet(), _failure(path, "cannot be read"):
-        return Header.of(_opened(path))
+        found = Header.of(_opened(path))
+    frames = None if data is None else dicom.frames_of(path, data)
+    return found if frames is None else _of_frames(found, frames)
+
+
+def _of_frames(found: Header, frames: dicom.Frames) -> Header:
+    """A DICOM file's header as its frames are read."""
+    geometry = {name: getattr(frames, name) or getattr(found, name) for name in ("spacing", "origin", "direction")}
+    if frames.dtype is None:
+        return replace(found, **geometry)
+    words = {np.float32: "32-bit float", np.float64: "64-bit float"}
+    return replace(found, **geometry, dtype=np.dtype(frames.dtype), pixel_type=words[frames.dtype])
 
 
 def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
@@ -191,6 +212,9 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         return _read_series(path, series)
     if series is not None:
         raise ValueError(f"series is for folders of DICOM files, and {path} is a file; got {series!r}")
+    data = elements.read(path)
+    if data is not None and segments.is_segmentation(data):
+        return segments.read(path, data)
     # ITK fills what a short NIfTI, MRC or GIPL file lacks with whatever is in memory, without a word.
     with _quiet(), ThreadPoolExecutor(1) as pool:
         with _failure(path, "cannot be read"):
@@ -201,7 +225,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         check = pool.submit(completeness.check, path, *expected)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
-        return image
+    frames = None if data is None else dicom.frames_of(path, data)
+    return image if data is None or frames is None else dicom.arranged(image, frames, path, data)
 
 
 def in_parts(path: PathLike) -> Header | None:
@@ -629,20 +654,40 @@ def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
             for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(named)
         }
         if not found:
-            raise OSError(f"{folder}: no DICOM images in this folder")
+            raise OSError(f"{folder}: no DICOM images in this folder{dicom.below(folder)}")
         if series not in found and (series is not None or len(found) > 1):
             listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
             raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
         names = found[series] if series is not None else next(iter(found.values()))
         for name in names:
             texts.utf8_name(texts.path_of(name))
+        read_heads = [(name, elements.read(Path(texts.path_of(name)), voxels=False)) for name in names]
+        heads = [(name, data) for name, data in read_heads if data is not None]
+    _warn_of_unused(folder, found)
+    if len(heads) < len(names):
+        heads = []  # files without DICOM's mark: ITK's word holds
+    if len(heads) == 1 and (dicom.is_whole(heads[0][1]) or segments.is_segmentation(heads[0][1])):
+        return read(Path(texts.path_of(names[0])))
+    differ = dicom.check_series(folder, heads)
+    with _quiet(), _failure(folder, "cannot be read as a DICOM series"):
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(names)
-        reader.MetaDataDictionaryArrayUpdateOn()
         image = reader.Execute()
-    _warn_of_unused(folder, found)
-    _warn_of_uneven_slices(folder, reader, len(names))
+        if differ:
+            image = _each_of_its_own(image, names)
+    dicom.warn_of_uneven(folder, heads, image.GetSpacing()[2] if image.GetDimension() > 2 else 0.0)
     return image
+
+
+def _each_of_its_own(image: SimpleITK.Image, names: Sequence[str]) -> SimpleITK.Image:
+    """A series whose slices have slopes or types of their own: of a type that holds what each of them is read as."""
+    import SimpleITK as sitk
+
+    slices = [sitk.GetArrayFromImage(sitk.ReadImage(name)) for name in names]
+    dtype = np.result_type(*slices)
+    made = sitk.GetImageFromArray(np.concatenate([part.astype(dtype, copy=False) for part in slices]))
+    made.CopyInformation(image)
+    return made
 
 
 def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
@@ -651,30 +696,6 @@ def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
     if unused:
         more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
         warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
-
-
-def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
-    """Warn where the slices of a series are no regular grid: the image says they were."""
-    tags = "0020|0032", "0020|0037"
-    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count) for tag in tags):
-        return
-    position, orientation = (
-        np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)]) for tag in tags
-    )
-    normal = np.cross(orientation[0, :3], orientation[0, 3:])
-    depth = position @ normal
-    steps = np.abs(np.diff(depth))
-    if steps.max() - steps.min() > 0.01 * steps.mean():
-        warnings.warn(
-            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart (some missing?); "
-            f"the image takes {np.ptp(depth) / (count - 1):.4g} mm for all",
-            stacklevel=4,
-        )
-    aside = position - position[0] - np.outer(depth - depth[0], normal)
-    if np.abs(aside).max() > 0.05 * steps.mean():
-        warnings.warn(
-            f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4
-        )
 
 
 def _check_written(partial: Path, image: SimpleITK.Image) -> None:
