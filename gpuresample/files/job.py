@@ -189,6 +189,7 @@ def run(
         image, header, keywords = _read(source, settings)
     with stage("resample", header):
         result = resample(image, **keywords)
+    files.keep_notes(image, result, settings.like)
     _warn_of_single_planes(source, header, result, settings)
     if look is not None:
         look(image, result)

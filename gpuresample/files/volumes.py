@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import locale
 import math
 import os
@@ -31,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, dicom, disk, elements, segments
+from gpuresample.files import completeness, detached, dicom, disk, elements, nifti, segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -158,6 +159,9 @@ def header(path: PathLike) -> Header:
         )
     with _quiet(), _failure(path, "cannot be read"):
         found = Header.of(_opened(path))
+    if (form := nifti.of(path)) is not None:
+        placed = nifti.geometry(form, found.spacing, found.origin, found.direction)
+        return found if placed is None else replace(found, spacing=placed[0], origin=placed[1], direction=placed[2])
     frames = None if data is None else dicom.frames_of(path, data)
     return found if frames is None else _of_frames(found, frames)
 
@@ -203,8 +207,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
 
     Notes
     -----
-    No file but the one that is named is read, and what its header names in its folder. ITK's NIfTI reader turns NaN and
-    infinity into 0; NRRD and MetaImage keep them.
+    No file but the one that is named is read, and what its header names in its folder. NaN and infinity are kept, which
+    ITK's NIfTI reader turns into 0.
     """
     path = Path(path)
     check_input(path)
@@ -222,11 +226,81 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
         completeness.check_plausible(path, *expected)
-        check = pool.submit(completeness.check, path, *expected)
+        form = nifti.of(path)
+        lost = nifti.NotFinite(form)
+        check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
+    if form is not None:
+        return _placed(path, lost.put_back(image), form)
     frames = None if data is None else dicom.frames_of(path, data)
     return image if data is None or frames is None else dicom.arranged(image, frames, path, data)
+
+
+def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> None:
+    """Whether a file is whole; on the way, values are found that ITK makes 0 of."""
+    completeness.check(path, *expected, lost.watch)
+    stored = _nifti_voxels(path)
+    if lost.form is not None and not completeness.is_gzip(path):
+        with gzip.open(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
+            while block := file.read(1 << 20):
+                lost.watch(block)
+
+
+def _nifti_voxels(path: Path) -> Path:
+    """The file with the voxels of a NIfTI file, which may be one of two."""
+    if path.suffix.lower() != ".hdr":
+        return path
+    return next((p for p in detached.parts(path) if p.suffix.lower() in (".img", ".gz")), path)
+
+
+def _placed(path: Path, image: SimpleITK.Image, form: nifti.Form) -> SimpleITK.Image:
+    """A NIfTI image where its header puts it, with the codes of its forms among its metadata."""
+    taken = form.taken(image.GetOrigin(), image.GetDirection())
+    placed = nifti.geometry(form, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    if placed is not None:
+        image.SetSpacing(placed[0])
+        image.SetOrigin(placed[1])
+        image.SetDirection(placed[2])
+    nifti.warn_of_forms(path, form, taken)
+    _set_codes(image, nifti.codes_kept(form, taken))
+    return image
+
+
+_CODES = ("sform_code", "qform_code")
+# What Slicer says of segments; their extents are in voxels of the old grid.
+_SEGMENTS = re.compile(r"Segment(\d+_(?!Extent)|ation_(?!ReferenceImageExtentOffset))\w+")
+
+
+def _set_codes(image: SimpleITK.Image, codes: tuple[int, int]) -> None:
+    for key, code in zip(_CODES, codes, strict=True):
+        image.SetMetaData(key, str(code))
+
+
+def _codes_of(image: SimpleITK.Image) -> tuple[int, int] | None:
+    """Codes of sform and qform that an image is to be written with, where they are not what ITK writes: 1 and 1."""
+    if not all(image.HasMetaDataKey(key) for key in _CODES):
+        return None
+    found = tuple(int(t) if (t := image.GetMetaData(key)).isdecimal() else 0 for key in _CODES)
+    return None if found in ((0, 0), (1, 1)) else (found[0], found[1])
+
+
+def keep_notes(source: SimpleITK.Image, made: SimpleITK.Image, like: PathLike | None = None) -> None:
+    """Give an image made of another the names of its segments (Slicer's) and the codes of its space (NIfTI's).
+
+    Parameters
+    ----------
+    source, made : SimpleITK.Image
+        As `read` has it; what was made of it.
+    like : path-like, optional
+        Whose grid `made` has: the codes of the space are that file's, if it is NIfTI.
+    """
+    if like is not None and not Path(like).is_dir() and (form := nifti.of(Path(like))) is not None:
+        found = header(like)
+        _set_codes(made, nifti.codes_kept(form, form.taken(found.origin, found.direction)))
+    for key in source.GetMetaDataKeys():
+        if _SEGMENTS.fullmatch(key) or (like is None and key in _CODES):
+            made.SetMetaData(key, source.GetMetaData(key))
 
 
 def in_parts(path: PathLike) -> Header | None:
@@ -266,12 +340,20 @@ def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> Simp
     OSError
         If it cannot be read.
     """
+    import SimpleITK as sitk
+
     path = Path(path)
     with _quiet(), _failure(path, "cannot be read"):
         reader = _opened(path)
         reader.SetExtractIndex([int(i) for i in start])
         reader.SetExtractSize([int(n) for n in size])
-        return reader.Execute()
+        image = reader.Execute()
+    form = nifti.of(path)
+    if form is None:
+        return image
+    made = sitk.GetImageFromArray(nifti.part(path, form, start, sitk.GetArrayFromImage(image)))
+    made.CopyInformation(image)
+    return made
 
 
 def check_output(path: PathLike, overwrite: bool = False) -> Path:
@@ -373,8 +455,23 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
             _write_apart(image, texts.utf8_name(partial), target)
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
+        if target.name.endswith(_NIFTI) and (codes := _codes_of(image)) is not None:
+            _write_codes(partial, codes)
         _check_written(partial, image)
     _warn_of_namesakes(target)
+
+
+def _write_codes(partial: Path, codes: tuple[int, int]) -> None:
+    """Set the codes of a NIfTI file's forms, which ITK always writes as 1; a packed file is packed anew."""
+    if partial.suffix != ".gz":
+        nifti.patch_codes(partial, codes)
+        return
+    anew = partial_beside(partial)
+    try:
+        nifti.repack(partial, anew, codes)
+        os.replace(anew, partial)
+    finally:
+        anew.unlink(missing_ok=True)
 
 
 def _warn_of_namesakes(target: Path) -> None:
@@ -529,10 +626,16 @@ def _opened(path: Path) -> Any:
     reader.SetFileName(texts.utf8_name(_alone(path, reader)))
     try:
         reader.ReadImageInformation()
-    except RuntimeError:
+    except RuntimeError as error:
         if completeness.is_gzip(path):
             completeness.unzipped(path)  # says so where that is the reason
-        raise
+        form = nifti.of(path) if "orthonormal" in str(error) else None
+        if form is None or path.name.lower().endswith(_NIFTI_PAIR):
+            raise
+        folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
+        weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
+        reader.SetFileName(texts.utf8_name(nifti.without_forms(path, folder)))
+        reader.ReadImageInformation()
     return reader
 
 

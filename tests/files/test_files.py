@@ -314,6 +314,7 @@ def test_gzip_in_several_members_is_fine(tmp_path):
     assert_same(files.read(tmp_path / "b.nii.gz"), image)
 
 
+@pytest.mark.filterwarnings("ignore:.*neither sform nor qform")
 def test_foreign_byte_order_and_bytes_at_the_end_are_fine(tmp_path):
     # The smallest NIfTI-1 file, big-endian: 2 x 3 x 4 voxels of int16.
     head = np.zeros(352, np.uint8)
