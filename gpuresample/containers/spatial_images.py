@@ -66,8 +66,8 @@ def _warn_of_forms(image: Any, name: str) -> None:
     if np.abs(points[0] - points[1]).max() > FORMS * np.linalg.norm(forms[0][:3, :3], axis=0).min():
         codes = " and ".join(str(int(header[key])) for key in ("sform_code", "qform_code"))
         warnings.warn(
-            f"{name}: its sform and qform (codes {codes}) disagree; the sform is taken, as nibabel does; programs built on "
-            "ITK, the command line among them, may take the qform",
+            f"{name}: its sform and qform (codes {codes}) disagree; the sform is taken, as nibabel does; programs "
+            "built on ITK, the command line among them, may take the qform",
             stacklevel=2,
         )
 

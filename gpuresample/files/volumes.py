@@ -725,6 +725,31 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def itk_says() -> Iterator[list[str]]:
+    """What ITK warns of meanwhile, as texts, where it is warned of in no other way; nothing is shown."""
+    import SimpleITK as sitk
+
+    said: list[str] = []
+
+    class Logger(sitk.LoggerBase):  # type: ignore[misc]
+        def DisplayText(self, text: str) -> None:  # noqa: N802
+            said.append(text)
+
+        DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = DisplayText
+
+    # The switch of warnings is one per process, and off while others read.
+    with _quiet_lock:
+        logger, shown = Logger(), sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(True)
+        before = logger.SetAsGlobalITKLogger()
+        try:
+            yield said
+        finally:
+            before.SetAsGlobalITKLogger()
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextlib.contextmanager
 def _failure(path: Path, what: str) -> Iterator[None]:
     """SimpleITK's errors as one line with the path."""
     try:
