@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, dicom, disk, elements, nifti, segments
+from gpuresample.files import completeness, detached, dicom, disk, elements, foreign, nifti, segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -62,6 +62,13 @@ _FORMATS = {
     "MINCImageIO": "MINC",
     "GiplImageIO": "GIPL",
 }
+
+# SimpleITK's names of voxel types.
+_PIXEL_TYPES = {
+    f"{'u' * unsigned}int{bits}": f"{bits}-bit {'un' * unsigned}signed integer"
+    for bits in (8, 16, 32, 64)
+    for unsigned in (False, True)
+} | {f"float{bits}": f"{bits}-bit float" for bits in (32, 64)}
 
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
@@ -150,15 +157,25 @@ def header(path: PathLike) -> Header:
     """
     path = Path(path)
     check_input(path)
+    if kind := foreign.format_of(path):
+        opened = foreign.opened(path)
+        dtype = foreign.dtype_of(opened)
+        if dtype.name not in _PIXEL_TYPES:
+            raise OSError(f"{path}: cannot be read: its voxels are {dtype}")
+        return Header(kind, _PIXEL_TYPES[dtype.name], dtype, 0, *foreign.layout(path, opened))
     data = elements.read(path)
     if data is not None and segments.is_segmentation(data):
         labels = segments.labels_of(path, data)
-        names = {np.dtype(np.uint8): "8-bit unsigned integer", np.dtype(np.uint16): "16-bit unsigned integer"}
+        pixel_type = _PIXEL_TYPES[labels.dtype.name]
         return Header(
-            "DICOM", names[labels.dtype], labels.dtype, 0, labels.size, labels.spacing, labels.origin, labels.direction
+            "DICOM", pixel_type, labels.dtype, 0, labels.size, labels.spacing, labels.origin, labels.direction
         )
     with _quiet(), _failure(path, "cannot be read"):
-        found = Header.of(_opened(path))
+        reader = _opened(path)
+        found = Header.of(reader)
+        if _image_io(reader) == _MINC:
+            origin, direction = _of_ras(found.origin, found.direction)
+            return replace(found, origin=origin, direction=direction)
     if (form := nifti.of(path)) is not None:
         placed = nifti.geometry(form, found.spacing, found.origin, found.direction)
         return found if placed is None else replace(found, spacing=placed[0], origin=placed[1], direction=placed[2])
@@ -171,8 +188,8 @@ def _of_frames(found: Header, frames: dicom.Frames) -> Header:
     geometry = {name: getattr(frames, name) or getattr(found, name) for name in ("spacing", "origin", "direction")}
     if frames.dtype is None:
         return replace(found, **geometry)
-    words = {np.float32: "32-bit float", np.float64: "64-bit float"}
-    return replace(found, **geometry, dtype=np.dtype(frames.dtype), pixel_type=words[frames.dtype])
+    dtype = np.dtype(frames.dtype)
+    return replace(found, **geometry, dtype=dtype, pixel_type=_PIXEL_TYPES[dtype.name])
 
 
 def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
@@ -216,6 +233,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         return _read_series(path, series)
     if series is not None:
         raise ValueError(f"series is for folders of DICOM files, and {path} is a file; got {series!r}")
+    if foreign.format_of(path):
+        return foreign.read(path)
     data = elements.read(path)
     if data is not None and segments.is_segmentation(data):
         return segments.read(path, data)
@@ -231,10 +250,26 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
+    if expected[0] == _MINC:
+        origin, direction = _of_ras(image.GetOrigin(), image.GetDirection())
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
     if form is not None:
         return _placed(path, lost.put_back(image), form)
     frames = None if data is None else dicom.frames_of(path, data)
     return image if data is None or frames is None else dicom.arranged(image, frames, path, data)
+
+
+# ITK's reader of MINC (5.4.7) hands out the file's coordinates, which are RAS, as if they were LPS.
+_MINC = "MINCImageIO"
+
+
+def _of_ras(origin: Sequence[float], direction: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A geometry whose coordinates are RAS, in LPS."""
+    d = len(origin)
+    flip = np.where(np.arange(d) < 2, -1.0, 1.0)
+    turned = np.reshape(direction, (d, d)) * flip[:, None]
+    return tuple((np.asarray(origin) * flip + 0.0).tolist()), tuple((turned + 0.0).ravel().tolist())
 
 
 def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> None:
@@ -374,7 +409,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     Raises
     ------
     ValueError
-        If the extension is not one of `WRITABLE`, or the name is not valid UTF-8.
+        If the extension is not one of `WRITABLE` or .mgz, or the name is not valid UTF-8.
     FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
         If the folder is missing, is none, `path` is a folder, or the folder is not writable.
     FileExistsError
@@ -451,7 +486,9 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     target = check_output(path, overwrite)
     failure = _failure(Path(path), "cannot be written")
     with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
-        if partial.suffix in _HDF5:
+        if partial.suffix in foreign.WRITTEN:
+            foreign.write(image, partial)
+        elif partial.suffix in _HDF5:
             _write_apart(image, texts.utf8_name(partial), target)
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
@@ -586,7 +623,8 @@ def check_extension(path: PathLike) -> None:
         With the extension and what is allowed.
     """
     name = Path(path).name
-    if name.endswith(WRITABLE) and name not in WRITABLE:
+    endings = WRITABLE + foreign.WRITTEN
+    if name.endswith(endings) and name not in endings:
         return
     suffix = Path(name).suffix
     hint = _HINTS.get(suffix.lower())
@@ -595,7 +633,7 @@ def check_extension(path: PathLike) -> None:
     elif suffix != suffix.lower():
         hint = "small letters are asked for, as some readers know no others"
     raise ValueError(
-        f"{path}: volumes are written as {', '.join(WRITABLE)}; got {suffix or 'no extension'}"
+        f"{path}: volumes are written as {', '.join(endings)}; got {suffix or 'no extension'}"
         + (f" ({hint})" if hint else "")
     )
 
@@ -755,14 +793,20 @@ def _failure(path: Path, what: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        raise OSError(f"{path}: {what}: {_reason(error)}") from error
+        reason = _reason(error)
+        if reason == _NO_READER and (known := foreign.what_it_is(path)):
+            reason = f"is {known}"
+        raise OSError(f"{path}: {what}: {reason}") from error
+
+
+_NO_READER = "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
 
 
 def _reason(error: RuntimeError) -> str:
     """What a SimpleITK message says, without source lines, addresses and guesses of errno."""
     text = str(error)
     if "Unable to determine ImageIO reader" in text:
-        return "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
+        return _NO_READER
     text = re.split(r"ERROR:\s*", text)[-1]
     text = re.sub(r"\w+\(0x[0-9a-fA-F]+\):\s*", "", text)
     text = re.sub(r"Reason:.*", "", text)
@@ -834,9 +878,14 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     OSError
         If the file is short or has another geometry than the image.
     """
-    reader = _opened(partial)
-    wanted, got = Header.of(image), Header.of(reader)
-    completeness.check(partial, _image_io(reader), got.nbytes)
+    wanted = Header.of(image)
+    if partial.suffix in foreign.WRITTEN:
+        got = header(partial)
+        completeness.check(partial, "", got.nbytes)
+    else:
+        reader = _opened(partial)
+        got = Header.of(reader)
+        completeness.check(partial, _image_io(reader), got.nbytes)
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(
