@@ -411,6 +411,7 @@ def test_multi_frame_dicom(data_dir):
 # ----------------------------------------------------------------------------------------------- real volumes
 
 
+@pytest.mark.filterwarnings("ignore:.*its sform .code 2. and qform", "ignore:.*has neither sform nor qform")
 @pytest.mark.parametrize(
     ("name", "dimension", "pixel"),
     [
@@ -428,6 +429,7 @@ def test_real_volumes_are_read_as_simpleitk_reads_them(data_dir, name, dimension
     assert_same(image, sitk.ReadImage(str(data_dir / name)))
 
 
+@pytest.mark.filterwarnings("ignore:.*its sform .code 2. and qform", "ignore:.*has neither sform nor qform")
 @pytest.mark.parametrize("name", ["pcasl.nii.gz", "shear.nii.gz", "RAS.nii.gz", "SAR.nii.gz", "FLAIR.nii.gz"])
 @pytest.mark.parametrize("extension", [".nii", ".nrrd"])
 def test_real_geometry_survives(data_dir, tmp_path, name, extension):

@@ -274,3 +274,13 @@ def test_a_packed_file_is_packed_once_more_and_whole(tmp_path):
     path = saved(tmp_path / "a.nii.gz", affine(), affine(), (4, 4), voxels=np.zeros((64, 64, 64), np.int16))
     files.write(files.read(path), tmp_path / "b.nii.gz")
     assert len(gzip.decompress((tmp_path / "b.nii.gz").read_bytes())) == 352 + 2 * 64**3
+
+
+@pytest.mark.parametrize("codes", [(4, 4), (2, 2), (3, 1), (5, 5), (4, 1)])
+def test_codes_of_pyramids_and_ensembles(tmp_path, run, codes):
+    path = saved(tmp_path / "a.nii.gz", affine(), affine(), codes, voxels=np.ones((8, 8, 8), np.int16))
+    assert run("pyramid", path, tmp_path / "levels", "--levels", 2)[0] == 0
+    assert {codes_of(p) for p in (tmp_path / "levels").glob("*.nii.gz")} == {codes}
+    np.savez(tmp_path / "s.npz", probabilities=np.random.default_rng(0).random((2, 8, 8, 8)).astype(np.float32))
+    assert run("ensemble", tmp_path / "s.npz", "--like", path, "-o", tmp_path / "labels.nii.gz")[0] == 0
+    assert codes_of(tmp_path / "labels.nii.gz") == codes
