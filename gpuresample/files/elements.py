@@ -5,6 +5,7 @@ By DICOM PS3.5 (2024): explicit and implicit VR, both byte orders, deflated data
 
 from __future__ import annotations
 
+import math
 import mmap
 import struct
 import zlib
@@ -55,11 +56,12 @@ class DataSet:
         return value.decode("latin-1").strip(" \0") if isinstance(value, bytes) else default
 
     def numbers(self, number: int, of: Elements | None = None) -> list[float]:
-        """Numbers that are written as text; none where there is anything else."""
+        """Finite numbers that are written as text; none where there is anything else."""
         try:
-            return [float(word) for word in self.text(number, of=of).split("\\")]
+            found = [float(word) for word in self.text(number, of=of).split("\\")]
         except ValueError:
             return []
+        return found if all(map(math.isfinite, found)) else []
 
     def short(self, number: int, default: int = 0, of: Elements | None = None) -> int:
         """A binary whole number of 16 bits."""
