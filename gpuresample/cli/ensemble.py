@@ -171,6 +171,7 @@ def ensemble(
         results = made if isinstance(made, tuple) else (made,)
         for result, path in zip(results, paths.values(), strict=True):
             with phases.phase("write", f"writing {path.name}"), console.native_stderr_hidden():
+                files.keep_notes(image, result)
                 files.write(result, path, overwrite)
         if drawn is not None:
             with phases.phase("draw", f"drawing {drawn.name}"):

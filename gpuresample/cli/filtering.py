@@ -57,6 +57,7 @@ def run(
             gr.set_num_threads(threads)
         with phases.phase(name, f"{doing} {console.times(header.size)}"):
             result = function(image, **keywords)
+        files.keep_notes(image, result)
         del image
         with phases.phase("write", f"writing {target.name}"), console.native_stderr_hidden():
             files.write(result, target, overwrite)

@@ -154,6 +154,8 @@ def _write_files(
         folder.mkdir(parents=True, exist_ok=True)
         for k, (level, path) in enumerate(zip(made, names, strict=False)):
             with phases.phase("write", f"writing {path.name}, {k + 1} of {len(made)}"), console.native_stderr_hidden():
+                if level is not image:
+                    files.keep_notes(image, level)
                 files.write(level, path, overwrite)
         with phases.phase("draw", f"drawing {picture.name}"):
             draw(made, picture, overwrite)

@@ -127,3 +127,25 @@ def grid_of(like: object, dimension: int) -> Grid | tuple[int, ...]:
     if grid.dimension != dimension:
         raise ValueError(f"like must have the image's {dimension} dimensions, got {grid.dimension}")
     return grid
+
+
+def grid_like(container: Container | LazyContainer, like: object) -> Grid | tuple[int, ...]:
+    """What `grid_of` says of `like`, a grid in the unit of length that the container's image has.
+
+    NIfTI's headers have a unit (metre, mm, micron), and SimpleITK makes millimetres of it. Where one is not told,
+    nothing is converted.
+    """
+    grid = grid_of(like, container.grid.dimension)
+    own, other = _millimetres(getattr(container, "image", None)), _millimetres(like)
+    if not isinstance(grid, Grid) or own is None or other is None or own == other:
+        return grid
+    spacing, origin = (tuple(v * other / own for v in values) for values in (grid.spacing, grid.origin))
+    return Grid(grid.size, spacing, origin, grid.direction)
+
+
+def _millimetres(image: object) -> float | None:
+    """The length of an image's unit; None where it has none."""
+    if _is(image, "SimpleITK", "Image"):
+        return 1.0
+    units = getattr(getattr(image, "header", None), "get_xyzt_units", None)
+    return None if units is None else {"meter": 1e3, "mm": 1.0, "micron": 1e-3}.get(units()[0])

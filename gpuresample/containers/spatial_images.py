@@ -5,6 +5,7 @@ Voxels are what `numpy.asanyarray(image.dataobj)` says: the stored type, or floa
 
 from __future__ import annotations
 
+import warnings
 from functools import cached_property
 from typing import Any
 
@@ -20,6 +21,8 @@ Array = npt.NDArray[Any]
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Cosines between axes up to which an affine counts as free of shear: headers hold float32.
 SHEAR = 1e-4
+# Voxels by which a header's two forms may differ and be one.
+FORMS = 0.05
 
 
 def grid_of_image(image: Any, name: str = "image") -> Grid:
@@ -35,7 +38,9 @@ def grid_of_image(image: Any, name: str = "image") -> Grid:
         raise ValueError(f"{name} must have at least the axes x, y, z, got shape {shape}")
     if image.affine is None:
         raise ValueError(f"{name} must have an affine; give it one, or pass its array with input_spacing")
-    return grid_of_affine(FLIP @ np.asarray(image.affine, np.float64), shape[:3], name)
+    grid = grid_of_affine(FLIP @ np.asarray(image.affine, np.float64), shape[:3], name)
+    _warn_of_forms(image, name)
+    return grid
 
 
 def grid_of_affine(affine: Array, size: tuple[int, ...], name: str) -> Grid:
@@ -58,6 +63,25 @@ def grid_of_affine(affine: Array, size: tuple[int, ...], name: str) -> Grid:
             f"is {shear:.3g}, got (in LPS) {affine.tolist()}"
         )
     return Grid(size, tuple(spacing.tolist()), tuple(affine[:d, d].tolist()), tuple(direction.ravel().tolist()))
+
+
+def _warn_of_forms(image: Any, name: str) -> None:
+    """Warn where a NIfTI header has two forms that put a corner of the volume to two places."""
+    header = image.header
+    if not hasattr(header, "get_qform"):
+        return
+    forms = [getattr(header, f"get_{form}")(coded=True)[0] for form in ("sform", "qform")]
+    if any(form is None for form in forms) or not np.allclose(forms[0], image.affine, atol=1e-6, rtol=1e-6):
+        return
+    ends = np.vstack([np.zeros(3), np.diag(np.asarray(image.shape[:3]) - 1)])
+    points = [ends @ form[:3, :3].T + form[:3, 3] for form in forms]
+    if np.abs(points[0] - points[1]).max() > FORMS * np.linalg.norm(forms[0][:3, :3], axis=0).min():
+        codes = " and ".join(str(int(header[key])) for key in ("sform_code", "qform_code"))
+        warnings.warn(
+            f"{name}: its sform and qform (codes {codes}) disagree; the sform is taken, as nibabel does; programs "
+            "built on ITK, the command line among them, may take the qform",
+            stacklevel=2,
+        )
 
 
 class SpatialImageContainer(HostMemory):

@@ -19,10 +19,10 @@ _DEFLATE_RATIO = 1040
 _BEHIND = 64 << 20
 
 
-def check(path: Path, image_io: str, voxel_bytes: int) -> None:
+def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], None] | None = None) -> None:
     """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
 
-    Uses nothing of ITK, so that it can run while ITK reads.
+    Uses nothing of ITK, so that it can run while ITK reads. `watch` is handed the bytes of a gzip stream as they pass.
 
     Raises
     ------
@@ -31,7 +31,7 @@ def check(path: Path, image_io: str, voxel_bytes: int) -> None:
     """
     detached.check_packed(path)
     if is_gzip(path):
-        head, length = unzipped(path, lambda head: max(voxel_bytes, _needed(path, image_io, voxel_bytes, head)))
+        head, length = unzipped(path, lambda head: max(voxel_bytes, _needed(path, image_io, voxel_bytes, head)), watch)
     else:
         with open(path, "rb") as file:
             head, length = file.read(1024), os.path.getsize(path)
@@ -84,7 +84,9 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
-def unzipped(path: Path, expected: Callable[[bytes], int] = lambda head: 0) -> tuple[bytes, int]:
+def unzipped(
+    path: Path, expected: Callable[[bytes], int] = lambda head: 0, watch: Callable[[bytes], None] | None = None
+) -> tuple[bytes, int]:
     """The first bytes and the length of what a gzip file holds; its checksum is verified on the way.
 
     Parameters
@@ -92,6 +94,8 @@ def unzipped(path: Path, expected: Callable[[bytes], int] = lambda head: 0) -> t
     path : Path
     expected : callable
         How many bytes there should be, from the first ones.
+    watch : callable, optional
+        Is handed all bytes as they pass.
 
     Raises
     ------
@@ -103,7 +107,11 @@ def unzipped(path: Path, expected: Callable[[bytes], int] = lambda head: 0) -> t
         with gzip.open(path) as file:
             head = file.read(1024)
             length, most = len(head), expected(head) + _BEHIND
+            if watch is not None:
+                watch(head)
             while block := file.read(1 << 20):
+                if watch is not None:
+                    watch(block)
                 length += len(block)
                 if length > most:
                     raise OSError(f"{path}: goes on for more than {_BEHIND:,} bytes behind its volume")

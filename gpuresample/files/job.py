@@ -189,6 +189,7 @@ def run(
         image, header, keywords = _read(source, settings)
     with stage("resample", header):
         result = resample(image, **keywords)
+    files.keep_notes(image, result, settings.like)
     _warn_of_single_planes(source, header, result, settings)
     if look is not None:
         look(image, result)
@@ -298,7 +299,14 @@ def _grid(path: str, mtime: int, size: int) -> Grid:
 
 
 def read_transform(path: Path) -> Any:
-    """The transform in a file, as the class that it is of."""
+    """The transform in a file, as the class that it is of.
+
+    Raises
+    ------
+    OSError
+        For what is no file, or holds no transform that SimpleITK reads, or several beside one another: only a composite
+        says which comes first, and SimpleITK (2.5.7) reads the first alone.
+    """
     import SimpleITK as sitk
 
     files.check_input(path)
@@ -306,16 +314,24 @@ def read_transform(path: Path) -> Any:
         raise IsADirectoryError(f"{path}: is a folder, not a transform's file")
     try:
         # The call answers with the general class; the one in the file knows what it is.
-        return sitk.ReadTransform(texts.utf8_name(path)).Downcast()
+        with files.itk_says() as said:
+            found = sitk.ReadTransform(texts.utf8_name(path)).Downcast()
     except RuntimeError as error:
         raise OSError(f"{path}: is no transform that SimpleITK reads") from error
+    if any("more than one transform" in text for text in said):
+        raise OSError(
+            f"{path}: holds several transforms beside one another, and no composite that says which comes first; write "
+            "them as one SimpleITK.CompositeTransform, or give one file with one transform"
+        )
+    return found
 
 
 def stand_in(path: Path, header: files.Header) -> Volume:
     """A volume of the file's type and geometry whose memory is never touched, to check arguments on."""
     d = min(header.dimension, 3)
     direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]
-    shape = ((header.components,) if header.components else ()) + header.size[::-1]
+    # An array of three axes is a volume: components of a 2-D image are left out, as they change no argument.
+    shape = ((header.components,) if header.components and d == 3 else ()) + header.size[::-1]
     try:
         if header.dimension > 4:
             raise ValueError(f"image must have 2, 3 or 4 dimensions, got {header.dimension}")

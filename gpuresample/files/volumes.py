@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import gzip
 import locale
 import math
 import os
@@ -24,14 +25,14 @@ import warnings
 import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, disk
+from gpuresample.files import completeness, detached, dicom, disk, elements, foreign, nifti, segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -61,6 +62,13 @@ _FORMATS = {
     "MINCImageIO": "MINC",
     "GiplImageIO": "GIPL",
 }
+
+# SimpleITK's names of voxel types.
+_PIXEL_TYPES = {
+    f"{'u' * unsigned}int{bits}": f"{bits}-bit {'un' * unsigned}signed integer"
+    for bits in (8, 16, 32, 64)
+    for unsigned in (False, True)
+} | {f"float{bits}": f"{bits}-bit float" for bits in (32, 64)}
 
 # How far a corner voxel may lie from its place after a header has been through a file, in voxels. NIfTI keeps
 # its header in float32.
@@ -120,15 +128,18 @@ class Header:
         count = source.GetNumberOfComponentsPerPixel() if is_image else source.GetNumberOfComponents()
         components = count if "vector" in pixel_type else 0
         probe = sitk.Image([1, 1], pixel_id, components)
+        # A header may have a negative spacing: ITK turns the image's direction instead, as here.
+        spacing, d = np.asarray(source.GetSpacing()), source.GetDimension()
+        direction = np.reshape(source.GetDirection(), (d, d)) * np.where(spacing < 0, -1.0, 1.0)
         return cls(
             file_format or ("" if is_image else _FORMATS.get(_image_io(source), _image_io(source)[: -len("ImageIO")])),
             pixel_type,
             sitk.GetArrayViewFromImage(probe).dtype,
             components,
             tuple(source.GetSize()),
-            tuple(source.GetSpacing()),
+            tuple(np.abs(spacing).tolist()),
             tuple(source.GetOrigin()),
-            tuple(source.GetDirection()),
+            tuple((direction + 0.0).ravel().tolist()),
         )
 
 
@@ -146,8 +157,39 @@ def header(path: PathLike) -> Header:
     """
     path = Path(path)
     check_input(path)
+    if kind := foreign.format_of(path):
+        opened = foreign.opened(path)
+        dtype = foreign.dtype_of(opened)
+        if dtype.name not in _PIXEL_TYPES:
+            raise OSError(f"{path}: cannot be read: its voxels are {dtype}")
+        return Header(kind, _PIXEL_TYPES[dtype.name], dtype, 0, *foreign.layout(path, opened))
+    data = elements.read(path)
+    if data is not None and segments.is_segmentation(data):
+        labels = segments.labels_of(path, data)
+        pixel_type = _PIXEL_TYPES[labels.dtype.name]
+        return Header(
+            "DICOM", pixel_type, labels.dtype, 0, labels.size, labels.spacing, labels.origin, labels.direction
+        )
     with _quiet(), _failure(path, "cannot be read"):
-        return Header.of(_opened(path))
+        reader = _opened(path)
+        found = Header.of(reader)
+        if _image_io(reader) == _MINC:
+            origin, direction = _of_ras(found.origin, found.direction)
+            return replace(found, origin=origin, direction=direction)
+    if (form := nifti.of(path)) is not None:
+        placed = nifti.geometry(form, found.spacing, found.origin, found.direction)
+        return found if placed is None else replace(found, spacing=placed[0], origin=placed[1], direction=placed[2])
+    frames = None if data is None else dicom.frames_of(path, data)
+    return found if frames is None else _of_frames(found, frames)
+
+
+def _of_frames(found: Header, frames: dicom.Frames) -> Header:
+    """A DICOM file's header as its frames are read."""
+    geometry = {name: getattr(frames, name) or getattr(found, name) for name in ("spacing", "origin", "direction")}
+    if frames.dtype is None:
+        return replace(found, **geometry)
+    dtype = np.dtype(frames.dtype)
+    return replace(found, **geometry, dtype=dtype, pixel_type=_PIXEL_TYPES[dtype.name])
 
 
 def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
@@ -182,8 +224,8 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
 
     Notes
     -----
-    No file but the one that is named is read, and what its header names in its folder. ITK's NIfTI reader turns NaN and
-    infinity into 0; NRRD and MetaImage keep them.
+    No file but the one that is named is read, and what its header names in its folder. NaN and infinity are kept, which
+    ITK's NIfTI reader turns into 0.
     """
     path = Path(path)
     check_input(path)
@@ -191,6 +233,11 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         return _read_series(path, series)
     if series is not None:
         raise ValueError(f"series is for folders of DICOM files, and {path} is a file; got {series!r}")
+    if foreign.format_of(path):
+        return foreign.read(path)
+    data = elements.read(path)
+    if data is not None and segments.is_segmentation(data):
+        return segments.read(path, data)
     # ITK fills what a short NIfTI, MRC or GIPL file lacks with whatever is in memory, without a word.
     with _quiet(), ThreadPoolExecutor(1) as pool:
         with _failure(path, "cannot be read"):
@@ -198,10 +245,97 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             # Asked for here: two threads in ITK's readers at once can crash (HDF5 is not safe).
             expected = _image_io(reader), Header.of(reader).nbytes
         completeness.check_plausible(path, *expected)
-        check = pool.submit(completeness.check, path, *expected)
+        form = nifti.of(path)
+        lost = nifti.NotFinite(form)
+        check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
-        return image
+    if expected[0] == _MINC:
+        origin, direction = _of_ras(image.GetOrigin(), image.GetDirection())
+        image.SetOrigin(origin)
+        image.SetDirection(direction)
+    if form is not None:
+        return _placed(path, lost.put_back(image), form)
+    frames = None if data is None else dicom.frames_of(path, data)
+    return image if data is None or frames is None else dicom.arranged(image, frames, path, data)
+
+
+# ITK's reader of MINC (5.4.7) hands out the file's coordinates, which are RAS, as if they were LPS.
+_MINC = "MINCImageIO"
+
+
+def _of_ras(origin: Sequence[float], direction: Sequence[float]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """A geometry whose coordinates are RAS, in LPS."""
+    d = len(origin)
+    flip = np.where(np.arange(d) < 2, -1.0, 1.0)
+    turned = np.reshape(direction, (d, d)) * flip[:, None]
+    return tuple((np.asarray(origin) * flip + 0.0).tolist()), tuple((turned + 0.0).ravel().tolist())
+
+
+def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> None:
+    """Whether a file is whole; on the way, values are found that ITK makes 0 of."""
+    completeness.check(path, *expected, lost.watch)
+    stored = _nifti_voxels(path)
+    if lost.form is not None and not completeness.is_gzip(path):
+        with gzip.open(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
+            while block := file.read(1 << 20):
+                lost.watch(block)
+
+
+def _nifti_voxels(path: Path) -> Path:
+    """The file with the voxels of a NIfTI file, which may be one of two."""
+    if path.suffix.lower() != ".hdr":
+        return path
+    return next((p for p in detached.parts(path) if p.suffix.lower() in (".img", ".gz")), path)
+
+
+def _placed(path: Path, image: SimpleITK.Image, form: nifti.Form) -> SimpleITK.Image:
+    """A NIfTI image where its header puts it, with the codes of its forms among its metadata."""
+    taken = form.taken(image.GetOrigin(), image.GetDirection())
+    placed = nifti.geometry(form, image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+    if placed is not None:
+        image.SetSpacing(placed[0])
+        image.SetOrigin(placed[1])
+        image.SetDirection(placed[2])
+    nifti.warn_of_forms(path, form, taken)
+    _set_codes(image, nifti.codes_kept(form, taken))
+    return image
+
+
+_CODES = ("sform_code", "qform_code")
+# What Slicer says of segments; their extents are in voxels of the old grid.
+_SEGMENTS = re.compile(r"Segment(\d+_(?!Extent)|ation_(?!ReferenceImageExtentOffset))\w+")
+
+
+def _set_codes(image: SimpleITK.Image, codes: tuple[int, int]) -> None:
+    for key, code in zip(_CODES, codes, strict=True):
+        image.SetMetaData(key, str(code))
+
+
+def _codes_of(image: SimpleITK.Image) -> tuple[int, int] | None:
+    """Codes of sform and qform that an image is to be written with, where they are not what ITK writes: 1 and 1."""
+    if not all(image.HasMetaDataKey(key) for key in _CODES):
+        return None
+    found = tuple(int(t) if (t := image.GetMetaData(key)).isdecimal() else 0 for key in _CODES)
+    return None if found in ((0, 0), (1, 1)) else (found[0], found[1])
+
+
+def keep_notes(source: SimpleITK.Image, made: SimpleITK.Image, like: PathLike | None = None) -> None:
+    """Give an image made of another the names of its segments (Slicer's) and the codes of its space (NIfTI's).
+
+    Parameters
+    ----------
+    source, made : SimpleITK.Image
+        As `read` has it; what was made of it.
+    like : path-like, optional
+        Whose grid `made` has: the codes of the space are that file's, if it is NIfTI.
+    """
+    if like is not None and not Path(like).is_dir() and (form := nifti.of(Path(like))) is not None:
+        found = header(like)
+        _set_codes(made, nifti.codes_kept(form, form.taken(found.origin, found.direction)))
+    for key in source.GetMetaDataKeys():
+        if _SEGMENTS.fullmatch(key) or (like is None and key in _CODES):
+            made.SetMetaData(key, source.GetMetaData(key))
 
 
 def in_parts(path: PathLike) -> Header | None:
@@ -241,12 +375,20 @@ def read_part(path: PathLike, start: Sequence[int], size: Sequence[int]) -> Simp
     OSError
         If it cannot be read.
     """
+    import SimpleITK as sitk
+
     path = Path(path)
     with _quiet(), _failure(path, "cannot be read"):
         reader = _opened(path)
         reader.SetExtractIndex([int(i) for i in start])
         reader.SetExtractSize([int(n) for n in size])
-        return reader.Execute()
+        image = reader.Execute()
+    form = nifti.of(path)
+    if form is None:
+        return image
+    made = sitk.GetImageFromArray(nifti.part(path, form, start, sitk.GetArrayFromImage(image)))
+    made.CopyInformation(image)
+    return made
 
 
 def check_output(path: PathLike, overwrite: bool = False) -> Path:
@@ -267,7 +409,7 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
     Raises
     ------
     ValueError
-        If the extension is not one of `WRITABLE`, or the name is not valid UTF-8.
+        If the extension is not one of `WRITABLE` or .mgz, or the name is not valid UTF-8.
     FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError
         If the folder is missing, is none, `path` is a folder, or the folder is not writable.
     FileExistsError
@@ -344,12 +486,29 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     target = check_output(path, overwrite)
     failure = _failure(Path(path), "cannot be written")
     with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
-        if partial.suffix in _HDF5:
+        if partial.suffix in foreign.WRITTEN:
+            foreign.write(image, partial)
+        elif partial.suffix in _HDF5:
             _write_apart(image, texts.utf8_name(partial), target)
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
+        if target.name.endswith(_NIFTI) and (codes := _codes_of(image)) is not None:
+            _write_codes(partial, codes)
         _check_written(partial, image)
     _warn_of_namesakes(target)
+
+
+def _write_codes(partial: Path, codes: tuple[int, int]) -> None:
+    """Set the codes of a NIfTI file's forms, which ITK always writes as 1; a packed file is packed anew."""
+    if partial.suffix != ".gz":
+        nifti.patch_codes(partial, codes)
+        return
+    anew = partial_beside(partial)
+    try:
+        nifti.repack(partial, anew, codes)
+        os.replace(anew, partial)
+    finally:
+        anew.unlink(missing_ok=True)
 
 
 def _warn_of_namesakes(target: Path) -> None:
@@ -464,7 +623,8 @@ def check_extension(path: PathLike) -> None:
         With the extension and what is allowed.
     """
     name = Path(path).name
-    if name.endswith(WRITABLE) and name not in WRITABLE:
+    endings = WRITABLE + foreign.WRITTEN
+    if name.endswith(endings) and name not in endings:
         return
     suffix = Path(name).suffix
     hint = _HINTS.get(suffix.lower())
@@ -473,7 +633,7 @@ def check_extension(path: PathLike) -> None:
     elif suffix != suffix.lower():
         hint = "small letters are asked for, as some readers know no others"
     raise ValueError(
-        f"{path}: volumes are written as {', '.join(WRITABLE)}; got {suffix or 'no extension'}"
+        f"{path}: volumes are written as {', '.join(endings)}; got {suffix or 'no extension'}"
         + (f" ({hint})" if hint else "")
     )
 
@@ -504,10 +664,16 @@ def _opened(path: Path) -> Any:
     reader.SetFileName(texts.utf8_name(_alone(path, reader)))
     try:
         reader.ReadImageInformation()
-    except RuntimeError:
+    except RuntimeError as error:
         if completeness.is_gzip(path):
             completeness.unzipped(path)  # says so where that is the reason
-        raise
+        form = nifti.of(path) if "orthonormal" in str(error) else None
+        if form is None or path.name.lower().endswith(_NIFTI_PAIR):
+            raise
+        folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
+        weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
+        reader.SetFileName(texts.utf8_name(nifti.without_forms(path, folder)))
+        reader.ReadImageInformation()
     return reader
 
 
@@ -597,19 +763,50 @@ def _quiet() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def itk_says() -> Iterator[list[str]]:
+    """What ITK warns of meanwhile, as texts, where it is warned of in no other way; nothing is shown."""
+    import SimpleITK as sitk
+
+    said: list[str] = []
+
+    class Logger(sitk.LoggerBase):  # type: ignore[misc]
+        def DisplayText(self, text: str) -> None:  # noqa: N802
+            said.append(text)
+
+        DisplayErrorText = DisplayWarningText = DisplayGenericOutputText = DisplayDebugText = DisplayText
+
+    # The switch of warnings is one per process, and off while others read.
+    with _quiet_lock:
+        logger, shown = Logger(), sitk.ProcessObject.GetGlobalWarningDisplay()
+        sitk.ProcessObject.SetGlobalWarningDisplay(True)
+        before = logger.SetAsGlobalITKLogger()
+        try:
+            yield said
+        finally:
+            before.SetAsGlobalITKLogger()
+            sitk.ProcessObject.SetGlobalWarningDisplay(shown)
+
+
+@contextlib.contextmanager
 def _failure(path: Path, what: str) -> Iterator[None]:
     """SimpleITK's errors as one line with the path."""
     try:
         yield
     except RuntimeError as error:
-        raise OSError(f"{path}: {what}: {_reason(error)}") from error
+        reason = _reason(error)
+        if reason == _NO_READER and (known := foreign.what_it_is(path)):
+            reason = f"is {known}"
+        raise OSError(f"{path}: {what}: {reason}") from error
+
+
+_NO_READER = "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
 
 
 def _reason(error: RuntimeError) -> str:
     """What a SimpleITK message says, without source lines, addresses and guesses of errno."""
     text = str(error)
     if "Unable to determine ImageIO reader" in text:
-        return "not an image, or damaged at its beginning (SimpleITK knows no reader for it)"
+        return _NO_READER
     text = re.split(r"ERROR:\s*", text)[-1]
     text = re.sub(r"\w+\(0x[0-9a-fA-F]+\):\s*", "", text)
     text = re.sub(r"Reason:.*", "", text)
@@ -629,20 +826,40 @@ def _read_series(folder: Path, series: str | None) -> SimpleITK.Image:
             for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(named)
         }
         if not found:
-            raise OSError(f"{folder}: no DICOM images in this folder")
+            raise OSError(f"{folder}: no DICOM images in this folder{dicom.below(folder)}")
         if series not in found and (series is not None or len(found) > 1):
             listed = ", ".join(f"{uid} ({len(names)} files)" for uid, names in found.items())
             raise ValueError(f"series must be one of those in {folder}: {listed}; got {series!r}")
         names = found[series] if series is not None else next(iter(found.values()))
         for name in names:
             texts.utf8_name(texts.path_of(name))
+        read_heads = [(name, elements.read(Path(texts.path_of(name)), voxels=False)) for name in names]
+        heads = [(name, data) for name, data in read_heads if data is not None]
+    _warn_of_unused(folder, found)
+    if len(heads) < len(names):
+        heads = []  # files without DICOM's mark: ITK's word holds
+    if len(heads) == 1 and (dicom.is_whole(heads[0][1]) or segments.is_segmentation(heads[0][1])):
+        return read(Path(texts.path_of(names[0])))
+    differ = dicom.check_series(folder, heads)
+    with _quiet(), _failure(folder, "cannot be read as a DICOM series"):
         reader = sitk.ImageSeriesReader()
         reader.SetFileNames(names)
-        reader.MetaDataDictionaryArrayUpdateOn()
         image = reader.Execute()
-    _warn_of_unused(folder, found)
-    _warn_of_uneven_slices(folder, reader, len(names))
+        if differ:
+            image = _each_of_its_own(image, names)
+    dicom.warn_of_uneven(folder, heads, image.GetSpacing()[2] if image.GetDimension() > 2 else 0.0)
     return image
+
+
+def _each_of_its_own(image: SimpleITK.Image, names: Sequence[str]) -> SimpleITK.Image:
+    """A series whose slices have slopes or types of their own: of a type that holds what each of them is read as."""
+    import SimpleITK as sitk
+
+    slices = [sitk.GetArrayFromImage(sitk.ReadImage(name)) for name in names]
+    dtype = np.result_type(*slices)
+    made = sitk.GetImageFromArray(np.concatenate([part.astype(dtype, copy=False) for part in slices]))
+    made.CopyInformation(image)
+    return made
 
 
 def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
@@ -653,30 +870,6 @@ def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
         warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
 
 
-def _warn_of_uneven_slices(folder: Path, reader: Any, count: int) -> None:
-    """Warn where the slices of a series are no regular grid: the image says they were."""
-    tags = "0020|0032", "0020|0037"
-    if count < 3 or not all(reader.HasMetaDataKey(i, tag) for i in range(count) for tag in tags):
-        return
-    position, orientation = (
-        np.array([[float(v) for v in reader.GetMetaData(i, tag).split("\\")] for i in range(count)]) for tag in tags
-    )
-    normal = np.cross(orientation[0, :3], orientation[0, 3:])
-    depth = position @ normal
-    steps = np.abs(np.diff(depth))
-    if steps.max() - steps.min() > 0.01 * steps.mean():
-        warnings.warn(
-            f"{folder}: slices are {steps.min():.4g} to {steps.max():.4g} mm apart (some missing?); "
-            f"the image takes {np.ptp(depth) / (count - 1):.4g} mm for all",
-            stacklevel=4,
-        )
-    aside = position - position[0] - np.outer(depth - depth[0], normal)
-    if np.abs(aside).max() > 0.05 * steps.mean():
-        warnings.warn(
-            f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=4
-        )
-
-
 def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     """Read back the header of a file just written, and whether all of it is there.
 
@@ -685,9 +878,14 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     OSError
         If the file is short or has another geometry than the image.
     """
-    reader = _opened(partial)
-    wanted, got = Header.of(image), Header.of(reader)
-    completeness.check(partial, _image_io(reader), got.nbytes)
+    wanted = Header.of(image)
+    if partial.suffix in foreign.WRITTEN:
+        got = header(partial)
+        completeness.check(partial, "", got.nbytes)
+    else:
+        reader = _opened(partial)
+        got = Header.of(reader)
+        completeness.check(partial, _image_io(reader), got.nbytes)
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(

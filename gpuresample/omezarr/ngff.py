@@ -1,4 +1,6 @@
-"""OME-Zarr's metadata (NGFF 0.5; 0.4 is read too): grids as its transformations, and back.
+"""OME-Zarr's metadata: grids as its transformations, and back.
+
+NGFF 0.5 is written. Read are 0.1 to 0.5, and of 0.6 scales, translations and sequences of these.
 
 A level's transformation is `scale * index + translation`, axis by axis, and NGFF 0.5 has no rotation. So its
 coordinates run along the volume's own axes, and an attribute of ours, `{"gpuresample": {"direction": [...]}}` beside
@@ -11,8 +13,8 @@ with x, y, z in this order, row by row, in SimpleITK's coordinates (LPS). Withou
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -46,6 +48,26 @@ class Lead:
     kind: str
     scale: float = 1.0
     translation: float = 0.0
+    unit: str | None = None
+
+
+@dataclass(frozen=True)
+class Notes:
+    """What an image says beside its grid, and what its pyramid says, too.
+
+    Attributes
+    ----------
+    omero : mapping or None
+        Channels' names, colours and windows.
+    orientations : mapping
+        What the axes of space say of their orientation (RFC 4), by their names.
+    """
+
+    omero: Mapping[str, Any] | None = None
+    orientations: Mapping[str, Any] = field(default_factory=dict)
+
+
+NOTHING = Notes()
 
 
 def leads_of(count: int) -> tuple[Lead, ...]:
@@ -61,10 +83,15 @@ def leads_of(count: int) -> tuple[Lead, ...]:
     return (Lead("t", "time"), Lead("c", "channel"))[2 - count :]
 
 
-def axes_of(lead: Sequence[Lead], dimension: int) -> list[dict[str, str]]:
+def axes_of(lead: Sequence[Lead], dimension: int, notes: Notes = NOTHING) -> list[dict[str, Any]]:
     """The axes of a multiscale image."""
-    space = [{"name": name, "type": "space", "unit": "millimeter"} for name in "zyx"[3 - dimension :]]
-    return [{"name": axis.name, "type": axis.kind} for axis in lead] + space
+    space = [
+        {"name": name, "type": "space", "unit": "millimeter"}
+        | ({"orientation": notes.orientations[name]} if name in notes.orientations else {})
+        for name in "zyx"[3 - dimension :]
+    ]
+    units = [{} if axis.unit is None else {"unit": axis.unit} for axis in lead]
+    return [{"name": axis.name, "type": axis.kind} | unit for axis, unit in zip(lead, units, strict=True)] + space
 
 
 def transformations(grid: Grid, lead: Sequence[Lead] = ()) -> list[dict[str, Any]]:
@@ -78,14 +105,19 @@ def transformations(grid: Grid, lead: Sequence[Lead] = ()) -> list[dict[str, Any
 
 
 def attributes(
-    grids: Sequence[Grid], lead: Sequence[Lead], name: str, method: Mapping[str, Any], labels: bool
+    grids: Sequence[Grid],
+    lead: Sequence[Lead],
+    name: str,
+    method: Mapping[str, Any],
+    labels: bool,
+    notes: Notes = NOTHING,
 ) -> dict[str, Any]:
     """The attributes of a group whose arrays "0", "1", ... lie on these grids, which share their direction."""
     multiscale = {
         "name": name,
         "type": method["kind"],
         "metadata": {"method": "gpuresample.pyramid", **method},
-        "axes": axes_of(lead, grids[0].dimension),
+        "axes": axes_of(lead, grids[0].dimension, notes),
         "datasets": [
             {"path": str(k), "coordinateTransformations": transformations(grid, lead)} for k, grid in enumerate(grids)
         ],
@@ -93,6 +125,8 @@ def attributes(
     ome: dict[str, Any] = {"version": VERSION, "multiscales": [multiscale]}
     if labels:
         ome["image-label"] = {}
+    elif notes.omero is not None:
+        ome["omero"] = dict(notes.omero)
     return {"ome": ome, OWN: {"direction": list(grids[0].direction)}}
 
 
@@ -156,6 +190,46 @@ def _axis(axis: Any) -> dict[str, Any]:
     return {**axis, "name": name, "type": kind}
 
 
+def _axes(multiscale: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
+    """The axes of a level, whatever the version: named alone (0.3), with types (0.4), of a coordinate system (0.6)."""
+    found, systems = multiscale.get("axes"), multiscale.get("coordinateSystems")
+    if found is None and systems:
+        systems = [s for s in _list(systems, "coordinateSystems") if isinstance(s, Mapping) and "axes" in s]
+        if not systems:
+            raise ValueError('"coordinateSystems" must be objects with axes')
+        steps = _list(multiscale["datasets"][number].get(STEPS, []), STEPS)
+        output = steps[-1].get("output") if steps and isinstance(steps[-1], Mapping) else None
+        wanted = output.get("name") if isinstance(output, Mapping) else output
+        found = next((system for system in systems if system.get("name") == wanted), systems[0])["axes"]
+    return [_axis(a) for a in (list("tczyx") if found is None else _list(found, "axes"))]
+
+
+def _steps(transformations: Any, count: int, within: int = 0) -> Iterator[tuple[str, FloatArray]]:
+    """Scales and translations, one after the other; a sequence (0.6) holds some.
+
+    Raises
+    ------
+    ValueError
+        For all others, and for sequences in sequences in sequences.
+    """
+    for step in _list(transformations, STEPS):
+        kind = step.get("type") if isinstance(step, Mapping) else None
+        if kind == "sequence" and within < 2:
+            yield from _steps(step.get("transformations", []), count, within + 1)
+        elif kind in ("scale", "translation"):
+            yield kind, _numbers(kind, step.get(kind), count)
+        elif kind != "identity":
+            raise ValueError(f"must have transformations of type scale and translation, got {shown(kind)}")
+
+
+def notes_of(attrs: Mapping[str, Any], multiscale: Mapping[str, Any]) -> Notes:
+    """What an image says beside its grid."""
+    ome = attrs.get("ome", attrs)
+    omero = ome.get("omero") if isinstance(ome, Mapping) else None
+    axes = [a for a in _axes(multiscale, 0) if a.get("type") == "space" and "orientation" in a]
+    return Notes(omero if isinstance(omero, Mapping) else None, {a["name"]: a["orientation"] for a in axes})
+
+
 def geometry(
     attrs: Mapping[str, Any], multiscale: Mapping[str, Any], shape: Sequence[int], number: int = 0
 ) -> tuple[Grid, tuple[Lead, ...]]:
@@ -167,7 +241,7 @@ def geometry(
         For axes that do not end with z, y, x or y, x, units of space that are no known length, or transformations that
         are not scale and translation.
     """
-    axes = [_axis(a) for a in _list(multiscale.get("axes", list("tczyx")), "axes")]
+    axes = _axes(multiscale, number)
     names = [a["name"] for a in axes]
     if len(names) != len(shape):
         raise ValueError(f"has axes {names}, but an array of shape {tuple(shape)}")
@@ -176,16 +250,12 @@ def geometry(
         raise ValueError(f"must have axes that end with z, y, x or y, x, got {names}")
     scale, translation = np.ones(len(names)), np.zeros(len(names))
     of_level, of_all = multiscale["datasets"][number].get(STEPS, []), multiscale.get(STEPS, [])
-    for step in [*_list(of_level, STEPS), *_list(of_all, STEPS)]:
-        kind = step.get("type") if isinstance(step, Mapping) else None
-        if kind == "scale":
-            values = _numbers(kind, step.get(kind), len(names))
-            with np.errstate(over="ignore"):
+    with np.errstate(over="ignore"):
+        for kind, values in [*_steps(of_level, len(names)), *_steps(of_all, len(names))]:
+            if kind == "scale":
                 scale, translation = scale * values, translation * values
-        elif kind == "translation":
-            translation = translation + _numbers(kind, step.get(kind), len(names))
-        elif kind != "identity":
-            raise ValueError(f"must have transformations of type scale and translation, got {shown(kind)}")
+            else:
+                translation = translation + values
     if not (np.isfinite(scale).all() and np.isfinite(translation).all()):
         raise ValueError(f"must have transformations that stay finite, got a scale of {scale.tolist()}")
     units = np.asarray([_millimetres(a) for a in axes[-d:]])
@@ -195,7 +265,10 @@ def geometry(
         raise ValueError(f'"{OWN}" must be an object with a "direction", got {shown(mine)}')
     turned = _numbers("direction", mine.get("direction", np.eye(d).ravel().tolist()), d * d)
     direction = np.reshape(turned, (d, d))
-    lead = tuple(Lead(a["name"], a["type"], float(scale[k]), float(translation[k])) for k, a in enumerate(axes[:-d]))
+    lead = tuple(
+        Lead(a["name"], a["type"], float(scale[k]), float(translation[k]), a.get("unit"))
+        for k, a in enumerate(axes[:-d])
+    )
     with np.errstate(over="ignore", invalid="ignore"):
         origin = direction @ own
     size = tuple(int(n) for n in shape[: -d - 1 : -1])

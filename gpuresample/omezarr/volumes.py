@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,15 @@ import numpy.typing as npt
 from gpuresample.checks import positive_numbers
 from gpuresample.containers import LazyContainer, Volume, unwrap
 from gpuresample.containers.kinds import lazy_kind
+from gpuresample.containers.voxels import check_voxels
 from gpuresample.files import volumes as files
 from gpuresample.memory import available_memory
 from gpuresample.omezarr import ngff
 from gpuresample.planning.grid import Grid
+
+# Bits of NIfTI's xyzt_units that are of time; what nibabel calls them, and NGFF.
+_TIMES = 0x38
+_UNITS = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}
 
 INSTALL = 'pip install "gpuresample[zarr]"'
 
@@ -39,6 +44,8 @@ class Source:
         What it is known by: equal for equal volumes.
     owner : object
         Whose memory the voxels are, as long as it lives.
+    notes : ngff.Notes
+        What is said of channels and axes.
     """
 
     voxels: Any
@@ -47,6 +54,7 @@ class Source:
     lead: tuple[ngff.Lead, ...]
     identity: str
     owner: Any = None
+    notes: ngff.Notes = ngff.NOTHING
 
     def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
         part = self.voxels[region]
@@ -71,7 +79,7 @@ def of_image(image: Any, input_spacing: object = None) -> Source:
         voxels = container.array
         identity = ""
     count = len(container.shape) - container.grid.dimension
-    lead = _checked(ngff.leads_of(count), container.grid)
+    lead = ngff.leads_of(count)
     if container.kind in ("image", "nibabel"):
         # Files' fourth axis is time; components come after it here.
         named = getattr(container, "components", 0) > 0
@@ -79,20 +87,46 @@ def of_image(image: Any, input_spacing: object = None) -> Source:
             lead = (_time(image),)
         elif count == 2:
             lead, voxels = (_time(image), lead[1]), voxels.swapaxes(0, 1)
-    return Source(voxels, container.dtype, container.grid, lead, identity or _digest(voxels), container)
+    return _in_space(Source(voxels, container.dtype, container.grid, lead, identity or _digest(voxels), container))
 
 
-def _checked(lead: tuple[ngff.Lead, ...], grid: Grid) -> tuple[ngff.Lead, ...]:
-    if lead and grid.dimension == 2:
-        raise ValueError(f"image must be 3-D to have components or further axes here, got {grid.size} and more")
-    return lead
+class Planes:
+    """2-D images with axes before those of space, as volumes of one plane: what is made of voxels knows three axes.
+
+    Attributes
+    ----------
+    shape : tuple of int
+    dtype : numpy.dtype
+    """
+
+    def __init__(self, voxels: Any) -> None:
+        self.voxels, self.dtype, self.store = voxels, voxels.dtype, getattr(voxels, "store", None)
+        self.shape = (*voxels.shape[:-2], 1, *voxels.shape[-2:])
+
+    def __getitem__(self, region: tuple[slice, ...]) -> npt.NDArray[Any]:
+        part = self.voxels[(*region[:-3], *region[-2:])]
+        part = part.compute(scheduler="synchronous") if lazy_kind(part) == "dask" else part
+        return np.asarray(part)[..., None, :, :][..., region[-3], :, :]
+
+
+def _in_space(source: Source) -> Source:
+    """A source that has three axes of space if it has others before them."""
+    if not source.lead or source.grid.dimension == 3:
+        return source
+    grid, direction = source.grid, np.eye(3)
+    direction[:2, :2] = np.reshape(grid.direction, (2, 2))
+    volume = Grid((*grid.size, 1), (*grid.spacing, 1.0), (*grid.origin, 0.0), tuple(direction.ravel().tolist()))
+    return replace(source, voxels=Planes(source.voxels), grid=volume)
 
 
 def _time(image: Any) -> ngff.Lead:
-    """The fourth axis of a file's image."""
+    """The fourth axis of a file's image. ITK makes seconds of a NIfTI file's units of time."""
     if hasattr(image, "GetSpacing"):
-        return ngff.Lead("t", "time", image.GetSpacing()[3], image.GetOrigin()[3])
-    return ngff.Lead("t", "time", float(image.header.get_zooms()[3]) or 1.0)
+        words = image.GetMetaData("xyzt_units") if image.HasMetaDataKey("xyzt_units") else ""
+        timed = words.isdecimal() and int(words) & _TIMES in (8, 16, 24)
+        return ngff.Lead("t", "time", image.GetSpacing()[3], image.GetOrigin()[3], "second" if timed else None)
+    unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else ""
+    return ngff.Lead("t", "time", float(image.header.get_zooms()[3]) or 1.0, 0.0, _UNITS.get(unit))
 
 
 def _known_by(voxels: Any) -> str:
@@ -210,11 +244,12 @@ def _of_zarr(path: files.PathLike, input_spacing: object) -> Source:
         name, multiscale = ngff.level_of(attrs)
         array = level(found, name)
         grid, lead = ngff.geometry(attrs, multiscale, array.shape)
-        _checked(lead, grid)
+        notes = ngff.notes_of(attrs, multiscale)
     except (ValueError, KeyError) as error:
         raise ValueError(f"{path}: {error}") from None
-    made = of_image(Volume(array, grid.spacing, grid.origin, grid.direction))
-    return Source(array, made.dtype, grid, lead, made.identity)
+    dtype = np.dtype(array.dtype).newbyteorder("=")
+    check_voxels(dtype, array.shape)
+    return _in_space(Source(array, dtype, grid, lead, f"zarr {_known_by(array)}", None, notes))
 
 
 def group_or_array(path: files.PathLike) -> tuple[Any, dict[str, Any]]:

@@ -130,7 +130,7 @@ def write_pyramid(
     # Of factors the scales tell.
     method = {"kind": kind, "sigma": sigma, "rounding": rounding, "version": metadata.version("gpuresample")}
     name = target.name.removesuffix(ENDING).removesuffix(".ome")
-    attrs = ngff.attributes([level.grid for level in made], source.lead, name, method, labels)
+    attrs = ngff.attributes([level.grid for level in made], source.lead, name, method, labels, source.notes)
     arrays = [[level.shape, level.chunks, level.shards, level.unit] for level in made]
     job = {"source": source.identity, "attributes": attrs, "arrays": arrays, "dtype": source.dtype.str}
     # Through JSON once: tuples and NumPy's numbers as they are read again.

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
-from gpuresample.containers import ArrayContainer, Container, check_memory, grid_of, unwrap
+from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, unwrap
 from gpuresample.engines.contract import Store
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
@@ -358,7 +358,7 @@ def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: st
         ):
             if given:
                 raise ValueError(f"like gives the whole grid; it cannot be combined with {name}={value!r}")
-        grid = grid_of(like, d)
+        grid = grid_like(container, like)
         if isinstance(grid, Grid):
             return grid
         if len(grid) < d:

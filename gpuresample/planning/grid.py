@@ -23,6 +23,9 @@ ANCHORS = ("first", "edge", "center")
 # in float32 leave 1e-16 here once output and input share them; real rotations leave 1e-3 and more.
 ALIGNED = 1e-9
 
+# A size this near to a half, as a share of it, is a half: twice what a spacing in float32 can be off.
+HALF = 2.0**-22
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -181,7 +184,8 @@ def resized(
     grid : Grid
         The grid to cover.
     spacing : tuple of float, optional
-        New spacing. Without `size`, the size is `round(size * spacing / new_spacing)`, half to even, at least 1.
+        New spacing. Without `size`, the size is `round(size * spacing / new_spacing)`, half to even, at least 1. What
+        is half but for the last bits of a float32 is half: some files keep their spacing so.
     size : tuple of int, optional
         New size. Without `spacing`, the spacing is what keeps the extent.
     anchor : {"first", "edge", "center"}
@@ -215,7 +219,7 @@ def resized(
             wanted = (n * old / np.asarray(spacing)).tolist()
         if max(wanted) > MOST_ON_AXIS:
             raise ValueError(f"spacing must not ask for more than {MOST_ON_AXIS} voxels on an axis, got {spacing!r}")
-        size = tuple(max(1, round(k)) for k in wanted)
+        size = tuple(max(1, _rounded(k)) for k in wanted)
     m = np.asarray(size)
     if anchor == "center":
         new = np.where(m > 1, old * np.maximum(n - 1, 1) / np.maximum(m - 1, 1), old * n)
@@ -228,6 +232,12 @@ def resized(
     direction = np.reshape(grid.direction, (d, d))
     origin = np.asarray(grid.origin) + direction @ shift if shift.any() else np.asarray(grid.origin)
     return Grid(size, tuple(new.tolist()), tuple(origin.tolist()), grid.direction)
+
+
+def _rounded(k: float) -> int:
+    """To the nearest whole number; near halves, which a spacing's float32 may have moved, to even."""
+    half = math.floor(k) + 0.5
+    return round(half) if abs(k - half) <= HALF * k else round(k)
 
 
 def extent(grid: Grid) -> tuple[float, ...]:

@@ -287,6 +287,7 @@ def test_debug_shows_the_traceback(run, tmp_path):
 # --------------------------------------------------------------------------------------- resample, real volumes
 
 
+@pytest.mark.filterwarnings("ignore:.*its sform .code 2. and qform", "ignore:.*has neither sform nor qform")
 @pytest.mark.parametrize(
     ("name", "spacing"),
     [("low_res.nii.gz", 1.3), ("RAS.nii.gz", 4.1), ("SAR.nii.gz", 4.1), ("shear.nii.gz", (1.1, 1.3, 3.1))],

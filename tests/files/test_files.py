@@ -314,6 +314,7 @@ def test_gzip_in_several_members_is_fine(tmp_path):
     assert_same(files.read(tmp_path / "b.nii.gz"), image)
 
 
+@pytest.mark.filterwarnings("ignore:.*neither sform nor qform")
 def test_foreign_byte_order_and_bytes_at_the_end_are_fine(tmp_path):
     # The smallest NIfTI-1 file, big-endian: 2 x 3 x 4 voxels of int16.
     head = np.zeros(352, np.uint8)
@@ -410,6 +411,7 @@ def test_multi_frame_dicom(data_dir):
 # ----------------------------------------------------------------------------------------------- real volumes
 
 
+@pytest.mark.filterwarnings("ignore:.*its sform .code 2. and qform", "ignore:.*has neither sform nor qform")
 @pytest.mark.parametrize(
     ("name", "dimension", "pixel"),
     [
@@ -427,6 +429,7 @@ def test_real_volumes_are_read_as_simpleitk_reads_them(data_dir, name, dimension
     assert_same(image, sitk.ReadImage(str(data_dir / name)))
 
 
+@pytest.mark.filterwarnings("ignore:.*its sform .code 2. and qform", "ignore:.*has neither sform nor qform")
 @pytest.mark.parametrize("name", ["pcasl.nii.gz", "shear.nii.gz", "RAS.nii.gz", "SAR.nii.gz", "FLAIR.nii.gz"])
 @pytest.mark.parametrize("extension", [".nii", ".nrrd"])
 def test_real_geometry_survives(data_dir, tmp_path, name, extension):
