@@ -108,7 +108,7 @@ static __device__ __forceinline__ acc_t in_units(
     return ldexp(load(gradient), UNIT_BITS - exponent_of(most * bound));
 }
 
-template <bool LATTICES>
+template <int PATH>
 static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const int spline, const int offset)
 {
     DYNAMIC_SHARED(shared_t, shared);
@@ -121,7 +121,7 @@ static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         if (!is_inside(box, p)) continue;
         acc_t weight[3][2];
         idx_t place[3][2];
@@ -146,18 +146,18 @@ extern "C" __global__ void splat_linear(
     SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
     const int offset)                    // from the cell to the lower tap
 {
-    splat_linear_rows<false>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<LINES>(SPLAT_ARGUMENTS, spline, offset);
 }
 
 extern "C" __global__ void splat_linear_lattice(
     SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
     const int offset)                    // from the cell to the lower tap
 {
-    splat_linear_rows<true>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<ANY>(SPLAT_ARGUMENTS, spline, offset);
 }
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
-template <bool LATTICES, int ROOM>
+template <int PATH, int ROOM>
 static __device__ __forceinline__ void splat_rows(
     SPLAT_PARAMETERS, const int spline, const acc_t *__restrict__ coefficients, const int pieces, const int width,
     const int terms, const double shift, const int offset)
@@ -171,7 +171,7 @@ static __device__ __forceinline__ void splat_rows(
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         if (!is_inside(box, p)) continue;
         int first[3];
         acc_t weight[3][ROOM];
@@ -209,22 +209,22 @@ static __device__ __forceinline__ void splat_rows(
 
 extern "C" __global__ void splat_cubic(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<false, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    splat_rows<LINES, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
 extern "C" __global__ void splat_cubic_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<true, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    splat_rows<ANY, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
 extern "C" __global__ void splat_any(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<false, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    splat_rows<LINES, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
 }
 
 extern "C" __global__ void splat_any_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<true, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    splat_rows<ANY, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
 }
 
 extern "C" __global__ void settle_sums(
@@ -260,7 +260,7 @@ extern "C" __global__ void settle_sums(
         const int only /* the one derivative that is stored, x, y or z; -1 for all */
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
-template <bool LATTICES, int ROOM>
+template <int PATH, int ROOM>
 static __device__ __forceinline__ void gradient_rows(
     ROUTED_PARAMETERS, CHANNELS, const int spline, const acc_t *__restrict__ coefficients, const int pieces,
     const int width, const int terms, const double shift, const int offset)
@@ -274,7 +274,7 @@ static __device__ __forceinline__ void gradient_rows(
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         acc_t total[3] = {0, 0, 0};  // along z, y, x
         if (is_inside(box, p)) {
             int first[3];
@@ -340,33 +340,33 @@ static __device__ __forceinline__ void gradient_rows(
 
 extern "C" __global__ void gradient_linear(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<false, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
+    gradient_rows<LINES, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
 }
 
 extern "C" __global__ void gradient_linear_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<true, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
+    gradient_rows<ANY, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
 }
 
 extern "C" __global__ void gradient_cubic(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<false, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    gradient_rows<LINES, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
 extern "C" __global__ void gradient_cubic_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<true, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    gradient_rows<ANY, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
 extern "C" __global__ void gradient_any(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<false, MAX_TAPS>(
+    gradient_rows<LINES, MAX_TAPS>(
         ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
 }
 
 extern "C" __global__ void gradient_any_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<true, MAX_TAPS>(
+    gradient_rows<ANY, MAX_TAPS>(
         ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
 }
 

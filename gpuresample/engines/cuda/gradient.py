@@ -181,7 +181,7 @@ class Gradients:
         arguments: list[Argument],
     ) -> None:
         """A kernel that follows routes."""
-        if not all(route.lines for route in work.routes):
+        if routes.kind_of(work.routes):
             function += "_lattice"
         blocks = n * routes.blocks(work.n_dst)
         types = Types.of(src.dtype, dst, idx, acc)
