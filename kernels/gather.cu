@@ -18,7 +18,7 @@
 //                      so that straight lines, which are most of what is asked for, keep enough threads under way.
 //
 //   v4  _field         Those of a field on the output's own voxels, whose axes are the output's and the source's: only zeros
-//                      are left out of the formula, so the bits are the same, by a tenth of the operations.
+//                      are left out of the formula, so the bits are the same, by 11 operations of float64 and not 42.
 //       gather_copy, gather_linear          Amid the source, where nothing folds, cell and fraction come from one addition.
 //
 // A block is 8 neighbouring rows of 32 threads: on a grid that is turned little, they share most of their neighbours.

@@ -22,7 +22,7 @@
 #define ROWS 8     // rows of a block: threads of a block along y
 #define STRIPS 4   // voxels of a row that one thread makes, LANES apart
 
-// Kinds of stages, gpuresample/engines/cuda_routes.py KINDS.
+// Kinds of stages, gpuresample/engines/cuda/routes.py KINDS.
 #define STAGE_MATRIX 0
 #define STAGE_LINEAR 1
 #define STAGE_NEAREST 2

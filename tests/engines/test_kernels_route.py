@@ -438,6 +438,40 @@ def test_the_footprint_counts_lattices():
     assert with_ - without == -(-way.stages[0].vectors.nbytes // 512) * 512
 
 
+BATCHES = (1, 32, 1000)
+
+
+def launched(work, n, back=False):
+    """The launches of a batch of so many volumes, by kernel."""
+    runtime = HostRuntime()
+    engine = CudaEngine(runtime)
+    src, dst = np.zeros((n, 3, 4, 5), np.float32), np.zeros((n, 2, 3, 4), np.float32)
+    if back:
+        engine.splat(work, dst, src)
+    else:
+        engine.run(work, src, dst, Store())
+    return runtime.launches
+
+
+@pytest.mark.parametrize(
+    "interpolation", ["nearest", "linear", "bspline3", "hamming", "label_linear", "label_gaussian"]
+)
+def test_launches_of_gathers_do_not_depend_on_the_batch(interpolation):
+    source = gr.Grid((5, 4, 3), (1.0,) * 3, (0.0,) * 3, EYE)
+    ways = tuple(route(affine(seed)[1], target=source, source=source) for seed in range(7)) * 143
+    alone = gather(ways[0], interpolation, None, "single", (2, 3, 4), source)
+    assert len({str(launched(replace(alone, routes=ways[:n]), n)) for n in BATCHES}) == 1
+    if interpolation in ("linear", "bspline3"):
+        assert len({str(launched(replace(alone, routes=ways[:n]), n, back=True)) for n in BATCHES}) == 1
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline3", "hamming"])
+def test_launches_of_tables_do_not_depend_on_the_batch(interpolation):
+    source, target = gr.Grid.of_size((5, 4, 3)), gr.Grid((4, 3, 2), (1.2, 1.3, 1.4), (0.1,) * 3, EYE)
+    work = planner.make_work(source, target, (), interpolation, None, False, "single")
+    assert len({str(launched(work, n)) for n in BATCHES}) == 1
+
+
 # --- what is refused, far or no number ------------------------------------------------------------------------------
 
 
