@@ -84,6 +84,7 @@ def _paths(cupy: Any, rng: Any) -> None:
     from gpuresample import BSpline, DisplacementField, plan, resample
     from gpuresample.engines.cpu import engine as cpu
     from gpuresample.engines.cuda import engine as cuda
+    from gpuresample.planning.works import Gather
 
     shape = (9, 21, 70)
     transforms = (np.eye(3, 4) + 0.05, DisplacementField(rng.normal(0, 1, (*shape, 3))),
@@ -97,6 +98,7 @@ def _paths(cupy: Any, rng: Any) -> None:
                 raise RuntimeError(f"{interpolation} along {type(transform).__name__}: not the CPU engine's result")
         for interpolation in ("linear", "bspline", "lanczos"):
             work = plan(shape, transform=transform, interpolation=interpolation, dtype="float64").work
+            assert isinstance(work, Gather)
             x, y = rng.standard_normal((2, 1, *shape))
             back, slopes = np.empty((1, *shape)), np.empty((1, 3, *shape))
             there = cupy.empty(back.shape), cupy.empty(slopes.shape)

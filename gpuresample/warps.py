@@ -101,11 +101,12 @@ def _routes(
     return routes
 
 
-def _shares(work: Gather, routes: list[Route], n: int, channels: int, device: str) -> list[tuple[slice, Gather]]:
-    """Volumes of a batch that go in one call, where channels share a route.
+def _shares(work: Gather, routes: list[Route], shape: Sequence[int], device: str) -> list[tuple[slice, Gather]]:
+    """Volumes of a batch (N, C, ...) that go in one call, where channels share a route.
 
     All on a GPU, since a call is a launch; on the CPU, each for itself where it has its own: it is located once.
     """
+    n, channels = shape[:2]
     if len(routes) == 1 or channels == 1 or device == "cuda":
         each = routes if len(routes) == 1 else [route for route in routes for _ in range(channels)]
         return [(slice(None), replace(work, routes=tuple(each)))]
@@ -147,7 +148,7 @@ def pull(
     )
     with engine_beside(volume) as (engine, see):
         source, target = see(volume), see(out)
-        for part, one in _shares(work, _routes(matrix, field, size, see), *out.shape[:2], engine.name):
+        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
             engine.run(one, source[part], target[part], store)
     return out.to(volume.dtype)
 
@@ -167,7 +168,7 @@ def splat(
     out = _empty(grad, (*grad.shape[:2], *shape))
     with engine_beside(grad) as (engine, see):
         source, target = see(grad), see(out)
-        for part, one in _shares(work, _routes(matrix, field, size, see), *out.shape[:2], engine.name):
+        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
             engine.splat(one, source[part], target[part])
     return out.to(grad.dtype)
 
