@@ -146,6 +146,8 @@ def test_a_warp_runs_in_torchs_stream_and_a_field_waits_for_nothing(torch, grt, 
     given = {
         name: t.cuda() for name, t in parts(torch, size=(40, 40, 40)).items() if name in ("volume", "displacement")
     }
+    from gpuresample import tensors
+
     expected = grt.warp(**given)
     busy = gpu.RawKernel(
         'extern "C" __global__ void busy(long long n) { long long s = clock64(); while (clock64() - s < n) {} }', "busy"
@@ -153,7 +155,7 @@ def test_a_warp_runs_in_torchs_stream_and_a_field_waits_for_nothing(torch, grt, 
     stream = torch.cuda.Stream()
     torch.cuda.synchronize()
     with torch.cuda.stream(stream):
-        with gpu.cuda.ExternalStream(stream.cuda_stream):
+        with tensors._adopted(gpu, stream.cuda_stream, 0):
             busy((1,), (1,), (np.int64(1_000_000_000),))
         out = grt.warp(**given)
         assert not stream.query(), "the call waited for the stream"
