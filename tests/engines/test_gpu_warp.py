@@ -138,7 +138,7 @@ def test_a_module_trains(torch, grt, gpu):
         loss = (layer(moving, flow) - fixed).square().mean()
         loss.backward()
         optimiser.step()
-        losses.append(float(loss))
+        losses.append(float(loss.detach()))
     assert losses[-1] < 0.1 * losses[0]
 
 
