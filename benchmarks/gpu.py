@@ -101,7 +101,7 @@ def _paths(cupy: Any, rng: Any) -> None:
             assert isinstance(work, Gather)
             x, y = rng.standard_normal((2, 1, *shape))
             back, slopes = np.empty((1, *shape)), np.empty((1, 3, *shape))
-            there = cupy.empty(back.shape), cupy.empty(slopes.shape)
+            there = cupy.empty(back.shape, "float64"), cupy.empty(slopes.shape, "float64")
             cpu.splat(work, y, back)
             cpu.gradient(work, x, slopes)
             cuda.engine().splat(work, cupy.asarray(y), there[0])
@@ -109,7 +109,7 @@ def _paths(cupy: Any, rng: Any) -> None:
             for mine, right in zip(there, (back, slopes), strict=True):
                 if np.abs(cupy.asnumpy(mine) - right).max() > 1e-9:
                     raise RuntimeError(f"back by {interpolation}: not the CPU engine's result")
-    values, total, right = rng.standard_normal((1, 3, *shape)), cupy.empty((1, 3, 4)), np.empty((1, 3, 4))
+    values, total, right = rng.standard_normal((1, 3, *shape)), cupy.empty((1, 3, 4), "float64"), np.empty((1, 3, 4))
     cuda.engine().moments(cupy.asarray(values), cupy.asarray(values), total)
     cpu.moments(values, values, right)
     if np.abs(cupy.asnumpy(total) - right).max() > 1e-9 * np.abs(right).max():
