@@ -73,7 +73,47 @@ def every_kernel() -> int:
     if np.abs(cupy.asnumpy(out) - right).max() > 1e-5:
         raise RuntimeError("gaussian along x: not the CPU engine's result")
     _ensembles(cupy, rng)
+    _paths(cupy, rng)
     return len(cuda.engine().runtime.launches)
+
+
+def _paths(cupy: Any, rng: Any) -> None:
+    """Transforms with lattices, and the ways back of gathers."""
+    import numpy as np
+
+    from gpuresample import BSpline, DisplacementField, plan, resample
+    from gpuresample.engines.cpu import engine as cpu
+    from gpuresample.engines.cuda import engine as cuda
+    from gpuresample.planning.works import Gather
+
+    shape = (9, 21, 70)
+    transforms = (np.eye(3, 4) + 0.05, DisplacementField(rng.normal(0, 1, (*shape, 3))),
+                  BSpline(rng.normal(0, 1, (6, 7, 8, 3))))  # fmt: skip
+    for transform in transforms:
+        for interpolation in ("nearest", "linear", "bspline", "lanczos", "label_linear", "label_gaussian"):
+            voxels = rng.integers(0, 5, shape).astype("float32")
+            options: dict[str, Any] = {"transform": transform, "interpolation": interpolation}
+            apart = cupy.asnumpy(resample(cupy.asarray(voxels), **options)) - resample(voxels, device="cpu", **options)
+            if np.count_nonzero(np.abs(apart) > 1e-5) > (TIES * apart.size if interpolation == "label_gaussian" else 0):
+                raise RuntimeError(f"{interpolation} along {type(transform).__name__}: not the CPU engine's result")
+        for interpolation in ("linear", "bspline", "lanczos"):
+            work = plan(shape, transform=transform, interpolation=interpolation, dtype="float64").work
+            assert isinstance(work, Gather)
+            x, y = rng.standard_normal((2, 1, *shape))
+            back, slopes = np.empty((1, *shape)), np.empty((1, 3, *shape))
+            there = cupy.empty(back.shape, "float64"), cupy.empty(slopes.shape, "float64")
+            cpu.splat(work, y, back)
+            cpu.gradient(work, x, slopes)
+            cuda.engine().splat(work, cupy.asarray(y), there[0])
+            cuda.engine().gradient(work, cupy.asarray(x), there[1])
+            for mine, right in zip(there, (back, slopes), strict=True):
+                if np.abs(cupy.asnumpy(mine) - right).max() > 1e-9:
+                    raise RuntimeError(f"back by {interpolation}: not the CPU engine's result")
+    values, total, right = rng.standard_normal((1, 3, *shape)), cupy.empty((1, 3, 4), "float64"), np.empty((1, 3, 4))
+    cuda.engine().moments(cupy.asarray(values), cupy.asarray(values), total)
+    cpu.moments(values, values, right)
+    if np.abs(cupy.asnumpy(total) - right).max() > 1e-9 * np.abs(right).max():
+        raise RuntimeError("moments: not the CPU engine's")
 
 
 def _ensembles(cupy: Any, rng: Any) -> None:
@@ -120,7 +160,8 @@ def tests(out: Path) -> dict[str, Any]:
 
     # By name: to collect the other files, their libraries would have to be there. Compiling takes most of the time.
     several = ["--numprocesses", str(min(8, cores()))] if importlib.util.find_spec("xdist") else []
-    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-m", "gpu", "tests/engines/test_gpu.py", *several]
+    files = ["tests/engines/test_gpu.py", "tests/engines/test_gpu_warp.py"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:benchmark", "-m", "gpu", *files, *several]
     code = ran(command, out / "tests.txt", GPURESAMPLE_SLOW="1")
     lines = (out / "tests.txt").read_text().splitlines()
     said = next((line for line in reversed(lines) if line.startswith("gpu: ")), "gpu: no test ran")

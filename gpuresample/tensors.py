@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -12,6 +12,8 @@ import numpy.typing as npt
 import torch
 
 from gpuresample.engines import install_hint
+from gpuresample.engines.contract import Differentiable
+from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.runtime import scratch_from
@@ -135,10 +137,13 @@ def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
     """On the device where the tensors are, in the order of torch's current stream there; does not wait for it."""
     engine, as_array, stream = device_engine(source.device)
     with stream:
-        engine.run(plan.work, as_array(_as_numbers(source)), as_array(_as_numbers(target)), store_of(plan))
+        engine.run(plan.work, as_array(as_numbers(source)), as_array(as_numbers(target)), store_of(plan))
 
 
-def _as_numbers(tensor: torch.Tensor) -> torch.Tensor:
+def as_numbers(tensor: torch.Tensor) -> torch.Tensor:
+    """A tensor without its history, of a type that NumPy and the kernels have; of another, a wider copy."""
+    tensor = tensor.detach()
+    tensor = tensor.to(BY_WAY_OF.get(tensor.dtype, tensor.dtype))
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 
@@ -155,6 +160,25 @@ def device_engine(device: torch.device) -> tuple[CudaEngine, Any, AbstractContex
     except RuntimeError as error:
         raise RuntimeError(f"image is on {device}, but {error}. Move it by image.cpu(). {install_hint()}") from None
     return engine, cupy.asarray, _in_torchs_stream(cupy, device)
+
+
+@contextmanager
+def engine_beside(tensor: torch.Tensor) -> Iterator[tuple[Differentiable, Callable[[torch.Tensor], Any]]]:
+    """A block in which a tensor's device works: its engine, and how that sees tensors there, without a copy.
+
+    What the engine sees are a tensor's numbers: half-precision floats as float32, which are a copy, booleans as bytes.
+
+    Raises
+    ------
+    RuntimeError
+        For CUDA tensors where the CUDA engine cannot be used.
+    """
+    if not tensor.is_cuda:
+        yield cpu, lambda one: as_numbers(one).numpy()
+        return
+    engine, as_array, stream = device_engine(tensor.device)
+    with stream:
+        yield engine, lambda one: as_array(as_numbers(one))
 
 
 class _Foreign:

@@ -356,7 +356,8 @@ def warp(
     Parameters
     ----------
     volume : Tensor, shape (N, C, D, H, W) or (C, D, H, W)
-        On the CPU; any strides. Of pictures (N, C, H, W) or (C, H, W). Float voxels where a gradient is asked for.
+        On the CPU or a CUDA device; any strides. Of pictures (N, C, H, W) or (C, H, W). Float voxels where a gradient
+        is asked for.
     matrix : Tensor, shape (N, 3, 4) or (3, 4), optional
         From the output's voxel indices to the volume's, the offset in the last column. Of pictures (N, 2, 3).
     displacement : Tensor, shape (N, 3, D, H, W) or (3, D, H, W), optional
@@ -384,15 +385,16 @@ def warp(
         For shapes and types that do not go together, and arguments out of range; for gradients of "nearest" and votes,
         which have none, and of "gaussian".
     RuntimeError
-        For tensors on a GPU; for forward-mode differentiation (`torch.func.jvp`), which is not there.
+        For CUDA tensors where the CUDA engine cannot be used; for forward-mode differentiation (`torch.func.jvp`),
+        which is not there.
 
     Notes
     -----
     Tensors without N, or with N = 1, serve all of a batch. The gradient by position is taken from the right on a voxel,
     as torch's is. It is 0 outside and where positions clamp: with "linear" beyond the centres of the outer voxels, for
     `boundary=None` and "nearest". Sums of float16, bfloat16 and float32 are made in float32; those of the gradient by a
-    matrix in float64. A gradient by the displacement takes memory of its size; so does one by the matrix or the
-    coefficients, and a spline's displacement.
+    matrix in float64. On a GPU the CPU reads a matrix's numbers, and so waits for it. A gradient by the displacement
+    takes memory of its size; so does one by the matrix or the coefficients, and a spline's displacement.
 
     A flow of voxelmorph is `displacement` as it is. `grid_sample(volume, grid, align_corners=True,
     padding_mode="border")` is `boundary="nearest"` at positions `(grid + 1) / 2 * (n - 1)`, x first; its "zeros" blends

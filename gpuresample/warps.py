@@ -26,14 +26,12 @@ import torch
 from torch import Tensor
 
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cpu import engine
-from gpuresample.engines.cpu import gradient as gradients
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Gather, Lattice, Linear, Route, Separable
 from gpuresample.plans import Plan, of_work, precision_of
-from gpuresample.tensors import BY_WAY_OF, numpy_dtype, run_plan
+from gpuresample.tensors import as_numbers, engine_beside, numpy_dtype, run_plan, torch_dtype
 
 Array = npt.NDArray[Any]
 
@@ -68,19 +66,6 @@ def check_differentiable(how: str) -> None:
 # --- on the engine ---------------------------------------------------------------------------------------------------
 
 
-def _numbers(tensor: Tensor) -> Array:
-    """A tensor's memory; of a type that NumPy or the kernels lack, a wider copy."""
-    tensor = tensor.detach()
-    if tensor.is_cuda:
-        raise RuntimeError(
-            f"volume is on {tensor.device}, but warps and gradients along transforms run on the CPU. Move it by "
-            "volume.cpu()"
-        )
-    wide = tensor.to(BY_WAY_OF.get(tensor.dtype, tensor.dtype))
-    array: Array = (wide.view(torch.uint8) if wide.dtype == torch.bool else wide).numpy()
-    return array
-
-
 def _work(how: str, shape: Sequence[int], size: Sequence[int], dtype: torch.dtype, derivative: Sequence[int]) -> Gather:
     """The gather of volumes of this spatial shape and type, but for its routes."""
     name, boundary = json.loads(how)
@@ -90,13 +75,18 @@ def _work(how: str, shape: Sequence[int], size: Sequence[int], dtype: torch.dtyp
     return replace(planner.gather(source, target, name, boundary, precision_of(voxels, voxels)), derivative=(z, y, x))
 
 
-def _routes(matrix: Tensor | None, field: Tensor | None, size: Sequence[int]) -> list[Route]:
-    """One route, or one for each volume."""
-    matrices = None if matrix is None else _numbers(matrix).astype(np.float64)
+def _routes(
+    matrix: Tensor | None, field: Tensor | None, size: Sequence[int], see: Callable[[Tensor], Any]
+) -> list[Route]:
+    """One route, or one for each volume. Fields stay where they are.
+
+    A matrix that is on a GPU comes from there: that waits for it.
+    """
+    matrices = None if matrix is None else as_numbers(matrix).cpu().numpy().astype(np.float64)
     if matrices is not None and not np.isfinite(matrices).all():
         raise ValueError(f"matrix must be of finite numbers, got {matrices.tolist()}")
     # Components last, x first: a view.
-    fields = None if field is None else np.moveaxis(_numbers(field), 1, -1)[..., ::-1]
+    fields = None if field is None else see(field).transpose(0, 2, 3, 4, 1)[..., ::-1]
     volumes = max(len(k) for k in (matrices, fields) if k is not None)
     routes = []
     for n in range(volumes):
@@ -111,17 +101,27 @@ def _routes(matrix: Tensor | None, field: Tensor | None, size: Sequence[int]) ->
     return routes
 
 
-def _shares(work: Gather, routes: list[Route], volumes: int, channels: int) -> list[tuple[slice, Gather]]:
-    """Volumes of a batch that go in one call: all, unless each has a route that its channels share."""
-    if len(routes) == 1 or channels == 1:
-        return [(slice(None), replace(work, routes=tuple(routes)))]
-    return [(slice(n, n + 1), replace(work, routes=(routes[n],))) for n in range(volumes)]
+def _shares(work: Gather, routes: list[Route], shape: Sequence[int], device: str) -> list[tuple[slice, Gather]]:
+    """Volumes of a batch (N, C, ...) that go in one call, where channels share a route.
+
+    All on a GPU, since a call is a launch; on the CPU, each for itself where it has its own: it is located once.
+    """
+    n, channels = shape[:2]
+    if len(routes) == 1 or channels == 1 or device == "cuda":
+        each = routes if len(routes) == 1 else [route for route in routes for _ in range(channels)]
+        return [(slice(None), replace(work, routes=tuple(each)))]
+    return [(slice(k, k + 1), replace(work, routes=(routes[k],))) for k in range(n)]
 
 
 def _sums(dtype: torch.dtype) -> torch.dtype:
     """The type that sums of voxels of a type are made in."""
     voxels = numpy_dtype(dtype)
     return torch.float64 if precision_of(voxels, voxels) == "double" else torch.float32
+
+
+def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
+    """New numbers of a tensor's type, or of the wider one that it is computed in, on its device."""
+    return torch.empty(tuple(shape), dtype=torch_dtype(numpy_dtype(like.dtype)), device=like.device)
 
 
 # --- operators -------------------------------------------------------------------------------------------------------
@@ -139,18 +139,18 @@ def pull(
 ) -> Tensor:
     """Volumes along warps, or the derivatives of these so often along the volume's z, y, x; of the volume's type."""
     work = _work(how, volume.shape[2:], size, volume.dtype, derivative)
-    source = _numbers(volume)
-    out = np.empty((*source.shape[:2], *size), source.dtype)
-    whole = out.dtype.kind in "iu"
+    out = _empty(volume, (*volume.shape[:2], *size))
+    whole = not out.is_floating_point()
     store = Store(
         int(default) if whole else default,
         exact=work.method != "linear",
         high=1 if volume.dtype == torch.bool else None,
     )
-    for part, one in _shares(work, _routes(matrix, field, size), len(out), source.shape[1]):
-        engine.run(one, source[part], out[part], store)
-    made = torch.from_numpy(out)
-    return made.view(torch.bool) if volume.dtype == torch.bool else made.to(volume.dtype)
+    with engine_beside(volume) as (engine, see):
+        source, target = see(volume), see(out)
+        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
+            engine.run(one, source[part], target[part], store)
+    return out.to(volume.dtype)
 
 
 @torch.library.custom_op("gpuresample::splat", mutates_args=())
@@ -165,11 +165,12 @@ def splat(
     """The transposed `pull` of values on the output's grid: on volumes of the spatial shape `shape`, of their type."""
     size = grad.shape[2:]
     work = _work(how, shape, size, grad.dtype, derivative)
-    values = _numbers(grad)
-    out = np.empty((*values.shape[:2], *shape), values.dtype)
-    for part, one in _shares(work, _routes(matrix, field, size), len(out), values.shape[1]):
-        engine.splat(one, values[part], out[part])
-    return torch.from_numpy(out).to(grad.dtype)
+    out = _empty(grad, (*grad.shape[:2], *shape))
+    with engine_beside(grad) as (engine, see):
+        source, target = see(grad), see(out)
+        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
+            engine.splat(one, source[part], target[part])
+    return out.to(grad.dtype)
 
 
 @torch.library.custom_op("gpuresample::slopes", mutates_args=())
@@ -179,22 +180,22 @@ def slopes(
     """Derivatives of `pull` by the positions z, y, x, times `grad`, summed over channels: (N, 3, D, H, W)."""
     size = grad.shape[2:]
     work = _work(how, volume.shape[2:], size, volume.dtype, derivative)
-    source, beside = _numbers(volume), _numbers(grad)
-    out = torch.empty((len(source), 3, *size), dtype=_sums(volume.dtype))
-    engine.gradient(replace(work, routes=tuple(_routes(matrix, field, size))), source, out.numpy()[:, ::-1], beside)
+    sums = _sums(volume.dtype)
+    out = torch.empty((len(volume), 3, *size), dtype=sums, device=volume.device)
+    with engine_beside(volume) as (engine, see):
+        work = replace(work, routes=tuple(_routes(matrix, field, size, see)))
+        engine.gradient(work, see(volume), see(out)[:, ::-1], see(grad.to(sums)))
     return out
 
 
 @torch.library.custom_op("gpuresample::moments", mutates_args=())
 def moments(values: Tensor, field: Tensor | None) -> Tensor:
     """Sums over voxels of values (N, 3, D, H, W) times where the voxel is moved to: (N, 3, 4) in float64."""
-    numbers = _numbers(values)
-    moved = None if field is None else _numbers(field)[:, ::-1]
-    out = np.empty((len(numbers), 3, 4))
-    for n, one in enumerate(numbers):
-        # Columns come as x, y, z, 1.
-        out[n] = gradients.moments(one, None if moved is None else moved[n % len(moved)])[:, [2, 1, 0, 3]]
-    return torch.from_numpy(out)
+    out = torch.empty((len(values), 3, 4), dtype=torch.float64, device=values.device)
+    with engine_beside(values) as (engine, see):
+        engine.moments(see(values), None if field is None else see(field)[:, ::-1], see(out))
+    # Columns come as x, y, z, 1.
+    return out[:, :, [2, 1, 0, 3]]
 
 
 @pull.register_fake
@@ -322,7 +323,7 @@ def _back_moments(ctx: Any, total: Tensor) -> tuple[Tensor | None, ...]:
     values, field = ctx.saved_tensors
     by_values = by_field = None
     if ctx.needs_input_grad[0]:
-        axes = [torch.arange(n, dtype=total.dtype) for n in values.shape[2:]]
+        axes = [torch.arange(n, dtype=total.dtype, device=total.device) for n in values.shape[2:]]
         place = torch.stack(torch.meshgrid(*axes, indexing="ij"))[None]
         place = (place if field is None else place + field).expand(len(values), -1, -1, -1, -1)
         by_values = (_times(total[:, :, :3], place) + total[:, :, 3, None, None, None]).to(values.dtype)
@@ -380,10 +381,10 @@ class _Back(torch.autograd.Function):
         if isinstance(plan.work, Separable):
             return run_plan(of_work(planner.adjoint(plan.work), plan.dtype, plan.input_dtype), grad, dtype)
         assert isinstance(plan.work, Gather)
-        values = _numbers(grad)
-        out = np.empty((*values.shape[:-3], *shape), plan.input_dtype)
-        engine.splat(plan.work, values, out)
-        return torch.from_numpy(out).to(dtype)
+        out = torch.empty((*grad.shape[:-3], *shape), dtype=torch_dtype(plan.input_dtype), device=grad.device)
+        with engine_beside(grad) as (engine, see):
+            engine.splat(plan.work, see(grad), see(out))
+        return out.to(dtype)
 
     @staticmethod
     def backward(ctx: Any, values: Tensor) -> tuple[Tensor, None, None, None]:

@@ -6,6 +6,8 @@
 // Neighbours and weights are those of gather.cu, borders too. At a voxel's centre, where linear interpolation has a
 // kink, the derivative is the one to the right. Voxels outside `box` add nothing, and have no derivative: 0.
 //
+// Weights may be differentiated once more, another time along each axis: every axis has its own coefficients.
+//
 // Many voxels add to one sample, in no order that a GPU keeps. Sums of floats would differ from run to run, so they are
 // whole numbers of a unit, whose sums do not depend on order. E is the least exponent with
 // largest |gradient| * n * gain < 2^E, where n is the number of voxels, and gain the most that one can add to one sample.
@@ -17,10 +19,15 @@
 //       splat_linear, splat_cubic          One thread per voxel, one or two atomic additions per neighbour.
 //       settle_sums    Sums as floats.
 //       gradient_linear, gradient_cubic    One thread per voxel.
+//       sum_moments, add_moments           What positions say about a matrix: sums over voxels, by blocks, then over
+//                                          blocks.
 //   v2  _lattice       Those that follow routes, for routes with lattices, see gather.cu.
+//   v3  splat_any, gradient_any            Any number of taps, whose weights lie in local memory.
 #include "neighbours.cuh"
 
-#define THREADS 256     // of a block of find_largest
+#define MAX_TAPS 16     // widest neighbourhood of splat_any and gradient_any
+
+#define THREADS 256     // of a block of find_largest and sum_moments
 #define UNIT_BITS 61    // sums stay below 2^61 units
 
 // The exponent of the least power of two above a number that is not negative.
@@ -101,7 +108,7 @@ static __device__ __forceinline__ acc_t in_units(
     return ldexp(load(gradient), UNIT_BITS - exponent_of(most * bound));
 }
 
-template <bool LATTICES>
+template <int PATH>
 static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const int spline, const int offset)
 {
     DYNAMIC_SHARED(shared_t, shared);
@@ -114,7 +121,7 @@ static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         if (!is_inside(box, p)) continue;
         acc_t weight[3][2];
         idx_t place[3][2];
@@ -139,19 +146,21 @@ extern "C" __global__ void splat_linear(
     SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
     const int offset)                    // from the cell to the lower tap
 {
-    splat_linear_rows<false>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<LINES>(SPLAT_ARGUMENTS, spline, offset);
 }
 
 extern "C" __global__ void splat_linear_lattice(
     SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
     const int offset)                    // from the cell to the lower tap
 {
-    splat_linear_rows<true>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<ANY>(SPLAT_ARGUMENTS, spline, offset);
 }
 
-template <bool LATTICES>
-static __device__ __forceinline__ void splat_cubic_rows(
-    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients, const double shift, const int offset)
+// Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
+template <int PATH, int ROOM>
+static __device__ __forceinline__ void splat_rows(
+    SPLAT_PARAMETERS, const int spline, const acc_t *__restrict__ coefficients, const int pieces, const int width,
+    const int terms, const double shift, const int offset)
 {
     DYNAMIC_SHARED(shared_t, shared);
     const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
@@ -162,29 +171,29 @@ static __device__ __forceinline__ void splat_cubic_rows(
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         if (!is_inside(box, p)) continue;
         int first[3];
-        acc_t weight[3][4];
+        acc_t weight[3][ROOM];
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
             weigh(
-                bounded(p[2 - axis], extent[axis], rule), coefficients, 1, 4, 4, shift, offset, 0, first + axis,
-                weight[axis], NULL);
+                bounded(p[2 - axis], extent[axis], rule), coefficients + axis * pieces * width * terms, pieces, width,
+                terms, shift, offset, spline, first + axis, weight[axis], NULL);
         }
         const acc_t value = in_units(src[x * s_x], most, bound);
 #pragma unroll
-        for (int a = 0; a < 4; a++) {
+        for (int a = 0; a < width; a++) {
             const int z = fold(first[0] + a, extent[0], rule);
             if (z < 0) continue;
 #pragma unroll
-            for (int b = 0; b < 4; b++) {
+            for (int b = 0; b < width; b++) {
                 const int y = fold(first[1] + b, extent[1], rule);
                 if (y < 0) continue;
                 unsigned long long *line = sums + ((z - extent[3]) * t_z + (y - extent[4]) * t_y);
                 const acc_t share = weight[0][a] * weight[1][b] * value;
 #pragma unroll
-                for (int c = 0; c < 4; c++) {
+                for (int c = 0; c < width; c++) {
                     const int k = fold(first[2] + c, extent[2], rule);
                     if (k >= 0) add_units(line + (k - extent[5]), share * weight[2][c], next_word, finer);
                 }
@@ -193,18 +202,29 @@ static __device__ __forceinline__ void splat_cubic_rows(
     }
 }
 
-extern "C" __global__ void splat_cubic(
-    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients,  // [1, 4, 4]
-    const double shift, const int offset)
+// What a splat by polynomials takes further; see gather.cu.
+#define SPLAT_WEIGHTS                                                                                                \
+    const int spline, const acc_t *__restrict__ coefficients /* [3, pieces, width, terms]: for z, y, x */,           \
+        const int pieces, const int width, const int terms, const double shift, const int offset
+
+extern "C" __global__ void splat_cubic(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_cubic_rows<false>(SPLAT_ARGUMENTS, coefficients, shift, offset);
+    splat_rows<LINES, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
-extern "C" __global__ void splat_cubic_lattice(
-    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients,  // [1, 4, 4]
-    const double shift, const int offset)
+extern "C" __global__ void splat_cubic_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_cubic_rows<true>(SPLAT_ARGUMENTS, coefficients, shift, offset);
+    splat_rows<ANY, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+}
+
+extern "C" __global__ void splat_any(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
+{
+    splat_rows<LINES, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+}
+
+extern "C" __global__ void splat_any_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
+{
+    splat_rows<ANY, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
 }
 
 extern "C" __global__ void settle_sums(
@@ -230,101 +250,193 @@ extern "C" __global__ void settle_sums(
 }
 
 // ---------------------------------------------------------------------------------------------------------------
-// gradient_linear, gradient_cubic
+// gradient_linear, gradient_cubic, gradient_any
 
-// Unrolls where WIDTH is 2 or 4; weights are polynomials of WIDTH terms.
-template <bool LATTICES, int WIDTH>
+// Of channels that share positions: what `dst` gets is the sum of their derivatives, each times what is beside it.
+#define CHANNELS                                                                                                    \
+    const acc_t *__restrict__ beside /* [n_b, n_c, n_z, n_y, n_x], at strides g_*; NULL for ones */, const int n_c,  \
+        const long long s_c, const long long g_b, const long long g_c, const idx_t g_z, const idx_t g_y,             \
+        const idx_t g_x, const idx_t d_c /* from a derivative along x to that along y, and on to z */,              \
+        const int only /* the one derivative that is stored, x, y or z; -1 for all */
+
+// Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
+template <int PATH, int ROOM>
 static __device__ __forceinline__ void gradient_rows(
-    ROUTED_PARAMETERS, const idx_t d_c, const acc_t *__restrict__ coefficients, const double shift, const int offset)
+    ROUTED_PARAMETERS, CHANNELS, const int spline, const acc_t *__restrict__ coefficients, const int pieces,
+    const int width, const int terms, const double shift, const int offset)
 {
     DYNAMIC_SHARED(shared_t, shared);
     const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
     if (!row.exists) return;
     src += row.volume * s_b;
     dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+    if (beside) beside += row.volume * g_b + row.z * g_z + row.y * g_y;
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         acc_t total[3] = {0, 0, 0};  // along z, y, x
         if (is_inside(box, p)) {
             int first[3];
-            acc_t weight[3][WIDTH], slope[3][WIDTH];
+            acc_t weight[3][ROOM], slope[3][ROOM];
 #pragma unroll
             for (int axis = 0; axis < 3; axis++) {
                 const int n = extent[axis];
                 weigh(
-                    bounded(p[2 - axis], n, rule), coefficients, 1, WIDTH, WIDTH, shift, offset, 0, first + axis,
-                    weight[axis], slope[axis]);
+                    bounded(p[2 - axis], n, rule), coefficients + axis * pieces * width * terms, pieces, width, terms,
+                    shift, offset, spline, first + axis, weight[axis], slope[axis]);
                 // Where a line goes on as its last voxel nothing changes, not even by a rounding.
-                if (rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + WIDTH <= 1)) {
+                if (rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + width <= 1)) {
 #pragma unroll
-                    for (int k = 0; k < WIDTH; k++) slope[axis][k] = 0;
+                    for (int k = 0; k < width; k++) slope[axis][k] = 0;
                 }
             }
+#pragma unroll 1
+            for (int channel = 0; channel < n_c; channel++) {
+                const src_t *volume = src + channel * s_c;
+                acc_t found[3] = {0, 0, 0};
 #pragma unroll
-            for (int a = 0; a < WIDTH; a++) {
-                const int z = fold(first[0] + a, extent[0], rule);
-                if (z < 0) continue;
-                acc_t plane = 0, along_y = 0, along_x = 0;
+                for (int a = 0; a < width; a++) {
+                    const int z = fold(first[0] + a, extent[0], rule);
+                    if (z < 0) continue;
+                    acc_t plane = 0, along_y = 0, along_x = 0;
 #pragma unroll
-                for (int b = 0; b < WIDTH; b++) {
-                    const int y = fold(first[1] + b, extent[1], rule);
-                    // What weighs nothing in any of the three is not read: its NaN must not spread.
-                    const bool across = (weight[0][a] != 0 || slope[0][a] != 0) && (weight[1][b] != 0 || slope[1][b] != 0);
-                    if (y < 0 || !across) continue;
-                    const src_t *line = src + ((z - extent[3]) * s_z + (y - extent[4]) * s_y);
-                    acc_t sum = 0, change = 0;
+                    for (int b = 0; b < width; b++) {
+                        const int y = fold(first[1] + b, extent[1], rule);
+                        // What weighs nothing in any of the three is not read: its NaN must not spread.
+                        const bool across =
+                            (weight[0][a] != 0 || slope[0][a] != 0) && (weight[1][b] != 0 || slope[1][b] != 0);
+                        if (y < 0 || !across) continue;
+                        const src_t *line = volume + ((z - extent[3]) * s_z + (y - extent[4]) * s_y);
+                        acc_t sum = 0, change = 0;
 #pragma unroll
-                    for (int c = 0; c < WIDTH; c++) {
-                        const int k = fold(first[2] + c, extent[2], rule);
-                        if (k < 0 || (weight[2][c] == 0 && slope[2][c] == 0)) continue;
-                        const acc_t value = load(line[(k - extent[5]) * s_x]);
-                        sum += weight[2][c] * value;
-                        change += slope[2][c] * value;
+                        for (int c = 0; c < width; c++) {
+                            const int k = fold(first[2] + c, extent[2], rule);
+                            if (k < 0 || (weight[2][c] == 0 && slope[2][c] == 0)) continue;
+                            const acc_t value = load(line[(k - extent[5]) * s_x]);
+                            sum += weight[2][c] * value;
+                            change += slope[2][c] * value;
+                        }
+                        plane += weight[1][b] * sum;
+                        along_y += slope[1][b] * sum;
+                        along_x += weight[1][b] * change;
                     }
-                    plane += weight[1][b] * sum;
-                    along_y += slope[1][b] * sum;
-                    along_x += weight[1][b] * change;
+                    found[0] += slope[0][a] * plane;
+                    found[1] += weight[0][a] * along_y;
+                    found[2] += weight[0][a] * along_x;
                 }
-                total[0] += slope[0][a] * plane;
-                total[1] += weight[0][a] * along_y;
-                total[2] += weight[0][a] * along_x;
+                const acc_t factor = beside ? beside[channel * g_c + x * g_x] : (acc_t)1;
+#pragma unroll
+                for (int axis = 0; axis < 3; axis++) total[axis] += found[axis] * factor;
             }
         }
 #pragma unroll
-        for (int c = 0; c < 3; c++) dst[x * d_x + c * d_c] = convert(total[2 - c], (const dst_t *)0);
+        for (int c = 0; c < 3; c++)
+            if (only < 0 || only == c) dst[x * d_x + c * d_c] = convert(total[2 - c], (const dst_t *)0);
     }
 }
 
-extern "C" __global__ void gradient_linear(
-    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
-    const acc_t *__restrict__ coefficients,  // [1, 2, 2]
-    const double shift, const int offset)
+#define CHANNEL_ARGUMENTS beside, n_c, s_c, g_b, g_c, g_z, g_y, g_x, d_c, only
+
+extern "C" __global__ void gradient_linear(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<false, 2>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+    gradient_rows<LINES, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
 }
 
-extern "C" __global__ void gradient_linear_lattice(
-    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
-    const acc_t *__restrict__ coefficients,  // [1, 2, 2]
-    const double shift, const int offset)
+extern "C" __global__ void gradient_linear_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<true, 2>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+    gradient_rows<ANY, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
 }
 
-extern "C" __global__ void gradient_cubic(
-    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
-    const acc_t *__restrict__ coefficients,  // [1, 4, 4]
-    const double shift, const int offset)
+extern "C" __global__ void gradient_cubic(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<false, 4>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+    gradient_rows<LINES, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
 }
 
-extern "C" __global__ void gradient_cubic_lattice(
-    ROUTED_PARAMETERS, const idx_t d_c,      // from a derivative along x to that along y, and on to z
-    const acc_t *__restrict__ coefficients,  // [1, 4, 4]
-    const double shift, const int offset)
+extern "C" __global__ void gradient_cubic_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<true, 4>(ROUTED_ARGUMENTS, d_c, coefficients, shift, offset);
+    gradient_rows<ANY, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+}
+
+extern "C" __global__ void gradient_any(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
+{
+    gradient_rows<LINES, MAX_TAPS>(
+        ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+}
+
+extern "C" __global__ void gradient_any_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
+{
+    gradient_rows<ANY, MAX_TAPS>(
+        ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// sum_moments
+
+#define NUMBERS 12  // three values times x, y, z, 1
+
+// The sums over a block's threads, in a fixed order, of so many numbers each; every thread must come.
+static __device__ __forceinline__ void add_threads(
+    const double *sum,  // [NUMBERS], of this thread
+    double *shared,     // [NUMBERS, THREADS]
+    double *out)        // [NUMBERS]
+{
+#pragma unroll
+    for (int k = 0; k < NUMBERS; k++) shared[k * THREADS + threadIdx.x] = sum[k];
+    for (int half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if ((int)threadIdx.x < half) {
+#pragma unroll
+            for (int k = 0; k < NUMBERS; k++)
+                shared[k * THREADS + threadIdx.x] += shared[k * THREADS + threadIdx.x + half];
+        }
+    }
+    __syncthreads();
+    if (threadIdx.x < NUMBERS) out[threadIdx.x] = shared[threadIdx.x * THREADS];
+}
+
+// Three values of every voxel, times its index x, y, z, which a field may move, and times 1: the sums of a block. Which
+// voxels a block takes, and in which order it adds, follows from sizes alone: the same bits every time.
+extern "C" __global__ void sum_moments(
+    const src_t *__restrict__ values,  // [n_b, 3, n_z, n_y, n_x], at strides s_*
+    const dst_t *__restrict__ field,   // [n_b, x / y / z, n_z, n_y, n_x], at strides f_*; NULL for none
+    double *__restrict__ out,          // [n_b, blocks, 3, 4]
+    const int blocks, const int n_z, const int n_y, const int n_x, const long long s_b, const long long s_c,
+    const idx_t s_z, const idx_t s_y, const idx_t s_x, const long long f_b, const long long f_c, const idx_t f_z,
+    const idx_t f_y, const idx_t f_x)
+{
+    DYNAMIC_SHARED(double, shared);  // [NUMBERS, THREADS]
+    const long long volume = blockIdx.x / blocks, n = (long long)n_z * n_y * n_x;
+    double sum[NUMBERS] = {};
+    for (long long v = (long long)(blockIdx.x % blocks) * THREADS + threadIdx.x; v < n; v += (long long)blocks * THREADS) {
+        const int x = (int)(v % n_x), y = (int)(v / n_x % n_y), z = (int)(v / n_x / n_y);
+        double place[4] = {(double)x, (double)y, (double)z, 1.0};
+        if (field) {
+            const dst_t *vector = field + volume * f_b + z * f_z + y * f_y + x * f_x;
+#pragma unroll
+            for (int c = 0; c < 3; c++) place[c] += load(vector[c * f_c]);
+        }
+#pragma unroll
+        for (int a = 0; a < 3; a++) {
+            const double value = load(values[volume * s_b + a * s_c + z * s_z + y * s_y + x * s_x]);
+#pragma unroll
+            for (int c = 0; c < 4; c++) sum[a * 4 + c] += value * place[c];
+        }
+    }
+    add_threads(sum, shared, out + (long long)blockIdx.x * NUMBERS);
+}
+
+extern "C" __global__ void add_moments(
+    const double *__restrict__ sums,  // [n_b, blocks, 3, 4]
+    double *__restrict__ out,         // [n_b, 3, 4]
+    const int blocks)
+{
+    DYNAMIC_SHARED(double, shared);  // [NUMBERS, THREADS]
+    const double *mine = sums + (long long)blockIdx.x * blocks * NUMBERS;
+    double sum[NUMBERS] = {};
+    for (int b = threadIdx.x; b < blocks; b += THREADS) {
+#pragma unroll
+        for (int k = 0; k < NUMBERS; k++) sum[k] += mine[b * NUMBERS + k];
+    }
+    add_threads(sum, shared, out + (long long)blockIdx.x * NUMBERS);
 }

@@ -22,7 +22,7 @@
 #define ROWS 8     // rows of a block: threads of a block along y
 #define STRIPS 4   // voxels of a row that one thread makes, LANES apart
 
-// Kinds of stages, gpuresample/engines/cuda_routes.py KINDS.
+// Kinds of stages, gpuresample/engines/cuda/routes.py KINDS.
 #define STAGE_MATRIX 0
 #define STAGE_LINEAR 1
 #define STAGE_NEAREST 2
@@ -256,7 +256,8 @@ static __device__ __forceinline__ void follow(
 //     routes         [n_b] if many, else [1]
 //     dst            [n_b, n_z, n_y, n_x], at strides d_*
 //     box            [3, 2]: for z, y, x the continuous indices inside, the upper bound is not; all finite
-//     extent         [2, 3]: size of the whole source; base, its first sample at hand
+//     extent         [3, 3]: size of the whole source; base, its first sample at hand; inner, so many cells from 0 on
+//                    lie in the box and have all their neighbours (0 where cells are not a position's floor)
 //     n_z, n_y, n_x  voxels of the output
 //     rule           what a neighbour past the border becomes
 #define ROUTED_PARAMETERS                                                                                          \
@@ -273,11 +274,21 @@ struct shared_t {
     double along[LANES * STRIPS];  // where every column lies between them, from 0 to 1
 };
 
+// How a kernel follows routes. LINES: the launch has no lattice. FIELD: the only stage of every route is a direct lattice,
+// and step and inverse are diagonal.
+#define LINES 0
+#define ANY 1
+#define FIELD 2
+
 // A thread's row, and its first voxel there; its others are LANES apart.
 struct row_t {
     const route_t *route;
     const shared_t *shared;
-    double a[3], slope[3];  // of lines
+    double a[3], slope[3];  // of lines; of a field, a point before it moves, and what a voxel along x adds to that
+    double from[3], scale[3];  // of a field: from a point to its index
+    const char *vectors;       // of a field: of column 0
+    long long stride, next;    // of a field, in bytes: from column to column, and from component to component
+    int first, wide;           // of a field: index of column 0 in the whole output; whether vectors are float64
     int volume, x, y, z;
     bool exists;
 };
@@ -324,11 +335,43 @@ static __device__ __forceinline__ row_t begin_row(
     return row;
 }
 
-// Continuous source index x, y, z of a row's voxel at column x of the block at hand. LATTICES: whether the routes of the
-// launch may have any; without, a kernel takes a third of the registers.
-template <bool LATTICES> static __device__ __forceinline__ void locate(const row_t &row, const int x, double *p)
+// What voxels of a row have in common where the route is a field: all that zeros of step and inverse leave of `follow`.
+static __device__ __forceinline__ void begin_field(row_t &row)
 {
-    if (!LATTICES || row.route->lines) {
+    const route_t *route = row.route;
+    const stage_t *stage = route->stage;
+    const int size = stage->wide ? sizeof(double) : sizeof(float);
+    const int index[3] = {route->start[0], route->start[1] + row.y, route->start[2] + row.z};
+#pragma unroll
+    for (int a = 0; a < 3; a++) {
+        row.slope[a] = route->step[a * 4];
+        row.a[a] = a == 0 ? route->origin[0] : __dadd_rn(route->origin[a], __dmul_rn(row.slope[a], (double)index[a]));
+        row.scale[a] = route->inverse[a * 4];
+        row.from[a] = route->origin_in[a];
+    }
+    row.stride = stage->stride[2] * size;
+    row.next = stage->stride[3] * size;
+    row.wide = stage->wide;
+    row.first = index[0];
+    row.vectors = (const char *)stage->vectors + (index[0] - stage->n[0]) * row.stride +
+                  ((index[1] - stage->n[1]) * stage->stride[1] + (index[2] - stage->n[2]) * stage->stride[0]) * size;
+}
+
+// Continuous source index x, y, z of a row's voxel at column x of the block at hand. PATH: LINES, ANY or FIELD; without
+// lattices, a kernel takes a third of the registers.
+template <int PATH> static __device__ __forceinline__ void locate(const row_t &row, const int x, double *p)
+{
+    if (PATH == FIELD) {
+        const char *at = row.vectors + x * row.stride;
+        const double point = __dadd_rn(row.a[0], __dmul_rn(row.slope[0], (double)(row.first + x)));
+#pragma unroll
+        for (int a = 0; a < 3; a++) {
+            const char *component = at + a * row.next;
+            const double vector = row.wide ? *(const double *)component : (double)*(const float *)component;
+            const double moved = __dadd_rn(a == 0 ? point : row.a[a], vector);
+            p[a] = __dmul_rn(row.scale[a], __dsub_rn(moved, row.from[a]));
+        }
+    } else if (PATH == LINES || row.route->lines) {
         const double along = row.shared->along[x % (LANES * STRIPS)];
 #pragma unroll
         for (int a = 0; a < 3; a++) p[a] = __dadd_rn(row.a[a], __dmul_rn(along, row.slope[a]));

@@ -91,7 +91,7 @@ static __device__ __forceinline__ bool unanimous(
     return true;
 }
 
-template <bool LATTICES> static __device__ __forceinline__ void linear_votes(ROUTED_PARAMETERS, const dst_t fill)
+template <int PATH> static __device__ __forceinline__ void linear_votes(ROUTED_PARAMETERS, const dst_t fill)
 {
     DYNAMIC_SHARED(shared_t, shared);
     const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
@@ -101,7 +101,7 @@ template <bool LATTICES> static __device__ __forceinline__ void linear_votes(ROU
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         dst_t *out = dst + x * d_x;
         if (!is_inside(box, p)) {
             *out = fill;
@@ -136,15 +136,15 @@ template <bool LATTICES> static __device__ __forceinline__ void linear_votes(ROU
 
 extern "C" __global__ void vote_linear(ROUTED_PARAMETERS, const dst_t fill)
 {
-    linear_votes<false>(ROUTED_ARGUMENTS, fill);
+    linear_votes<LINES>(ROUTED_ARGUMENTS, fill);
 }
 
 extern "C" __global__ void vote_linear_lattice(ROUTED_PARAMETERS, const dst_t fill)
 {
-    linear_votes<true>(ROUTED_ARGUMENTS, fill);
+    linear_votes<ANY>(ROUTED_ARGUMENTS, fill);
 }
 
-template <bool LATTICES>
+template <int PATH>
 static __device__ __forceinline__ void gaussian_votes(
     ROUTED_PARAMETERS, const dst_t fill, const double sigma, const double cut)
 {
@@ -156,7 +156,7 @@ static __device__ __forceinline__ void gaussian_votes(
 #pragma unroll 1
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
         double p[3];
-        locate<LATTICES>(row, x, p);
+        locate<PATH>(row, x, p);
         dst_t *out = dst + x * d_x;
         if (!is_inside(box, p)) {
             *out = fill;
@@ -203,12 +203,12 @@ extern "C" __global__ void vote_gaussian(
     ROUTED_PARAMETERS, const dst_t fill, const double sigma,
     const double cut)  // in voxels; neighbours are those within `cut`
 {
-    gaussian_votes<false>(ROUTED_ARGUMENTS, fill, sigma, cut);
+    gaussian_votes<LINES>(ROUTED_ARGUMENTS, fill, sigma, cut);
 }
 
 extern "C" __global__ void vote_gaussian_lattice(
     ROUTED_PARAMETERS, const dst_t fill, const double sigma,
     const double cut)  // in voxels; neighbours are those within `cut`
 {
-    gaussian_votes<true>(ROUTED_ARGUMENTS, fill, sigma, cut);
+    gaussian_votes<ANY>(ROUTED_ARGUMENTS, fill, sigma, cut);
 }

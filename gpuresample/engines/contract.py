@@ -127,3 +127,10 @@ class Differentiable(Engine, Protocol):
         `out` the sum over channels of derivative times `grad`; a work's routes are those of the axes before channels.
         Outside, and where positions clamp, it is 0.
         """
+
+    def moments(self, values: Any, field: Any, out: Any) -> None:
+        """Fill `out` [n, 3, 4], float64, with sums over voxels of `values` [n, 3, z, y, x] times x, y, z and 1.
+
+        With a `field` [n or 1, 3, z, y, x], components x, y, z, the voxel's index is moved by it; None is no field. The
+        same bits every time.
+        """

@@ -208,12 +208,20 @@ static inline double __dadd_rn(const double a, const double b) { return a + b; }
 static inline double __dsub_rn(const double a, const double b) { return a - b; }
 static inline double __dmul_rn(const double a, const double b) { return a * b; }
 static inline double __ddiv_rn(const double a, const double b) { return a / b; }
+static inline double __dadd_rd(const double a, const double b)
+{
+    // What the sum is off by, exactly: it is rounded down where it was rounded up.
+    const double sum = a + b, part = sum - a, off = (a - (sum - part)) + (b - part);
+    return off < 0 ? nextafter(sum, -INFINITY) : sum;
+}
 static inline long long __double_as_longlong(const double a)
 {
     long long bits;
     memcpy(&bits, &a, sizeof bits);
     return bits;
 }
+static inline int __double2hiint(const double a) { return (int)(__double_as_longlong(a) >> 32); }
+static inline int __double2loint(const double a) { return (int)__double_as_longlong(a); }
 static inline double __longlong_as_double(const long long bits)
 {
     double a;

@@ -10,6 +10,7 @@ from support import assert_close, noise, same_bits
 from test_kernels_route import affine, bspline, field, gather, route
 
 from gpuresample.engines.contract import Store
+from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import gradient as cuda_gradient
 from gpuresample.engines.cuda import runtime
 from gpuresample.engines.cuda.engine import CudaEngine
@@ -53,7 +54,8 @@ def splat(work, gradient, n_src=N_SRC, read=runtime.read, layouts=("c", "c")):
 
 def slopes(work, src, read=runtime.read, dtype=None):
     out, _ = run_twice(
-        lambda engine, s, d: engine.slopes(work, s, d), src, (*src.shape[:-3], *work.n_dst, 3), dtype or src.dtype,
+        lambda engine, s, d: engine.gradient(work, s, np.moveaxis(d, -1, 1)), src,
+        (*src.shape[:-3], *work.n_dst, 3), dtype or src.dtype,
         read=read,
     )  # fmt: skip
     return out
@@ -227,17 +229,81 @@ def test_slopes_of_float32_go_through_any_strides():
     exact = slopes(work_of("field", "bspline3"), src.astype("float64"))
     assert_close(plain, exact, 1e-5 * np.ptp(src))
     out = np.empty((3, 2, *N_DST), np.float32)
-    CudaEngine(Guarded()).slopes(work, src, np.moveaxis(out, 0, -1))
+    CudaEngine(Guarded()).gradient(work, src, np.moveaxis(out, 0, 1))
     assert same_bits(np.ascontiguousarray(np.moveaxis(out, 0, -1)), plain)
 
 
-@pytest.mark.parametrize("interpolation", ["nearest", "gaussian", "bspline2", "hamming", "label_linear"])
-def test_other_interpolations_are_refused(interpolation):
+DERIVATIVES = [(0, 0, 0), (1, 0, 0), (0, 2, 1), (1, 1, 1)]
+
+
+def check_cpu(name, interpolation, derivative, boundary=None):
+    """All of a gather's ways back against the CPU engine's: two volumes of two channels, each with its route."""
+
+    def check(read):
+        work = replace(work_of(name, interpolation, boundary), derivative=derivative)
+        second = work_of("shrunk", interpolation, boundary).routes[0]
+        x, y = noise((2, 2, *N_SRC), "float64", seed=1), noise((2, 2, *N_DST), "float64", seed=2)
+        apart = replace(work, routes=(*work.routes, second))
+        calls = [
+            # Channels are volumes of the batch here.
+            (lambda e, s, d: e.splat(replace(work, routes=[r for r in apart.routes for _ in "ab"]), s, d), y, x.shape),
+            (lambda e, s, d: e.gradient(apart, s, d, y), x, (2, 3, *N_DST)),
+        ]
+        if any(derivative):
+            calls.append((lambda e, s, d: e.run(work, s, d, Store()), x, y.shape))
+        for act, source, shape in calls:
+            expected = np.empty(shape)
+            act(cpu, source, expected)
+            out, _ = run_twice(act, source, shape, "float64", read=read)
+            # A linear sum has a kink on a sample: the sides are those of the last bit.
+            assert_close(out, expected, 1e-10 * max(1.0, np.abs(expected).max()))
+
+    return check
+
+
+@pytest.mark.parametrize("derivative", DERIVATIVES, ids=str)
+@pytest.mark.parametrize("interpolation", ["linear", "bspline3", "bspline2", "hamming"])
+def test_ways_back_are_the_cpu_engines(interpolation, derivative):
+    check_cpu("field", interpolation, derivative, "mirror")(runtime.read)
+
+
+@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "constant"])
+@pytest.mark.parametrize("derivative", [(0, 0, 0), (0, 1, 1)], ids=str)
+@pytest.mark.parametrize("interpolation", ["linear", "bspline3"])
+def test_ways_back_at_borders_are_the_cpu_engines(interpolation, derivative, boundary):
+    check_cpu("affine", interpolation, derivative, boundary)(runtime.read)
+
+
+def check_moments(read):
+    values, field = noise((2, 3, 9, 15, 130), "float32"), noise((1, 3, 9, 15, 130), "float64", seed=1)
+    z, y, x = np.meshgrid(*[np.arange(n, dtype=np.float64) for n in values.shape[2:]], indexing="ij")
+    with pytest.MonkeyPatch.context() as patch:
+        # More than one block of few voxels each.
+        patch.setattr(cuda_gradient, "VOXELS_SUMMED", 9)
+        for moved in (None, field, np.broadcast_to(field, values.shape).astype("float32")):
+            out, runtimes = run_twice(
+                lambda e, v, d, m=moved: e.moments(v, m, d), values, (2, 3, 4), "float64", read=read
+            )
+            assert runtimes[0].launches == {"sum_moments": 1, "add_moments": 1}
+            for n in range(2):
+                place = np.stack([x, y, z, np.ones_like(x)])
+                if moved is not None:
+                    place[:3] += moved[n % len(moved)]
+                expected = np.einsum("azyx,bzyx->ab", values[n].astype("float64"), place)
+                assert_close(out[n], expected, 1e-13 * np.abs(values[n]).max() * np.abs(place).max() * x.size)
+
+
+def test_moments_are_sums():
+    check_moments(runtime.read)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "gaussian", "label_linear"])
+def test_what_is_no_sum_of_neighbours_is_refused(interpolation):
     engine, work = CudaEngine(Guarded()), work_of("affine", interpolation)
-    with pytest.raises(ValueError, match="gradients must be of linear or cubic interpolation"):
+    with pytest.raises(ValueError, match="gradients must be of sums of at most 16 neighbours per axis"):
         engine.splat(work, np.zeros((1, *N_DST)), np.zeros((1, *N_SRC)))
-    with pytest.raises(ValueError, match="gradients must be of linear or cubic interpolation"):
-        engine.slopes(work, np.zeros((1, *N_SRC)), np.zeros((1, *N_DST, 3)))
+    with pytest.raises(ValueError, match="gradients must be of sums of at most 16 neighbours per axis"):
+        engine.gradient(work, np.zeros((1, *N_SRC)), np.zeros((1, 3, *N_DST)))
     with pytest.raises(ValueError, match="must be whole"):
         engine.splat(work_of("affine", "linear"), np.zeros((1, *N_DST)), np.zeros((1, 3, 4, 5)))
 
@@ -265,7 +331,7 @@ def check_single(read):
 def check_many(read):
     """As of 4e12 times as many voxels: the first word alone would keep 9 bits of the largest gradient."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cuda_gradient, "_gain", lambda work: 2.0**14)
+        patch.setattr(cuda_gradient, "_gain", lambda coefficients: 2.0**42)
         check_adjoint("affine", "linear")(read)
 
 
@@ -281,6 +347,24 @@ MUTATIONS = [
     ("gradient.cu", "if (!is_inside(box, p)) continue;", "", check_adjoint("affine", "linear", "constant")),
     ("gradient.cu", "total[0] += slope[0][a]", "total[0] += weight[0][a]", check_slopes("affine", "linear")),
     ("gradient.cu", "total[2 - c]", "total[c]", check_slopes("affine", "bspline3")),
+    (
+        "gradient.cu",
+        "coefficients + axis * pieces * width * terms, pieces, width,\n                terms",
+        "coefficients, pieces, width,\n                terms",
+        check_cpu("field", "bspline3", (1, 0, 0)),
+    ),
+    (
+        "gradient.cu",
+        "terms,\n                    shift",
+        "terms,\n                    shift + 1.0",
+        check_slopes("affine", "linear"),
+    ),
+    ("gradient.cu", "src + channel * s_c", "src", check_cpu("affine", "linear", (0, 0, 0))),
+    ("gradient.cu", "beside[channel * g_c + x * g_x]", "beside[x * g_x]", check_cpu("affine", "linear", (0, 0, 0))),
+    ("gradient.cu", "only == c", "only == 2 - c", check_cpu("affine", "linear", (1, 0, 0))),
+    ("gradient.cu", "place[c] += load", "place[c] -= load", check_moments),
+    ("gradient.cu", "b < blocks; b += THREADS", "b < blocks - 1; b += THREADS", check_moments),
+    ("gradient.cu", "[k * THREADS + threadIdx.x + half];", "[k * THREADS + threadIdx.x];", check_moments),
     ("neighbours.cuh", "change = change * part + value", "change = change * part", check_slopes("affine", "bspline3")),
 ]
 

@@ -43,26 +43,32 @@ SHAPE = TARGET.size[::-1]
 READ_OUT = """
 // v1
 #include "path.cuh"
-template <bool LATTICES>
+template <int PATH>
 static __device__ __forceinline__ void read(
     const route_t *routes, const int many, const int n_z, const int n_y, const int n_x, double *out)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
     if (!row.exists) return;
+    if (PATH == FIELD) begin_field(row);
     double *line = out + (((long long)row.volume * n_z + row.z) * n_y + row.y) * n_x * 3;
     for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES)
-        locate<LATTICES>(row, x, line + x * 3);
+        locate<PATH>(row, x, line + x * 3);
 }
 extern "C" __global__ void read_lines(
     const route_t *routes, const int many, const int n_z, const int n_y, const int n_x, double *out)
 {
-    read<false>(routes, many, n_z, n_y, n_x, out);
+    read<LINES>(routes, many, n_z, n_y, n_x, out);
 }
-extern "C" __global__ void read_lattices(
+extern "C" __global__ void read_lattice(
     const route_t *routes, const int many, const int n_z, const int n_y, const int n_x, double *out)
 {
-    read<true>(routes, many, n_z, n_y, n_x, out);
+    read<ANY>(routes, many, n_z, n_y, n_x, out);
+}
+extern "C" __global__ void read_field(
+    const route_t *routes, const int many, const int n_z, const int n_y, const int n_x, double *out)
+{
+    read<FIELD>(routes, many, n_z, n_y, n_x, out);
 }
 """
 
@@ -73,7 +79,7 @@ def located(routes, n_dst, volumes=1, read=cuda_runtime.read, runtime=None):
     rows, keep = cuda_routes.packed(runtime, Uploads(runtime), routes, n_dst)
     packed = runtime.upload(rows.view(np.uint8))
     out = runtime.empty((volumes, *n_dst, 3), np.float64)
-    function = "read_lines" if all(route.lines for route in routes) else "read_lattices"
+    function = "read" + (cuda_routes.kind_of(routes) or "_lines")
     arguments = [
         Pointer(runtime.address(packed), cuda_routes.ROUTE.itemsize, packed), np.int32(len(routes) > 1),
         *[np.int32(n) for n in n_dst], Pointer(runtime.address(out), 8, out),
@@ -191,6 +197,31 @@ def test_voxels_lie_where_simpleitk_has_them(name):
     assert moved.any()
     if name != "affine" and "affine" not in name:
         assert not moved.all(), "some voxels should lie outside the lattice"
+
+
+def check_field(read=cuda_runtime.read):
+    """Fields on the output's voxels, and on a block of them, along axes of either sense: the whole formula's bits."""
+    size = (141, 5, 7)
+    along = gr.Grid(size, (0.7, 1.25, 1.5), (3.0, -2.0, 1.0), (1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    source = gr.Grid((101, 14, 11), (1.0, 0.9, 1.1), (-3.0, 2.0, 1.5), (-1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0))
+    for dtype in ("float32", "float64"):
+        vectors = np.random.default_rng(5).normal(0, 3, (*size[::-1], 3)).astype(dtype)
+        vectors[2, 3, 40:43] = np.array([[np.nan, 0, 0], [0, np.inf, 0], [1e30, 0, -1e30]])
+        stage = Lattice(vectors, along.point_to_index, np.array(along.origin), "linear", 1, None, direct=True)
+        for start, n_dst in (((0, 0, 0), size[::-1]), ((5, 1, 2), (4, 3, 133))):
+            way = route(stage, target=along, source=source, start=start)
+            assert cuda_routes.kind_of([way]) == "_field"
+            got = located([way], n_dst, read=read)[0]
+            with np.errstate(invalid="ignore"):
+                expected = path_oracle.coordinates(way, n_dst)
+            # What is not finite is outside, whether it spreads to other axes or not.
+            finite = np.isfinite(expected).all(axis=-1)
+            assert (np.isfinite(got).all(axis=-1) == finite).all()
+            assert same_bits(np.ascontiguousarray(got[finite] + 0.0), np.ascontiguousarray(expected[finite] + 0.0))
+
+
+def test_fields_lie_where_the_whole_formula_has_them():
+    check_field()
 
 
 EYE = flat(rotation(0, 0, 0))
@@ -407,6 +438,40 @@ def test_the_footprint_counts_lattices():
     assert with_ - without == -(-way.stages[0].vectors.nbytes // 512) * 512
 
 
+BATCHES = (1, 32, 1000)
+
+
+def launched(work, n, back=False):
+    """How many launches a batch of so many volumes takes; which kernels they are may depend on its size."""
+    runtime = HostRuntime()
+    engine = CudaEngine(runtime)
+    src, dst = np.zeros((n, 3, 4, 5), np.float32), np.zeros((n, 2, 3, 4), np.float32)
+    if back:
+        engine.splat(work, dst, src)
+    else:
+        engine.run(work, src, dst, Store())
+    return runtime.launches.total()
+
+
+@pytest.mark.parametrize(
+    "interpolation", ["nearest", "linear", "bspline3", "hamming", "label_linear", "label_gaussian"]
+)
+def test_launches_of_gathers_do_not_depend_on_the_batch(interpolation):
+    source = gr.Grid((5, 4, 3), (1.0,) * 3, (0.0,) * 3, EYE)
+    ways = tuple(route(affine(seed)[1], target=source, source=source) for seed in range(7)) * 143
+    alone = gather(ways[0], interpolation, None, "single", (2, 3, 4), source)
+    assert len({launched(replace(alone, routes=ways[:n]), n) for n in BATCHES}) == 1
+    if interpolation in ("linear", "bspline3"):
+        assert len({launched(replace(alone, routes=ways[:n]), n, back=True) for n in BATCHES}) == 1
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline3", "hamming"])
+def test_launches_of_tables_do_not_depend_on_the_batch(interpolation):
+    source, target = gr.Grid.of_size((5, 4, 3)), gr.Grid((4, 3, 2), (1.2, 1.3, 1.4), (0.1,) * 3, EYE)
+    work = planner.make_work(source, target, (), interpolation, None, False, "single")
+    assert len({launched(work, n) for n in BATCHES}) == 1
+
+
 # --- what is refused, far or no number ------------------------------------------------------------------------------
 
 
@@ -575,13 +640,65 @@ def check_far(boundary):
     return check
 
 
+def check_fold(read):
+    """So far away that the bits of a cell begin anew: these voxels lie outside."""
+    src = 1 + np.arange(np.prod(SOURCE.size)).reshape(SOURCE.size[::-1]).astype("int16") % 4
+    eye = np.eye(3)
+    for power in range(24, 62):
+        at = np.array([1.5 * 2.0**power + 3 * 2.0 ** (power - 28), 4.0, 5.0])
+        way = Route(np.diag([1.0, 0.0, 0.0]), at, (Linear(eye, np.zeros(3)),), eye, np.zeros(3), 8, (0, 0, 0))
+        out, _ = run_twice(run(gather(way, "nearest", n_dst=(1, 1, 8))), src, (1, 1, 8), "int16", read=read)
+        assert (out == 0).all()
+
+
 def check_lower_face(read):
     check_faces(3, read)
+
+
+def check_amid(read):
+    """Where nothing folds, sums of float32 are those of float64, copies are of the nearest voxel, no NaN spreads."""
+    src = noise((1, 11, 14, 19), "float32")
+    # Towards the far corner, past it.
+    way = route(Linear(np.diag([0.9, 0.8, 1.1]), np.array([0.5, 2.0, -0.3])))
+    found = {}
+    for precision in ("single", "double"):
+        work = gather(way, "linear", None, precision)
+        source = src.astype("float32" if precision == "single" else "float64")
+        found[precision], _ = run_twice(run(work), source, (1, *SHAPE), source.dtype, read=read)
+    assert_close(found["single"], found["double"], 5e-7 * np.ptp(src))
+    inside = found["double"] != 0
+    assert inside.any()
+    assert not inside.all()
+    nearest, _ = run_twice(run(gather(way, "nearest")), src, (1, *SHAPE), src.dtype, read=read)
+    at = np.floor(path_oracle.coordinates(way, SHAPE) + 0.5).astype(int)[..., ::-1]
+    known = ((at >= 0) & (at < src.shape[1:])).all(axis=-1)
+    assert same_bits(np.ascontiguousarray(nearest[0][known]), src[0][tuple(at[known].T)])
+    assert (nearest[0][~known] == 0).all()
+    # Every voxel onto itself, and half of them onto others' middles.
+    odd = noise((1, 7, 8, 9), "float32")
+    odd[0, 3, 4, 5], odd[0, 2, 2, 2], odd[0, 6, 7, 8] = np.nan, np.inf, -np.inf
+    unit = gr.Grid((9, 8, 7), (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE)
+    still = replace(gather(route(target=unit, source=unit), "linear", None, "single", (7, 8, 9), unit), n_src=(7, 8, 9))
+    same, _ = run_twice(run(still), odd, odd.shape, odd.dtype, read=read)
+    assert same_bits(same, odd)
+
+
+def test_amid_the_source():
+    check_amid(cuda_runtime.read)
 
 
 OFFSET = "stage->offset[a]);\n#pragma unroll\n            for (int a = 0; a < 3; a++) index"
 SIX, FOUR = (f"__dmul_rn(12.0, a)), __dmul_rn({n}.0, s)" for n in (6, 4))
 MUTATIONS = [
+    ("path.cuh", "(index[1] - stage->n[1]) * stage->stride[1] + ", "", check_field),
+    ("path.cuh", "(double)(row.first + x)", "(double)x", check_field),
+    ("path.cuh", "row.scale[a] = route->inverse[a * 4]", "row.scale[a] = route->inverse[a]", check_field),
+    ("neighbours.cuh", "low >> FRACTION_BITS", "low >> (FRACTION_BITS + 1)", check_amid),
+    ("neighbours.cuh", "__dadd_rd(p, PLACES)", "__dadd_rd(p + 0.01, PLACES)", check_amid),
+    ("neighbours.cuh", "(high >> FAR_BITS == 0) & ", "", check_fold),
+    ("gather.cu", "apart[axis] = lone ? 0 : stride[axis]", "apart[axis] = stride[axis]", check_amid),
+    ("gather.cu", "lone ? (acc_t)0.5 :", "lone ? (acc_t)0 :", check_amid),
+    ("gather.cu", "split(__dadd_rn(p[2 - axis], 0.5)", "split(__dadd_rn(p[2 - axis], 0.4)", check_amid),
     ("path.cuh", "t % 2 ? route->n0 : 0", "t % 2 ? route->n0 - 1 : 0", check_located("affine")),
     ("path.cuh", "route->start[0] + column + c)", "route->start[0] + c)", check_located("affine")),
     ("path.cuh", "    __syncthreads();\n", "", check_located("affine")),

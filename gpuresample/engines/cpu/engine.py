@@ -13,6 +13,7 @@ from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu import ensemble
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
+from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means, sums_of
@@ -104,6 +105,12 @@ def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) ->
     """Derivatives of a gather by position. See `contract.Differentiable`."""
     if out.size:
         run_gradient(work, src, out, grad)
+
+
+def moments(values: Array, field: Array | None, out: Array) -> None:
+    """See `contract.Differentiable`."""
+    for n, one in enumerate(values):
+        out[n] = sums_of_moments(one, None if field is None else field[n % len(field)])
 
 
 @contextmanager

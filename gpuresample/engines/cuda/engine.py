@@ -14,7 +14,7 @@ from gpuresample.engines.cuda import forks
 from gpuresample.engines.cuda.axis import Axes
 from gpuresample.engines.cuda.ensemble import CudaCombiner
 from gpuresample.engines.cuda.gather import Gathers
-from gpuresample.engines.cuda.gradient import Gradients
+from gpuresample.engines.cuda.gradient import Gradients, with_one
 from gpuresample.engines.cuda.majority import run_majority
 from gpuresample.engines.cuda.runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.cuda.staging import Staged
@@ -38,7 +38,7 @@ class CudaEngine:
         uploads = Uploads(runtime)
         self.axes = Axes(runtime, uploads)
         self.gathers = Gathers(runtime, uploads, self.axes)
-        self.gradients = Gradients(runtime, self.axes, self.gathers)
+        self.gradients = Gradients(runtime, uploads, self.axes, self.gathers)
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, in the order of the current stream.
@@ -66,56 +66,57 @@ class CudaEngine:
 
     def _work(self, work: Work, src: View, dst: View, store: Store, first: int = 0) -> None:
         """Work on views (batch, z, y, x); `first`: their first volume in the work's batch."""
-        if isinstance(work, Gather):
+        if isinstance(work, Gather) and any(work.derivative):
+            self.gradients.run(work, src, dst, first)
+        elif isinstance(work, Gather):
             self.gathers.run(work, src, dst, store, first)
         elif isinstance(work, Majority):
             run_majority(self.runtime, work, src, dst)
         else:
             self.axes.run(work, src, dst, store)
 
-    def splat(self, work: Gather, gradient: Any, dst: Any) -> None:
-        """The transposed gather: the gradient `dst` of a source by the gradient of the gather's output.
+    def splat(self, work: Gather, grad: Any, out: Any) -> None:
+        """See `contract.Differentiable`.
 
-        Parameters
-        ----------
-        work : Gather
-            Linear or cubic.
-        gradient : array, float32 or float64, (batch, z, y, x)
-            Of the output's shape.
-        dst : array, float32 or float64, (batch, z, y, x)
-            Of the source's shape; filled with the same bits in every run. NaN for a volume whose gradient has a value
-            that is not finite.
+        A volume whose `grad` has a value that is not finite becomes NaN.
 
         Raises
         ------
         ValueError
-            If the work is another, or cut to a block.
+            If the work is no sum of neighbours, or cut to a block.
         """
-        if dst.size == 0:
+        if out.size == 0:
             return
-        with self.runtime.on(dst):
-            self.gradients.splat(work, self._view(gradient), View.of(dst, self.runtime.address(dst)))
+        with self.runtime.on(out):
+            first = 0
+            for g, o in self._volumes(grad, out):
+                self.gradients.splat(work, g, o, first)
+                first += o.shape[0]
 
-    def slopes(self, work: Gather, src: Any, dst: Any) -> None:
-        """The derivatives of a gather along the source's axes, at every voxel of the output.
+    def gradient(self, work: Gather, src: Any, out: Any, grad: Any = None) -> None:
+        """See `contract.Differentiable`; of arrays (batch, z, y, x), or with `grad` (batch, channel, z, y, x).
 
-        Parameters
-        ----------
-        work : Gather
-            Linear or cubic.
-        src : array, (batch, z, y, x)
-        dst : array, float32 or float64, (batch, z, y, x, 3)
-            Of the output's shape; filled with derivatives along x, y, z, per voxel of the source. 0 outside.
+        `grad` is of the type that sums are made in.
 
         Raises
         ------
         ValueError
-            If the work is another.
+            If the work is no sum of neighbours.
         """
-        if dst.size == 0:
+        if out.size == 0:
             return
-        with self.runtime.on(dst):
-            self.gradients.slopes(work, self._view(src), View.of(dst, self.runtime.address(dst)))
+        with self.runtime.on(out):
+            source, target = self._view(src), View.of(out, self.runtime.address(out))
+            if grad is None:
+                self.gradients.slopes(work, with_one(source), target)
+            else:
+                self.gradients.slopes(work, source, target, self._view(grad))
+
+    def moments(self, values: Any, field: Any, out: Any) -> None:
+        """See `contract.Differentiable`; of arrays (batch, 3, z, y, x)."""
+        with self.runtime.on(out):
+            moved = None if field is None else self._view(field)
+            self.gradients.moments(self._view(values), moved, View.of(out, self.runtime.address(out)))
 
     def _convert(self, src: Any, dst: Any, rounding: int, factor: float) -> None:
         for s, d in self._volumes(src, dst):

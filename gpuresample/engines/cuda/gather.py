@@ -20,6 +20,8 @@ from gpuresample.planning.works import RULES, Gather, Separable
 
 # As kernels/gather.cu and kernels/vote.cu have them.
 MAX_TAPS, MAX_VOTES = 16, 4
+# Kernels that have a version of their own for fields.
+OF_FIELDS = ("gather_copy", "gather_linear", "gather_cubic")
 # Most bytes of coefficients at once: that many volumes of a batch are prefiltered and gathered together, at least one.
 PREFILTER_BYTES = 1 << 30
 
@@ -69,8 +71,8 @@ class Gathers:
         dtype = dst.dtype
         if function == "gather_copy":
             src, dst = src.bits(), dst.bits()
-        if not all(route.lines for route in work.routes):
-            function += "_lattice"
+        kind = routes.kind_of(work.routes)
+        function += kind if kind != "_field" or function in OF_FIELDS else "_lattice"
         fill = fill_of(store, dtype, dst.dtype)
         # Offsets count within a volume; its first voxel is found by 64 bits.
         idx = narrowest(src.at(0).reach, dst.at(0).reach, math.prod(work.n_dst))
@@ -136,8 +138,19 @@ class Gathers:
     def _geometry(self, work: Gather) -> tuple[Pointer, Pointer]:
         """The kernels' box and extent. A box without end has finite ones: what is infinite lies outside."""
         largest = np.finfo(np.float64).max
-        extent = np.array([work.n_src, work.base], np.int32)
+        extent = np.array([work.n_src, work.base, _inner(work)], np.int32)
         return self._axes.upload(np.clip(np.array(work.box), -largest, largest)), self._axes.upload(extent)
+
+
+def _inner(work: Gather) -> tuple[int, ...]:
+    """Cells from 0 on along z, y, x that are a position's floor, or its nearest voxel, and need no border's rule."""
+    copies = work.method == "index"
+    pair = work.method == "linear" and work.coefficients.shape == (1, 2, 2) and not work.narrow and not work.normalise
+    if not copies and (not pair or work.offset or work.shift):
+        return 0, 0, 0
+    rim, cells = (0.5, 0) if copies else (0.0, 1)
+    inside = [low <= -rim and high >= n - cells - rim for n, (low, high) in zip(work.n_src, work.box, strict=True)]
+    return tuple(n - cells if i else 0 for n, i in zip(work.n_src, inside, strict=True))
 
 
 def prefilter_of(work: Gather) -> Separable:

@@ -32,6 +32,21 @@ ROUTE = np.dtype(
 SHARED_BYTES = 8 * (ROWS * 2 * 3 + LANES * STRIPS)
 
 
+def kind_of(routes: Sequence[Route]) -> str:
+    """Which version of a kernel follows the routes of a launch: "", "_field" or "_lattice"."""
+    if all(route.lines for route in routes):
+        return ""
+    return "_field" if all(_is_field(route) for route in routes) else "_lattice"
+
+
+def _is_field(route: Route) -> bool:
+    """Whether a route is a field on the output's own voxels, and points, voxels and samples have the same axes."""
+    stage = route.stages[0]
+    if len(route.stages) > 1 or not isinstance(stage, Lattice) or not stage.direct:
+        return False
+    return all(np.array_equal(m, np.diag(np.diag(m))) for m in (route.step, route.inverse))
+
+
 def blocks(n_dst: Sequence[int]) -> int:
     """Blocks that voxels z, y, x of one volume take."""
     n_z, n_y, n_x = n_dst

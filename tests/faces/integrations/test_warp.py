@@ -2,6 +2,7 @@
 
 import pathlib
 import re
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -202,6 +203,115 @@ def test_forward_mode_is_refused_not_zero():
         torch.func.jvp(lambda f: grt.warp(volume, displacement=f, size=size), (field,), (field,))
     with pytest.raises(RuntimeError, match="no forward-mode derivative"):
         torch.func.jacfwd(lambda f: grt.warp(volume, displacement=f, size=size))(field)
+
+
+# --- CUDA tensors ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def as_if_on_a_gpu(monkeypatch):
+    """The path of CUDA tensors on CPU memory: the CUDA engine's launches, its kernels run on the CPU."""
+    from gpuresample.engines.cuda import host
+    from gpuresample.engines.cuda.engine import CudaEngine
+    from gpuresample.tensors import as_numbers
+
+    try:
+        host.compiler()
+    except RuntimeError as error:
+        pytest.skip(str(error))
+    engine = CudaEngine(host.HostRuntime())
+
+    @contextmanager
+    def beside(tensor):
+        yield engine, lambda one: as_numbers(one).numpy()
+
+    def switch(on):
+        monkeypatch.setattr(warps, "engine_beside", beside if on else real)
+
+    real = warps.engine_beside
+    switch(True)
+    return engine.runtime.launches, switch
+
+
+def with_gradients(volume, given, **options):
+    """A warp and what all its inputs get back."""
+    inputs = {name: t.clone().requires_grad_() for name, t in {"volume": volume, **given}.items()}
+    out = grt.warp(**inputs, **options)
+    weights = drawn(*out.shape, seed=9, dtype=out.dtype)
+    return [out, *torch.autograd.grad((out * weights).sum(), list(inputs.values()))]
+
+
+@pytest.mark.parametrize("boundary", BOUNDARIES)
+@pytest.mark.parametrize("interpolation", ["linear", "bspline", "lanczos"])
+def test_a_gpus_warps_and_gradients_are_the_cpus(as_if_on_a_gpu, interpolation, boundary):
+    launches, switch = as_if_on_a_gpu
+    volume, given, size = parts(3)
+    options = {"size": size, "interpolation": interpolation, "boundary": boundary, "default_value": 0.5}
+    found = with_gradients(volume, given, **options)
+    assert launches["sum_moments"] == 1
+    switch(False)
+    for mine, expected in zip(found, with_gradients(volume, given, **options), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_a_gpus_warps_of_smaller_floats_are_the_cpus(as_if_on_a_gpu, dtype):
+    _, switch = as_if_on_a_gpu
+    volume, given, size = parts(2, dtype=dtype)
+    found = with_gradients(volume, given, size=size, spatial_dims=2)
+    switch(False)
+    for mine, expected in zip(found, with_gradients(volume, given, size=size, spatial_dims=2), strict=True):
+        assert mine.dtype == expected.dtype
+        torch.testing.assert_close(mine, expected, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
+
+
+def test_a_gpus_labels_stay_labels(as_if_on_a_gpu):
+    _, switch = as_if_on_a_gpu
+    matrix = torch.eye(3, 4).double() + 0.1
+    for dtype in (torch.uint8, torch.int16, torch.bool):
+        volume = drawn(1, 5, 6, 7).mul(3).abs().to(dtype)
+        switch(True)
+        found = grt.warp(volume, matrix, interpolation="nearest")
+        switch(False)
+        assert torch.equal(found, grt.warp(volume, matrix, interpolation="nearest"))
+
+
+def test_a_batch_with_channels_is_one_launch(as_if_on_a_gpu):
+    launches, _ = as_if_on_a_gpu
+    for n in (1, 4):
+        volume, field = drawn(n, 3, 4, 5, 6).requires_grad_(), drawn(n, 3, 4, 5, 6, seed=1).requires_grad_()
+        before = launches.copy()
+        out = grt.warp(volume, torch.eye(3, 4).double().expand(n, 3, 4), field)
+        torch.autograd.grad(out.square().sum(), (volume, field))
+        made = launches - before
+        assert made["gather_linear_lattice"] == made["splat_linear_lattice"] == made["gradient_linear_lattice"] == 1
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_a_gpus_gradients_are_right_and_their_gradients_too(as_if_on_a_gpu, interpolation):
+    volume, given, size = parts(3)
+    inputs = [t.clone().requires_grad_() for t in (volume, given["matrix"], given["displacement"])]
+
+    def function(*inputs):
+        return grt.warp(*inputs, size=size, interpolation=interpolation, boundary="mirror", default_value=0.5)
+
+    assert torch.autograd.gradcheck(function, inputs, atol=1e-5, rtol=1e-4, fast_mode=True)
+    assert torch.autograd.gradgradcheck(function, inputs, atol=1e-4, rtol=1e-3, fast_mode=True)
+
+
+def test_resample_along_a_transform_goes_back_on_a_gpu(as_if_on_a_gpu):
+    launches, switch = as_if_on_a_gpu
+    volume, given, _ = parts(3)
+    matrix = given["matrix"][0].numpy()
+
+    def back():
+        x = volume.clone().requires_grad_()
+        return torch.autograd.grad(grt.resample(x, transform=matrix, interpolation="linear").square().sum(), x)[0]
+
+    mine = back()
+    assert launches["splat_linear"] == 1
+    switch(False)
+    torch.testing.assert_close(mine, back(), rtol=0, atol=1e-9)
 
 
 # --- torch's machinery -----------------------------------------------------------------------------------------------
