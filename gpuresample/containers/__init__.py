@@ -9,6 +9,7 @@ image's own kind has not imported already (CuPy for arrays on a GPU excepted).
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -147,5 +148,7 @@ def _millimetres(image: object) -> float | None:
     """The length of an image's unit; None where it has none."""
     if _is(image, "SimpleITK", "Image"):
         return 1.0
-    units = getattr(getattr(image, "header", None), "get_xyzt_units", None)
-    return None if units is None else {"meter": 1e3, "mm": 1.0, "micron": 1e-3}.get(units()[0])
+    header: Any = getattr(image, "header", None)
+    if not hasattr(header, "get_xyzt_units"):
+        return None
+    return {1: 1e3, 2: 1.0, 3: 1e-3}.get(int(header["xyzt_units"]) & 7)

@@ -70,7 +70,10 @@ def _warn_of_forms(image: Any, name: str) -> None:
     header = image.header
     if not hasattr(header, "get_qform"):
         return
-    forms = [getattr(header, f"get_{form}")(coded=True)[0] for form in ("sform", "qform")]
+    try:
+        forms = [getattr(header, f"get_{form}")(coded=True)[0] for form in ("sform", "qform")]
+    except ValueError:  # a quaternion that is none; the affine is the sform's
+        return
     if any(form is None for form in forms) or not np.allclose(forms[0], image.affine, atol=1e-6, rtol=1e-6):
         return
     ends = np.vstack([np.zeros(3), np.diag(np.asarray(image.shape[:3]) - 1)])

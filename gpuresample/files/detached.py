@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gpuresample.files import disk
+from gpuresample.files import disk, elements
 
 # Set to 1, this lets headers name files in any folder: `gpuresample --data-anywhere` sets it.
 ANYWHERE = "GPURESAMPLE_DATA_ANYWHERE"
@@ -144,7 +144,7 @@ def of_header(path: Path) -> Detached | None:
     OSError
         If it names none, or some that are not beside it or below, or the other file of a pair is no regular file.
     """
-    if half(path):
+    if half(path) and not (path.is_file() and elements.is_dicom(path)):
         return _analyze(path)
     suffix = path.suffix.lower()
     if suffix not in (".mha", ".mhd", ".nrrd", ".nhdr"):

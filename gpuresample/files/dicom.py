@@ -41,6 +41,8 @@ _APART = {
 
 # Distances between slices may differ by this share of their mean.
 EVEN = 0.01
+# Millimetres by which distances differ where places are written with two decimals.
+_WRITTEN = 0.0101
 # Cosines of two slices may differ by this much in one stack.
 _PARALLEL = 1e-3
 # Slices nearer than this share of a pixel are in one place.
@@ -111,6 +113,7 @@ def frames_of(path: Path, data: DataSet) -> Frames | None:
     depth, normal = stacked(path, *places, min(measures), "frames")
     order, step = _in_order(path, depth)
     position, orientation = places
+    _warn_of_shear(path, position, depth, normal, step)
     line = position[order[-1]] - position[order[0]]
     upwards = np.sign(line @ normal)
     across, down = orientation[order[0], :3], orientation[order[0], 3:]
@@ -243,7 +246,7 @@ def _in_order(path: Path, depth: Floats) -> tuple[list[int], float]:
     if np.all(np.diff(depth) < 0):
         order = order[::-1]
     steps = np.abs(np.diff(depth[order]))
-    if steps.max() - steps.min() > EVEN * steps.mean():
+    if steps.max() - steps.min() > EVEN * steps.mean() + _WRITTEN:
         raise OSError(
             f"{path}: its frames are {steps.min():.4g} to {steps.max():.4g} mm apart; a volume's are evenly spaced"
         )
@@ -363,10 +366,15 @@ def warn_of_uneven(folder: Path, heads: Sequence[tuple[str, DataSet]], spacing: 
             f"the image takes {spacing:.4g} mm for all",
             stacklevel=5,
         )
+    _warn_of_shear(folder, position, depth, normal, float(steps.mean()))
+
+
+def _warn_of_shear(path: Path, position: Floats, depth: Floats, normal: Floats, step: float) -> None:
+    """Warn where slices lie aside of a straight stack."""
     aside = position - position[0] - np.outer(depth - depth[0], normal)
-    if np.abs(aside).max() > _ASIDE * steps.mean():
+    if np.abs(aside).max() > _ASIDE * step:
         warnings.warn(
-            f"{folder}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=5
+            f"{path}: slices are sheared (gantry tilt?); the image takes them for a straight stack", stacklevel=5
         )
 
 

@@ -12,6 +12,8 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from gpuresample.memory import available_memory
+
 # Elements by their number: bytes, or the items of a sequence.
 Elements = dict[int, "bytes | list[Elements]"]
 
@@ -99,7 +101,10 @@ def read(path: Path, voxels: bool = True) -> DataSet | None:
         of_meta = DataSet(meta, True, True, None)
         syntax = of_meta.text(0x00020010)
         if syntax == _DEFLATED:
-            data, start = memoryview(zlib.decompress(data[start:], -15)), 0
+            unpacker = zlib.decompressobj(-15)
+            data, start = memoryview(unpacker.decompress(data[start:], max(1, available_memory() // 4))), 0
+            if not unpacker.eof:
+                raise ValueError("deflated data end early, or need more memory than there is")
         little, native = syntax != _BIG, syntax in _NATIVE
         reader = _Reader(data, little, syntax != _IMPLICIT)
         found, _ = reader.elements(start, len(data))
@@ -143,6 +148,9 @@ class _Reader:
                 if length != _UNDEFINED:
                     self.voxels = self.data[at : at + length]
                 return found, at
+            if length == _UNDEFINED and kind in (b"OB", b"OW"):
+                at = self._behind_fragments(at)
+                continue
             in_sequence = kind == b"SQ" or (not explicit and number in _SEQUENCES)
             if in_sequence or length == _UNDEFINED:
                 # An unknown element of undefined length is a sequence with implicit VR (PS3.5, 6.2.2).
@@ -156,6 +164,15 @@ class _Reader:
                 found[number] = bytes(self.data[at : at + length])
             at += length
         return found, at
+
+    def _behind_fragments(self, at: int) -> int:
+        """Where compressed voxels within a sequence end, as an icon has them."""
+        while True:
+            group, element, length = struct.unpack_from(f"{self.order}HHI", self.data, at)
+            at += 8
+            if group << 16 | element == _SEQUENCE_END:
+                return at
+            at += int(length)
 
     def _length(self, at: int, explicit: bool) -> tuple[bytes, int, int]:
         """An element's value representation, its length, and where its value begins."""

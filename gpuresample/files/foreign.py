@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample.containers.spatial_images import grid_of_image
+from gpuresample.files import elements
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -36,6 +37,8 @@ _OTHERS = {
 def format_of(path: Path) -> str:
     """The format of a file that nibabel is asked to read; nothing for all others."""
     name = path.name.lower()
+    if path.is_file() and elements.is_dicom(path):
+        return ""
     found = next((kind for ending, kind in READ.items() if name.endswith(ending)), "")
     if not found and name.endswith((".nii", ".nii.gz")) and _is_second(path):
         return _SECOND
@@ -94,13 +97,26 @@ def layout(path: Path, image: Any) -> tuple[tuple[int, ...], tuple[float, ...], 
     size = tuple(image.shape)
     if any(n > 1 for n in size[4:]):
         raise OSError(f"{path}: cannot be read: an image has at most 4 axes, got shape {size}")
+    length, time = _units(path, image)
+    spacing, origin = (tuple(v * length for v in values) for values in (grid.spacing, grid.origin))
     if len(size) < 4 or size[3] == 1:
-        return grid.size, grid.spacing, grid.origin, grid.direction
+        return grid.size, spacing, origin, grid.direction
     zooms = image.header.get_zooms()
-    step = float(zooms[3]) if len(zooms) > 3 and zooms[3] > 0 else 1.0
+    step = float(zooms[3]) * time if len(zooms) > 3 and zooms[3] > 0 else 1.0
     direction = np.eye(4)
     direction[:3, :3] = np.reshape(grid.direction, (3, 3))
-    return (*grid.size, size[3]), (*grid.spacing, step), (*grid.origin, 0.0), tuple(direction.ravel().tolist())
+    return (*grid.size, size[3]), (*spacing, step), (*origin, 0.0), tuple(direction.ravel().tolist())
+
+
+def _units(path: Path, image: Any) -> tuple[float, float]:
+    """Millimetres and seconds of a header's units, which ITK makes of NIfTI's; FreeSurfer counts milliseconds."""
+    kind = format_of(path)
+    if kind == "FreeSurfer":
+        return 1.0, 1e-3
+    if kind != _SECOND:
+        return 1.0, 1.0
+    code = int(image.header["xyzt_units"])
+    return {1: 1e3, 3: 1e-3}.get(code & 7, 1.0), {16: 1e-3, 24: 1e-6}.get(code & 56, 1.0)
 
 
 def dtype_of(image: Any) -> np.dtype[Any]:
@@ -160,5 +176,5 @@ def write(image: SimpleITK.Image, path: Path) -> None:
     affine[:3, 3] = image.GetOrigin()[:3]
     made = nibabel.MGHImage(array.T, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
     if d == 4:
-        made.header.set_zooms((*made.header.get_zooms()[:3], image.GetSpacing()[3]))
+        made.header.set_zooms((*made.header.get_zooms()[:3], 1e3 * image.GetSpacing()[3]))
     nibabel.save(made, path)

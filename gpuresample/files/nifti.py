@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.files import completeness, detached
+
 if TYPE_CHECKING:
     import SimpleITK
 
@@ -95,7 +97,11 @@ class Form:
             if np.allclose(form[:, 3], origin[:3], rtol=1e-4, atol=1e-3)
             and np.allclose(form[:, :3] / np.linalg.norm(form[:, :3], axis=0), axes, atol=_SAME_COSINE)
         ]
-        return found[0] if len(found) == 1 or (found and not self.disagree) else "sform" if "sform" in found else ""
+        if len(found) == 2 and self.disagree:  # both nearly: the nearer one
+            forms = {"sform": self.sform, "qform": self.qform}
+            off = {k: np.abs(f[:, :3] / np.linalg.norm(f[:, :3], axis=0) - axes).max() for k, f in forms.items()}
+            return min(off, key=lambda k: float(off[k]))
+        return found[0] if found else ""
 
     @property
     def sheared(self) -> bool:
@@ -111,20 +117,16 @@ def of(path: Path) -> Form | None:
     """The header of a NIfTI file; None for other files, Analyze's included, and for what is no header."""
     if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".nia")):
         return None
-    if path.name.lower().endswith((".img", ".img.gz")):
-        path = path.with_name(path.name[: path.name.lower().rindex(".img")] + ".hdr")
-        if not path.is_file():
+    if detached.half(path) == ".img":
+        header = next((p for p in detached.parts(path) if detached.half(p) == ".hdr"), None)
+        if header is None:
             return None
+        path = header
     try:
-        with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file:
+        with gzip.open(path) if completeness.is_gzip(path) else open(path, "rb") as file:
             return _parsed(file.read(_HEAD))
     except (OSError, EOFError, zlib.error, struct.error):
         return None
-
-
-def _is_gzip(path: Path) -> bool:
-    with open(path, "rb") as file:
-        return file.read(2) == b"\x1f\x8b"
 
 
 def _parsed(head: bytes) -> Form | None:
@@ -140,10 +142,12 @@ def _parsed(head: bytes) -> Form | None:
     if not 1 <= dim[0] <= 7 or not np.isfinite([offset, *pixdim, *quatern, *rows]).all():
         return None
     scaled = math.isfinite(slope) and slope != 0 and math.isfinite(inter)
+    # Millimetres, as ITK makes them of metres and microns.
+    unit = {1: 1e3, 3: 1e-3}.get(head[123] & 7, 1.0)
     return Form(
         tuple(max(1, n) for n in dim[1 : 1 + dim[0]]), order, values("h", 70)[0], int(offset), slope if scaled else 1.0,
-        inter if scaled else 0.0, _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
-        _FLIP @ _of_quaternion(quatern, pixdim), (max(0, sform), max(0, qform)),
+        inter if scaled else 0.0, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
+        unit * _FLIP @ _of_quaternion(quatern, pixdim), (max(0, sform), max(0, qform)),
     )  # fmt: skip
 
 
@@ -218,7 +222,7 @@ def codes_kept(form: Form, taken: str) -> tuple[int, int]:
 def without_forms(path: Path, folder: Path) -> Path:
     """An unpacked copy of a file of one part whose header has no forms: ITK refuses some, and reads it then."""
     copy = folder / "copy.nii"
-    with gzip.open(path) if _is_gzip(path) else open(path, "rb") as file, open(copy, "wb") as out:
+    with gzip.open(path) if completeness.is_gzip(path) else open(path, "rb") as file, open(copy, "wb") as out:
         shutil.copyfileobj(file, out, 1 << 20)
     patch_codes(copy, (0, 0))
     return copy

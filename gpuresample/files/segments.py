@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 SEGMENTATION = "1.2.840.10008.5.1.4.1.1.66.4"
 _TYPE, _IDENTIFICATION, _NUMBER = 0x00620001, 0x0062000A, 0x0062000B
 _THICKNESS, _BETWEEN = 0x00180050, 0x00180088
+# Share of a slice by which distances between slices may be off.
+_UNEVEN = 0.05
 
 
 @dataclass(frozen=True)
@@ -78,8 +80,12 @@ def labels_of(path: Path, data: DataSet) -> Labels:
         [] if steps.size else dicom.of_group(data, 0, dicom.OF_MEASURES, _THICKNESS)
     )
     step = abs(told[0]) if told and told[0] else float(steps.min()) if steps.size else 1.0
+    counts = np.round(steps / step)
+    uneven = bool(np.any(np.abs(steps / step - counts) > _UNEVEN * np.maximum(counts, 1)))
+    if steps.size and not uneven:  # what is told may be rounded, which adds up over all slices
+        step = float(steps.sum() / counts.sum())
     index = (depth - depth.min()) / step
-    if np.abs(index - np.round(index)).max() > dicom.EVEN * max(1.0, index.max()):
+    if uneven or np.abs(index - np.round(index)).max() > _UNEVEN:
         raise OSError(f"{path}: is a DICOM segmentation whose frames are not evenly spaced, {step:.4g} mm apart")
     slices = np.round(index).astype(int)
     first = int(np.argmin(depth))

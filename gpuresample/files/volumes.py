@@ -274,9 +274,10 @@ def _of_ras(origin: Sequence[float], direction: Sequence[float]) -> tuple[tuple[
 
 def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> None:
     """Whether a file is whole; on the way, values are found that ITK makes 0 of."""
-    completeness.check(path, *expected, lost.watch)
     stored = _nifti_voxels(path)
-    if lost.form is not None and not completeness.is_gzip(path):
+    passes = stored == path and completeness.is_gzip(path)
+    completeness.check(path, *expected, lost.watch if passes else None)
+    if lost.form is not None and not passes:
         with gzip.open(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
             while block := file.read(1 << 20):
                 lost.watch(block)
@@ -284,9 +285,9 @@ def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> No
 
 def _nifti_voxels(path: Path) -> Path:
     """The file with the voxels of a NIfTI file, which may be one of two."""
-    if path.suffix.lower() != ".hdr":
+    if detached.half(path) != ".hdr":
         return path
-    return next((p for p in detached.parts(path) if p.suffix.lower() in (".img", ".gz")), path)
+    return next((p for p in detached.parts(path) if detached.half(p) == ".img"), path)
 
 
 def _placed(path: Path, image: SimpleITK.Image, form: nifti.Form) -> SimpleITK.Image:
@@ -358,6 +359,9 @@ def in_parts(path: PathLike) -> Header | None:
         or completeness.is_gzip(path)
     ):
         return None
+    form = nifti.of(path)
+    if form is not None and form.codes[0] and not form.codes[1] and form.sheared:
+        return None  # ITK reads a copy of it: once, not for each part
     with open(path, "rb") as file:
         compressed = re.search(rb"CompressedData *= *True", file.read(4096), re.IGNORECASE)
     # Less in the file than in memory: the voxels are elsewhere, or a header's slope makes floats of them.

@@ -184,7 +184,7 @@ def _axis(axis: Any) -> dict[str, Any]:
     name = axis.get("name") if isinstance(axis, Mapping) else None
     if not isinstance(name, str):
         raise ValueError(f'"axes" must be names, or objects with a name, got {shown(axis)}')
-    kind = axis.get("type", "channel")
+    kind = axis.get("type", _KINDS.get(name, "space" if name in ("z", "y", "x") else "channel"))
     if not isinstance(kind, str):
         raise ValueError(f"axis {name!r} must have a type that is text, got {shown(kind)}")
     return {**axis, "name": name, "type": kind}

@@ -22,7 +22,8 @@ from gpuresample.planning.grid import Grid
 
 # Bits of NIfTI's xyzt_units that are of time; what nibabel calls them, and NGFF.
 _TIMES = 0x38
-_UNITS = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}
+# NIfTI's codes, and OME-Zarr's words.
+_UNITS = {8: "second", 16: "millisecond", 24: "microsecond"}
 
 INSTALL = 'pip install "gpuresample[zarr]"'
 
@@ -125,8 +126,8 @@ def _time(image: Any) -> ngff.Lead:
         words = image.GetMetaData("xyzt_units") if image.HasMetaDataKey("xyzt_units") else ""
         timed = words.isdecimal() and int(words) & _TIMES in (8, 16, 24)
         return ngff.Lead("t", "time", image.GetSpacing()[3], image.GetOrigin()[3], "second" if timed else None)
-    unit = image.header.get_xyzt_units()[1] if hasattr(image.header, "get_xyzt_units") else ""
-    return ngff.Lead("t", "time", float(image.header.get_zooms()[3]) or 1.0, 0.0, _UNITS.get(unit))
+    code = int(image.header["xyzt_units"]) & _TIMES if hasattr(image.header, "get_xyzt_units") else 0
+    return ngff.Lead("t", "time", float(image.header.get_zooms()[3]) or 1.0, 0.0, _UNITS.get(code))
 
 
 def _known_by(voxels: Any) -> str:
