@@ -52,3 +52,16 @@ def test_nothing_is_converted_where_no_unit_is_told(unit):
     for like in (grid, image("unknown", size=(5, 5, 5))):
         made = gr.resample(image(unit), like=like, interpolation="nearest")
         np.testing.assert_allclose(np.linalg.norm(made.affine[:3, :3], axis=0), 0.5)
+
+
+@pytest.mark.parametrize("code", [7, 7 | 8, 5])
+def test_a_code_that_is_no_unit(code):
+    """nibabel has no word for it."""
+    odd, plain = image("unknown", size=(5, 5, 5)), image("unknown", size=(5, 5, 5))
+    odd.header["xyzt_units"] = code
+    for own in ("mm", "unknown"):
+        made = gr.resample(image(own), like=odd, interpolation="linear")
+        wanted = gr.resample(image(own), like=plain, interpolation="linear")
+        assert np.array_equal(np.asanyarray(made.dataobj), np.asanyarray(wanted.dataobj))
+    made = gr.resample(odd, like=image("mm", 0.7, (6, 7, 8)), interpolation="linear")
+    np.testing.assert_allclose(np.linalg.norm(made.affine[:3, :3], axis=0), 0.7)

@@ -1,6 +1,7 @@
 """DICOM: every pixel that pydicom reads is where its file says, with the value of its own slope; else a refusal."""
 
 import itertools
+import warnings
 
 import dicom_made as made
 import numpy as np
@@ -8,8 +9,15 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from dicom_made import AXIAL, CORONAL, ENHANCED_CT, MR, OBLIQUE, PET, RT_DOSE, SAGITTAL, save, saved_slices
-from pydicom.uid import ExplicitVRBigEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+)
 
+from gpuresample.files import elements
 from gpuresample.files import volumes as files
 
 
@@ -302,6 +310,102 @@ def test_frames_that_are_no_volume(tmp_path, depths, match):
             call(path)
 
 
+@pytest.mark.parametrize("depths", [(0, 0.62, 1.25, 1.88), (0, -0.63, -1.25, -1.88), (1.25, 0, 1.88, 0.62)])
+def test_places_with_two_decimals_are_even(tmp_path, depths):
+    """Frames 0.625 mm apart, as they are written."""
+    stored = noise((4, 4, 6))
+    path = save(made.enhanced(stored, depths), tmp_path / "e.dcm")
+    image = files.read(path)
+    np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.6, 1.88 / 3))
+    order = np.argsort(np.abs(depths))
+    assert np.array_equal(sitk.GetArrayFromImage(image), stored[order])
+    for k, depth in enumerate(np.asarray(depths)[order]):
+        place = image.TransformIndexToPhysicalPoint((0, 0, k))
+        np.testing.assert_allclose(place, (-10, 5, 2 + depth), atol=0.01)
+    assert_header(path, image)
+
+
+@pytest.mark.parametrize(("tilt", "told"), [(0.0, False), (0.01, False), (0.2, True), (-0.3, True)])
+def test_tilted_frames_are_warned_of(tmp_path, tilt, told):
+    data = made.enhanced(noise((4, 4, 6)), (0, 2.5, 5, 7.5))
+    for k, group in enumerate(data.PerFrameFunctionalGroupsSequence):
+        at = group.PlanePositionSequence[0].ImagePositionPatient
+        at[1] = float(at[1]) + 2.5 * k * tilt
+    path = save(data, tmp_path / "e.dcm")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        assert files.read(path).GetSize() == (6, 4, 4)
+    assert [str(w.message) for w in said] == [
+        f"{path}: slices are sheared (gantry tilt?); the image takes them for a straight stack"
+    ] * told
+
+
+def with_icon(data, compressed=True):
+    """The data with an icon before its voxels."""
+    icon = made.dataset(MR, noise((16, 16), np.uint8, most=256), "1.2.3")
+    if compressed:
+        icon.compress(RLELossless)
+    icon["PixelData"].VR = "OB"
+    keywords = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
+                "HighBit", "PixelRepresentation")  # fmt: skip
+    data.IconImageSequence = made.group(**{name: icon[name].value for name in keywords})
+    data.IconImageSequence[0]["PixelData"] = icon["PixelData"]
+    return data
+
+
+@pytest.mark.parametrize("compressed", [True, False])
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_frames_behind_an_icon_are_seen(tmp_path, compressed, syntax):
+    data = made.enhanced(noise((4, 4, 6)), (0, 5, 2.5, 7.5), slopes=((2, -3),) * 4)
+    if syntax == RLELossless:
+        data.compress(RLELossless)
+    path = save(with_icon(data, compressed), tmp_path / "e.dcm")
+    image = files.read(path)
+    assert_placed(image, [path], AXIAL, (0.8, 0.6, 2.5))
+    assert_header(path, image)
+
+
+def test_slopes_behind_an_icon_are_seen(tmp_path):
+    stored, slopes = noise((4, 4, 5), most=5000), (1, 10, 20, 0.5)
+    saved_slices(tmp_path / "pet", [
+        (2.5 * k, stored[k], {"RescaleSlope": slopes[k], "RescaleIntercept": 0}) for k in range(4)
+    ], PET)  # fmt: skip
+    for path in (tmp_path / "pet").iterdir():
+        save(with_icon(pydicom.dcmread(path)), path)
+    image = files.read(tmp_path / "pet")
+    assert_placed(image, (tmp_path / "pet").iterdir(), AXIAL, (0.8, 0.6, 2.5), rtol=1e-12)
+
+
+def test_deflated_data_that_need_too_much_memory_are_refused(tmp_path, run, monkeypatch):
+    path = save(
+        made.enhanced(np.zeros((4, 40, 60), np.int16), (0, 5, 2.5, 7.5), syntax=DeflatedExplicitVRLittleEndian),
+        tmp_path / "e.dcm",
+    )
+    assert path.stat().st_size < 4 * 40 * 60
+    assert_placed(files.read(path), [path], AXIAL, (0.8, 0.6, 2.5))
+    monkeypatch.setattr(elements, "available_memory", lambda: 4 * 40 * 60)
+    for call in (files.read, files.header):
+        with pytest.raises(OSError, match=r"e\.dcm: .*memory"):
+            call(path)
+    code, _, err = run("info", path)
+    assert code == 1
+    assert "memory" in err
+
+
+@pytest.mark.parametrize("name", ["IM1.img", "IM1.hdr", "x.rec", "x.par", "x.v", "x.head"])
+def test_a_slice_by_any_name(tmp_path, name):
+    stored = noise((4, 5), most=2000)
+    saved_slices(tmp_path, [(0, stored, {"RescaleSlope": 2, "RescaleIntercept": -1024})])
+    path = (tmp_path / "001.dcm").rename(tmp_path / name)
+    ours, theirs = files.read(path), sitk.ReadImage(str(path))
+    assert ours.GetPixelID() == theirs.GetPixelID()
+    assert np.array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
+    assert np.array_equal(sitk.GetArrayFromImage(ours)[0], stored * 2 - 1024)
+    for part in ("Spacing", "Origin", "Direction"):
+        assert getattr(ours, f"Get{part}")() == getattr(theirs, f"Get{part}")()
+    assert_header(path, ours)
+
+
 def test_a_folder_with_one_enhanced_file_is_that_file(tmp_path):
     for number, depths in enumerate([(0, 2, 4), (0, -1, -2), (4, 0, 2), (0, 3), (0, 1, 2, 3, 4, 5)]):
         folder = tmp_path / str(number)
@@ -371,6 +475,38 @@ def test_a_folder_with_a_segmentation(tmp_path):
     labels = drawn_labels((4, 5, 6), 2, 0)
     save(made.segmentation(labels, 2.5), tmp_path / "s.dcm")
     assert np.array_equal(sitk.GetArrayFromImage(files.read(tmp_path)), labels)
+
+
+@pytest.mark.parametrize("gap", [(), (1, 2, 50), range(40, 65), (*range(3, 30), *range(90, 109))])
+@pytest.mark.parametrize(
+    ("step", "told", "decimals"),
+    [(2.5, 2.5, 6), (2.5, 2.53, 6), (2.5, 2.48, 6), (0.3333, 0.33, 6), (1 / 3, 0.33, 2), (0.625, 0.63, 2)],
+)
+def test_the_told_distance_of_slices_may_be_rounded(tmp_path, step, told, decimals, gap):
+    labels = drawn_labels((110, 3, 4), 2, 0)
+    labels[:, 0, 0] = 1
+    labels[list(gap)] = 0
+    data = made.segmentation(labels, step, told=told)
+    for group in data.PerFrameFunctionalGroupsSequence:
+        at = group.PlanePositionSequence[0].ImagePositionPatient
+        at[2] = round(float(at[2]), decimals)
+    path = save(data, tmp_path / "s.dcm")
+    image = files.read(path)
+    assert np.array_equal(sitk.GetArrayFromImage(image), labels)
+    for k in np.flatnonzero(labels.any(axis=(1, 2))):
+        place = image.TransformIndexToPhysicalPoint((0, 0, int(k)))[2]
+        assert place == pytest.approx(2 + k * step, abs=0.011)
+    assert_header(path, image)
+
+
+@pytest.mark.parametrize("told", [5.0, 1.7, 2.8, 25.0])
+def test_another_distance_of_slices_than_theirs_is_refused(tmp_path, told):
+    labels = drawn_labels((110, 3, 4), 2, 0)
+    labels[:, 0, 0] = 1
+    path = save(made.segmentation(labels, 2.5, told=told), tmp_path / "s.dcm")
+    for call in (files.read, files.header):
+        with pytest.raises(OSError, match=r"s\.dcm: is a DICOM segmentation whose frames are not evenly spaced"):
+            call(path)
 
 
 def test_segmentations_that_are_refused(tmp_path):

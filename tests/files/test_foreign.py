@@ -62,6 +62,26 @@ def test_nifti_2(tmp_path, second, name, dtype):
     assert made.GetSize() == (5, 4, 8)
 
 
+@pytest.mark.parametrize("space", ["meter", "mm", "micron", "unknown"])
+@pytest.mark.parametrize("time", ["sec", "msec", "usec", "unknown"])
+@pytest.mark.parametrize("shape", [(6, 5, 4), (6, 5, 4, 3)])
+def test_nifti_2_has_the_units_of_nifti_1(tmp_path, space, time, shape):
+    unit = {"meter": 1e3, "micron": 1e-3}.get(space, 1.0)
+    affine = turned()
+    affine[:3] /= unit
+    for kind, name in ((nib.Nifti1Image, "one.nii"), (nib.Nifti2Image, "two.nii")):
+        image = kind(np.zeros(shape, np.int16), affine)
+        image.header.set_xyzt_units(space, time)
+        image.header["pixdim"][4] = 2.5
+        nib.save(image, tmp_path / name)
+    theirs, ours = sitk.ReadImage(str(tmp_path / "one.nii")), files.read(tmp_path / "two.nii")
+    header = files.header(tmp_path / "two.nii")
+    for part in ("Spacing", "Origin", "Direction"):
+        wanted = getattr(theirs, f"Get{part}")()
+        np.testing.assert_allclose(getattr(ours, f"Get{part}")(), wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(getattr(header, part.lower()), wanted, rtol=1e-5, atol=1e-5)
+
+
 AFNI = """
 type = string-attribute
 name = TYPESTRING
@@ -177,6 +197,16 @@ def test_mgz_is_written(tmp_path, dtype, size):
     assert np.array_equal(sitk.GetArrayFromImage(back), array)
     assert back.GetPixelID() == image.GetPixelID()
     np.testing.assert_allclose(back.GetSpacing(), image.GetSpacing(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("seconds", [2.5, 0.72, 30.0])
+def test_mgz_counts_milliseconds(tmp_path, seconds):
+    image = sitk.GetImageFromArray(np.zeros((3, 4, 5, 6), np.int16), isVector=False)
+    image.SetSpacing((1, 2, 3, seconds))
+    files.write(image, tmp_path / "a.mgz")
+    assert nib.load(tmp_path / "a.mgz").header.get_zooms()[3] == pytest.approx(1e3 * seconds)
+    for found in (files.read(tmp_path / "a.mgz").GetSpacing(), files.header(tmp_path / "a.mgz").spacing):
+        np.testing.assert_allclose(found, (1, 2, 3, seconds), rtol=1e-6)
 
 
 def test_what_mgz_does_not_hold(tmp_path):

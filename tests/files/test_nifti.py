@@ -98,6 +98,35 @@ def test_forms_that_agree_are_read_without_a_word(tmp_path, codes):
     gr.resample(nib.load(path), spacing=2.0, interpolation="nearest")
 
 
+@pytest.mark.parametrize("codes", [(4, 1), (1, 1), (1, 4), (2, 3)])
+@pytest.mark.parametrize("turned", [0.0008, -0.0008])
+def test_of_two_forms_that_nearly_agree_the_nearer_is_named(tmp_path, codes, turned):
+    """A twelfth of a voxel at the volume's end; the other direction is ITK's, told from both by comparing."""
+    forms = {"sform": affine(turned=9), "qform": affine(turned=9 + np.rad2deg(turned))}
+    path = saved(tmp_path / "a.nii", *forms.values(), codes, voxels=np.zeros((110, 100, 2), np.int16))
+    axes = np.reshape(sitk.ReadImage(str(path)).GetDirection(), (3, 3))
+    off = {k: np.abs((LPS @ f)[:3, :3] / (2, 2, 3) - axes).max() for k, f in forms.items()}
+    taken = min(off, key=off.get)
+    assert off[taken] < 1e-6
+    assert max(off.values()) > 5e-4
+    with pytest.warns(UserWarning, match=rf"disagree; the {taken} is taken, as ITK does"):
+        image = files.read(path)
+    np.testing.assert_allclose(affine_of(image), forms[taken], atol=1e-4)
+    files.write(image, tmp_path / "b.nii")
+    assert codes_of(tmp_path / "b.nii") == (codes[taken == "qform"],) * 2
+
+
+@pytest.mark.parametrize("code", [1, 4])
+def test_a_quaternion_that_is_none_beside_an_sform(code):
+    image = nib.Nifti1Image(np.random.default_rng(0).normal(size=(6, 5, 4)).astype(np.float32), affine(turned=9))
+    wanted = gr.resample(image, spacing=1.5, interpolation="linear")
+    image.header["qform_code"] = code
+    image.header["quatern_b"], image.header["quatern_c"] = 0.9, 0.9
+    made = gr.resample(image, spacing=1.5, interpolation="linear")
+    assert np.array_equal(np.asanyarray(made.dataobj), np.asanyarray(wanted.dataobj))
+    np.testing.assert_allclose(made.affine, wanted.affine)
+
+
 # ------------------------------------------------------------------------------------------- spacing and shear
 
 
@@ -141,6 +170,38 @@ def test_a_little_shear_goes_through_the_command_line(tmp_path, run):
     code, _, err = run("resample", path, tmp_path / "b.nii.gz", "--spacing", "1")
     assert (code, err) == (0, "")
     assert nib.load(tmp_path / "b.nii.gz").shape == (4, 6, 12)
+
+
+@pytest.mark.parametrize("forms", ["sform", "qform", "both"])
+@pytest.mark.parametrize(("code", "unit"), [(1, 1e3), (3, 1e-3), (3 | 8, 1e-3), (2, 1.0)])
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+def test_metres_and_microns_are_millimetres(tmp_path, forms, code, unit, name):
+    form, spacing = affine((2 / unit, 1.5 / unit, 3 / unit), np.array((10, 20, 30)) / unit, 20), (2, 1.5, 3)
+    image = nib.Nifti1Image(np.arange(24, dtype=np.int16).reshape(2, 3, 4), None)
+    image.header.set_qform(form, 1)
+    image.header.set_sform(form, 1)
+    image.header["sform_code"], image.header["qform_code"] = forms != "qform", forms != "sform"
+    image.header["xyzt_units"] = code
+    nib.save(image, tmp_path / name)
+    ours, theirs, header = (
+        files.read(tmp_path / name),
+        sitk.ReadImage(str(tmp_path / name)),
+        files.header(tmp_path / name),
+    )
+    np.testing.assert_allclose(theirs.GetSpacing(), spacing, rtol=1e-6)
+    for part in ("Spacing", "Origin", "Direction"):
+        wanted = getattr(theirs, f"Get{part}")()
+        np.testing.assert_allclose(getattr(ours, f"Get{part}")(), wanted, rtol=1e-5, atol=1e-5)
+        np.testing.assert_allclose(getattr(header, part.lower()), wanted, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz"])
+@pytest.mark.parametrize("shear", [0.0, 0.5])
+def test_a_sheared_file_is_not_read_in_parts(tmp_path, name, shear):
+    """ITK reads a copy of it, which would be made for every part."""
+    path = saved(tmp_path / name, affine(shear=shear), None, (1, 0), (2, 2, 3))
+    found = files.in_parts(path)
+    assert (found is None) == (shear > 0 or name.endswith(".gz"))
 
 
 # ---------------------------------------------------------------------------------------------------------- codes
@@ -213,6 +274,16 @@ def test_nan_in_a_pair_of_files(tmp_path):
     voxels[1, 2, 3] = np.nan
     nib.save(nib.Nifti1Pair(voxels, affine()), tmp_path / "a.hdr")
     np.testing.assert_array_equal(sitk.GetArrayFromImage(files.read(tmp_path / "a.hdr")), voxels.T)
+
+
+@pytest.mark.parametrize("name", ["x.hdr.gz", "x.img.gz"])
+@pytest.mark.parametrize("odd", [np.nan, np.inf])
+def test_nan_in_a_packed_pair_of_files(tmp_path, name, odd):
+    voxels = np.ones((6, 5, 4), np.float32)
+    voxels[1, 2, 3] = odd
+    nib.save(nib.Nifti1Pair(voxels, affine()), tmp_path / "x.img.gz")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["x.hdr.gz", "x.img.gz"]
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(files.read(tmp_path / name)), voxels.T)
 
 
 # ------------------------------------------------------------------------------------------------ sizes, names

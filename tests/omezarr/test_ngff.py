@@ -103,6 +103,21 @@ def test_early_versions(tmp_path, version, named, shape, kinds):
     assert [a["type"] for a in written] == [*kinds, "space", "space", "space"]
 
 
+@pytest.mark.parametrize("names", ["zyx", "tzyx", "czyx", "tczyx", "cyx"])
+def test_axes_without_a_type_are_what_their_names_say(tmp_path, names):
+    array, step = noise(range(2, 2 + len(names))), {"type": "scale", "scale": [2.0, 3.0, 0.5, 0.2, 0.4][-len(names) :]}
+    opened = {}
+    for kind in ("typed", "bare"):
+        of = [{k: v for k, v in axis.items() if kind == "typed" or k != "type"} for axis in axes(names)]
+        stored(tmp_path / f"{kind}.zarr", array, {"axes": of, "datasets": dataset(step)})
+        opened[kind] = volumes.opened(tmp_path / f"{kind}.zarr")
+    assert opened["bare"].grid == opened["typed"].grid
+    assert opened["bare"].lead == opened["typed"].lead
+    assert [lead.kind for lead in opened["bare"].lead] == [
+        {"t": "time", "c": "channel"}[n] for n in names[:-2] if n in "tc"
+    ]
+
+
 # -------------------------------------------------------------------------------------- what a pyramid keeps
 
 
