@@ -89,7 +89,7 @@ def read(path: Path, voxels: bool = True) -> DataSet | None:
     Raises
     ------
     OSError
-        If it cannot be read.
+        If it cannot be read, or unpacks to more than a quarter of the memory that is free.
     """
     if not is_dicom(path):
         return None
@@ -101,10 +101,12 @@ def read(path: Path, voxels: bool = True) -> DataSet | None:
         of_meta = DataSet(meta, True, True, None)
         syntax = of_meta.text(0x00020010)
         if syntax == _DEFLATED:
-            unpacker = zlib.decompressobj(-15)
-            data, start = memoryview(unpacker.decompress(data[start:], max(1, available_memory() // 4))), 0
+            unpacker, most = zlib.decompressobj(-15), max(1, available_memory() // 4)
+            data, start = memoryview(unpacker.decompress(data[start:], most)), 0
             if not unpacker.eof:
-                raise ValueError("deflated data end early, or need more memory than there is")
+                if len(data) >= most:
+                    raise OSError(f"{path}: its deflated data do not fit in a quarter of the free memory")
+                raise ValueError("deflated data end early")
         little, native = syntax != _BIG, syntax in _NATIVE
         reader = _Reader(data, little, syntax != _IMPLICIT)
         found, _ = reader.elements(start, len(data))
