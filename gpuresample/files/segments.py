@@ -80,10 +80,14 @@ def labels_of(path: Path, data: DataSet) -> Labels:
         [] if steps.size else dicom.of_group(data, 0, dicom.OF_MEASURES, _THICKNESS)
     )
     step = abs(told[0]) if told and told[0] else float(steps.min()) if steps.size else 1.0
-    counts = np.round(steps / step)
-    uneven = bool(np.any(np.abs(steps / step - counts) > _UNEVEN * np.maximum(counts, 1)))
-    if steps.size and not uneven:  # what is told may be rounded, which adds up over all slices
-        step = float(steps.sum() / counts.sum())
+    counts = np.maximum(np.round(steps / step), 1)
+    uneven = bool(np.any(np.abs(steps / step - counts) > _UNEVEN * counts))
+    if not uneven:
+        # What is told may be rounded, which adds up over many slices: near slices tell how many a gap has.
+        length, number = 0.0, 0
+        for gap in np.sort(steps).tolist():
+            length, number = length + gap, number + round(gap / step)
+            step = length / number
     index = (depth - depth.min()) / step
     if uneven or np.abs(index - np.round(index)).max() > _UNEVEN:
         raise OSError(f"{path}: is a DICOM segmentation whose frames are not evenly spaced, {step:.4g} mm apart")

@@ -477,7 +477,7 @@ def test_a_folder_with_a_segmentation(tmp_path):
     assert np.array_equal(sitk.GetArrayFromImage(files.read(tmp_path)), labels)
 
 
-@pytest.mark.parametrize("gap", [(), (1, 2, 50), range(40, 65), (*range(3, 30), *range(90, 109))])
+@pytest.mark.parametrize("gap", [(), (1, 2, 50), range(40, 65), (*range(3, 30), *range(90, 109)), range(4, 106)])
 @pytest.mark.parametrize(
     ("step", "told", "decimals"),
     [(2.5, 2.5, 6), (2.5, 2.53, 6), (2.5, 2.48, 6), (0.3333, 0.33, 6), (1 / 3, 0.33, 2), (0.625, 0.63, 2)],
@@ -499,7 +499,7 @@ def test_the_told_distance_of_slices_may_be_rounded(tmp_path, step, told, decima
     assert_header(path, image)
 
 
-@pytest.mark.parametrize("told", [5.0, 1.7, 2.8, 25.0])
+@pytest.mark.parametrize("told", [5.0, 1.7, 2.8, 25.0, 60.0])
 def test_another_distance_of_slices_than_theirs_is_refused(tmp_path, told):
     labels = drawn_labels((110, 3, 4), 2, 0)
     labels[:, 0, 0] = 1
