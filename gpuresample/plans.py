@@ -66,6 +66,8 @@ class Plan:
         Whether sums are clipped to the range of the volume they come from, or the range.
     ignore : float or None
         The value that says "no data", see `resample`.
+    signed : bool
+        Whether some weight is negative, which a part of the work may not tell; where values are ignored.
     """
 
     source: Grid
@@ -80,6 +82,7 @@ class Plan:
     divisor: int = 1
     clip: bool | tuple[float, float] = False
     ignore: float | None = None
+    signed: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -270,7 +273,13 @@ class Plan:
         TypeError
             For `source` that is no type.
         """
-        return costs.footprint(call_of(self, lead, source), threads).total
+        return costs.footprint(call_of(self, lead, source), threads).total + self._beside(lead)
+
+    def _beside(self, lead: int) -> int:
+        """Bytes that finding and leaving out voxels without data takes, whatever the engine."""
+        if self.ignore is None:
+            return 0
+        return renormalised.bytes_of(lead * self.source.voxels, lead * self.target.voxels, self.dtype, self.precision)
 
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
@@ -313,7 +322,7 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
         result, target, engine, call = _prepared(plan, container, out)
         results.append(result)
         if plan.ignore is not None:
-            renormalised.run(engine, plan.work, call[1], call[2], store_of(plan), plan.ignore, plan.clip)
+            renormalised.run(engine, plan.work, call[1], call[2], store_of(plan), plan.ignore, plan.clip, plan.signed)
         elif plan.clip:
             _clipped(plan, engine, call[1], call[2])
         else:
@@ -340,8 +349,7 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     if plan.clip and container.where != "cpu":
         raise ValueError(f"image must be in host memory to be clipped, got one on {container.where}")
     if engine.name == "cpu" and voxels > SCRATCH_ASKED:
-        call = call_of(plan, math.prod(src.shape[:-3]), src.dtype)
-        scratch = costs.footprint(call, pool.get_num_threads()).total
+        scratch = plan.scratch_bytes(src.dtype, math.prod(src.shape[:-3]), pool.get_num_threads())
         check_room(scratch, f"size {container.order(plan.target.size)} asks for memory beside the output")
     return result, target, engine, (plan.work, src, dst, store_of(plan))
 
@@ -354,14 +362,23 @@ def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
         work = _of_volume(plan.work, k)
         if math.isnan(low):  # it has no range
             engine.run(work, src[volume], dst[volume], store)
-        elif dst.dtype.kind in "iu":
-            engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high))
-        else:
-            engine.run(work, src[volume], dst[volume], store)
-            outside = None if low <= store.default <= high else dst[volume] == store.default
-            pool.clip(dst[volume], low, high)
-            if outside is not None:
-                dst[volume][outside] = store.default
+            continue
+        whole = dst.dtype.kind in "iu"
+        engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high) if whole else store)
+        # Copies move bits, whatever the range.
+        copies = isinstance(work, Separable) and work.copies
+        if whole and not (copies and isinstance(plan.clip, tuple)):
+            continue
+        outside = None
+        if not low <= store.default <= high:
+            # A sum may be the default value, too: outside is where even zeros have no sum.
+            kind = np.float32 if plan.precision == "single" else np.float64
+            probe = np.empty(dst[volume].shape, kind)
+            engine.run(work, np.zeros(src[volume].shape, kind), probe, Store(default=math.nan))
+            outside = np.isnan(probe)
+        pool.clip(dst[volume], *((int(low), int(high)) if whole else (low, high)))
+        if outside is not None:
+            dst[volume][outside] = store.default
 
 
 def _of_volume(work: Work, k: int) -> Work:

@@ -17,7 +17,14 @@ LEAST_OF_ALL, LEAST_OF_SIGNED = 1e-6, 0.5
 
 
 def run(
-    engine: Engine, work: Work, src: Any, dst: Any, store: Store, ignore: float, clip: bool | tuple[float, float]
+    engine: Engine,
+    work: Work,
+    src: Any,
+    dst: Any,
+    store: Store,
+    ignore: float,
+    clip: bool | tuple[float, float],
+    signed: bool,
 ) -> None:
     """Fill `dst` [..., z, y, x] from the voxels of `src` that are not `ignore`, and with that where there are none.
 
@@ -34,6 +41,8 @@ def run(
         The value that says "no data", or NaN.
     clip : bool or (low, high)
         Whether to keep the result within the range of a volume's data, or the range.
+    signed : bool
+        See `is_signed`; of the whole work, where this is a part.
     """
     assert isinstance(work, (Separable, Gather))
     xp: Any = np if isinstance(src, np.ndarray) else sys.modules["cupy"]
@@ -44,10 +53,12 @@ def run(
     values = xp.where(has_data, values, zero)
     summed, weight = xp.empty(dst.shape, kind), xp.empty(dst.shape, kind)
     # Outside there is no weight: a NaN says so, which no sum of ones and zeros is.
-    engine.run(work, values, summed, Store(default=0.0))
-    engine.run(work, has_data.astype(kind), weight, Store(default=math.nan))
+    engine.run_all([
+        (work, values, summed, Store(default=0.0)),
+        (work, has_data.astype(kind), weight, Store(default=math.nan)),
+    ])  # fmt: skip
     outside = xp.isnan(weight)
-    enough = weight >= kind(LEAST_OF_SIGNED if _is_signed(work) else LEAST_OF_ALL)
+    enough = weight >= kind(LEAST_OF_SIGNED if signed else LEAST_OF_ALL)
     summed = summed / xp.where(enough, weight, kind(1))
     if clip:
         if not isinstance(clip, tuple):
@@ -62,8 +73,16 @@ def run(
     dst[...] = xp.where(outside, dst.dtype.type(store.default), stored)
 
 
-def _is_signed(work: Separable | Gather) -> bool:
+def bytes_of(n_src: int, n_dst: int, dst: np.dtype[Any], precision: str) -> int:
+    """Bytes of `run`, at most, beside source, destination and what the engine takes."""
+    size = 4 if precision == "single" else 8
+    return n_src * (2 * size + 1) + n_dst * (5 * size + 4 + 2 * dst.itemsize)
+
+
+def is_signed(work: Work) -> bool:
     """Whether some weight is negative."""
+    if not isinstance(work, (Separable, Gather)):
+        return False
     if isinstance(work, Separable):
         return any(bool((t.weight < 0).any()) for t in work.tables)
     if work.prefilter is not None and any(bool((t.weight < 0).any()) for t in work.prefilter):

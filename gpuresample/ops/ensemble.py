@@ -379,8 +379,10 @@ def _naming(activation: str | None, classes: int, labels: Any, regions: Any) -> 
         names = range(classes) if labels is None else _names("labels", labels, classes)
         return "largest", np.array([*names, 0], np.uint64)
     if labels is not None:
-        raise ValueError(f'labels are for classes that exclude each other; with activation="sigmoid" use regions, '
-                         f"got labels={labels!r} and regions={regions!r}")  # fmt: skip
+        raise ValueError(
+            "labels are for classes that exclude each other; use regions for those that may overlap, as sigmoids do; "
+            f"got labels={labels!r} and regions={regions!r} with activation={activation!r}"
+        )
     if regions is not None:
         return "regions", np.array([*_names("regions", regions, classes), 0], np.uint64)
     if classes > 64:

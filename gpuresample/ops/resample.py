@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gpuresample import engines
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, unwrap
+from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
@@ -292,6 +293,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     copies = f.method != "linear"
     return Plan(
         source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, ignore=ignore,
+        signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -345,6 +347,7 @@ def _by_convention(
     copies = f.method != "linear"
     return Plan(
         source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, ignore=ignore,
+        signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -410,6 +413,8 @@ def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[floa
     """The range that sums are kept in: True for the input's own, False for none; a copy has nothing to keep."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value) and f.method == "linear"
+    if value is None or isinstance(value, (Real, str, bytes)):
+        raise TypeError(f"clip must be True, False or (low, high), got {shown(value)}")
     low, high = numbers("clip", value, 2)
     if f.method != "linear":
         raise ValueError(f"clip must be False or True for interpolations that copy voxels or vote, got {shown(value)}")
@@ -423,19 +428,24 @@ def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[floa
 
 def no_data(value: Any, source: np.dtype[Any], target: np.dtype[Any], f: Filter) -> float | None:
     """The value that says "no data", if both types can hold it; None for none, and for copies, which keep it anyway."""
-    if value is None or f.name == "nearest":
+    if value is None:
         return None
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
         raise TypeError(f"ignore must be a number, NaN or None, got {shown(value)}")
+    if f.name == "nearest":
+        return None
     if f.method != "linear":
         raise ValueError(f"ignore is for interpolations that sum, or nearest; got {f.name!r}, which votes")
-    number = float(value)
+    is_whole = isinstance(value, (int, np.integer)) or (math.isfinite(value) and value == math.floor(value))
+    number: Any = math.floor(value) if is_whole else float(value)
     for name, dtype in (("image", source), ("output", target)):
-        fits = dtype.kind == "f" or (number == math.floor(number) if math.isfinite(number) else False)
-        if dtype.kind in "iu":
-            fits = fits and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
+        if dtype.kind == "f":
+            endless = not is_whole and not math.isfinite(number)
+            fits = endless or abs(number) <= float(np.finfo(dtype).max)
         elif dtype.kind == "b":
-            fits = fits and number in (0.0, 1.0)
+            fits = number in (0, 1)
+        else:
+            fits = is_whole and np.iinfo(dtype).min <= number <= np.iinfo(dtype).max
         if not fits:
             raise ValueError(f"ignore must be a value that the {name}'s type {dtype} has, got {shown(value)}")
     return number

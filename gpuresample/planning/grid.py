@@ -237,7 +237,7 @@ def resized(
 def _rounded(k: float) -> int:
     """To the nearest whole number; near halves, which a spacing's float32 may have moved, to even."""
     half = math.floor(k) + 0.5
-    return round(half) if abs(k - half) <= HALF * k else round(k)
+    return round(half) if abs(k - half) <= min(HALF * k, 0.25) else round(k)
 
 
 def extent(grid: Grid) -> tuple[float, ...]:

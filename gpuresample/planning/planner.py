@@ -453,6 +453,9 @@ def _tap_region(work: Gather, block: Block) -> list[Range]:
         # One voxel of slack: bounds may be off by a rounding.
         first = math.floor(low + work.shift) + work.offset - 1
         last = math.floor(high + work.shift) + work.offset + width + 1
+        if rule == "nearest":
+            # Beyond the line kernels read its last samples, those of no weight too.
+            first, last = min(first, n - width), max(last, width)
         samples = taps.fold(np.arange(first, last), n, rule) - base
         out.append((int(samples.min()), int(samples.max()) + 1))
     return out

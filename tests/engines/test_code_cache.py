@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuresample.engines.cpu import code_cache
+from gpuresample.engines.cpu import code_cache, gather_kernels
 
 SOURCE = """
 from gpuresample.engines.cpu.jit import njit
@@ -133,6 +133,18 @@ def test_code_is_old_where_a_function_of_another_file_changed(kept, monkeypatch)
     assert (changed(3), loaded(changed)) == (146, 0)
     for name in ("plus_one", "calls_another"):
         sys.modules.pop(name, None)
+
+
+def test_code_is_as_old_as_the_instructions_in_it():
+    """Functions that write LLVM's instructions are in files of their own."""
+    files = set()
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(code_cache.Path, "read_bytes", lambda path: files.add(path.name) or b"")
+        stamps = [
+            code_cache.CodeCache(k.py_func).stamp for k in (gather_kernels.linear_rows, gather_kernels.cubic_rows)
+        ]
+    assert len(stamps) == 2
+    assert {"neighbours.py", "jit.py", "gather_kernels.py", "table_kernels.py"} <= files
 
 
 def test_a_folder_in_the_file_s_place(kept, monkeypatch):

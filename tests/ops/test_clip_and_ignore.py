@@ -72,6 +72,24 @@ def test_what_lies_outside_keeps_its_value(default):
         np.testing.assert_array_equal(kept[~outside], np.clip(free[~outside], image.array.min(), image.array.max()))
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "bspline", "bspline1"])
+@pytest.mark.parametrize("dtype", ["int16", "int64", "float32", "float64"])
+@pytest.mark.parametrize("size", [(6, 6, 6), (12, 12, 12), (17, 9, 12)])
+def test_a_range_holds_for_copies_and_for_the_default_value_too(interpolation, dtype, size):
+    """Tables may only copy voxels; and a sum may be what stands for outside."""
+    image = np.random.default_rng(1).choice([-2000, 0, 50, 900], (12, 12, 12)).astype(dtype)
+    options = {"like": gr.Grid(size[::-1], (1.3, 1.0, 1.0), (-4.0, 0.0, 0.0), tuple(np.eye(3).ravel()))}
+    volume = gr.Volume(image, (1.0, 1.0, 1.0))
+    for default in (-2000, 0):
+        kept = gr.resample(volume, interpolation=interpolation, clip=(10, 400), default_value=default, **options).array
+        free = gr.resample(volume, interpolation=interpolation, default_value=default, **options).array
+        ones = gr.Volume(np.ones(image.shape), volume.spacing)
+        inside = gr.resample(ones, interpolation=interpolation, **options).array > 0.5
+        np.testing.assert_array_equal(kept, np.where(inside, np.clip(free, 10, 400), default))
+    whole = gr.resample(image, spacing=2, interpolation=interpolation, clip=(-1000, 1000))
+    assert (whole.min(), whole.max()) == (-1000, 900)
+
+
 def test_a_list_keeps_its_labels():
     image, labels = noise((8, 9, 10)), (noise((8, 9, 10), "uint8") % 5).astype(np.uint8)
     a, b = gr.resample([image, labels], size=(13, 9, 20), interpolation=["bspline", "nearest"], clip=True)
@@ -196,6 +214,41 @@ def test_blocks_lists_and_ranges():
 # --- grids that lie apart -------------------------------------------------------------------------------------------
 
 APART = [(100, 0, 0), (0, -60, 0), (0, 0, 40), (1e4, 1e4, 1e4), (10.6, 0, 0), (-30, -30, -30)]
+
+
+def test_blocks_know_the_weights_of_the_whole():
+    """A block whose own weights are all positive is not to take more for data than the whole does."""
+    image = np.random.default_rng(0).random((2, 8, 8))
+    image[0, 2, 2] = np.nan
+    plan = gr.plan(image, spacing=(0.5, 0.5, 1), ignore=np.nan, boundary="mirror")
+    whole = plan.run(image)
+    for z, y in np.ndindex(whole.shape[:2]):
+        block = (slice(z, z + 1), slice(y, y + 1), slice(0, whole.shape[2]))
+        np.testing.assert_array_equal(plan.crop(block).run(image[plan.input_region(block)]), whole[block])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "value", "error"),
+    [
+        ("int64", 2**53 + 1, None), ("uint64", 2**64 - 1, None), ("float32", 1e39, ValueError),
+        ("float32", np.inf, None),
+        ("float32", "x", TypeError), ("int16", 1.5, ValueError), ("int16", 40000, ValueError), ("uint8", -0.0, None),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("interpolation", ["linear", "nearest"])
+def test_values_that_say_no_data_are_exact(dtype, value, error, interpolation):
+    image = np.full((4, 4, 4), 3, dtype)
+    if error is TypeError or (error is not None and interpolation == "linear"):
+        with pytest.raises(error, match="ignore must be"):
+            gr.resample(image, size=(3, 3, 3), interpolation=interpolation, ignore=value)
+        return
+    np.testing.assert_allclose(gr.resample(image, size=(3, 3, 3), interpolation=interpolation, ignore=value), 3, 1e-6)
+
+
+def test_a_neighbour_of_a_large_value_is_data():
+    image = np.full((4, 4, 4), 2**53, np.int64)
+    assert (gr.resample(image, size=(3, 3, 3), interpolation="linear", ignore=2**53 + 1) == 2**53).all()
+    assert gr.plan(image, size=(3, 3, 3), ignore=7).scratch_bytes() > gr.plan(image, size=(3, 3, 3)).scratch_bytes()
 
 
 @pytest.mark.parametrize("origin", APART)

@@ -462,3 +462,38 @@ def test_bad_slices_are_refused(method, slices, error):
     plan = gr.plan((8, 8, 8), size=(6, 6, 6))
     with pytest.raises(error, match=r"slices|slice indices"):
         getattr(plan, method)(slices)
+
+
+NEAR = [[np.cos(0.1), -np.sin(0.1), 0, 0.6], [np.sin(0.1), np.cos(0.1), 0, -0.7], [0, 0, 1, 0.3]]
+TILTED = [[1, 0, 0, -8.5], [0, np.cos(0.1), -np.sin(0.1), -30], [0, np.sin(0.1), np.cos(0.1), -10]]
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "nearest", "bspline", "bspline1", "label_linear", "lanczos"])
+@pytest.mark.parametrize("boundary", ["nearest", "mirror"])
+def test_blocks_beyond_the_image_have_the_voxels_of_the_whole(interpolation, boundary):
+    """There a block needs the last samples alone, and those beside them that weigh nothing."""
+    image = noise((12, 40, 40), "uint8" if interpolation == "label_linear" else "float32")
+    plan = gr.plan(
+        image, transform=TILTED, size=(28, 90, 60), spacing=1, interpolation=interpolation, boundary=boundary
+    )
+    whole = plan.run(image)
+    rng = np.random.default_rng(0)
+    starts = [(0, 0, 0), (21, 75, 45), (0, 75, 0), (21, 0, 45), *rng.integers(0, (21, 75, 45), (12, 3)).tolist()]
+    for start in starts:
+        block = tuple(slice(k, k + n) for k, n in zip(start, (7, 15, 15), strict=True))
+        part = np.ascontiguousarray(image[plan.input_region(block)])
+        assert same_bits(plan.crop(block).run(part), whole[block])
+
+
+@pytest.mark.parametrize("interpolation", ["linear", "bspline", "nearest"])
+def test_layout_in_memory_leaves_the_bits_of_turned_grids(interpolation):
+    image = noise((9, 12, 10), "float32")
+    laid = {
+        "turned": np.ascontiguousarray(image[:, :, ::-1])[:, :, ::-1],
+        "Fortran": np.asfortranarray(image),
+        "steps": np.repeat(image, 2, axis=2)[:, :, ::2],
+    }
+    expected = gr.resample(image, transform=NEAR, size=(11, 13, 17), spacing=0.8, interpolation=interpolation)
+    for name, other in laid.items():
+        found = gr.resample(other, transform=NEAR, size=(11, 13, 17), spacing=0.8, interpolation=interpolation)
+        assert same_bits(found, expected), name

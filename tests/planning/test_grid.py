@@ -65,6 +65,13 @@ def test_size_is_the_recipes(n, old, new):
 # --- anchors -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("n", [2**21 - 1, 2**21 + 1, 2**24 + 3, 2**30 + 1])
+def test_long_axes_keep_their_voxels(n):
+    """Near a half is never near a whole number."""
+    g = grids.resized(grid((n, 1, 1), (0.7, 1.0, 1.0)), spacing=(0.7, 1.0, 1.0))
+    assert g.size[0] == n
+
+
 @pytest.mark.parametrize("direction", [EYE, flat(OBLIQUE)], ids=["along", "oblique"])
 def test_first_keeps_the_first_voxel(direction):
     g = grid((10, 11, 12), (1, 2, 3), (-5, 6, 7), direction)

@@ -20,6 +20,7 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache
 from numba.core.dispatcher import Dispatcher
+from numba.core.extending import _Intrinsic
 from numba.core.serialize import dumps
 
 DIGEST_BYTES = 32
@@ -93,7 +94,9 @@ class CodeCache(FunctionCache):  # type: ignore[misc]  # a type checker does not
             files.add(function.__code__.co_filename)
             for name in function.__code__.co_names:
                 called = function.__globals__.get(name)
-                if isinstance(called, Dispatcher) and called.py_func not in seen:
+                if isinstance(called, _Intrinsic):
+                    files.add(called._defn.__code__.co_filename)
+                elif isinstance(called, Dispatcher) and called.py_func not in seen:
                     left.append(called.py_func)
         contents = [_digest(Path(file).read_bytes()).hex() for file in sorted(files)]
         return numba.__version__, "".join(contents)

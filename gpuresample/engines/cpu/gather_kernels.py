@@ -30,8 +30,8 @@ from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
 
 # Rows that memory is asked for before they are read.
 AHEAD = 2
-# In float64, numbers from here on are whole; and its bits.
-SHIFT = np.float64(1 << 52)
+# In float64, numbers near it are whole, below it too; and its bits.
+SHIFT = np.float64(3 << 51)
 SHIFTED = np.int64(SHIFT.view(np.int64))
 
 
@@ -218,7 +218,7 @@ def positions(n_x, x0, n0):
 
 @njit(inner=True, **EXACT)
 def as_index(x):
-    """A whole number from 0 to 2^52 as an integer: vectors have no instruction for it, but these are its last bits."""
+    """A whole number from -2^51 to 2^51 as an integer: vectors have no instruction for it; these are its last bits."""
     return np.float64(x + SHIFT).view(np.int64) - SHIFTED
 
 
@@ -284,7 +284,7 @@ def fill_up(place, hi, fx, fy, fz):
         fx[i], fy[i], fz[i] = 0, 0, 0
 
 
-@njit(inner=True, **OPTIONS)
+@njit(inner=True, **EXACT)
 def linear_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, jump, out):
     """Two neighbours per axis of every voxel of a row, see `fill_up`.
 

@@ -327,7 +327,7 @@ def moves_row(x, lo, hi, n, offset, moves):
         moves[i] = acc(1) if (v >= 0.0) & (v < last) else acc(0)
 
 
-@njit(inner=True, **OPTIONS)
+@njit(inner=True, **EXACT)
 def slope_row(src, place, lo, hi, move, sz, sy, sx, fx, fy, fz, dx, dy, dz):
     """Derivatives along x, y and z of what `linear_row` makes."""
     sz, sy, sx, move = uint64(sz), uint64(sy), uint64(sx), uint64(move)
