@@ -246,11 +246,12 @@ def _in_order(path: Path, depth: Floats) -> tuple[list[int], float]:
     if np.all(np.diff(depth) < 0):
         order = order[::-1]
     steps = np.abs(np.diff(depth[order]))
-    if steps.max() - steps.min() > EVEN * steps.mean() + _WRITTEN:
+    mean = float(steps.mean())
+    if steps.max() - steps.min() > EVEN * mean + min(_WRITTEN, mean / 2):  # no rounding hides a missing frame
         raise OSError(
             f"{path}: its frames are {steps.min():.4g} to {steps.max():.4g} mm apart; a volume's are evenly spaced"
         )
-    return order.tolist(), float(steps.mean())
+    return order.tolist(), mean
 
 
 # --- stacks --------------------------------------------------------------------------------------------------------

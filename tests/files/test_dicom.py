@@ -301,6 +301,7 @@ def test_monotonic_frames_are_read_as_simpleitk_reads_them(tmp_path):
         ((0, 2, 5, 7), "frames are 2 to 3 mm apart"), ((0, 1, 2, 30), "frames are 1 to 28 mm apart"),
         ((0, 2, 0, 2), "its 4 frames lie at 2 places"), ((0, 1, 0, 0), "its 4 frames lie at 2 places"),
         ((0, 4, 2, 7), "frames are 2 to 3 mm apart"), ((0, 2, 4, 4), "its 4 frames lie at 3 places"),
+        ((0, 0.01, 0.02, 0.04), r"frames are 0\.01 to 0\.02 mm apart"),
     ],
 )  # fmt: skip
 def test_frames_that_are_no_volume(tmp_path, depths, match):
@@ -384,9 +385,9 @@ def test_deflated_data_that_need_too_much_memory_are_refused(tmp_path, run, monk
     assert path.stat().st_size < 4 * 40 * 60
     assert_placed(files.read(path), [path], AXIAL, (0.8, 0.6, 2.5))
     monkeypatch.setattr(elements, "available_memory", lambda: 4 * 40 * 60)
-    for call in (files.read, files.header):
+    for call, named in ((files.read, path), (files.header, path), (files.read, tmp_path)):
         with pytest.raises(OSError, match=r"e\.dcm: .*memory"):
-            call(path)
+            call(named)
     code, _, err = run("info", path)
     assert code == 1
     assert "memory" in err

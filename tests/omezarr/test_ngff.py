@@ -165,7 +165,9 @@ def test_the_unit_of_a_series_in_a_nifti_file(tmp_path, unit, seconds):
         "t", "time", pytest.approx(2.5 * seconds), 0.0, "second"
     )
     word = {"sec": "second", "msec": "millisecond", "usec": "microsecond"}[unit]
-    assert volumes.of_image(image).lead[0] == ngff.Lead("t", "time", 2.5, 0.0, word)
+    for space in (0, 7):  # 7 is no unit of length
+        image.header["xyzt_units"] |= space
+        assert volumes.of_image(image).lead[0] == ngff.Lead("t", "time", 2.5, 0.0, word)
 
 
 # ------------------------------------------------------------------------------------- 2-D images with channels
