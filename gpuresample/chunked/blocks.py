@@ -30,8 +30,10 @@ Array = npt.NDArray[Any]
 Slices = tuple[slice, ...]
 Index = tuple[int, ...]
 
-# Blocks of which a list is made: one of a million takes a gigabyte or so.
-MOST_LISTED = 1 << 20
+# Blocks of which dask makes a list: one of a million took 9 GB.
+MOST_LISTED = 1 << 18
+# Of so many a list is made where they could be walked. Blocks of a dask array share its chunks where they are listed.
+LISTED = {"zarr": 1 << 14, "dask": 1 << 17}
 
 INSTALL = 'pip install "gpuresample[dask]"'
 
@@ -271,7 +273,7 @@ def execute(plan: Planned, container: LazyContainer, out: Any = None) -> Any:
     lengths = chunking.grown(zarrs.unit(target), target.shape, d, item, chunking.LEAST["zarr"])
     workers = workers_for(plan, container, lengths)
     blocks = math.prod(-(-n // c) for n, c in zip(target.shape, lengths, strict=True))
-    if blocks > MOST_LISTED:
+    if blocks > LISTED[container.library]:
         _walked(plan, container, target, lengths, workers)
     else:
         store([array_of(plan, container, lengths, workers)], [target], workers)

@@ -590,7 +590,7 @@ def test_blocks_that_are_walked_have_the_bits_of_the_whole(tmp_path, monkeypatch
     stored[...] = voxels
     image = gr.Volume(stored if source == "zarr" else da.from_zarr(stored), SPACING, ORIGIN)
     out = zarr.create_array(str(tmp_path / "out.zarr"), shape=whole.array.shape, chunks=(4, 5, 6), dtype="i2")
-    monkeypatch.setattr(blocks, "MOST_LISTED", 3)
+    monkeypatch.setattr(blocks, "LISTED", {"zarr": 3, "dask": 3})
     monkeypatch.setattr(chunking, "LEAST", {"dask": 1, "zarr": 1})
     monkeypatch.setattr(blocks, "array_of", lambda *a, **k: pytest.fail("blocks were listed"))
     plan = {
