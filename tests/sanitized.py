@@ -64,7 +64,7 @@ def along_lattices(work):
 
 def gradients_once(engine, work, src):
     engine.splat(work, np.ones((1, 12, 15, 21), np.float32), np.empty((1, 11, 14, 19), np.float32))
-    engine.slopes(work, src[None].astype(np.float32), np.empty((1, 12, 15, 21, 3), np.float32))
+    engine.gradient(work, src[None].astype(np.float32), np.empty((1, 12, 15, 21, 3), np.float32))
 
 
 def main():

@@ -211,7 +211,8 @@ def test_images_must_not_be_empty(shape):
 
 @pytest.mark.parametrize("image", [[[1, 2], [3, 4]], "a.nii.gz", None, 5, b"abc"], ids=repr)
 def test_images_must_be_of_a_known_kind(image):
-    refused(TypeError, "image must be a SimpleITK.Image, a gpuresample.Volume, a nibabel image or an array",
+    known = "a SimpleITK.Image, a gpuresample.Volume, a nibabel image, a MONAI MetaTensor or an array"
+    refused(TypeError, f"image must be {known}",
             type(image).__name__, image=image, spacing=2)  # fmt: skip
 
 

@@ -192,8 +192,8 @@ def _axis(axis: Any) -> dict[str, Any]:
 
 def _axes(multiscale: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
     """The axes of a level, whatever the version: named alone (0.3), with types (0.4), of a coordinate system (0.6)."""
-    found, systems = multiscale.get("axes"), multiscale.get("coordinateSystems")
-    if found is None and systems:
+    found, systems = multiscale.get("axes", list("tczyx")), multiscale.get("coordinateSystems")
+    if "axes" not in multiscale and systems:
         systems = [s for s in _list(systems, "coordinateSystems") if isinstance(s, Mapping) and "axes" in s]
         if not systems:
             raise ValueError('"coordinateSystems" must be objects with axes')
@@ -201,7 +201,7 @@ def _axes(multiscale: Mapping[str, Any], number: int) -> list[dict[str, Any]]:
         output = steps[-1].get("output") if steps and isinstance(steps[-1], Mapping) else None
         wanted = output.get("name") if isinstance(output, Mapping) else output
         found = next((system for system in systems if system.get("name") == wanted), systems[0])["axes"]
-    return [_axis(a) for a in (list("tczyx") if found is None else _list(found, "axes"))]
+    return [_axis(a) for a in _list(found, "axes")]
 
 
 def _steps(transformations: Any, count: int, within: int = 0) -> Iterator[tuple[str, FloatArray]]:

@@ -46,6 +46,7 @@ def test_simpleitk_is_in_millimetres(tmp_path, unit):
     np.testing.assert_allclose(sitk.GetArrayFromImage(back), VOXELS.T, atol=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere near")
 @pytest.mark.parametrize("unit", [*LENGTHS, "unknown"])
 def test_nothing_is_converted_where_no_unit_is_told(unit):
     grid = gr.Grid((5, 5, 5), (0.5,) * 3, (-3.0, 4.0, 5.0), (-1, 0, 0, 0, -1, 0, 0, 0, 1))

@@ -943,7 +943,7 @@ MUTATIONS = [
     # borders, cells, ties
     ("neighbours.cuh", "period - 1 : period", "period : period", check_gather("bspline3", "reflect")),
     ("gather.cu", "first[axis] <= n - width", "first[axis] <= n - width + 1", check_gather("bspline3")),
-    ("neighbours.cuh", "p[2] < box[1]", "p[2] < box[1] - 1", check_gather("nearest")),
+    ("neighbours.cuh", "p[2] < box[1]", "p[2] < box[1] - 1", check_gather("bspline3")),
     ("neighbours.cuh", "(acc_t)(1.0 - d)", "(acc_t)d", check_gather("linear")),
     ("vote.cu", "key(label) < key(winner)", "key(label) > key(winner)", check_ties("label_linear")),
     ("vote.cu", "sums[k] > best", "sums[k] >= best", check_ties("label_gaussian")),

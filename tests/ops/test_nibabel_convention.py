@@ -77,7 +77,9 @@ def test_other_kinds_of_image_come_out_the_same(name):
     twin.SetOrigin((-12.3, 7.7, 5.1))
     twin.SetDirection(lps.ravel().tolist())
     mine = gr.resample(twin, spacing=1.5, interpolation="linear", convention="nibabel")
-    np.testing.assert_allclose(sitk.GetArrayFromImage(mine).T, np.asarray(wanted.dataobj), rtol=0, atol=1e-5)
+    # Origins differ by a float32's rounding, in parts of the range.
+    bound = 2e-6 * float(np.ptp(np.asarray(x.dataobj)))
+    np.testing.assert_allclose(sitk.GetArrayFromImage(mine).T, np.asarray(wanted.dataobj), rtol=0, atol=bound)
     assert mine.GetDirection() == (-1, 0, 0, 0, -1, 0, 0, 0, 1)
     np.testing.assert_allclose(np.array(mine.GetOrigin()) * [-1, -1, 1], wanted.affine[:3, 3], atol=1e-9)
 

@@ -358,6 +358,7 @@ def away_from_ties(source, target):
     return (np.abs(np.mod(x, 1.0) - 0.5) > 1e-9).all(axis=-1)
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere near")
 @MANY
 @given(SIDES, SPACINGS, SIDES, SPACINGS, ORIGINS)
 @example((5, 6, 7), (1.0, 1.0, 1.0), (9, 11, 13), (0.5, 0.5, 0.5), (0.0, 0.0, 0.0))

@@ -202,6 +202,7 @@ def test_input_images_are_not_touched():
     assert copy.GetOrigin() == image.GetOrigin()
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere near")
 @pytest.mark.parametrize("kind", ["image", "volume", "grid"])
 def test_like(kind):
     grid = gr.Grid((6, 7, 8), (1.3, 1.2, 1.1), (2.0, -1.0, 4.0), EYE)

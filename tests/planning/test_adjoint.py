@@ -91,6 +91,7 @@ def test_the_identity_of_the_adjoint_of_downsampling(factors):
     assert_adjoint(downsample_plan(container, factors).work, shape)
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere near")
 def test_nothing_comes_back_from_a_grid_that_lies_outside():
     volume = gr.Volume(noise((4, 5, 6), "float64"), (1, 1, 1))
     work = gr.plan(volume, like=gr.Grid((3, 3, 3), (1, 1, 1), (100.0, 0.0, 0.0), (1, 0, 0, 0, 1, 0, 0, 0, 1))).work
