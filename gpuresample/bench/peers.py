@@ -85,15 +85,6 @@ def gpuresample_truncate(job: Job) -> Call:
     return lambda: gr.resample(source, device="cpu", rounding="truncate", **keywords)
 
 
-def gpuresample_as(job: Job, keywords: dict[str, Any]) -> Call:
-    """Ours, asked for what a peer does."""
-    source = volume(job.volume, job.geometry.source)
-    if keywords.get("convention") == "nibabel":
-        # As the peer's image lies: nibabel turns others to RAS.
-        source = gr.Volume(source.array, source.spacing, None, (-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
-    return lambda: gr.resample(source, device="cpu", **keywords)
-
-
 # --- theirs, on the CPU ---------------------------------------------------------------------------------------------
 
 

@@ -8,7 +8,7 @@ SimpleITK. So like is timed with like.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -45,15 +45,23 @@ def _stack(data: Job | Stack) -> Stack:
 
 def _ours(data: Job | Stack, keywords: dict[str, Any], device: str = "cpu") -> Call:
     stack = _stack(data)
-    source = volume(stack.array, stack.job.geometry.source)
+    source = _lying(stack.array, stack.job, keywords)
     return lambda: gr.resample(source, device=device, **keywords)
+
+
+def _lying(array: Any, job: Job, keywords: dict[str, Any]) -> gr.Volume:
+    """A volume on a job's grid; as nibabel, with axes to RAS as the peer's has them, for it turns others."""
+    grid = job.geometry.source
+    if keywords.get("convention") == "nibabel":
+        grid = replace(grid, direction=(-1.0, 0.0, 0.0, 0.0, -1.0, 0.0, 0.0, 0.0, 1.0))
+    return volume(array, grid)
 
 
 def _ours_on_device(data: Job | Stack, keywords: dict[str, Any]) -> Call:
     import cupy
 
     stack = _stack(data)
-    source = volume(cupy.asarray(stack.array), stack.job.geometry.source)
+    source = _lying(cupy.asarray(stack.array), stack.job, keywords)
     return synchronised(lambda: gr.resample(source, **keywords))
 
 
