@@ -9,10 +9,8 @@ computes the voxels. What it cannot do, MONAI does itself, and one warning for e
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -35,6 +33,7 @@ from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
 from gpuresample.containers import Volume
+from gpuresample.installation import Installation
 from gpuresample.ops.resample import plan
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, FloatArray
@@ -476,42 +475,6 @@ _OURS = (
 _THEIRS = {ours: getattr(transforms, ours.__name__) for ours in _OURS}
 
 
-class Installation:
-    """What `install` has changed; `revert` undoes it, and so does the end of a `with` block."""
-
-    def __init__(self) -> None:
-        self._replaced: list[tuple[Any, str, Any]] = []
-        self._homes = {ours: ours.__module__ for ours in _OURS}
-        modules = [m for key, m in list(sys.modules.items()) if key.split(".", 1)[0] == "monai" and m is not None]
-        by_class = {theirs: ours for ours, theirs in _THEIRS.items()}
-        for module in modules:
-            for name, value in list(vars(module).items()):
-                if isinstance(value, type) and value in by_class:
-                    setattr(module, name, by_class[value])
-                    self._replaced.append((module, name, value))
-        if self._replaced:
-            # Bundles find a class in the module that it says it is of.
-            for ours, theirs in _THEIRS.items():
-                ours.__module__ = theirs.__module__
-
-    def revert(self) -> None:
-        """Everything as it was before."""
-        for module, name, value in self._replaced:
-            setattr(module, name, value)
-        if self._replaced:
-            for ours, home in self._homes.items():
-                ours.__module__ = home
-        self._replaced.clear()
-
-    def __enter__(self) -> Installation:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.revert()
-
-
 def install() -> Installation:
     """Put this module's transforms in the place of MONAI's, so that bundles and scripts that name `Spacingd` use them.
 
@@ -521,4 +484,9 @@ def install() -> Installation:
         Its `revert()` undoes everything. It is also a context manager. Names that a script has imported before keep
         what they were; so do transforms that are made already.
     """
-    return Installation()
+    done = Installation("monai")
+    for ours, theirs in _THEIRS.items():
+        if done.replace(theirs, ours):
+            # Bundles find a class in the module that it says it is of.
+            done.assign(ours, "__module__", theirs.__module__)
+    return done

@@ -10,11 +10,9 @@ outside `if __name__ == "__main__"`.
 
 from __future__ import annotations
 
-import sys
 import warnings
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -32,6 +30,7 @@ from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
 from gpuresample.caching import kept
 from gpuresample.checks import sizes
+from gpuresample.installation import Installation
 from gpuresample.ops.ensemble import ensemble
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.grid import Grid
@@ -429,50 +428,6 @@ def _warn(reason: str) -> None:
 # --- installation ----------------------------------------------------------------------------------------------------
 
 
-class Installation:
-    """What `install` has changed; `revert` undoes it, and so does the end of a `with` block."""
-
-    def __init__(self) -> None:
-        self._replaced: list[tuple[str, Any, Any]] = []
-        self._registered = False
-
-    def replace(self, original: Any, ours: Any) -> None:
-        """`ours` wherever nnU-Net's modules hold `original` under its name, modules loaded later included."""
-        if _replace(original.__name__, original, ours):
-            self._replaced.append((original.__name__, original, ours))
-
-    def register(self) -> None:
-        """Our function in the module where nnU-Net looks functions up by name."""
-        if not hasattr(default_resampling, "resample_gpuresample"):
-            default_resampling.resample_gpuresample = resample_gpuresample
-            self._registered = True
-
-    def revert(self) -> None:
-        """Everything as it was before."""
-        for name, original, ours in self._replaced:
-            _replace(name, ours, original)
-        self._replaced.clear()
-        if self._registered:
-            del default_resampling.resample_gpuresample
-            self._registered = False
-
-    def __enter__(self) -> Installation:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.revert()
-
-
-def _replace(name: str, old: Any, new: Any) -> int:
-    modules = [m for key, m in list(sys.modules.items()) if key.split(".")[0] == "nnunetv2" and m is not None]
-    holders = [m for m in modules if vars(m).get(name) is old]
-    for module in holders:
-        setattr(module, name, new)
-    return len(holders)
-
-
 def install(*, defaults: bool = False, export: bool = True) -> Installation:
     """Let nnU-Net find and use gpuresample.
 
@@ -490,8 +445,10 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
     Installation
         Its `revert()` undoes everything. It is also a context manager.
     """
-    done = Installation()
-    done.register()
+    done = Installation("nnunetv2")
+    # Where nnU-Net looks functions up by name.
+    if not hasattr(default_resampling, "resample_gpuresample"):
+        done.assign(default_resampling, "resample_gpuresample", resample_gpuresample)
     if defaults:
         done.replace(_RESAMPLE, resample_gpuresample)
         done.replace(_RESAMPLE_TO_SPACING, resample_data_or_seg_to_spacing)

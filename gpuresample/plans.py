@@ -365,20 +365,31 @@ def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
             continue
         whole = dst.dtype.kind in "iu"
         engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high) if whole else store)
-        # Copies move bits, whatever the range.
-        copies = isinstance(work, Separable) and work.copies
-        if whole and not (copies and isinstance(plan.clip, tuple)):
-            continue
-        outside = None
-        if not low <= store.default <= high:
-            # A sum may be the default value, too: outside is where even zeros have no sum.
-            kind = np.float32 if plan.precision == "single" else np.float64
-            probe = np.empty(dst[volume].shape, kind)
-            engine.run(work, np.zeros(src[volume].shape, kind), probe, Store(default=math.nan))
-            outside = np.isnan(probe)
-        pool.clip(dst[volume], *((int(low), int(high)) if whole else (low, high)))
-        if outside is not None:
-            dst[volume][outside] = store.default
+        # The store has bounded whole numbers, but for copies, which move bits.
+        if not whole or (isinstance(work, Separable) and work.copies):
+            _clip_sums(engine, work, src[volume].shape, dst[volume], (low, high), store.default)
+
+
+def _clip_sums(
+    engine: Engine, work: Work, shape: tuple[int, ...], dst: Array, clip: tuple[float, float], default: float
+) -> None:
+    """Bring what a work has summed of a volume of a shape into a range; what lies outside keeps the default value."""
+    low, high = (int(v) if dst.dtype.kind in "iu" else v for v in clip)
+    if isinstance(work, Separable):
+        inside = dst.transpose(work.dst_axis)[tuple(slice(*r) for r in work.inside)]
+        pool.clip(inside, low, high)
+        return
+    outside = None
+    if not low <= default <= high:
+        # A sum may be the default value, too: outside is where even zeros have no sum.
+        assert isinstance(work, Gather)
+        kind = np.float32 if work.precision == "single" else np.float64
+        probe = np.empty(dst.shape, kind)
+        engine.run(work, np.zeros(shape, kind), probe, Store(default=math.nan))
+        outside = np.isnan(probe)
+    pool.clip(dst, low, high)
+    if outside is not None:
+        dst[outside] = default
 
 
 def _of_volume(work: Work, k: int) -> Work:

@@ -90,6 +90,18 @@ def test_a_range_holds_for_copies_and_for_the_default_value_too(interpolation, d
     assert (whole.min(), whole.max()) == (-1000, 900)
 
 
+def test_blocks_of_turned_grids_are_clipped_as_the_whole():
+    image = noise((9, 12, 10), "float32")
+    c, t = np.cos(0.2), np.sin(0.2)
+    turn = [[1, 0, 0, 0], [0, c, -t, 1.0], [0, t, c, -2.0]]
+    plan = gr.plan(image, transform=turn, interpolation="linear", clip=(-5, 5), default_value=-900)
+    whole = plan.run(image)
+    assert {whole.min(), whole[whole > -900].min(), whole.max()} == {-900, -5, 5}
+    for y in range(0, 12, 4):
+        block = (slice(2, 7), slice(y, y + 4), slice(0, 10))
+        np.testing.assert_array_equal(plan.crop(block).run(image[plan.input_region(block)]), whole[block])
+
+
 def test_a_list_keeps_its_labels():
     image, labels = noise((8, 9, 10)), (noise((8, 9, 10), "uint8") % 5).astype(np.uint8)
     a, b = gr.resample([image, labels], size=(13, 9, 20), interpolation=["bspline", "nearest"], clip=True)

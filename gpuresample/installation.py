@@ -1,0 +1,61 @@
+"""Our functions and classes in the place of another library's, and back."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import TracebackType
+from typing import Any
+
+
+class Installation:
+    """What an `install` has changed; `revert` undoes it, and so does the end of a `with` block.
+
+    Attributes
+    ----------
+    library : str
+        The package whose modules are changed.
+    """
+
+    def __init__(self, library: str) -> None:
+        self.library = library
+        self._undo: list[Callable[[], object]] = []
+
+    def replace(self, original: Any, ours: Any) -> bool:
+        """Put `ours` wherever the library's loaded modules hold `original`; answers whether any does."""
+        names = {name for _, name in self._places(original)}
+        self._swap(original, ours, names)
+        if names:
+            self._undo.append(partial(self._swap, ours, original, names))
+        return bool(names)
+
+    def assign(self, holder: Any, name: str, value: Any) -> None:
+        """Set an attribute, which `revert` sets back, or removes where there was none."""
+        if hasattr(holder, name):
+            self._undo.append(partial(setattr, holder, name, getattr(holder, name)))
+        else:
+            self._undo.append(partial(delattr, holder, name))
+        setattr(holder, name, value)
+
+    def revert(self) -> None:
+        """Everything as it was before, in modules that were loaded later, too."""
+        while self._undo:
+            self._undo.pop()()
+
+    def __enter__(self) -> Installation:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.revert()
+
+    def _places(self, held: Any) -> list[tuple[Any, str]]:
+        modules = [m for key, m in list(sys.modules.items()) if key.split(".", 1)[0] == self.library and m is not None]
+        return [(m, name) for m in modules for name, value in list(vars(m).items()) if value is held]
+
+    def _swap(self, old: Any, new: Any, names: set[str]) -> None:
+        for module, name in self._places(old):
+            if name in names:
+                setattr(module, name, new)
