@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.containers.voxels import HostMemory, check_voxels, overlaps_itself
-from gpuresample.planning.grid import Grid
+from gpuresample.planning.grid import Grid, agree
 
 Array = npt.NDArray[Any]
 
@@ -21,8 +21,6 @@ Array = npt.NDArray[Any]
 FLIP = np.diag([-1.0, -1.0, 1.0, 1.0])
 # Cosines between axes up to which an affine counts as free of shear: headers hold float32.
 SHEAR = 1e-4
-# Voxels by which a header's two forms may differ and be one.
-FORMS = 0.05
 
 
 def grid_of_image(image: Any, name: str = "image") -> Grid:
@@ -76,9 +74,7 @@ def _warn_of_forms(image: Any, name: str) -> None:
         return
     if any(form is None for form in forms) or not np.allclose(forms[0], image.affine, atol=1e-6, rtol=1e-6):
         return
-    ends = np.vstack([np.zeros(3), np.diag(np.asarray(image.shape[:3]) - 1)])
-    points = [ends @ form[:3, :3].T + form[:3, 3] for form in forms]
-    if np.abs(points[0] - points[1]).max() > FORMS * np.linalg.norm(forms[0][:3, :3], axis=0).min():
+    if not agree(forms[0], forms[1], image.shape):
         codes = " and ".join(str(int(header[key])) for key in ("sform_code", "qform_code"))
         warnings.warn(
             f"{name}: its sform and qform (codes {codes}) disagree; the sform is taken, as nibabel does; programs "

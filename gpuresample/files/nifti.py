@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.files import completeness, detached
+from gpuresample.planning.grid import agree
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -31,8 +32,6 @@ Floats = npt.NDArray[np.float64]
 _FLIP = np.diag([-1.0, -1.0, 1.0])
 # Bytes of a header, and where its codes are: the qform's, then the sform's.
 _HEAD, _CODES = 348, 252
-# Voxels by which two forms may differ and be one.
-_SAME = 0.05
 # Shares by which a spacing and its column of the sform may differ: both are float32.
 _SAME_SPACING = 1e-5
 _SAME_COSINE = 1e-3
@@ -72,12 +71,7 @@ class Form:
     @property
     def disagree(self) -> bool:
         """Whether both forms are there and put a corner of the volume to two places."""
-        if not all(self.codes):
-            return False
-        ends = np.vstack([np.zeros(3), np.diag(np.maximum(np.asarray([*self.size, 1, 1, 1][:3]) - 1, 0))])
-        points = [ends @ form[:, :3].T + form[:, 3] for form in (self.sform, self.qform)]
-        voxel = np.linalg.norm(self.qform[:, :3], axis=0).min()
-        return bool(np.abs(points[0] - points[1]).max() > _SAME * voxel)
+        return all(self.codes) and not agree(self.sform, self.qform, self.size)
 
     def taken(self, origin: Sequence[float], direction: Sequence[float]) -> str:
         """Which form a geometry that ITK has read is of: "sform", "qform", or neither: ""."""

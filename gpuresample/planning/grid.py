@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sized
+from collections.abc import Sequence, Sized
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
@@ -22,6 +22,8 @@ ANCHORS = ("first", "edge", "center")
 # Two grids count as aligned when no voxel strays further than this off the axis, in voxels. Oblique headers
 # in float32 leave 1e-16 here once output and input share them; real rotations leave 1e-3 and more.
 ALIGNED = 1e-9
+# Voxels by which two statements of where a volume lies may differ and be one: headers hold float32.
+AGREE = 0.05
 
 # A size this near to a half, as a share of it, is a half: twice what a spacing in float32 can be off.
 HALF = 2.0**-22
@@ -131,6 +133,13 @@ def _point_to_index(spacing: tuple[float, ...], direction: tuple[float, ...]) ->
         matrix = np.array(columns).T
     matrix.setflags(write=False)
     return matrix
+
+
+def agree(one: FloatArray, other: FloatArray, size: Sequence[int]) -> bool:
+    """Whether two affines, shape (3 or 4, 4), put the corners of a volume of x, y, z voxels to the same places."""
+    ends = np.vstack([np.zeros(3), np.diag(np.maximum(np.asarray([*size, 1, 1, 1][:3]) - 1, 0))])
+    a, b = (ends @ affine[:3, :3].T + affine[:3, 3] for affine in (one, other))
+    return bool(np.abs(a - b).max() <= AGREE * np.linalg.norm(other[:3, :3], axis=0).min())
 
 
 def aligned_axes(drift: FloatArray) -> tuple[int, ...] | None:
