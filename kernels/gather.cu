@@ -107,10 +107,13 @@ static __device__ __forceinline__ acc_t linear_sum(
     return total;
 }
 
-template <int PATH>
-static __device__ __forceinline__ void linear_rows(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline,
-    const int offset)
+// `spline`: find the cell from p in float32, as ITK's splines do; `offset`: from the cell to the lower tap.
+#define LINEAR_PARAMETERS                                                                                          \
+    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline, \
+        const int offset
+#define LINEAR_ARGUMENTS ROUTED_ARGUMENTS, fill, low, high, rounding, spline, offset
+
+template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PARAMETERS)
 {
     DYNAMIC_SHARED(shared_t, shared);
     row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
@@ -164,29 +167,11 @@ static __device__ __forceinline__ void linear_rows(
     }
 }
 
-extern "C" __global__ void gather_linear(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,  // find the cell from p in float32, as ITK's splines do
-    const int offset)  // from the cell to the lower tap
-{
-    linear_rows<LINES>(ROUTED_ARGUMENTS, fill, low, high, rounding, spline, offset);
-}
+extern "C" __global__ void gather_linear(LINEAR_PARAMETERS) { linear_rows<LINES>(LINEAR_ARGUMENTS); }
 
-extern "C" __global__ void gather_linear_lattice(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,  // find the cell from p in float32, as ITK's splines do
-    const int offset)  // from the cell to the lower tap
-{
-    linear_rows<ANY>(ROUTED_ARGUMENTS, fill, low, high, rounding, spline, offset);
-}
+extern "C" __global__ void gather_linear_lattice(LINEAR_PARAMETERS) { linear_rows<ANY>(LINEAR_ARGUMENTS); }
 
-extern "C" __global__ void gather_linear_field(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,  // find the cell from p in float32, as ITK's splines do
-    const int offset)  // from the cell to the lower tap
-{
-    linear_rows<FIELD>(ROUTED_ARGUMENTS, fill, low, high, rounding, spline, offset);
-}
+extern "C" __global__ void gather_linear_field(LINEAR_PARAMETERS) { linear_rows<FIELD>(LINEAR_ARGUMENTS); }
 
 // ---------------------------------------------------------------------------------------------------------------
 // gather_any, gather_cubic
@@ -248,12 +233,21 @@ static __device__ __forceinline__ acc_t plain_sum(
     return total;
 }
 
+// What kernels take that sum any number of neighbours. `spline`: find the cell from p in float32, as ITK's splines do;
+// coefficients [pieces, width, terms]; `normalise`: divide by the sum of weights.
+#define SUMMED_PARAMETERS                                                                                          \
+    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline, \
+        const acc_t *__restrict__ coefficients, const int pieces, const int width, const int terms,               \
+        const double shift, const int offset, const int normalise
+#define SUMMED_ARGUMENTS                                                                                           \
+    ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset, normalise
+// pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for the
+// way in which the cell is found to matter.
+#define CUBIC_ARGUMENTS ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise
+
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <int PATH, int ROOM>
-static __device__ __forceinline__ void gather_rows(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline,
-    const acc_t *__restrict__ coefficients, const int pieces, const int width, const int terms, const double shift,
-    const int offset, const int normalise)
+static __device__ __forceinline__ void gather_rows(SUMMED_PARAMETERS)
 {
     DYNAMIC_SHARED(shared_t, shared);
     row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
@@ -300,63 +294,12 @@ static __device__ __forceinline__ void gather_rows(
     }
 }
 
-extern "C" __global__ void gather_any(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,                        // find the cell from p in float32, as ITK's splines do
-    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
-    const int pieces, const int width, const int terms, const double shift, const int offset,
-    const int normalise)                     // divide by the sum of weights
-{
-    gather_rows<LINES, MAX_TAPS>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset,
-        normalise);
-}
+extern "C" __global__ void gather_any(SUMMED_PARAMETERS) { gather_rows<LINES, MAX_TAPS>(SUMMED_ARGUMENTS); }
 
-extern "C" __global__ void gather_any_lattice(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,                        // find the cell from p in float32, as ITK's splines do
-    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
-    const int pieces, const int width, const int terms, const double shift, const int offset,
-    const int normalise)                     // divide by the sum of weights
-{
-    gather_rows<ANY, MAX_TAPS>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset,
-        normalise);
-}
+extern "C" __global__ void gather_any_lattice(SUMMED_PARAMETERS) { gather_rows<ANY, MAX_TAPS>(SUMMED_ARGUMENTS); }
 
-extern "C" __global__ void gather_cubic(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,                        // find the cell from p in float32, as ITK's splines do
-    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]: 1, 4, 4
-    const int pieces, const int width, const int terms, const double shift, const int offset,
-    const int normalise)                     // divide by the sum of weights
-{
-    // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for
-    // the way in which the cell is found to matter.
-    gather_rows<LINES, 4>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise);
-}
+extern "C" __global__ void gather_cubic(SUMMED_PARAMETERS) { gather_rows<LINES, 4>(CUBIC_ARGUMENTS); }
 
-extern "C" __global__ void gather_cubic_lattice(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,                        // find the cell from p in float32, as ITK's splines do
-    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]: 1, 4, 4
-    const int pieces, const int width, const int terms, const double shift, const int offset,
-    const int normalise)                     // divide by the sum of weights
-{
-    // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for
-    // the way in which the cell is found to matter.
-    gather_rows<ANY, 4>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise);
-}
+extern "C" __global__ void gather_cubic_lattice(SUMMED_PARAMETERS) { gather_rows<ANY, 4>(CUBIC_ARGUMENTS); }
 
-extern "C" __global__ void gather_cubic_field(
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding,
-    const int spline,                        // find the cell from p in float32, as ITK's splines do
-    const acc_t *__restrict__ coefficients,  // [pieces, width, terms]: 1, 4, 4
-    const int pieces, const int width, const int terms, const double shift, const int offset,
-    const int normalise)                     // divide by the sum of weights
-{
-    gather_rows<FIELD, 4>(
-        ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise);
-}
+extern "C" __global__ void gather_cubic_field(SUMMED_PARAMETERS) { gather_rows<FIELD, 4>(CUBIC_ARGUMENTS); }
