@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
-from gpuresample.engines.cpu import tables
+from gpuresample.engines.cpu import tables, vote_kernels
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
@@ -179,9 +179,9 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     if work.method == "index":
         return call(kernels.copy_rows, first, default)
     if work.method == "label_linear":
-        return call(kernels.vote_rows, first, default)
+        return call(vote_kernels.vote_rows, first, default)
     if work.method == "label_gaussian":
-        return call(kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
+        return call(vote_kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
     if is_cubic(work) and not derived:
         powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
         return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
