@@ -82,9 +82,10 @@ def some_done(out, count=2):
 
 
 def recorded(out):
-    """How many volumes the journal says are done."""
+    """How many volumes the journal says are done, by lines that are whole: one under way may be cut by a kill."""
     journal = out / ".gpuresample" / "journal.jsonl"
-    return journal.read_text().count('"kind":"done"') if journal.exists() else 0
+    lines = journal.read_text().splitlines(keepends=True) if journal.exists() else []
+    return sum('"kind":"done"' in line and line.endswith("\n") for line in lines)
 
 
 def workers_of(process):
