@@ -29,7 +29,6 @@ _HOMES = {
     "Laplacian": "ops.laplacians",
     "ensemble": "ops.ensemble",
     "doctor": "ops.doctor",
-    "calibrate": "bench.calibration",
     "verify": "verification",
     "Volume": "containers",
     "Affine": "ops.transforms",
@@ -53,7 +52,6 @@ __all__ = [
     "Volume",
     "__version__",
     "bin_shrink",
-    "calibrate",
     "clear_caches",
     "doctor",
     "downsample",
@@ -73,7 +71,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gpuresample.bench.calibration import calibrate as calibrate
     from gpuresample.caching import clear_caches as clear_caches
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads
