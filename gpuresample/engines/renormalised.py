@@ -85,7 +85,7 @@ def is_signed(work: Work) -> bool:
         return False
     if isinstance(work, Separable):
         return any(bool((t.weight < 0).any()) for t in work.tables)
-    if work.prefilter is not None and any(bool((t.weight < 0).any()) for t in work.prefilter):
+    if work.prefilter is not None and is_signed(work.prefilter):
         return True
     x = np.linspace(0.0, 1.0, 65)[:, None] ** np.arange(work.coefficients.shape[2])
     # Some pieces of a positive kernel touch zero, give or take a rounding.

@@ -95,7 +95,7 @@ def of(call: Call, volumes: int = 1) -> Cost:
     work = call.work
     read = _needed(work) * call.channels * call.source.itemsize
     held = footprint(call, pool.get_num_threads())
-    taps, order, adds = _arithmetic(work)
+    taps, order, adds = _arithmetic(call)
     output = call.n_dst * call.target.itemsize
     return Cost(
         volumes=volumes,
@@ -111,22 +111,23 @@ def of(call: Call, volumes: int = 1) -> Cost:
     )
 
 
-def _arithmetic(work: Work) -> tuple[tuple[float, ...], tuple[str, ...], int]:
+def _arithmetic(call: Call) -> tuple[tuple[float, ...], tuple[str, ...], int]:
     """Taps, order and multiply-adds of one volume."""
+    from gpuresample.engines.cpu.ways import way_of
+
+    work, way = call.work, way_of(call.work, call.source.newbyteorder("="), call.target, call.store)
     if isinstance(work, Majority):
         return (0.0, 0.0, 0.0), ("mode",), 0
     if isinstance(work, Gather):
         neighbours = _neighbours(work)
         nothing: tuple[tuple[float, float, float], tuple[str, ...], int] = (0.0, 0.0, 0.0), (), 0
-        taps, order, adds = nothing if work.prefilter is None else _of_tables(_passes_before(work))
+        taps, order, adds = nothing if work.prefilter is None else _of_tables(work.prefilter)
         sums = 0 if work.method == "index" else neighbours * math.prod(work.n_dst)
         return (*taps, float(neighbours)), (*order, "gather"), adds + sums
-    if work.copies:
+    if way == "copy":
         return (0.0, 0.0, 0.0), ("copy",), 0
     taps, order, adds = _of_tables(work)
-    if work.shortcut:
-        adds = sum(_of_tables(step)[2] for step in _run(work))
-    return taps, order, adds
+    return taps, order, sum(_of_tables(step)[2] for step in _steps(work)) if way == "shortcut" else adds
 
 
 def _of_tables(work: Separable) -> tuple[tuple[float, float, float], tuple[str, ...], int]:
@@ -160,19 +161,11 @@ def _neighbours(work: Gather) -> int:
     return 1 if work.method == "index" else int(width**3)
 
 
-def _passes_before(work: Gather) -> Separable:
-    """The prefilter of a rotated grid."""
-    from gpuresample.engines.cpu.gather import prefilter_work
-
-    assert work.prefilter is not None
-    return prefilter_work(work.prefilter, work.precision)
-
-
-def _run(work: Separable) -> list[Separable]:
-    """What the engine runs: the work, or its shortcut's."""
+def _steps(work: Separable) -> list[Separable]:
+    """What a shortcut runs."""
     from gpuresample.engines.cpu.footprint import steps
 
-    return list(steps(work.shortcut)) if work.shortcut else [work]
+    return list(steps(work.shortcut))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
