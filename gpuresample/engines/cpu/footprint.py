@@ -154,7 +154,8 @@ def _coordinates(work: Gather, threads: int) -> int:
     width, item = work.coefficients.shape[1], accumulator(work.precision).itemsize
     row = POINT_BYTES + 8 + 1 + 8 + item * 4 + (0 if width in (2, 4) else 3 * width * item + 3 * 8 + item + 4 + 1)
     lattices = [s for route in work.routes for s in route.stages if isinstance(s, Lattice)]
-    line = max((POINT_BYTES * max(s.vectors.shape[:3]) for s in lattices), default=0)
+    # Of a lattice along the axes: as many rows as it has taps, and one.
+    line = max((POINT_BYTES * (s.order + 2) * max(s.vectors.shape[:3]) for s in lattices), default=0)
     return threads * (n_x * row + line + (rows * ROW_BYTES if lines else rows * n_x * POINT_BYTES))
 
 
