@@ -26,6 +26,7 @@ from gpuresample.ops.resample import output_dtype, resample
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import (
     FILTERS,
+    Filter,
     FloatArray,
     IntArray,
     discrete_gaussian_response,
@@ -179,6 +180,14 @@ def binned(source: Grid, factors: tuple[int, ...]) -> Grid:
     return Grid(size, spacing, tuple(origin.tolist()), source.direction)
 
 
+def unbinned(source: Grid, factors: tuple[int, ...], size: tuple[int, ...]) -> Grid:
+    """The grid of a size whose blocks `source` is; the way back of `binned`."""
+    f = np.asarray([factors], dtype=np.float64)
+    origin = source.points((1.0 - f) / (2.0 * f))[0]
+    spacing = tuple(s / k for s, k in zip(source.spacing, factors, strict=True))
+    return Grid(size, spacing, tuple(origin.tolist()), source.direction)
+
+
 def expand(
     image: Any,
     factors: int | Sequence[int],
@@ -271,8 +280,9 @@ def downsample_plan(
     rounding: str = "nearest",
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
+    of_blocks: bool = False,
 ) -> Plan:
-    """The plan of `downsample` for images like a container's."""
+    """The plan of `downsample` for images like a container's; `of_blocks` puts samples where `bin_shrink` has them."""
     one_of("kind", kind, ("sampled", "discrete"))
     source = container.grid
     f = factors_of(container, factors)
@@ -283,7 +293,7 @@ def downsample_plan(
         widths = voxel_sigmas(container, sigma)
     output = output_dtype(container.dtype, dtype)
     precision = precision_of(container.dtype, output)
-    target = shrunk(source, f)
+    target = binned(source, f) if of_blocks else shrunk(source, f)
     where = aligned_map(target, source)
     blur: tuple[FloatArray | None, ...] = tuple(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
@@ -346,10 +356,17 @@ def upsample(
     if filter_.method == "vote":
         raise ValueError(f'interpolation must sum or copy voxels, got {interpolation!r}; take "nearest" for labels')
     output = output_dtype(container.dtype, dtype)
-    precision = precision_of(container.dtype, output)
     target = centred(source, whole, tuple(s / k for s, k in zip(source.spacing, f, strict=True)))
+    return execute(upsample_plan(container, target, filter_, output, rounding, device), container, out)
+
+
+def upsample_plan(
+    container: Container, target: Grid, filter_: Filter, output: np.dtype[Any], rounding: str, device: str
+) -> Plan:
+    """The plan of a finer grid along a container's axes; beyond the outermost centres its values go on."""
+    source = container.grid
+    precision = precision_of(container.dtype, output)
     where = aligned_map(target, source)
     work = planner.sampled(where, source, filter_, "nearest", (None,) * source.dimension, precision)
     copies = filter_.method == "index"
-    made = planned(container, target, work, output, rounding, device, precision, copies=copies)
-    return execute(made, container, out)
+    return planned(container, target, work, output, rounding, device, precision, copies=copies)
