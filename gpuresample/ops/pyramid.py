@@ -24,7 +24,7 @@ from gpuresample.planning.grid import Grid
 from gpuresample.planning.maps import aligned_map
 from gpuresample.plans import Plan, execute, precision_of
 
-KINDS = ("gaussian", "mean", "mode", "itk", "itk_recursive")
+KINDS = ("gaussian", "mean", "mode", "label", "itk", "itk_recursive")
 
 # More levels than any volume has: every one halves an axis. Of ITK's, whose blurs are as wide as the factor, fewer.
 MOST_LEVELS, MOST_ITK_LEVELS = 64, 21
@@ -58,13 +58,13 @@ def pyramid(
     schedule : sequence of int or sequence of sequence of int, optional
         In place of `levels` and `factors`: the factor of every level relative to the image, finest first. Each must be
         a multiple of the one before (for ITK's kinds: not less than the one before). The first is usually 1.
-    kind : {"gaussian", "mean", "mode", "itk", "itk_recursive"}
+    kind : {"gaussian", "mean", "mode", "label", "itk", "itk_recursive"}
         "gaussian": every level is the level before, blurred and subsampled as by `downsample`, at the centres of the
-        blocks of `bin_shrink`. "mean" and "mode": every level is `bin_shrink` of the image by the level's whole factor;
-        "mode" is for labels. "itk" and "itk_recursive": the results of
-        itk::MultiResolutionPyramidImageFilter and itk::RecursiveMultiResolutionPyramidImageFilter, but finest first
-        (ITK's order is coarsest first). "itk" blurs its finest level too; "itk_recursive" keeps the voxels that
-        `shrink` keeps.
+        blocks of `bin_shrink`. "mean", "mode" and "label": every level is `bin_shrink` of the image by the level's
+        whole factor; "mode" is for labels, and "label" for labels whose thin structures must not vanish. "itk" and
+        "itk_recursive": the results of itk::MultiResolutionPyramidImageFilter and
+        itk::RecursiveMultiResolutionPyramidImageFilter, but finest first (ITK's order is coarsest first). "itk" blurs
+        its finest level too; "itk_recursive" keeps the voxels that `shrink` keeps.
     sigma : {"auto", "skimage", "itk", "cardoso"}, float or sequence of float
         Sigma of every step's blur, see `downsample`; only for the kind "gaussian".
     rounding, device
