@@ -159,7 +159,7 @@ def _of_gpu(job: Job, dtype: str, stacked: bool, found: list[Doer], rest: list[D
         expected, given = _expected(peer), _type_of(peer, dtype, job.interpolation)
         if expected not in ("gpuresample", *(d.key for d in found)):
             found.append(_as_peer(peer, expected, given, None))
-        if expected != "gpuresample" and not CONVENTIONS[peer.convention].clip:  # the GPU does not clip
+        if expected != "gpuresample":
             there = _as_peer(peer, expected, given, expected, on_device=True)
             if there.key not in [d.key for d in found]:
                 found.append(there)
