@@ -19,7 +19,6 @@ from gpuresample.bench.cases import Array, Geometry, Job, volume
 from gpuresample.bench.devices import synchronised
 from gpuresample.bench.peers import GPU_PEERS, OURS, PEERS, Call, Peer, own_keywords
 from gpuresample.bench.tasks import Case, Doer, Error
-from gpuresample.planning.conventions import CONVENTIONS
 
 
 @dataclass(frozen=True, eq=False)
