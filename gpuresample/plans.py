@@ -14,7 +14,7 @@ from gpuresample import engines
 from gpuresample.checks import shown, sizes
 from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
-from gpuresample.engines import renormalised
+from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Call, Engine, Store
 from gpuresample.engines.cpu import costs
@@ -294,11 +294,7 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
             continue
         result, target, engine, call = _prepared(plan, container, out)
         results.append(result)
-        if plan.ignore is not None:
-            renormalised.run(engine, plan.work, call[1], call[2], store_of(plan), plan.ignore, plan.clip, plan.signed)
-        elif plan.clip:
-            _clipped(plan, engine, call[1], call[2])
-        else:
+        if not run_beside(plan, engine, call[1], call[2]):
             together.setdefault(id(engine), (engine, []))[1].append(call)
         written.append((container, target))
     for engine, group in together.values():
@@ -319,57 +315,19 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
-    if plan.clip and container.where != "cpu":
-        raise ValueError(f"image must be in host memory to be clipped, got one on {container.where}")
     if engine.name == "cpu" and voxels > SCRATCH_ASKED:
         scratch = plan.scratch_bytes(src.dtype, math.prod(src.shape[:-3]), pool.get_num_threads())
         check_room(scratch, f"size {container.order(plan.target.size)} asks for memory beside the output")
     return result, target, engine, (plan.work, src, dst, store_of(plan))
 
 
-def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
-    """Sums within the range of the volume that they are of, volume by volume."""
-    store = store_of(plan)
-    for k, volume in enumerate(np.ndindex(dst.shape[:-3])):
-        low, high = plan.clip if isinstance(plan.clip, tuple) else pool.extent(src[volume])
-        work = _of_volume(plan.work, k)
-        if math.isnan(low):  # it has no range
-            engine.run(work, src[volume], dst[volume], store)
-            continue
-        whole = dst.dtype.kind in "iu"
-        engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high) if whole else store)
-        # The store has bounded whole numbers, but for copies, which move bits.
-        if not whole or (isinstance(work, Separable) and work.copies):
-            _clip_sums(engine, work, src[volume].shape, dst[volume], (low, high), store.default)
-
-
-def _clip_sums(
-    engine: Engine, work: Work, shape: tuple[int, ...], dst: Array, clip: tuple[float, float], default: float
-) -> None:
-    """Bring what a work has summed of a volume of a shape into a range; what lies outside keeps the default value."""
-    low, high = (int(v) if dst.dtype.kind in "iu" else v for v in clip)
-    if isinstance(work, Separable):
-        inside = dst.transpose(work.dst_axis)[tuple(slice(*r) for r in work.inside)]
-        pool.clip(inside, low, high)
-        return
-    outside = None
-    if not low <= default <= high:
-        # A sum may be the default value, too: outside is where even zeros have no sum.
-        assert isinstance(work, Gather)
-        kind = np.float32 if work.precision == "single" else np.float64
-        probe = np.empty(dst.shape, kind)
-        engine.run(work, np.zeros(shape, kind), probe, Store(default=math.nan))
-        outside = np.isnan(probe)
-    pool.clip(dst, low, high)
-    if outside is not None:
-        dst[outside] = default
-
-
-def _of_volume(work: Work, k: int) -> Work:
-    """A work of one of the volumes that it is made for."""
-    if isinstance(work, Gather) and len(work.routes) > 1:
-        return replace(work, routes=(work.routes[k],))
-    return work
+def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
+    """Run what a plan asks for beside its work, on arrays that the engine takes; False if it asks for nothing else."""
+    if plan.ignore is not None:
+        renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip, plan.signed)
+    elif plan.clip:
+        clipped.run(engine, plan.work, src, dst, store_of(plan), plan.clip)
+    return plan.ignore is not None or bool(plan.clip)
 
 
 def store_of(plan: Plan) -> Store:

@@ -244,10 +244,13 @@ class Majority:
         Size of a block along z, y, x; blocks begin at the first voxel.
     n_dst : three int
         Destination size z, y, x.
+    labels_first : bool
+        Whether zeros have no vote; the value is 0 where all are.
     """
 
     block: tuple[int, int, int]
     n_dst: tuple[int, int, int]
+    labels_first: bool = False
 
 
 Work = Separable | Gather | Majority
