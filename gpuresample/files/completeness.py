@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import gzip
 import os
 import re
 import struct
-import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
-from gpuresample.files import detached
+import numpy as np
+import numpy.typing as npt
+
+from gpuresample.files import detached, gzips
 
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040
-# Bytes that may follow the voxels in a gzip file.
-_BEHIND = 64 << 20
+# Bytes that may follow the voxels in a gzip file, and that may come before them.
+_BEHIND = MOST_HEAD = 64 << 20
 
 
 def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], None] | None = None) -> None:
@@ -39,7 +40,7 @@ def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], 
                 raise OSError(f"{path}: the file ends early: pages are missing")
     needed = _needed(path, image_io, voxel_bytes, head)
     if length < needed:
-        raise OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
+        raise _short(path, length, needed)
 
 
 def check_dimensions(path: Path) -> None:
@@ -104,7 +105,7 @@ def unzipped(
         terabytes.
     """
     try:
-        with gzip.open(path) as file:
+        with gzips.reading(path) as file:
             head = file.read(1024)
             length, most = len(head), expected(head) + _BEHIND
             if watch is not None:
@@ -114,10 +115,45 @@ def unzipped(
                     watch(block)
                 length += len(block)
                 if length > most:
-                    raise OSError(f"{path}: goes on for more than {_BEHIND:,} bytes behind its volume")
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise OSError(f"{path}: the gzip stream is damaged or ends early ({error})") from None
+                    raise _goes_on(path)
+    except gzips.DAMAGED as error:
+        raise _damaged(path, error) from None
     return head, length
+
+
+def unzipped_into(path: Path, offset: int, memory: npt.NDArray[np.uint8]) -> bytes:
+    """Fill memory with what a gzip file holds from an offset on; answers what comes before.
+
+    Raises
+    ------
+    OSError
+        As `unzipped`; and if there is less.
+    """
+    try:
+        with gzips.reading(path) as file:
+            head = file.read(offset)
+            length, most = len(head) + gzips.read_into(file, memory), offset + memory.size
+            while block := file.read(1 << 20):
+                length += len(block)
+                if length > most + _BEHIND:
+                    raise _goes_on(path)
+    except gzips.DAMAGED as error:
+        raise _damaged(path, error) from None
+    if length < most:
+        raise _short(path, length, most)
+    return head
+
+
+def _goes_on(path: Path) -> OSError:
+    return OSError(f"{path}: goes on for more than {_BEHIND:,} bytes behind its volume")
+
+
+def _damaged(path: Path, error: Exception) -> OSError:
+    return OSError(f"{path}: the gzip stream is damaged or ends early ({error})")
+
+
+def _short(path: Path, length: int, needed: int) -> OSError:
+    return OSError(f"{path}: the file ends early: {length:,} of {needed:,} bytes")
 
 
 def _needed(path: Path, image_io: str, voxel_bytes: int, head: bytes) -> int:

@@ -10,6 +10,7 @@ import gzip
 import math
 import shutil
 import struct
+import sys
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -20,7 +21,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.files import completeness, detached
+from gpuresample.engines.cpu.memory import writable_alias
+from gpuresample.files import completeness, detached, gzips
 from gpuresample.planning.grid import agree
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ _HEAD, _CODES = 348, 252
 _SAME_SPACING = 1e-5
 _SAME_COSINE = 1e-3
 _FLOATS = {16: "f4", 64: "f8"}
+# Types of voxels that ITK hands out as they are.
+_VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ class Form:
         Number of the voxel type; where the voxels begin.
     slope, intercept : float
         Of the stored values; 1 and 0 where there is no slope.
+    scales : bool
+        Whether the header names a slope or an intercept that change values, or are no numbers.
     sform, qform : ndarray
         Matrices 3 x 4 from indices to points, in LPS.
     codes : tuple of int
@@ -64,6 +70,7 @@ class Form:
     offset: int
     slope: float
     intercept: float
+    scales: bool
     sform: Floats
     qform: Floats
     codes: tuple[int, int]
@@ -117,7 +124,7 @@ def of(path: Path) -> Form | None:
             return None
         path = header
     try:
-        with gzip.open(path) if completeness.is_gzip(path) else open(path, "rb") as file:
+        with gzips.reading(path) if completeness.is_gzip(path) else open(path, "rb") as file:
             return _parsed(file.read(_HEAD))
     except (OSError, EOFError, zlib.error, struct.error):
         return None
@@ -138,9 +145,10 @@ def _parsed(head: bytes) -> Form | None:
     scaled = math.isfinite(slope) and slope != 0 and math.isfinite(inter)
     # Millimetres, as ITK makes them of metres and microns.
     unit = {1: 1e3, 3: 1e-3}.get(head[123] & 7, 1.0)
+    scales = slope not in (0.0, 1.0) or inter != 0.0
     return Form(
         tuple(max(1, n) for n in dim[1 : 1 + dim[0]]), order, values("h", 70)[0], int(offset), slope if scaled else 1.0,
-        inter if scaled else 0.0, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
+        inter if scaled else 0.0, scales, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
         unit * _FLIP @ _of_quaternion(quatern, pixdim), (max(0, sform), max(0, qform)),
     )  # fmt: skip
 
@@ -216,7 +224,7 @@ def codes_kept(form: Form, taken: str) -> tuple[int, int]:
 def without_forms(path: Path, folder: Path) -> Path:
     """An unpacked copy of a file of one part whose header has no forms: ITK refuses some, and reads it then."""
     copy = folder / "copy.nii"
-    with gzip.open(path) if completeness.is_gzip(path) else open(path, "rb") as file, open(copy, "wb") as out:
+    with gzips.reading(path) if completeness.is_gzip(path) else open(path, "rb") as file, open(copy, "wb") as out:
         shutil.copyfileobj(file, out, 1 << 20)
     patch_codes(copy, (0, 0))
     return copy
@@ -237,6 +245,46 @@ def repack(path: Path, anew: Path, codes: tuple[int, int]) -> None:
         struct.pack_into(f"{_order(head)}2h", head, _CODES, *codes[::-1])
         out.write(head)
         shutil.copyfileobj(file, out, 1 << 20)
+
+
+def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> SimpleITK.Image | None:
+    """The image of a packed file whose voxels are stored as ITK would hand them out, unpacked once, into place.
+
+    NaN and infinity stay. None where ITK scales the voxels, or makes vectors of them.
+
+    Parameters
+    ----------
+    path : Path
+    form : Form
+        Its header.
+    reader : SimpleITK.ImageFileReader
+        That has read the header, too.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged or ends early.
+    """
+    import SimpleITK as sitk
+
+    kind = _VOXELS.get(form.datatype)
+    same = reader.GetSize() == form.size and reader.GetNumberOfComponents() == 1
+    if not same or kind is None or form.scales or form.offset > completeness.MOST_HEAD or detached.half(path):
+        return None
+    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
+    view = sitk.GetArrayViewFromImage(image)
+    if view.dtype != kind:
+        return None
+    array = writable_alias(view, image)
+    completeness.unzipped_into(path, form.offset, array.reshape(-1).view(np.uint8))
+    if form.order != ("<" if sys.byteorder == "little" else ">"):
+        array.byteswap(inplace=True)
+    image.SetSpacing(reader.GetSpacing())
+    image.SetOrigin(reader.GetOrigin())
+    image.SetDirection(reader.GetDirection())
+    for key in reader.GetMetaDataKeys():
+        image.SetMetaData(key, reader.GetMetaData(key))
+    return image
 
 
 class NotFinite:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import gzip
 import locale
 import math
 import os
@@ -32,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, dicom, disk, elements, foreign, nifti, segments
+from gpuresample.files import completeness, detached, dicom, disk, elements, foreign, gzips, nifti, segments
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -246,6 +245,11 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             expected = _image_io(reader), Header.of(reader).nbytes
         completeness.check_plausible(path, *expected)
         form = nifti.of(path)
+        if form is not None and completeness.is_gzip(path):
+            with _failure(path, "cannot be read"):
+                image = nifti.unpacked(path, form, reader)
+            if image is not None:
+                return _placed(path, image, form)
         lost = nifti.NotFinite(form)
         check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
@@ -278,7 +282,7 @@ def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> No
     passes = stored == path and completeness.is_gzip(path)
     completeness.check(path, *expected, lost.watch if passes else None)
     if lost.form is not None and not passes:
-        with gzip.open(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
+        with gzips.reading(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
             while block := file.read(1 << 20):
                 lost.watch(block)
 
@@ -489,17 +493,48 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
     failure = _failure(Path(path), "cannot be written")
-    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
-        if partial.suffix in foreign.WRITTEN:
+    with replacing(target, overwrite) as partial, _plain_of(partial) as plain, _quiet(), failure, _full_disk(target):
+        if _packs(image, target):
+            _write_packed(image, partial, plain)
+        elif partial.suffix in foreign.WRITTEN:
             foreign.write(image, partial)
         elif partial.suffix in _HDF5:
             _write_apart(image, texts.utf8_name(partial), target)
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
-        if target.name.endswith(_NIFTI) and (codes := _codes_of(image)) is not None:
-            _write_codes(partial, codes)
+            if target.name.endswith(_NIFTI) and (codes := _codes_of(image)) is not None:
+                _write_codes(partial, codes)
         _check_written(partial, image)
     _warn_of_namesakes(target)
+
+
+def _packs(image: SimpleITK.Image, target: Path) -> bool:
+    """Whether a file is written plain and packed then: a .nii.gz file, on a disk that has room for both."""
+    if not (target.name.endswith(".nii.gz") and gzips.packs()):
+        return False
+    return shutil.disk_usage(target.parent).free > 2 * Header.of(image).nbytes + _FULL
+
+
+@contextlib.contextmanager
+def _plain_of(partial: Path) -> Iterator[Path]:
+    """The name of a packed file before it is packed; nothing is of that name in the end."""
+    plain = partial.with_suffix("")
+    try:
+        yield plain
+    finally:
+        plain.unlink(missing_ok=True)
+
+
+def _write_packed(image: SimpleITK.Image, partial: Path, plain: Path) -> None:
+    """Write a .nii.gz file: as .nii by ITK, which is then packed by all threads."""
+    import SimpleITK as sitk
+
+    sitk.WriteImage(image, texts.utf8_name(plain))
+    # ITK says nothing of a file that it could not finish.
+    completeness.check(plain, "NiftiImageIO", Header.of(image).nbytes)
+    if (codes := _codes_of(image)) is not None:
+        nifti.patch_codes(plain, codes)
+    gzips.pack(plain, partial)
 
 
 def _write_codes(partial: Path, codes: tuple[int, int]) -> None:
@@ -615,7 +650,9 @@ def is_partial_of(name: str, target: str) -> bool:
     """Whether a file of this name is what `partial_beside` calls one on behalf of a file named `target`."""
     ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
     stem = target[: len(target) - len(ending)][:40]
-    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
+    # What is packed is written plain first.
+    endings = "|".join(re.escape(e) for e in {ending, ending.removesuffix(".gz")})
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial({endings})", name) is not None
 
 
 def check_extension(path: PathLike) -> None:
