@@ -71,11 +71,11 @@ for number in range(int(sys.argv[1]), int(sys.argv[2])):
 
 
 @pytest.mark.parametrize(("does", "found"), [
-    (lambda out: print("error: no"), "exit code 1, and says"),
+    (lambda out: sys.stdout.write("error: no\n"), "exit code 1, and says"),
     (lambda out: (out / ".out.partial").write_text("half"), "is left behind"),
     (lambda out: (out / "there.nrrd").write_text("gone"), "were made or changed"),
-    (lambda out: print("Traceback (most recent call last):", file=sys.stderr), "Traceback"),
-    (lambda out: print("error: one line\nand another", file=sys.stderr), "exit code 1, and says"),
+    (lambda out: sys.stderr.write("Traceback (most recent call last):\n"), "Traceback"),
+    (lambda out: sys.stderr.write("error: one line\nand another\n"), "exit code 1, and says"),
     (lambda out: os.write(2, b"** ERROR of a C library\n"), "exit code 1, and says"),
 ])  # fmt: skip
 def test_command_lines_that_go_wrong_are_found(monkeypatch, does, found):
@@ -84,7 +84,7 @@ def test_command_lines_that_go_wrong_are_found(monkeypatch, does, found):
     def main(line):
         does(next(Path(word).parent for word in line if "there.nrrd" in word))
         if found in ("is left behind", "were made or changed"):
-            print("error: this file is in the way", file=sys.stderr)
+            sys.stderr.write("error: this file is in the way\n")
         return 1
 
     monkeypatch.setattr(words, "main", main)
