@@ -118,8 +118,8 @@ def test_slices_are_volumes_of_one_slice_as_nibabel_has_them(size, order):
     affine[:3, 3] = 5, -7, 9
     image = nib.Nifti1Image(np.random.default_rng(0).random(size), affine)
     word = {0: "nearest", 1: "linear", 3: "bspline"}[order]
-    wanted = resample_to_output(image, (1.125, 1.25, 3.0), order=order)
-    got = gr.resample(image, spacing=(1.125, 1.25, 3.0), interpolation=word, convention="nibabel")
+    wanted = resample_to_output(image, (1.1, 1.3, 3.0), order=order)
+    got = gr.resample(image, spacing=(1.1, 1.3, 3.0), interpolation=word, convention="nibabel")
     assert got.shape == wanted.shape
     np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-9)
     np.testing.assert_allclose(got.get_fdata(), wanted.get_fdata(), rtol=0, atol=1e-7)
