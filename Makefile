@@ -80,7 +80,7 @@ regress: $(VENV)/.bench ## slower than it was? against this machine's stored bas
 	$(BIN)/python -m benchmarks.regress $(ARGS)
 
 # The first run compiles kernels that check their indices, which takes some minutes more.
-attack: $(VENV)/.test ## drawn attacks in child processes: guarded memory, checked indices, odd arguments, far coordinates
+attack: $(VENV)/.test ## drawn attacks in child processes: guarded memory, checked indices, odd arguments, far coordinates, command lines
 	$(BIN)/python -m benchmarks.attack $(ARGS)
 
 kernels: $(VENV)/.test ## the CUDA kernels run on the CPU, by g++ (make test does it too)

@@ -1,6 +1,6 @@
 """Drawn attacks on the package, in child processes: what ends one, hangs it or is answered wrongly is found.
 
-    python -m benchmarks.attack [--cases 2000] [--seed 0] [--kinds guarded bounds odd far]
+    python -m benchmarks.attack [--cases 2000] [--seed 0] [--kinds guarded bounds odd far words]
 
 Of every kind so many cases are drawn, see `attacks.py`; "bounds" is "guarded" where kernels check every index. These
 are compiled with few optimisations, for two types, and kept for the next run in the folder that `CHECKED` names. A case
@@ -27,7 +27,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-KINDS = ("guarded", "bounds", "odd", "far")
+KINDS = ("guarded", "bounds", "odd", "far", "words")
 # Where kernels that check their indices are kept.
 CHECKED = Path(tempfile.gettempdir(), "gpuresample-bounds-checked")
 # Of one case, in seconds that it computes: compiling is allowed, hanging is not; where indices are checked, compiling

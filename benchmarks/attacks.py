@@ -326,4 +326,13 @@ def bounds(rng: random.Random) -> Case:
     return guarded(rng, BOUNDS_DTYPES)
 
 
-KINDS: dict[str, Callable[[random.Random], Case]] = {"guarded": guarded, "bounds": bounds, "odd": odd, "far": far}
+def words(rng: random.Random) -> Case:
+    """A command line; see `attack_words.py`, which needs the extra gpuresample[cli]."""
+    from benchmarks.attack_words import command_lines
+
+    return command_lines(rng)
+
+
+KINDS: dict[str, Callable[[random.Random], Case]] = {
+    "guarded": guarded, "bounds": bounds, "odd": odd, "far": far, "words": words,
+}  # fmt: skip

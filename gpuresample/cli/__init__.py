@@ -102,6 +102,8 @@ def _explained(error: Exception) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, MemoryError):
         return 1, f"not enough memory: {error}" if str(error) else "not enough memory"
+    if isinstance(error, OSError) and str(error).startswith("[Errno") and error.filename is not None:
+        return 1, f"{os.fsdecode(error.filename)}: {error.strerror}"
     if isinstance(error, (OSError, RuntimeError)):
         return 1, str(error)
     return 1, f"unexpected {type(error).__name__}: {error} (please report it, with what --debug adds)"

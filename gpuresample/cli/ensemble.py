@@ -161,7 +161,9 @@ def ensemble(
             def one_by_one() -> Iterator[Any]:
                 for number, path in enumerate(scores, start=1):
                     phases.say(f"reading {path.name}, model {number} of {len(scores)}")
-                    yield nnunet_scores.read(path, name, image, spacing is not None, regions is not None)
+                    with console.native_stderr_hidden():
+                        read = nnunet_scores.read(path, name, image, spacing is not None, regions is not None)
+                    yield read
                 phases.say(f"combining {len(scores)} models")
 
             made = gr.ensemble(

@@ -95,6 +95,8 @@ def _stand_in(path: Path, header: files.Header) -> Any:
     image = sitk.GetImageFromArray(array, isVector=header.components > 0)
     spacing = list(image.GetSpacing())
     spacing[:d] = header.spacing[:d]
+    if not (min(spacing) > 0 and np.isfinite(spacing).all()):
+        raise OSError(f"{path}: cannot be filtered: its spacing is {console.times(header.spacing)}")
     image.SetSpacing(spacing)
     return image
 

@@ -84,11 +84,16 @@ def _warn_of_forms(image: Any, name: str) -> None:
 
 
 class SpatialImageContainer(HostMemory):
-    """A nibabel image of 3 or more dimensions; its tuples are x, y, z, and further axes go along."""
+    """A nibabel image of 2 or more dimensions; its tuples are x, y, z, and further axes go along.
+
+    One of 2 dimensions is a slice: nibabel gives it an affine in space, and its own resampling gives volumes, too.
+    """
 
     kind = "nibabel"
 
     def __init__(self, image: Any) -> None:
+        if len(image.shape) == 2:
+            image = type(image)(np.asanyarray(image.dataobj)[..., None], image.affine, image.header)
         self.image = image
         self.grid = grid_of_image(image)
         self.shape = tuple(image.shape)[::-1]

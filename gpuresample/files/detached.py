@@ -174,6 +174,8 @@ def _pair(path: Path) -> list[Path]:
 
 def _analyze(path: Path) -> Detached:
     """Of a pair of Analyze or NIfTI, by the path of either."""
+    if path.suffix.lower() == ".gz" and (twin := path.with_suffix("")).exists():
+        raise OSError(f"{path}: ITK would read {twin.name}, which is beside it, in its stead; move one of them away")
     other = next((p for p in _pair(path) if p.exists()), None)
     if other is None:
         raise FileNotFoundError(f"{path}: the other file of the pair, {_pair(path)[0].name}, is not there")

@@ -62,6 +62,10 @@ class BinShrinkImageFilter(Face, sitk.BinShrinkImageFilter):  # type: ignore[mis
 class ExpandImageFilter(Face, sitk.ExpandImageFilter):  # type: ignore[misc]
     """`SimpleITK.ExpandImageFilter`: integers truncate, and wrap where a spline overshoots their type."""
 
+    def _told(self, image: sitk.Image) -> list[float]:
+        # SimpleITK expands one component after the other.
+        return [0.0, 1.0] * image.GetNumberOfComponentsPerPixel()
+
     def _compute(self, image: sitk.Image) -> sitk.Image:
         _base.is_vector(image)
         return _expanded(

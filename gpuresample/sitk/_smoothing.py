@@ -108,6 +108,12 @@ class DiscreteGaussianImageFilter(Face, sitk.DiscreteGaussianImageFilter):  # ty
 class SmoothingRecursiveGaussianImageFilter(Face, sitk.SmoothingRecursiveGaussianImageFilter):  # type: ignore[misc]
     """`SimpleITK.SmoothingRecursiveGaussianImageFilter`: float32 whatever comes in."""
 
+    def _told(self, image: sitk.Image) -> list[float]:
+        # Between two axes SimpleITK tells twice: one has ended, the next begins.
+        d = image.GetDimension()
+        between = [float(np.float32(k) / np.float32(d)) for k in range(1, d) for _ in range(2)]
+        return [0.0, *between, 1.0]
+
     def _compute(self, image: sitk.Image) -> sitk.Image:
         _base.is_vector(image)
         d = image.GetDimension()

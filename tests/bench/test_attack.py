@@ -1,5 +1,6 @@
 """`make attack` in its short form, and what it must notice."""
 
+import os
 import random
 import subprocess
 import sys
@@ -15,11 +16,13 @@ from benchmarks import attack, attacks
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("kind", ["guarded", "odd", "far"])
-def test_a_few_attacks_find_nothing(kind):
-    result = attack.attacked(kind, 120, seed=20)
+@pytest.mark.parametrize(("kind", "cases"), [("guarded", 120), ("odd", 120), ("far", 120), ("words", 60)])
+def test_a_few_attacks_find_nothing(kind, cases):
+    if kind == "words":
+        pytest.importorskip("typer", reason="the command line is the extra gpuresample[cli]")
+    result = attack.attacked(kind, cases, seed=20)
     assert result.found == []
-    assert result.counts["answered"] + result.counts["refused"] == 120
+    assert result.counts["answered"] + result.counts["refused"] == cases
     assert result.counts["answered"] > 0
 
 
@@ -65,6 +68,29 @@ for number in range(int(sys.argv[1]), int(sys.argv[2])):
     assert "SIGSEGV" in result.found[0][2]
     assert attack.found([result])[1] == "far 4: case 4\n    it erred"
     assert attack.row(result).split()[:4] == ["far", "4", "0", "2"]
+
+
+@pytest.mark.parametrize(("does", "found"), [
+    (lambda out: sys.stdout.write("error: no\n"), "exit code 1, and says"),
+    (lambda out: (out / ".out.partial").write_text("half"), "is left behind"),
+    (lambda out: (out / "there.nrrd").write_text("gone"), "were made or changed"),
+    (lambda out: sys.stderr.write("Traceback (most recent call last):\n"), "Traceback"),
+    (lambda out: sys.stderr.write("error: one line\nand another\n"), "exit code 1, and says"),
+    (lambda out: os.write(2, b"** ERROR of a C library\n"), "exit code 1, and says"),
+])  # fmt: skip
+def test_command_lines_that_go_wrong_are_found(monkeypatch, does, found):
+    words = pytest.importorskip("benchmarks.attack_words", exc_type=ImportError)
+
+    def main(line):
+        does(next(Path(word).parent for word in line if "there.nrrd" in word))
+        if found in ("is left behind", "were made or changed"):
+            sys.stderr.write("error: this file is in the way\n")
+        return 1
+
+    monkeypatch.setattr(words, "main", main)
+    monkeypatch.setattr(words, "drawn", lambda rng, out: ["info", str(out / "there.nrrd")])
+    with pytest.raises(attacks.Found, match=found):
+        words.command_lines(random.Random(0))[1]()
 
 
 def test_refusals_without_a_name_are_found():

@@ -407,7 +407,7 @@ def test_nibabel_as_like_and_out():
         (lambda: gr.resample(nifti(), size=(15, 17, 7), out=nifti(np.zeros(SIZE, np.uint8))), TypeError, "dtype int16"),
         (lambda: gr.resample(nifti(affine=SHEARED), size=2),
          ValueError, "image must have an affine without shear"),
-        (lambda: gr.resample(nibabel.Nifti1Image(np.zeros((4, 5), np.int16), np.eye(4)), size=2), ValueError,
+        (lambda: gr.resample(nibabel.Nifti1Image(np.zeros(4, np.int16), np.eye(4)), size=2), ValueError,
          "image must have at least the axes x, y, z"),
         (lambda: gr.resample(nibabel.Nifti1Image(np.zeros((4, 5, 6), np.int16), None), size=2), ValueError,
          "image must have an affine"),

@@ -56,6 +56,21 @@ def test_the_named_file_is_read(tmp_path, other, named, beside):
     assert sorted(os.listdir(tmp_path)) == before
 
 
+@pytest.mark.parametrize(("named", "beside"), [(".img.gz", ".img"), (".hdr.gz", ".hdr"), (".IMG.GZ", ".IMG")])
+def test_a_packed_half_beside_the_plain_one_is_refused(tmp_path, run, named, beside):
+    """ITK reads the voxels of the plain one."""
+    sitk.WriteImage(OWN, str(tmp_path / "x.img"))
+    for half in (".hdr", ".img"):
+        if half != beside.lower():
+            (tmp_path / f"x{half}").rename(tmp_path / f"x{half.upper() if beside.isupper() else half}")
+        else:
+            (tmp_path / f"x{half}").rename(tmp_path / f"x{beside}")
+    (tmp_path / f"x{named}").write_bytes(gzip.compress((tmp_path / f"x{beside}").read_bytes()[::-1]))
+    with pytest.raises(OSError, match=f"ITK would read x{beside}, which is beside it, in its stead"):
+        files.read(tmp_path / f"x{named}")
+    refused(run("resample", tmp_path / f"x{named}", tmp_path / "o.nrrd", "--spacing", 1), 1, "move one of them away")
+
+
 @pytest.mark.parametrize("content", [b"", b"no image", b"\0" * 4096])
 def test_what_is_beside_need_be_no_image(tmp_path, content):
     sitk.WriteImage(OWN, str(tmp_path / "x.nii.gz"))

@@ -109,3 +109,19 @@ def test_onto_a_shape_and_an_affine_is_nibabels(name, order, word):
     assert gr.resample(x, like=pair, interpolation="linear").shape == (9, 10, 8)
     with pytest.raises(ValueError, match="like must have"):
         gr.resample(x, like=((9, 10, 8), np.zeros((4, 4))))
+
+
+@pytest.mark.parametrize("size", [(9, 12), (30, 5), (1, 8), (17, 17)], ids=str)
+@pytest.mark.parametrize("order", [0, 1, 3])
+def test_slices_are_volumes_of_one_slice_as_nibabel_has_them(size, order):
+    affine = np.diag([-0.75, 1.5, 3.0, 1.0])
+    affine[:3, 3] = 5, -7, 9
+    image = nib.Nifti1Image(np.random.default_rng(0).random(size), affine)
+    word = {0: "nearest", 1: "linear", 3: "bspline"}[order]
+    wanted = resample_to_output(image, (1.1, 1.3, 3.0), order=order)
+    got = gr.resample(image, spacing=(1.1, 1.3, 3.0), interpolation=word, convention="nibabel")
+    assert got.shape == wanted.shape
+    np.testing.assert_allclose(got.affine, wanted.affine, atol=1e-9)
+    np.testing.assert_allclose(got.get_fdata(), wanted.get_fdata(), rtol=0, atol=1e-7)
+    like = ((8, 9, 1), affine)
+    assert gr.resample(image, like=like, interpolation=word).shape == (8, 9, 1)
