@@ -15,7 +15,8 @@ except ImportError as error:
     raise ImportError('gpuresample.monai needs MONAI: pip install "gpuresample[monai]"') from error
 
 from gpuresample.installation import Installation
-from gpuresample.monai.scaling import Resize, Resized
+from gpuresample.monai.affines import Affine, Affined, RandAffine, RandAffined
+from gpuresample.monai.scaling import RandZoom, RandZoomd, Resize, Resized, Zoom, Zoomd
 from gpuresample.monai.smoothing import GaussianSmooth, GaussianSmoothd
 from gpuresample.monai.spacing import (
     ResampleToMatch,
@@ -24,15 +25,18 @@ from gpuresample.monai.spacing import (
     Spacingd,
     SpatialResample,
 )
+from gpuresample.monai.turning import RandRotate, RandRotated, Rotate, Rotated
 
 __all__ = [
-    "GaussianSmooth", "GaussianSmoothd", "Installation", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized",
-    "Spacing", "Spacingd", "SpatialResample", "install",
+    "Affine", "Affined", "GaussianSmooth", "GaussianSmoothd", "Installation", "RandAffine", "RandAffined",
+    "RandRotate", "RandRotated", "RandZoom", "RandZoomd", "ResampleToMatch", "ResampleToMatchd", "Resize",
+    "Resized", "Rotate", "Rotated", "Spacing", "Spacingd", "SpatialResample", "Zoom", "Zoomd", "install",
 ]  # fmt: skip
 
 _OURS = (
     SpatialResample, ResampleToMatch, ResampleToMatchd, Spacing, Spacingd, Resize, Resized, GaussianSmooth,
-    GaussianSmoothd,
+    GaussianSmoothd, Affine, Affined, RandAffine, RandAffined, Rotate, Rotated, RandRotate, RandRotated, Zoom, Zoomd,
+    RandZoom, RandZoomd,
 )  # fmt: skip
 _THEIRS = {ours: getattr(transforms, ours.__name__) for ours in _OURS}
 

@@ -3,19 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 from monai import transforms
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.utils import resolves_modes
 from monai.utils import TraceKeys, ensure_tuple_rep
 from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
-from gpuresample.monai.shared import CannotError, check_voxels, is_lazy, planned, run_tables, tracked, untraced, warn
+from gpuresample.monai.shared import (
+    CannotError,
+    check_voxels,
+    is_lazy,
+    planned,
+    run_tables,
+    taken_over,
+    tracked,
+    untraced,
+    warn,
+)
 from gpuresample.monai.smoothing import blur_table
 from gpuresample.planning.torch_tables import interpolate_table
+
+# MONAI's own, whatever has its name by now.
+_ZOOM = transforms.Zoom.__call__
 
 
 class Resize(transforms.Resize):
@@ -106,3 +122,95 @@ def resized(image: torch.Tensor, size: tuple[int, ...], settings: Any, sigma: An
             widths = [s * int(f > 1) for s, f in zip(ensure_tuple_rep(sigma, r), factors, strict=True)]
         tables = [t.after(blur_table(float(s), k, "erf")) for t, s, k in zip(tables, widths, n, strict=True)]
     return run_tables(tables, image)
+
+
+class Zoom(transforms.Zoom):
+    """Takes and gives what `monai.transforms.Zoom` does.
+
+    gpuresample interpolates as `Resize` does. MONAI pads and crops, and inverts; it does "bicubic", lazy evaluation and
+    images whose metadata is not tracked.
+    """
+
+    def __call__(
+        self,
+        img: Any,
+        mode: Any = None,
+        padding_mode: Any = None,
+        align_corners: bool | None = None,
+        dtype: Any = None,
+        lazy: bool | None = None,
+    ) -> Any:
+        """As MONAI's."""
+        arguments = (mode, padding_mode, align_corners, dtype)
+        if is_lazy(self, lazy):
+            return super().__call__(img, *arguments, lazy=True)
+        whole = copy(self)
+        whole.keep_size = False
+        try:
+            image, step = planned(self, partial(_ZOOM, whole), img, *arguments)
+            step[TraceKeys.ID] = id(self)
+            size = tuple(step[LazyAttr.SHAPE])
+            voxels = resized(image.as_tensor(), size, step[TraceKeys.EXTRA_INFO])
+        except CannotError as reason:
+            warn(str(reason))
+            return super().__call__(img, *arguments, lazy=False)
+        out = tracked(self, image, voxels, step, torch.as_tensor(np.asarray(step[LazyAttr.AFFINE])))
+        n = tuple(image.shape[1:])
+        if self.keep_size and size != n:
+            out = transforms.ResizeWithPadOrCrop(n, mode=padding_mode or self.padding_mode, **self.kwargs)(out)
+            assert isinstance(out, MetaTensor)
+            done = out.applied_operations.pop()
+            out.applied_operations[-1][TraceKeys.EXTRA_INFO] |= {"do_padcrop": True, "padcrop": done}
+        return out
+
+
+class RandZoom(transforms.RandZoom):
+    """Takes and gives what `monai.transforms.RandZoom` does, with the same draws; see `Zoom`."""
+
+    def __call__(
+        self,
+        img: Any,
+        mode: Any = None,
+        padding_mode: Any = None,
+        align_corners: bool | None = None,
+        dtype: Any = None,
+        randomize: bool = True,
+        lazy: bool | None = None,
+    ) -> Any:
+        """As MONAI's."""
+        if randomize:
+            self.randomize(img=img)
+        if is_lazy(self, lazy) or not self._do_transform:
+            return super().__call__(img, mode, padding_mode, align_corners, dtype, randomize=False, lazy=lazy)
+        zoom = Zoom(
+            self._zoom,
+            mode or self.mode,
+            padding_mode or self.padding_mode,
+            self.align_corners if align_corners is None else align_corners,
+            dtype or self.dtype,
+            self.keep_size,
+            **self.kwargs,
+        )
+        out = zoom(img)
+        self.push_transform(out, replace=True, lazy=False)
+        return out
+
+
+class Zoomd(transforms.Zoomd):
+    """Takes and gives what `monai.transforms.Zoomd` does; see `Zoom`."""
+
+    zoomer: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.zoomer = taken_over(Zoom, self.zoomer)
+
+
+class RandZoomd(transforms.RandZoomd):
+    """Takes and gives what `monai.transforms.RandZoomd` does, with the same draws; see `Zoom`."""
+
+    rand_zoom: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.rand_zoom = taken_over(RandZoom, self.rand_zoom)

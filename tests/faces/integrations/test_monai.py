@@ -73,14 +73,6 @@ def both(name, image, *arguments, **keywords):
     return getattr(grm, name)(*arguments, **keywords)(image), getattr(mt, name)(*arguments, **keywords)(image)
 
 
-@pytest.fixture
-def no_fallback():
-    """MONAI does none of it itself."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)
-        yield
-
-
 # --- Spacing ---------------------------------------------------------------------------------------------------------
 
 
