@@ -16,6 +16,7 @@ except ImportError as error:
 
 from gpuresample.installation import Installation
 from gpuresample.monai.affines import Affine, Affined, RandAffine, RandAffined
+from gpuresample.monai.deforming import Rand3DElastic, Rand3DElasticd, RandGridDistortion, RandGridDistortiond
 from gpuresample.monai.scaling import RandZoom, RandZoomd, Resize, Resized, Zoom, Zoomd
 from gpuresample.monai.smoothing import GaussianSmooth, GaussianSmoothd
 from gpuresample.monai.spacing import (
@@ -28,15 +29,16 @@ from gpuresample.monai.spacing import (
 from gpuresample.monai.turning import RandRotate, RandRotated, Rotate, Rotated
 
 __all__ = [
-    "Affine", "Affined", "GaussianSmooth", "GaussianSmoothd", "Installation", "RandAffine", "RandAffined",
-    "RandRotate", "RandRotated", "RandZoom", "RandZoomd", "ResampleToMatch", "ResampleToMatchd", "Resize",
-    "Resized", "Rotate", "Rotated", "Spacing", "Spacingd", "SpatialResample", "Zoom", "Zoomd", "install",
+    "Affine", "Affined", "GaussianSmooth", "GaussianSmoothd", "Installation", "Rand3DElastic", "Rand3DElasticd",
+    "RandAffine", "RandAffined", "RandGridDistortion", "RandGridDistortiond", "RandRotate", "RandRotated", "RandZoom",
+    "RandZoomd", "ResampleToMatch", "ResampleToMatchd", "Resize", "Resized", "Rotate", "Rotated", "Spacing", "Spacingd",
+    "SpatialResample", "Zoom", "Zoomd", "install",
 ]  # fmt: skip
 
 _OURS = (
     SpatialResample, ResampleToMatch, ResampleToMatchd, Spacing, Spacingd, Resize, Resized, GaussianSmooth,
     GaussianSmoothd, Affine, Affined, RandAffine, RandAffined, Rotate, Rotated, RandRotate, RandRotated, Zoom, Zoomd,
-    RandZoom, RandZoomd,
+    RandZoom, RandZoomd, Rand3DElastic, Rand3DElasticd, RandGridDistortion, RandGridDistortiond,
 )  # fmt: skip
 _THEIRS = {ours: getattr(transforms, ours.__name__) for ours in _OURS}
 

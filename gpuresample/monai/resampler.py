@@ -213,6 +213,7 @@ class Resample(transforms.Resample):
         scale, shift = self._into_voxels(n, padding in taps.BOUNDARIES, align)
         matrix = np.eye(r + 1) if places.matrix is None else places.matrix.cpu().numpy().astype(np.float64)
         matrix, along = aligned(matrix, places.size)
+        assert places.lines is None or places.matrix is None
         if places.displacement is None and along is not None:
             lines = []
             for axis, out in enumerate(along):
