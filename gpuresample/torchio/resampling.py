@@ -1,28 +1,17 @@
-"""TorchIO's `Resample`, computed by gpuresample: the same arguments, grids, labels and history.
-
-    from gpuresample.torchio import Resample
-    transform = Resample(1, image_interpolation="bspline")  # wherever TorchIO takes a transform
-
-TorchIO does everything except the voxels.
-"""
+"""`Resample`: TorchIO does everything except the voxels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-try:
-    import torchio
-except ImportError as error:
-    raise ImportError('gpuresample.torchio needs TorchIO: pip install "gpuresample[torchio]"') from error
 import SimpleITK as sitk
+import torchio
 
+from gpuresample.installation import borrowed
 from gpuresample.ops.gaussian import gaussian
 from gpuresample.ops.resample import resample
 from gpuresample.planning.grid import Grid
-
-__all__ = ["GpuResample", "Resample"]
 
 
 class GpuResample(torchio.Resample):
@@ -80,4 +69,7 @@ class _Resampler:
             )
 
 
-Resample = GpuResample
+class GpuRandomAnisotropy(torchio.RandomAnisotropy):
+    """Takes and gives what `torchio.RandomAnisotropy` does, with the same draws; it calls `GpuResample` twice."""
+
+    apply_transform = borrowed(torchio.RandomAnisotropy.apply_transform, Resample=GpuResample)
