@@ -16,6 +16,7 @@ from monai.utils import TraceKeys, ensure_tuple_rep
 from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
+from gpuresample.installation import borrowed
 from gpuresample.monai.shared import (
     CannotError,
     check_voxels,
@@ -167,33 +168,7 @@ class Zoom(transforms.Zoom):
 class RandZoom(transforms.RandZoom):
     """Takes and gives what `monai.transforms.RandZoom` does, with the same draws; see `Zoom`."""
 
-    def __call__(
-        self,
-        img: Any,
-        mode: Any = None,
-        padding_mode: Any = None,
-        align_corners: bool | None = None,
-        dtype: Any = None,
-        randomize: bool = True,
-        lazy: bool | None = None,
-    ) -> Any:
-        """As MONAI's."""
-        if randomize:
-            self.randomize(img=img)
-        if is_lazy(self, lazy) or not self._do_transform:
-            return super().__call__(img, mode, padding_mode, align_corners, dtype, randomize=False, lazy=lazy)
-        zoom = Zoom(
-            self._zoom,
-            mode or self.mode,
-            padding_mode or self.padding_mode,
-            self.align_corners if align_corners is None else align_corners,
-            dtype or self.dtype,
-            self.keep_size,
-            **self.kwargs,
-        )
-        out = zoom(img)
-        self.push_transform(out, replace=True, lazy=False)
-        return out
+    __call__ = borrowed(transforms.RandZoom.__call__, Zoom=Zoom)
 
 
 class Zoomd(transforms.Zoomd):

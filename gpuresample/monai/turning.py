@@ -13,6 +13,7 @@ from monai.utils import TraceKeys, convert_to_dst_type, convert_to_tensor
 from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
+from gpuresample.installation import borrowed
 from gpuresample.monai.shared import CannotError, is_lazy, planned, taken_over, together, tracked, warn
 from gpuresample.monai.spacing import sampled
 
@@ -75,39 +76,8 @@ def _turned(image: torch.Tensor, matrix: Any, size: tuple[int, ...], settings: A
 class RandRotate(transforms.RandRotate):
     """Takes and gives what `monai.transforms.RandRotate` does, with the same draws; see `Rotate`."""
 
-    def __call__(
-        self,
-        img: Any,
-        mode: Any = None,
-        padding_mode: Any = None,
-        align_corners: bool | None = None,
-        dtype: Any = None,
-        randomize: bool = True,
-        lazy: bool | None = None,
-    ) -> Any:
-        """As MONAI's."""
-        if randomize:
-            self.randomize()
-        if is_lazy(self, lazy) or not self._do_transform:
-            return super().__call__(img, mode, padding_mode, align_corners, dtype, randomize=False, lazy=lazy)
-        turn = Rotate(
-            self.x if len(img.shape) == 3 else (self.x, self.y, self.z),
-            self.keep_size,
-            mode or self.mode,
-            padding_mode or self.padding_mode,
-            self.align_corners if align_corners is None else align_corners,
-            dtype or self.dtype or img.dtype,
-        )
-        out = turn(img)
-        self.push_transform(out, replace=True, lazy=False)
-        return out
-
-    def inverse(self, data: Any) -> Any:
-        """Back onto the grid that the rotation came from."""
-        done = self.pop_transform(data)
-        if not done[TraceKeys.DO_TRANSFORM]:
-            return data
-        return Rotate(0).inverse_transform(data, done[TraceKeys.EXTRA_INFO])
+    __call__ = borrowed(transforms.RandRotate.__call__, Rotate=Rotate)
+    inverse = borrowed(transforms.RandRotate.inverse, Rotate=Rotate)
 
 
 class Rotated(transforms.Rotated):
