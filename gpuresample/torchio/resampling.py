@@ -57,6 +57,9 @@ class _Resampler:
     def Execute(self, image: sitk.Image) -> sitk.Image:  # noqa: N802 - SimpleITK's name
         """The image on the grid that was set up."""
         s = self._set_up
+        if 0 in (*s.GetSize(), *image.GetSize()):
+            # TorchIO leaves no voxel of an axis that is shorter than a new one: SimpleITK makes and takes such images.
+            return s.Execute(image)
         grid = Grid(s.GetSize(), s.GetOutputSpacing(), s.GetOutputOrigin(), s.GetOutputDirection())
         # TorchIO lets NumPy raise on any rounding to zero or infinity; planning has its own use for infinities.
         with np.errstate(all="warn", under="ignore"):

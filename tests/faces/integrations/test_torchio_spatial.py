@@ -223,6 +223,14 @@ def test_rows_that_are_not_covered_are_0(no_fallback):
     assert torch.nonzero(ours.data[0, :, 4, 4] == 0).ravel().tolist() == [0, 23]
 
 
+def test_an_axis_of_which_nothing_is_left(no_fallback):
+    """TorchIO makes an image without voxels on the way, and fills with 0."""
+    image = tio.ScalarImage(tensor=torch.ones(1, 4, 8, 8))
+    ours, theirs = both("RandomAnisotropy", image, seed=0, axes=0, downsampling=(5, 5))
+    assert ours.shape == theirs.shape
+    assert torch.equal(ours.data, theirs.data)
+
+
 # --- history, inverse, copies ----------------------------------------------------------------------------------------
 
 
