@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from functools import partial
-from types import TracebackType
+from types import FunctionType, TracebackType
 from typing import Any
 
 
@@ -59,3 +59,19 @@ class Installation:
         for module, name in self._places(old):
             if name in names:
                 setattr(module, name, new)
+
+
+def borrowed(function: Any, **names: Any) -> Callable[..., Any]:
+    """A library's own function, to which some names of its module mean something of ours; the library keeps its own.
+
+    Parameters
+    ----------
+    function : function
+    **names
+        What a name of the function's module is to be to it.
+    """
+    made = FunctionType(
+        function.__code__, function.__globals__ | names, function.__name__, function.__defaults__, function.__closure__
+    )
+    made.__kwdefaults__, made.__doc__ = function.__kwdefaults__, function.__doc__
+    return made

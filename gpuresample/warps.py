@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,15 +90,19 @@ def _routes(
     volumes = max(len(k) for k in (matrices, fields) if k is not None)
     routes = []
     for n in range(volumes):
-        stages: list[Linear | Lattice] = []
-        if fields is not None:
-            vectors = fields[n % len(fields)]
-            stages.append(Lattice(vectors, AS_IT_IS, AT_ZERO, "linear", direct=True))
-        if matrices is not None:
-            m = matrices[n % len(matrices)]
-            stages.append(Linear(m[::-1, 2::-1], m[::-1, 3]))
-        routes.append(Route(AS_IT_IS, AT_ZERO, tuple(stages), AS_IT_IS, AT_ZERO, int(size[2])))
+        vectors = None if fields is None else fields[n % len(fields)]
+        routes.append(_route(None if matrices is None else matrices[n % len(matrices)], vectors, size))
     return routes
+
+
+def _route(matrix: Array | None, vectors: Any, size: Sequence[int]) -> Route:
+    """From voxels of the output through vectors of theirs [z, y, x, component], components x first, and a matrix."""
+    stages: list[Linear | Lattice] = []
+    if vectors is not None:
+        stages.append(Lattice(vectors, AS_IT_IS, AT_ZERO, "linear", direct=True))
+    if matrix is not None:
+        stages.append(Linear(matrix[::-1, 2::-1], matrix[::-1, 3]))
+    return Route(AS_IT_IS, AT_ZERO, tuple(stages), AS_IT_IS, AT_ZERO, int(size[2]))
 
 
 def _shares(work: Gather, routes: list[Route], shape: Sequence[int], device: str) -> list[tuple[slice, Gather]]:
@@ -122,6 +126,50 @@ def _sums(dtype: torch.dtype) -> torch.dtype:
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     """New numbers of a tensor's type, or of the wider one that it is computed in, on its device."""
     return torch.empty(tuple(shape), dtype=torch_dtype(numpy_dtype(like.dtype)), device=like.device)
+
+
+@dataclass(frozen=True, eq=False)
+class Pull:
+    """A gather of one image along a warp, without gradients; `pull_all` runs it.
+
+    Attributes
+    ----------
+    volume : Tensor, shape (C, D, H, W)
+    out : Tensor, shape (C, *size), float32 or float64
+        Filled; on the volume's device.
+    matrix : ndarray, float64, shape (3, 4)
+    field : Tensor, shape (3, *size), or None
+        Before the matrix, in voxels of the output. On the volume's device.
+    how : str
+        See `recipe`.
+    """
+
+    volume: Tensor
+    out: Tensor
+    matrix: Array
+    field: Tensor | None
+    how: str
+
+
+def pull_all(pulls: Sequence[Pull]) -> None:
+    """Run gathers. Those along one matrix and one field, the same tensor, locate their voxels once."""
+    devices: dict[torch.device, list[Pull]] = {}
+    for one in pulls:
+        devices.setdefault(one.out.device, []).append(one)
+    for group in devices.values():
+        with engine_beside(group[0].out) as (engine, see):
+            seen: dict[int, Any] = {}
+            calls = []
+            for p in group:
+                if p.field is not None and id(p.field) not in seen:
+                    seen[id(p.field)] = see(p.field).transpose(1, 2, 3, 0)[..., ::-1]
+                work = _work(p.how, p.volume.shape[1:], p.out.shape[1:], p.volume.dtype, (0, 0, 0))
+                route = _route(p.matrix, None if p.field is None else seen[id(p.field)], p.out.shape[1:])
+                # What is chosen takes the output's type first: then it is located with what is summed.
+                copies = work.method != "linear"
+                volume = p.volume.to(p.out.dtype) if copies else p.volume
+                calls.append((replace(work, routes=(route,)), see(volume), see(p.out), Store(exact=copies)))
+            engine.run_all(calls)
 
 
 # --- operators -------------------------------------------------------------------------------------------------------

@@ -1,28 +1,17 @@
-"""TorchIO's `Resample`, computed by gpuresample: the same arguments, grids, labels and history.
-
-    from gpuresample.torchio import Resample
-    transform = Resample(1, image_interpolation="bspline")  # wherever TorchIO takes a transform
-
-TorchIO does everything except the voxels.
-"""
+"""`Resample`: TorchIO does everything except the voxels."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import numpy as np
-
-try:
-    import torchio
-except ImportError as error:
-    raise ImportError('gpuresample.torchio needs TorchIO: pip install "gpuresample[torchio]"') from error
 import SimpleITK as sitk
+import torchio
 
+from gpuresample.installation import borrowed
 from gpuresample.ops.gaussian import gaussian
 from gpuresample.ops.resample import resample
 from gpuresample.planning.grid import Grid
-
-__all__ = ["GpuResample", "Resample"]
 
 
 class GpuResample(torchio.Resample):
@@ -68,6 +57,9 @@ class _Resampler:
     def Execute(self, image: sitk.Image) -> sitk.Image:  # noqa: N802 - SimpleITK's name
         """The image on the grid that was set up."""
         s = self._set_up
+        if 0 in (*s.GetSize(), *image.GetSize()):
+            # TorchIO leaves no voxel of an axis that is shorter than a new one: SimpleITK makes and takes such images.
+            return s.Execute(image)
         grid = Grid(s.GetSize(), s.GetOutputSpacing(), s.GetOutputOrigin(), s.GetOutputDirection())
         # TorchIO lets NumPy raise on any rounding to zero or infinity; planning has its own use for infinities.
         with np.errstate(all="warn", under="ignore"):
@@ -80,4 +72,7 @@ class _Resampler:
             )
 
 
-Resample = GpuResample
+class GpuRandomAnisotropy(torchio.RandomAnisotropy):
+    """Takes and gives what `torchio.RandomAnisotropy` does, with the same draws; it calls `GpuResample` twice."""
+
+    apply_transform = borrowed(torchio.RandomAnisotropy.apply_transform, Resample=GpuResample)
