@@ -24,6 +24,8 @@ _HOMES = {
     "downsample": "ops.shrink",
     "upsample": "ops.shrink",
     "pyramid": "ops.pyramid",
+    "reorient": "ops.orient",
+    "conform": "ops.orient",
     "label_report": "ops.labels",
     "laplacian": "ops.laplacians",
     "Laplacian": "ops.laplacians",
@@ -55,6 +57,7 @@ __all__ = [
     "bin_shrink",
     "calibrate",
     "clear_caches",
+    "conform",
     "doctor",
     "downsample",
     "ensemble",
@@ -65,6 +68,7 @@ __all__ = [
     "laplacian",
     "plan",
     "pyramid",
+    "reorient",
     "resample",
     "set_num_threads",
     "shrink",
@@ -84,6 +88,8 @@ if TYPE_CHECKING:
     from gpuresample.ops.labels import label_report as label_report
     from gpuresample.ops.laplacians import Laplacian as Laplacian
     from gpuresample.ops.laplacians import laplacian as laplacian
+    from gpuresample.ops.orient import conform as conform
+    from gpuresample.ops.orient import reorient as reorient
     from gpuresample.ops.pyramid import pyramid as pyramid
     from gpuresample.ops.resample import plan as plan
     from gpuresample.ops.resample import resample as resample
