@@ -24,6 +24,7 @@ _HOMES = {
     "downsample": "ops.shrink",
     "upsample": "ops.shrink",
     "pyramid": "ops.pyramid",
+    "read_transform": "files.transforms",
     "reorient": "ops.orient",
     "conform": "ops.orient",
     "label_report": "ops.labels",
@@ -68,6 +69,7 @@ __all__ = [
     "laplacian",
     "plan",
     "pyramid",
+    "read_transform",
     "reorient",
     "resample",
     "set_num_threads",
@@ -82,6 +84,7 @@ if TYPE_CHECKING:
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads
     from gpuresample.engines.threads import set_num_threads as set_num_threads
+    from gpuresample.files.transforms import read_transform as read_transform
     from gpuresample.ops.doctor import doctor as doctor
     from gpuresample.ops.ensemble import ensemble as ensemble
     from gpuresample.ops.gaussian import gaussian as gaussian
