@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
+from gpuresample.cli.apply import apply
 from gpuresample.cli.batch import batch
 from gpuresample.cli.bench import bench
 from gpuresample.cli.blur import blur
@@ -32,6 +33,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=SeveralNumbers)(resample)
+app.command(cls=SeveralNumbers)(apply)
 app.command(cls=SeveralNumbers)(batch)
 app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
