@@ -29,6 +29,10 @@ from gpuresample.bench.cases import Array
 BOUND = 2e-6
 SIZE = (56, 60, 48)
 NAMES = {"linear": ("linear", "linear"), "nearest": ("nearestNeighbor", "nearest"), "bspline": ("bSpline", "bspline")}
+INTERPOLATORS = {
+    "bspline": "FinalBSplineInterpolator", "linear": "FinalLinearInterpolator",
+    "nearest": "FinalNearestNeighborInterpolator",
+}  # fmt: skip
 CHAINS = {
     "affine": ["+0GenericAffine.mat"], "inverse affine": ["-0GenericAffine.mat"], "warp": ["+1Warp.nii.gz"],
     "warp, affine": ["+1Warp.nii.gz", "+0GenericAffine.mat"],
@@ -124,20 +128,15 @@ def by_elastix(folder: Path) -> list[dict[str, Any]]:
         itk.elastix_registration_method(
             *images, parameter_object=parameters, output_directory=str(out), log_to_console=False
         )
-        for order in ("3", "1", "0"):
-            last = out / f"TransformParameters.{len(stages) - 1}.txt"
-            asked = out / f"order{order}.txt"
-            asked.write_text(
-                last.read_text().replace(
-                    "(FinalBSplineInterpolationOrder 3)", f"(FinalBSplineInterpolationOrder {order})"
-                )
-            )
+        last = out / f"TransformParameters.{len(stages) - 1}.txt"
+        for name, theirs in INTERPOLATORS.items():
+            asked = out / f"{name}.txt"
+            asked.write_text(last.read_text().replace("FinalBSplineInterpolator", theirs))
             found = itk.ParameterObject.New()
             found.ReadParameterFile(str(asked))
             wanted = itk.array_from_image(itk.transformix_filter(images[1], found, log_to_console=False))
-            name = {"3": "bspline", "1": "linear", "0": "nearest"}[order]
             made = gr.resample(moving, like=fixed, transform=gr.read_transform(last), interpolation=name)
-            rows.append(compared(f"{', '.join(stages)}, {name}", made, wanted))
+            rows.append(compared(f"{', '.join(stages)}; {name}", made, wanted))
     return rows
 
 
