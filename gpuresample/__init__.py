@@ -24,6 +24,9 @@ _HOMES = {
     "downsample": "ops.shrink",
     "upsample": "ops.shrink",
     "pyramid": "ops.pyramid",
+    "read_transform": "files.transforms",
+    "reorient": "ops.orient",
+    "conform": "ops.orient",
     "label_report": "ops.labels",
     "laplacian": "ops.laplacians",
     "Laplacian": "ops.laplacians",
@@ -53,6 +56,7 @@ __all__ = [
     "__version__",
     "bin_shrink",
     "clear_caches",
+    "conform",
     "doctor",
     "downsample",
     "ensemble",
@@ -63,6 +67,8 @@ __all__ = [
     "laplacian",
     "plan",
     "pyramid",
+    "read_transform",
+    "reorient",
     "resample",
     "set_num_threads",
     "shrink",
@@ -75,12 +81,15 @@ if TYPE_CHECKING:
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads
     from gpuresample.engines.threads import set_num_threads as set_num_threads
+    from gpuresample.files.transforms import read_transform as read_transform
     from gpuresample.ops.doctor import doctor as doctor
     from gpuresample.ops.ensemble import ensemble as ensemble
     from gpuresample.ops.gaussian import gaussian as gaussian
     from gpuresample.ops.labels import label_report as label_report
     from gpuresample.ops.laplacians import Laplacian as Laplacian
     from gpuresample.ops.laplacians import laplacian as laplacian
+    from gpuresample.ops.orient import conform as conform
+    from gpuresample.ops.orient import reorient as reorient
     from gpuresample.ops.pyramid import pyramid as pyramid
     from gpuresample.ops.resample import plan as plan
     from gpuresample.ops.resample import resample as resample

@@ -211,6 +211,7 @@ def test_the_commands(command, run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ct = volume()
     sitk.WriteImage(ct, "ct.nii.gz")
+    sitk.WriteTransform(sitk.Euler3DTransform(ct.GetOrigin(), 0, 0, 0.1, (1, 2, 3)), "rigid.tfm")
     if "-o labels.nii.gz" not in command:
         sitk.WriteImage(ct > 100, "labels.nii.gz")
     for seed, name in enumerate(("fold0.npz", "fold1.npz")):

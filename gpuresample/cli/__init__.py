@@ -1,4 +1,4 @@
-"""Commands: `resample`, `batch`, `blur`, `downsample`, `pyramid`, `ensemble`, `info`, `doctor`, `verify`, `demo`.
+"""Commands, `resample` and more: `app.py` has them all.
 
 Exit codes, of all commands:
 

@@ -7,9 +7,11 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
+from gpuresample.cli.apply import apply
 from gpuresample.cli.batch import batch
 from gpuresample.cli.bench import bench
 from gpuresample.cli.blur import blur
+from gpuresample.cli.conform import conform
 from gpuresample.cli.demo import demo
 from gpuresample.cli.doctor import doctor
 from gpuresample.cli.downsample import downsample
@@ -18,6 +20,7 @@ from gpuresample.cli.info import info
 from gpuresample.cli.options import SeveralNumbers
 from gpuresample.cli.plan_cost import plan_cost
 from gpuresample.cli.pyramid import pyramid
+from gpuresample.cli.reorient import reorient
 from gpuresample.cli.resample import resample
 from gpuresample.cli.verify import verify
 
@@ -30,10 +33,13 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(cls=SeveralNumbers)(resample)
+app.command(cls=SeveralNumbers)(apply)
 app.command(cls=SeveralNumbers)(batch)
 app.command(cls=SeveralNumbers)(blur)
 app.command(cls=SeveralNumbers)(downsample)
 app.command(cls=SeveralNumbers)(pyramid)
+app.command()(reorient)
+app.command(cls=SeveralNumbers)(conform)
 app.command(cls=SeveralNumbers)(ensemble)
 app.command("plan-cost", cls=SeveralNumbers)(plan_cost)
 app.command()(info)

@@ -28,6 +28,12 @@ Transform = Annotated[
         metavar="FILE", help="A file with a transform, from output points to input points.", rich_help_panel=GRID
     ),
 ]
+Orientation = Annotated[
+    str,
+    typer.Option(
+        metavar="LETTERS", help="Where the axes x, y, z lead to: RAS, LPS, ... in any order.", rich_help_panel=GRID
+    ),
+]
 
 # --- the values ---
 Interpolation = Annotated[

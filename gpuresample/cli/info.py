@@ -1,4 +1,4 @@
-"""`gpuresample info FILE`: what a volume is."""
+"""`gpuresample info FILE`: what a volume or a transform is."""
 
 from __future__ import annotations
 
@@ -14,29 +14,111 @@ from rich.text import Text
 
 from gpuresample import texts
 from gpuresample.cli import console
+from gpuresample.files import transforms
 from gpuresample.files import volumes as files
+from gpuresample.ops.transforms import resolve
+from gpuresample.planning.grid import Grid
+from gpuresample.planning.transforms import Map
 
 # A direction cosine this small is a header's rounding, not a rotation.
 _ALONG = 1e-6
 
 
 def info(
-    source: Annotated[Path, typer.Argument(metavar="FILE", help="A file, or a folder with a DICOM series.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A volume, a folder with a DICOM series, or a transform.")
+    ],
     series: Annotated[str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Show format, voxel type, geometry and range of a volume."""
+    """Show format, voxel type, geometry and range of a volume; of a transform, what it is and where it takes points."""
+    if transforms.is_transform(source):
+        with console.native_stderr_hidden():
+            said = describe_transform(source)
+        if as_json:
+            typer.echo(json.dumps(said, indent=2))
+        else:
+            _show(source, [(name.replace("_", " "), value) for name, value in _lines(said)])
+        return
     with console.Phases() as phases, phases.phase("read", f"reading {source.name}"), console.native_stderr_hidden():
         facts = describe(source, series)
     if as_json:
         typer.echo(json.dumps(facts, indent=2))
         return
+    _show(source, _rows(facts))
+
+
+def _show(source: Path, rows: list[tuple[str, str]]) -> None:
     table = Table(show_header=False, title=Text(str(source)), title_justify="left")
     table.add_column(style="bold")
     table.add_column()
-    for name, text in _rows(facts):
+    for name, text in rows:
         table.add_row(name, Text(text))
     console.out().print(table)
+
+
+def describe_transform(path: Path) -> dict[str, Any]:
+    """What there is to know about a transform, as plain numbers, strings and lists.
+
+    Raises
+    ------
+    OSError
+        As `gpuresample.read_transform`.
+    """
+    found = transforms.load(path)
+    facts: dict[str, Any] = {
+        "path": texts.printable(str(path)), "transform": found.kind, "format": found.form, "direction": found.direction,
+        "notes": list(found.notes), "volumes": len(found.transforms),
+        "files": [texts.printable(str(p)) for p in found.files],
+    }  # fmt: skip
+    one = found.transforms[0]
+    facts["dimension"] = d = one.dimension if hasattr(one, "dimension") else _dimension(one)
+    steps = resolve(one, Grid.of_size((1,) * d))[0].steps
+    facts["steps"] = [
+        {"matrix": step.matrix, "offset": step.offset}
+        if isinstance(step, Map)
+        else {
+            "vectors": step.kind, "size": step.grid.size, "spacing": step.grid.spacing, "origin": step.grid.origin,
+            "longest": _longest(step.vectors), "not_finite": int(np.count_nonzero(~np.isfinite(step.vectors))),
+        }
+        for step in steps
+    ]  # fmt: skip
+    return facts
+
+
+def _dimension(transform: Any) -> int:
+    """Of a SimpleITK transform, or of the first member of a path."""
+    while hasattr(transform, "transforms"):
+        transform = transform.transforms[0]
+    return int(transform.dimension if hasattr(transform, "dimension") else transform.GetDimension())
+
+
+def _longest(vectors: Any) -> float:
+    """Length of the longest vector that is finite."""
+    lengths = [np.sqrt((plane.astype(np.float64) ** 2).sum(axis=-1)) for plane in vectors]
+    return float(max(np.max(one, where=np.isfinite(one), initial=0.0) for one in lengths))
+
+
+def _lines(facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """The facts of a transform as a table has them."""
+    rows = [(name, str(facts[name])) for name in ("transform", "format", "direction")]
+    rows += [("note", note) for note in facts["notes"]]
+    rows += [("volumes", str(facts["volumes"]))] if facts["volumes"] > 1 else []
+    rows += [("files", "\n".join(facts["files"]))] if len(facts["files"]) > 1 else []
+    rows.append(("dimensions", str(facts["dimension"])))
+    for step in facts["steps"]:
+        if "matrix" in step:
+            lines = [
+                "  ".join(f"{v:10.6g}" for v in (*row, t))
+                for row, t in zip(step["matrix"], step["offset"], strict=True)
+            ]
+            rows.append(("matrix, offset", "\n".join(lines)))
+        else:
+            kind = "control points" if step["vectors"] == "spline" else "vectors"
+            where = f"{console.times(step['size'])} at {console.times(step['spacing'], 'mm')}"
+            text = f"{where}, longest {step['longest']:.4g} mm"
+            rows.append((kind, text + (f", {step['not_finite']} not finite" if step["not_finite"] else "")))
+    return rows
 
 
 def describe(path: Path, series: str | None = None) -> dict[str, Any]:

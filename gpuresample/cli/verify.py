@@ -16,7 +16,8 @@ from gpuresample.bench import measure
 from gpuresample.cli import console, flags, options
 from gpuresample.containers import unwrap
 from gpuresample.files import volumes as files
-from gpuresample.files.job import grid_of_file, read_transform
+from gpuresample.files.grids import grid_of_file
+from gpuresample.files.transforms import read_transform
 from gpuresample.verification import INTERPOLATIONS, VOXELS, Verification
 from gpuresample.verification.pairs import FILTERS
 from gpuresample.verification.results import HEADER

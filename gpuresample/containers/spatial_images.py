@@ -83,6 +83,28 @@ def _warn_of_forms(image: Any, name: str) -> None:
         )
 
 
+# NIfTI's codes of the order in which slices were taken, up and down.
+_SLICES_TURNED = {1: 2, 2: 1, 3: 4, 4: 3, 5: 6, 6: 5}
+
+
+def turn_scan(image: Any, made: Any, axes: tuple[int, ...], flipped: tuple[bool, ...]) -> None:
+    """Let the header of an image made of another by flips and permutations say the same of the scanner's axes.
+
+    `axes`: for every axis of `made` that of `image`; `flipped`: whether it runs backwards. NIfTI only.
+    """
+    old, header = image.header, made.header
+    if not hasattr(header, "set_dim_info") or not hasattr(old, "get_dim_info"):
+        return
+    scan = old.get_dim_info()
+    header.set_dim_info(*(None if axis is None else axes.index(axis) for axis in scan))
+    if scan[2] is not None and flipped[axes.index(scan[2])]:
+        last = image.shape[scan[2]] - 1
+        code, first, end = (int(old[name]) for name in ("slice_code", "slice_start", "slice_end"))
+        header["slice_code"] = _SLICES_TURNED.get(code, code)
+        if end:
+            header["slice_start"], header["slice_end"] = last - end, last - first
+
+
 class SpatialImageContainer(HostMemory):
     """A nibabel image of 2 or more dimensions; its tuples are x, y, z, and further axes go along.
 

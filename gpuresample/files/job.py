@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, fields, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +18,8 @@ import numpy as np
 from gpuresample import texts
 from gpuresample.containers import Volume
 from gpuresample.files import volumes as files
+from gpuresample.files.grids import grid_of_file
+from gpuresample.files.transforms import load, read_transform
 from gpuresample.ops.resample import plan, resample
 from gpuresample.planning.grid import Grid
 
@@ -41,7 +42,7 @@ class Settings:
     clip, ignore, dtype, device
         As `gpuresample.resample` takes them; x, y, z order.
     like, transform : str or None
-        Path of a volume whose grid is taken, and of a transform that SimpleITK reads.
+        Path of a volume whose grid is taken, and of a transform (`files.transforms`).
     series : str or None
         Which series of a DICOM folder.
     """
@@ -140,7 +141,10 @@ class Settings:
             grid = grid_of_file(Path(self.like))
             kept["like"] = [*grid.size, *grid.spacing, *grid.origin, *grid.direction]
         if self.transform is not None:
-            kept["transform"] = hashlib.blake2b(Path(self.transform).read_bytes(), digest_size=16).hexdigest()
+            content = hashlib.blake2b(digest_size=16)
+            for path in load(self.transform).files:
+                content.update(path.read_bytes())
+            kept["transform"] = content.hexdigest()
         return {
             name: list(value) if isinstance(value, tuple) else "nan" if str(value) == "nan" else value
             for name, value in kept.items()
@@ -155,6 +159,8 @@ def run(
     overwrite: bool = False,
     stage: Stage | None = None,
     look: Look | None = None,
+    transform: Any = None,
+    grid: Grid | None = None,
 ) -> tuple[files.Header, files.Header]:
     """Read, resample, write; arguments are refused before voxels are read, and the output is there whole or not at all.
 
@@ -170,6 +176,10 @@ def run(
         Whether `target` may be replaced.
     stage, look : callable, optional
         See `Stage` and `Look`.
+    transform : any, optional
+        As `resample` takes it, in place of the settings' own.
+    grid : Grid, optional
+        Of the output, where the settings name no volume that has it.
 
     Returns
     -------
@@ -189,7 +199,7 @@ def run(
     files.check_output(target, overwrite)
     stage = stage or (lambda name, header: contextlib.nullcontext())
     with stage("read", None):
-        image, header, keywords = _read(source, settings)
+        image, header, keywords = _read(source, settings, transform, grid)
     with stage("resample", header):
         result = resample(image, **keywords)
     files.keep_notes(image, result, settings.like)
@@ -228,8 +238,11 @@ def bytes_needed(source: Path, settings: Settings) -> int:
     return header.nbytes + result * made.dtype.itemsize // header.dtype.itemsize
 
 
-def _read(source: Path, settings: Settings) -> tuple[Any, files.Header, dict[str, Any]]:
+def _read(
+    source: Path, settings: Settings, transform: Any, grid: Grid | None
+) -> tuple[Any, files.Header, dict[str, Any]]:
     keywords = settings.keywords()
+    keywords |= {name: value for name, value in (("transform", transform), ("like", grid)) if value is not None}
     # A folder has no header of its own. Of a file, arguments are refused before its voxels are read.
     image = files.read(source, settings.series) if source.is_dir() else None
     header = files.header(source) if image is None else files.Header.of(image)
@@ -277,56 +290,6 @@ def _sample(dimension: int, spacing: Any) -> Volume:
     return Volume(
         np.zeros((4,) * dimension, np.float64), tuple(step.tolist()) if usable else (1.0,) * dimension
     )  # fmt: skip
-
-
-def grid_of_file(path: Path) -> Grid:
-    """The grid of a volume; of a series, its files are read to know it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be read.
-    """
-    files.check_input(path)
-    stat = path.stat()
-    return _grid(str(path), stat.st_mtime_ns, stat.st_size)
-
-
-@lru_cache(maxsize=256)
-def _grid(path: str, mtime: int, size: int) -> Grid:
-    """Of a file as it was at that time: a batch asks for one grid again and again."""
-    header = files.Header.of(files.read(path)) if Path(path).is_dir() else files.header(path)
-    d = min(header.dimension, 3)
-    direction = np.reshape(header.direction, (header.dimension,) * 2)[:d, :d]
-    return Grid(header.size[:d], header.spacing[:d], header.origin[:d], tuple(direction.ravel().tolist()))
-
-
-def read_transform(path: Path) -> Any:
-    """The transform in a file, as the class that it is of.
-
-    Raises
-    ------
-    OSError
-        For what is no file, or holds no transform that SimpleITK reads, or several beside one another: only a composite
-        says which comes first, and SimpleITK (2.5.7) reads the first alone.
-    """
-    import SimpleITK as sitk
-
-    files.check_input(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path}: is a folder, not a transform's file")
-    try:
-        # The call answers with the general class; the one in the file knows what it is.
-        with files.itk_says() as said:
-            found = sitk.ReadTransform(texts.utf8_name(path)).Downcast()
-    except RuntimeError as error:
-        raise OSError(f"{path}: is no transform that SimpleITK reads") from error
-    if any("more than one transform" in text for text in said):
-        raise OSError(
-            f"{path}: holds several transforms beside one another, and no composite that says which comes first; write "
-            "them as one SimpleITK.CompositeTransform, or give one file with one transform"
-        )
-    return found
 
 
 def stand_in(path: Path, header: files.Header) -> Volume:

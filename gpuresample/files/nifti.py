@@ -62,6 +62,8 @@ class Form:
         Matrices 3 x 4 from indices to points, in LPS.
     codes : tuple of int
         Of the sform and of the qform; 0 where there is none.
+    intent : int
+        What voxels are: 1007 for vectors, 1006 for displacements.
     """
 
     size: tuple[int, ...]
@@ -74,6 +76,7 @@ class Form:
     sform: Floats
     qform: Floats
     codes: tuple[int, int]
+    intent: int
 
     @property
     def disagree(self) -> bool:
@@ -150,6 +153,7 @@ def _parsed(head: bytes) -> Form | None:
         tuple(max(1, n) for n in dim[1 : 1 + dim[0]]), order, values("h", 70)[0], int(offset), slope if scaled else 1.0,
         inter if scaled else 0.0, scales, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
         unit * _FLIP @ _of_quaternion(quatern, pixdim), (max(0, sform), max(0, qform)),
+        values("h", 68)[0],
     )  # fmt: skip
 
 

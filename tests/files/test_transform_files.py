@@ -7,7 +7,7 @@ import pytest
 import SimpleITK as sitk
 from cli_support import volume
 
-from gpuresample.files import job
+from gpuresample.files import transforms
 
 ONE = "Transform: {}_double_3_3\nParameters: {}\nFixedParameters: {}\n"
 TRANSLATION = ("TranslationTransform", "{} {} {}", "")
@@ -34,7 +34,7 @@ def test_several_transforms_are_refused(tmp_path, run, kinds, ending):
     path = tmp_path / f"t{ending}"
     path.write_text(text_of(*kinds))
     with pytest.raises(OSError, match=rf"t\{ending}: holds several transforms beside one another, and no composite"):
-        job.read_transform(path)
+        transforms.read_transform(path)
     sitk.WriteImage(volume(), str(tmp_path / "a.nii.gz"))
     code, _, err = run("resample", tmp_path / "a.nii.gz", tmp_path / "b.nii.gz", "--transform", path)
     assert (code, err.count("\n")) == (1, 1)
@@ -49,7 +49,7 @@ def test_it_is_told_whether_warnings_are_shown_or_not(tmp_path, capfd, shown):
     sitk.ProcessObject.SetGlobalWarningDisplay(shown)
     try:
         with pytest.raises(OSError, match="several"):
-            job.read_transform(tmp_path / "t.tfm")
+            transforms.read_transform(tmp_path / "t.tfm")
         assert sitk.ProcessObject.GetGlobalWarningDisplay() == shown
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(before)
@@ -60,7 +60,7 @@ def test_it_is_told_whether_warnings_are_shown_or_not(tmp_path, capfd, shown):
 def test_one_transform_is_read(tmp_path, kind):
     (tmp_path / "t.tfm").write_text(text_of(kind))
     points = np.random.default_rng(0).normal(size=(5, 3)).tolist()
-    found, wanted = job.read_transform(tmp_path / "t.tfm"), sitk.ReadTransform(str(tmp_path / "t.tfm"))
+    found, wanted = transforms.read_transform(tmp_path / "t.tfm"), sitk.ReadTransform(str(tmp_path / "t.tfm"))
     assert [found.TransformPoint(p) for p in points] == [wanted.TransformPoint(p) for p in points]
 
 
@@ -69,7 +69,7 @@ def test_a_composite_is_read(tmp_path, ending):
     for k, moves in enumerate(itertools.permutations([(1, 2, 3), (10, 20, 30), (5, 5, 5)], 2)):
         made = sitk.CompositeTransform([sitk.TranslationTransform(3, move) for move in moves])
         sitk.WriteTransform(made, str(tmp_path / f"{k}{ending}"))
-        found = job.read_transform(tmp_path / f"{k}{ending}")
+        found = transforms.read_transform(tmp_path / f"{k}{ending}")
         assert found.TransformPoint((0, 0, 0)) == tuple(float(sum(pair)) for pair in zip(*moves, strict=True))
 
 
@@ -77,4 +77,4 @@ def test_linear_parts_of_an_mni_file_are_one(tmp_path):
     """libminc joins them, in the order of the file."""
     part = "Transform_Type = Linear;\nLinear_Transform =\n 2 0 0 {}\n 0 1 0 0\n 0 0 1 0;\n"
     (tmp_path / "t.xfm").write_text("MNI Transform File\n%x\n" + part.format(1) + part.format(10))
-    assert job.read_transform(tmp_path / "t.xfm").TransformPoint((1, 0, 0)) == (2 * (2 * 1 + 1) + 10, 0, 0)
+    assert transforms.read_transform(tmp_path / "t.xfm").TransformPoint((1, 0, 0)) == (2 * (2 * 1 + 1) + 10, 0, 0)
