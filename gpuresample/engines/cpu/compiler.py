@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import logging
-import os
 from types import FunctionType
 from typing import Any
 
@@ -24,29 +23,8 @@ from gpuresample.engines.cpu.store import FINE, NOT_C
 types: Any = numba_types  # a type checker sees half of them
 log = logging.getLogger("gpuresample")
 
-# Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
-# whose holder it does not have.
-FORK_WAITS = 60.0
-
 WORD, BYTE = ir.IntType(64), ir.IntType(8)
 POINTER = BYTE.as_pointer()
-
-
-class _Fork:
-    held = False
-
-
-def _before_fork() -> None:
-    _Fork.held = global_compiler_lock._lock.acquire(timeout=FORK_WAITS)
-
-
-def _after_fork() -> None:
-    if _Fork.held:
-        global_compiler_lock._lock.release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 # --- functions as Numba takes them ---------------------------------------------------------------------------------

@@ -8,11 +8,14 @@ them. Only where no machine code is found does `compiler` make it, and loads Num
 from __future__ import annotations
 
 import ctypes
+import os
 import pickle
 import struct
+import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -21,6 +24,9 @@ from gpuresample.engines.cpu.declarations import Declared, Instructions
 from gpuresample.engines.cpu.store import FINE, NOT_C
 
 ndarray = np.ndarray
+# Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
+# whose holder it does not have.
+FORK_WAITS = 60.0
 # Where the fields of an array begin, behind what every Python object has.
 HEAD = object.__basicsize__
 # Types of numbers: how a signature calls them, and how `struct` packs them into eight bytes.
@@ -134,18 +140,41 @@ class Kernel(Declared):
 
     @cached_property
     def _by_numba(self) -> Callable[..., Any]:
-        from gpuresample.engines.cpu import compiler
-
-        called: Callable[..., Any] = compiler.callable_by_python(self)
+        called: Callable[..., Any] = _compiler().callable_by_python(self)
         return called
 
     def _found(self, signature: str) -> Entry:
-        code = store.load(self, signature)
-        if code is None:
-            from gpuresample.engines.cpu import compiler
+        return Entry(store.load(self, signature) or _compiler().code_for(self, signature), signature)
 
-            code = compiler.code_for(self, signature)
-        return Entry(code, signature)
+
+def _compiler() -> Any:
+    """The module that compiles, which loads Numba."""
+    with _Fork.importing:
+        from gpuresample.engines.cpu import compiler
+    return compiler
+
+
+class _Fork:
+    """What a child must not wait for: locks whose holders are threads that it does not have."""
+
+    importing = threading.RLock()
+    held: ClassVar[list[Any]] = []
+
+
+def _before_fork() -> None:
+    numba = sys.modules.get("numba.core.compiler_lock")
+    compiling = getattr(getattr(numba, "global_compiler_lock", None), "_lock", None)
+    wanted = [_Fork.importing] if compiling is None else [_Fork.importing, compiling]
+    _Fork.held = [lock for lock in wanted if lock.acquire(timeout=FORK_WAITS)]
+
+
+def _after_fork() -> None:
+    while _Fork.held:
+        _Fork.held.pop().release()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> None:
