@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FunctionType
 from typing import Any
 
@@ -13,6 +16,7 @@ from llvmlite import ir
 from numba import types as numba_types
 from numba.core import cgutils, config
 from numba.core.compiler_lock import global_compiler_lock
+from numba.core.registry import cpu_target
 from numba.np.arrayobj import populate_array
 from numba.np.numpy_support import from_dtype
 
@@ -124,12 +128,30 @@ def code_for(kernel: Declared, signature: str) -> store.Code:
         if found is not None:
             return found
         log.info(
-            "compiling %s for (%s): its machine code is neither shipped nor kept for this machine",
-            kernel.name,
-            signature,
+            "compiling %s for (%s): its machine code is not kept for this machine yet", kernel.name, signature
         )
         made, returns = object_of(kernel, signature)
         return store.keep(kernel, signature, made, returns)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """A third of a compiler's time would go into looking for garbage among millions of objects that are none."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
+
+
+def for_disk_alone() -> None:
+    """Have Numba's own machine code never made in this process, which will run nothing that it compiles."""
+    codegen = cpu_target.target_context.codegen()
+    codegen._library_class._finalize_specific = lambda library: None
+    codegen._add_module = lambda module: None
+    codegen.set_env = lambda name, environment: None
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
@@ -137,7 +159,8 @@ def object_of(kernel: Declared, signature: str) -> tuple[bytes, str]:
     """An object file with a kernel's machine code and the way in; and the types of what it returns."""
     own = dispatcher(kernel)
     kinds = types_of(signature)
-    own.compile(kinds)
+    with _no_collection():
+        own.compile(kinds)
     compiled = own.overloads[kinds]
     library = compiled.library
     codegen = library.codegen
