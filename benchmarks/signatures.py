@@ -1,8 +1,8 @@
 """Which kernels people's voxel types need: jobs are run, and the signatures that they ask for are written down.
 
 `python -m benchmarks.signatures --write` writes `gpuresample/engines/cpu/signatures.txt`, from which kernels are
-compiled before they are called; without `--write` it says what differs. Kernels that return nothing are not run, only
-recorded: so this takes seconds, and results are never looked at.
+compiled before they are called; without `--write` it says what differs. Kernels whose results only people would look at
+are not run, only recorded: so this takes seconds.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dis
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
+from functools import partial, partialmethod
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,14 @@ from gpuresample.ops.transforms import Path as TransformPath
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.transforms import Map, Nodes, Transform
+from gpuresample.planning.works import Gather
 
 SHAPE = (7, 8, 9)
 VOXELS = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 LABELS = ("uint8", "int16", "uint16", "int32")
+# Kernels of these modules find positions, on which it depends what is called next.
+LOOKED_AT = ("path_kernels", "gradient_kernels")
+ONES = (1.0, 1.0, 1.0)
 TURN = sitk.Euler3DTransform((4.0, 4.0, 4.0), 0.1, 0.15, 0.2)
 
 
@@ -43,8 +49,9 @@ class Recorder:
         self._found = Kernel._found
 
     def __call__(self, kernel: Kernel, signature: str) -> Callable[..., Any]:
+        """What is called for a signature."""
         self.seen.add((kernel.name, signature))
-        if returns_nothing(kernel):
+        if returns_nothing(kernel) and kernel.name.partition(".")[0] not in LOOKED_AT:
             return lambda slots: None
         found: Entry = self._found(kernel, signature)
         return found
@@ -67,11 +74,22 @@ def returns_nothing(kernel: Kernel) -> bool:
 def recording() -> Iterator[set[ahead.Signature]]:
     """What kernels are asked for meanwhile."""
     recorder = Recorder()
-    Kernel._found = lambda kernel, signature: recorder(kernel, signature)  # type: ignore[assignment, return-value]
+    forget()
+    Kernel._found = partialmethod(recorder)  # type: ignore[assignment]
     try:
         yield recorder.seen
     finally:
         Kernel._found = recorder._found  # type: ignore[method-assign]
+        forget()
+
+
+def forget() -> None:
+    """Have every kernel look for its code again."""
+    for module in ahead.MODULES:
+        for kernel in vars(importlib.import_module(f"gpuresample.engines.cpu.{module}")).values():
+            if isinstance(kernel, Kernel):
+                kernel.entries.clear()
+                kernel._quick.clear()
 
 
 # --- jobs ------------------------------------------------------------------------------------------------------------
@@ -82,12 +100,18 @@ def volume(kind: str) -> Any:
     return (100 * np.random.default_rng(0).random(SHAPE)).astype(kind)
 
 
+def coarse_field() -> sitk.Transform:
+    """A field on a coarser grid."""
+    coarse = sitk.Image([3, 4, 4], sitk.sitkVectorFloat64)
+    coarse.SetSpacing((3.0, 3.0, 3.0))
+    return sitk.DisplacementFieldTransform(coarse)
+
+
 def transforms() -> dict[str, Any]:
     """One of every kind, for `SHAPE`."""
     x, y, z = SHAPE[::-1]
     field = sitk.Image([x, y, z], sitk.sitkVectorFloat64)
-    coarse = sitk.Image([3, 4, 4], sitk.sitkVectorFloat64)
-    coarse.SetSpacing((3.0, 3.0, 3.0))
+    coarse = coarse_field().GetDisplacementField()
     spline = sitk.BSplineTransformInitializer(sitk.Image([x, y, z], sitk.sitkFloat32), (2, 2, 2), 3)
     turned = sitk.BSplineTransform(spline)
     turned.SetTransformDomainDirection(TURN.GetMatrix())
@@ -95,57 +119,55 @@ def transforms() -> dict[str, Any]:
     slanted = sitk.Image(coarse)
     slanted.SetDirection(TURN.GetMatrix())
     narrow = np.zeros((*SHAPE, 3), np.float32)
-    like = gr.Volume(volume("float32"), (1.0, 1.0, 1.0))
+    like = gr.Volume(volume("float32"), ONES)
     return {
-        "turn": TURN, "field": own, "field, coarse": sitk.DisplacementFieldTransform(sitk.Image(coarse)),
+        "turn": TURN, "field": own, "field, coarse": coarse_field(),
         "field, turned": sitk.DisplacementFieldTransform(slanted), "spline": spline, "spline, turned": turned,
         "field after turn": sitk.CompositeTransform([sitk.DisplacementFieldTransform(sitk.Image(field)), TURN]),
-        "turn after field": sitk.CompositeTransform([TURN, sitk.DisplacementFieldTransform(sitk.Image(coarse))]),
+        "turn after field": sitk.CompositeTransform([TURN, coarse_field()]),
         "turn after spline": sitk.CompositeTransform([TURN, spline]),
         "spline after turn": sitk.CompositeTransform([spline, TURN]),
+        "coarse after field": sitk.CompositeTransform([coarse_field(), own]),
+        "field after coarse": sitk.CompositeTransform([own, coarse_field()]),
         "float32 field": TransformPath([gr.DisplacementField(narrow, like=like), gr.Affine(np.eye(3), 0.5)]),
     }  # fmt: skip
 
 
 def jobs() -> Iterator[Callable[[], Any]]:
     """Calls as people make them."""
-    keywords: dict[str, Any] = {"device": "cpu"}
     for kind in VOXELS:
         array = volume(kind)
+        lying = gr.Volume(array, ONES)
         outs = {kind, "float32"} | ({"int16", "uint8"} if kind == "float32" else set())
         for out in sorted(outs):
-            both = {**keywords, "dtype": out}
             for interpolation in ("linear", "bspline", "lanczos", "bspline5"):
-                yield lambda a=array, k=both, i=interpolation: gr.resample(a, size=(6, 7, 10), interpolation=i, **k)
-                yield lambda a=array, k=both, i=interpolation: gr.resample(
-                    gr.Volume(a, (1.0, 1.0, 1.0)), transform=TURN, interpolation=i, **k
-                )
-            yield lambda a=array, k=both: gr.gaussian(a, 1.5, **k)
-        yield lambda a=array: gr.resample(a, size=(5, 5, 5), interpolation="nearest", device="cpu")
-        yield lambda a=array: gr.resample(gr.Volume(a, (1.0, 1.0, 1.0)), transform=TURN, interpolation="nearest", device="cpu")
-        yield lambda a=array: gr.resample(a, size=(3, 3, 3), antialias=True, device="cpu")
-        yield lambda a=array: gr.gaussian(a, 9.0, device="cpu")
-        yield lambda a=array: gr.shrink(a, 2, device="cpu")
-        yield lambda a=array: gr.bin_shrink(a, 2, device="cpu")
-        yield lambda a=array: gr.bin_shrink(a[..., ::-1], 3, device="cpu")
-        yield lambda a=array: list(gr.pyramid(a, levels=2, device="cpu"))
-        yield lambda a=array: gr.downsample(a, 2, device="cpu")
-        yield lambda a=array: gr.upsample(a, 2, device="cpu")
+                asked: dict[str, Any] = {"interpolation": interpolation, "dtype": out, "device": "cpu"}
+                yield partial(gr.resample, array, size=(6, 7, 10), **asked)
+                yield partial(gr.resample, lying, transform=TURN, **asked)
+            yield partial(gr.gaussian, array, 1.5, dtype=out, device="cpu")
+        yield partial(gr.resample, array, size=(5, 5, 5), interpolation="nearest", device="cpu")
+        yield partial(gr.resample, lying, transform=TURN, interpolation="nearest", device="cpu")
+        yield partial(gr.resample, array, size=(3, 3, 3), antialias=True, device="cpu")
+        yield partial(gr.gaussian, array, 9.0, device="cpu")
+        yield partial(gr.bin_shrink, array[..., ::-1], 3, device="cpu")
+        for verb in (gr.shrink, gr.bin_shrink, gr.downsample, gr.upsample):
+            yield partial(verb, array, 2, device="cpu")
+        yield partial(gr.pyramid, array, levels=2, device="cpu")
     for kind in LABELS:
         array = volume(kind)
+        lying = gr.Volume(array, ONES)
         for interpolation in ("label_linear", "label_gaussian"):
-            yield lambda a=array, i=interpolation: gr.resample(a, size=(6, 7, 10), interpolation=i, device="cpu")
-            yield lambda a=array, i=interpolation: gr.resample(
-                gr.Volume(a, (1.0, 1.0, 1.0)), transform=TURN, interpolation=i, device="cpu"
-            )
-        yield lambda a=array: gr.bin_shrink(a, 2, reduce="label", device="cpu")
+            yield partial(gr.resample, array, size=(6, 7, 10), interpolation=interpolation, device="cpu")
+            yield partial(gr.resample, lying, transform=TURN, interpolation=interpolation, device="cpu")
+        yield partial(gr.bin_shrink, array, 2, reduce="label", device="cpu")
+    lying = gr.Volume(volume("float32"), ONES)
     for transform in transforms().values():
-        yield lambda t=transform: gr.resample(gr.Volume(volume("float32"), (1.0, 1.0, 1.0)), transform=t, interpolation="linear", **keywords)
+        yield partial(gr.resample, lying, transform=transform, interpolation="linear", device="cpu")
     yield from scores()
     yield from images()
     for kind in ("float32", "float64"):
-        yield lambda k=kind: derivatives(k)
-        yield lambda k=kind: truncation.all_finite(volume(k))
+        yield partial(derivatives, kind)
+        yield partial(truncation.all_finite, volume(kind))
 
 
 def scores() -> Iterator[Callable[[], Any]]:
@@ -154,11 +176,10 @@ def scores() -> Iterator[Callable[[], Any]]:
     for output in ("labels", "probabilities", ("labels", "confidence", "entropy")):
         for activation in ("softmax", "sigmoid", None):
             for interpolation in ("linear", "bspline"):
-                yield lambda o=output, a=activation, i=interpolation: gr.ensemble(
-                    [one, two], size=(8, 9, 10), output=o, activation=a, interpolation=i, device="cpu"
-                )
-    yield lambda: gr.ensemble([one, two], size=(8, 9, 10), resample_after=True, device="cpu")
-    yield lambda: gr.ensemble([one], size=(8, 9, 10), device="cpu")
+                asked: dict[str, Any] = {"output": output, "activation": activation, "interpolation": interpolation}
+                yield partial(gr.ensemble, [one, two], size=(8, 9, 10), device="cpu", **asked)
+    yield partial(gr.ensemble, [one, two], size=(8, 9, 10), resample_after=True, device="cpu")
+    yield partial(gr.ensemble, [one], size=(8, 9, 10), device="cpu")
 
 
 def images() -> Iterator[Callable[[], Any]]:
@@ -169,11 +190,11 @@ def images() -> Iterator[Callable[[], Any]]:
         image = sitk.GetImageFromArray(array)
         for transform in (sitk.Transform(), TURN):
             for interpolator in (sitk.sitkLinear, sitk.sitkBSpline, sitk.sitkNearestNeighbor):
-                yield lambda a=image, t=transform, i=interpolator: gsitk.Resample(a, (6, 7, 8), t, i, (0.5,) * 3)
-        yield lambda a=image: gsitk.SmoothingRecursiveGaussian(a, 1.0)
-        yield lambda a=image: gsitk.DiscreteGaussian(a, 1.0)
-        yield lambda a=image: gsitk.BinShrink(a, (2, 2, 2))
-        yield lambda a=image: gsitk.Expand(a, (2, 2, 2))
+                yield partial(gsitk.Resample, image, (6, 7, 8), transform, interpolator, (0.5,) * 3)
+        yield partial(gsitk.SmoothingRecursiveGaussian, image, 1.0)
+        yield partial(gsitk.DiscreteGaussian, image, 1.0)
+        yield partial(gsitk.BinShrink, image, (2, 2, 2))
+        yield partial(gsitk.Expand, image, (2, 2, 2))
 
 
 def derivatives(kind: str) -> None:
@@ -187,6 +208,7 @@ def derivatives(kind: str) -> None:
             work = planner.make_work(
                 Grid.of_size(size), Grid.of_size(size), (Transform(3, steps),), interpolation, None, False, precision
             )
+            assert isinstance(work, Gather)
             x, y = rng.random((2, 1, *SHAPE)).astype(kind)
             out = np.empty((1, *SHAPE), kind)
             engine.run(work, x, out, Store())

@@ -47,18 +47,18 @@ def kernel_of(name: str) -> Kernel:
 
 def missing(wanted: Sequence[Signature]) -> list[Signature]:
     """Those whose code is not kept for this machine."""
-    return [(name, signature) for name, signature in wanted if store.load(kernel_of(name), signature) is None]
+    return [(name, signature) for name, signature in wanted if store.place_of(kernel_of(name), signature) is None]
 
 
-def build(path: Path = LIST, processes: int = 1) -> tuple[int, int]:
+def build(processes: int, path: Path = LIST) -> tuple[int, int]:
     """Compile what is missing of a list.
 
     Parameters
     ----------
-    path : Path
-        The list.
     processes : int
         So many compile at once; each takes some 300 MB.
+    path : Path
+        The list.
 
     Returns
     -------
@@ -99,9 +99,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         k, n = options.part.split("/")
         _part(options.list, int(k), int(n))
         return 0
-    left, done = build(options.list, options.processes)
+    left, done = build(options.processes, options.list)
     if left:
-        print(f"{done} of {left} kernels compiled")
+        sys.stdout.write(f"{done} of {left} kernels compiled\n")
     return int(done < left)
 
 

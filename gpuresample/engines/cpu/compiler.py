@@ -127,9 +127,7 @@ def code_for(kernel: Declared, signature: str) -> store.Code:
         found = store.load(kernel, signature)
         if found is not None:
             return found
-        log.info(
-            "compiling %s for (%s): its machine code is not kept for this machine yet", kernel.name, signature
-        )
+        log.info("compiling %s for (%s): its machine code is not kept for this machine yet", kernel.name, signature)
         made, returns = object_of(kernel, signature)
         return store.keep(kernel, signature, made, returns)
 
@@ -233,6 +231,9 @@ class _In:
             strides = tidy
         made = context.make_array(kind)(context, builder)
         data = field(0, made.data.type)
+        # Sizes of numbers are powers of two.
+        rest = builder.and_(builder.ptrtoint(data, WORD), WORD(item - 1))
+        self.askew.append(builder.icmp_unsigned("!=", rest, WORD(0)))
         populate_array(made, data, shape, strides, WORD(item), meminfo=None)
         return made._getvalue()
 

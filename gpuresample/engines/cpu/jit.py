@@ -182,7 +182,7 @@ def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> No
     for value in args:
         kind = type(value)
         if kind is ndarray:
-            kinds.append(value.dtype.char)
+            kinds.append(value.dtype)
             kinds.append(value.ndim)
             slots.append(id(value))
         elif kind is tuple:

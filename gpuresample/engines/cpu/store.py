@@ -32,7 +32,7 @@ import numpy as np
 
 from gpuresample.engines.cpu.declarations import Declared
 
-# Of this module's files, and of how compiled code is called.
+# Of this module's files, and of how `jit` hands arguments to compiled code.
 FORM = 1
 DIGEST_BYTES = 32
 SIZE_BYTES = 4
@@ -44,7 +44,8 @@ PROCESSOR = {
     "CPU variant", "CPU part", "Features",
 }  # fmt: skip
 
-# What compiled code answers, but for the address of an error's description.
+# What compiled code answers, but for the address of an error's description: `NOT_C` where an array is not in C order, or
+# not aligned.
 FINE, NOT_C = 0, 1
 # Of slots, the size of an object's head, and where results go.
 Function = Callable[[bytes, int, Any], int]
@@ -120,9 +121,8 @@ def _content(path: Path, changed: int, size: int) -> str:
 
 
 def _sources(kernel: Declared) -> list[str]:
-    """What a kernel's code is made of: the files of all functions that go into it, and this folder's own."""
-    here = Path(__file__)
-    files = {here.with_name("compiler.py"), here.with_name("jit.py"), *kernel.ways()}
+    """What a kernel's code is made of: the files of all functions that go into it, and of what compiles them."""
+    files = {Path(__file__).with_name("compiler.py"), *kernel.ways()}
     stats = [(path, path.stat()) for path in sorted(files)]
     return [_content(path, stat.st_mtime_ns, stat.st_size) for path, stat in stats] + kernel.constants()
 
@@ -163,6 +163,13 @@ def user_folder() -> Path:
 
 def _name(kernel: Declared, key: str) -> str:
     return f"{kernel.name}.{_digest(key.encode()).hex()[:24]}"
+
+
+def place_of(kernel: Declared, signature: str) -> Path | None:
+    """The file with a kernel's code for a signature, whatever state it is in; None where there is none."""
+    name = _name(kernel, _key(kernel, signature))
+    files = (folder / f"{name}{suffix}" for folder in folders(kernel) for suffix in (".so", ".o"))
+    return next((path for path in files if path.is_file()), None)
 
 
 def load(kernel: Declared, signature: str) -> Code | None:
