@@ -47,7 +47,7 @@ def kernel_of(name: str) -> Kernel:
 
 def missing(wanted: Sequence[Signature]) -> list[Signature]:
     """Those whose code is not kept for this machine."""
-    return [(name, signature) for name, signature in wanted if store.place_of(kernel_of(name), signature) is None]
+    return [(name, signature) for name, signature in wanted if not store.is_kept(kernel_of(name), signature)]
 
 
 def build(processes: int, path: Path = LIST) -> tuple[int, int]:

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -44,7 +44,7 @@ PROCESSOR = {
     "CPU variant", "CPU part", "Features",
 }  # fmt: skip
 
-# What compiled code answers, but for the address of an error's description: `NOT_C` where an array is not in C order, or
+# What compiled code answers, but for the address of an error: `NOT_C` where an array is not in C order, or
 # not aligned.
 FINE, NOT_C = 0, 1
 # Of slots, the size of an object's head, and where results go.
@@ -129,17 +129,13 @@ def _sources(kernel: Declared) -> list[str]:
 
 def _key(kernel: Declared, signature: str) -> str:
     """All that a kernel's machine code depends on."""
-    made = [
-        FORM,
-        kernel.name,
-        signature,
-        _sources(kernel),
-        _numba(),
-        settings(),
-        machine(),
-        sys.implementation.cache_tag,
-    ]
-    return json.dumps(made)
+    return json.dumps([FORM, *_slot(kernel, signature), _sources(kernel), _numba()])
+
+
+def _slot(kernel: Declared, signature: str) -> list[Any]:
+    """Of what there is only one at a time: code of a former source or Numba gives way to that of the present one."""
+    python, file = sys.implementation.cache_tag, kernel.py_func.__code__.co_filename
+    return [kernel.name, signature, settings(), machine(), python, file]
 
 
 def _digest(content: bytes) -> bytes:
@@ -161,43 +157,39 @@ def user_folder() -> Path:
     return Path(home or Path(os.path.expanduser("~"), ".cache")) / "gpuresample"
 
 
-def _name(kernel: Declared, key: str) -> str:
-    return f"{kernel.name}.{_digest(key.encode()).hex()[:24]}"
+def _name(kernel: Declared, signature: str) -> str:
+    return f"{kernel.name}.{_digest(json.dumps(_slot(kernel, signature)).encode()).hex()[:24]}"
 
 
-def place_of(kernel: Declared, signature: str) -> Path | None:
-    """The file with a kernel's code for a signature, whatever state it is in; None where there is none."""
-    name = _name(kernel, _key(kernel, signature))
-    files = (folder / f"{name}{suffix}" for folder in folders(kernel) for suffix in (".so", ".o"))
-    return next((path for path in files if path.is_file()), None)
+def _kept(kernel: Declared, signature: str) -> Iterator[tuple[Path, bytes, str]]:
+    """Files that hold a kernel's code for a signature, whole and of today: path, code, what it returns."""
+    try:
+        key, name = _key(kernel, signature), _name(kernel, signature)
+    except OSError:  # a source that is not there any more
+        return
+    for folder in folders(kernel):
+        for path in (folder / f"{name}.so", folder / f"{name}.o"):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, not ours
+                content = path.read_bytes()
+                body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
+                n = int.from_bytes(body[-SIZE_BYTES:], "little")
+                if _digest(body) == digest:
+                    about = json.loads(body[-SIZE_BYTES - n : -SIZE_BYTES])
+                    if about["key"] == key:
+                        yield path, body[: -SIZE_BYTES - n], about["returns"]
+
+
+def is_kept(kernel: Declared, signature: str) -> bool:
+    """Whether a kernel's code for a signature is there."""
+    return next(_kept(kernel, signature), None) is not None
 
 
 def load(kernel: Declared, signature: str) -> Code | None:
     """The code of a kernel for a signature, if a former process kept it; None if not."""
-    try:
-        key = _key(kernel, signature)
-        name = _name(kernel, key)
-    except Exception:  # a source that is not there any more
-        return None
-    for folder in folders(kernel):
-        for suffix in (".so", ".o"):
-            with contextlib.suppress(Exception):  # not there, not ours, not readable: it is compiled anew
-                if found := _read(folder / f"{name}{suffix}", key):
-                    return found
+    for path, made, returns in _kept(kernel, signature):
+        with contextlib.suppress(Exception):  # LLVM is missing, or the system runs no memory of ours
+            return (_opened if path.suffix == ".so" else in_memory)(made, returns, path)
     return None
-
-
-def _read(path: Path, key: str) -> Code | None:
-    content = path.read_bytes()
-    body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
-    if _digest(body) != digest:
-        return None
-    n = int.from_bytes(body[-SIZE_BYTES:], "little")
-    about = json.loads(body[-SIZE_BYTES - n : -SIZE_BYTES])
-    if about["key"] != key:
-        return None
-    made = body[: -SIZE_BYTES - n]
-    return (_opened if path.suffix == ".so" else in_memory)(made, about["returns"], path)
 
 
 def _opened(made: bytes, returns: str, path: Path | None = None) -> Code:
@@ -236,7 +228,7 @@ def keep(kernel: Declared, signature: str, made: bytes, returns: str) -> Code:
         about = json.dumps({"key": key, "returns": returns}).encode()
         body = (shared or made) + about + len(about).to_bytes(SIZE_BYTES, "little")
         for folder in folders(kernel):
-            path = folder / f"{_name(kernel, key)}{'.so' if shared else '.o'}"
+            path = folder / f"{_name(kernel, signature)}{'.so' if shared else '.o'}"
             try:
                 folder.mkdir(parents=True, exist_ok=True)
                 _write(path, body + _digest(body))
