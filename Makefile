@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help docs demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full cost scale regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
+.PHONY: help docs demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -75,12 +75,6 @@ bench-full: ## the whole jobs against all peers, in the environment of the integ
 .PHONY: bench-here
 bench-here: $(VENV)/.integrations
 	$(BIN)/gpuresample bench --profile full --out benchmarks/results $(ARGS)
-
-scale: $(VENV)/.bench ## docs/scale.md: how long a petabyte takes on how many nodes, and what limits it
-	$(BIN)/python -m benchmarks.scale --write $(ARGS)
-
-cost: $(VENV)/.bench ## what plan-cost estimates, time and memory, against the clock
-	$(BIN)/python -m benchmarks.cost $(ARGS)
 
 # ARGS="--against main" needs no baseline, and is the one to trust on a shared machine.
 regress: $(VENV)/.bench ## slower than it was? against this machine's stored baseline, or ARGS="--against COMMIT"

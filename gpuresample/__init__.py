@@ -30,7 +30,6 @@ _HOMES = {
     "ensemble": "ops.ensemble",
     "doctor": "ops.doctor",
     "warmup": "ops.warmup",
-    "calibrate": "bench.calibration",
     "verify": "verification",
     "Volume": "containers",
     "Affine": "ops.transforms",
@@ -54,7 +53,6 @@ __all__ = [
     "Volume",
     "__version__",
     "bin_shrink",
-    "calibrate",
     "clear_caches",
     "doctor",
     "downsample",
@@ -75,7 +73,6 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from gpuresample.bench.calibration import calibrate as calibrate
     from gpuresample.caching import clear_caches as clear_caches
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads

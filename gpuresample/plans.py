@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.checks import one_of, positive_numbers, shown, sizes
+from gpuresample.checks import shown, sizes
 from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
-from gpuresample.costs import estimate as costs
-from gpuresample.costs import rates
-from gpuresample.engines import renormalised
+from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Call, Engine, Store
+from gpuresample.engines.cpu import costs
 from gpuresample.memory import check_room
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
@@ -28,7 +27,7 @@ Array = npt.NDArray[Any]
 
 # From so many voxels of input and output on, memory beside them is estimated before a run.
 SCRATCH_ASKED = 1 << 20
-# Volumes, and bytes of a file, of which a cost is estimated.
+# Volumes whose cost is counted.
 MOST_COUNTED = 2**63 - 1
 
 
@@ -203,18 +202,8 @@ class Plan:
         region = planner.input_region(self.work, block)
         return replace(self, source=_part(self.source, region), target=_part(self.target, block), work=work)
 
-    def cost(
-        self,
-        *,
-        channels: int = 1,
-        volumes: int = 1,
-        read: str = "none",
-        write: str = "none",
-        file_bytes: int | None = None,
-        storage: float | None = None,
-        machine: rates.Rates | None = None,
-    ) -> costs.Cost:
-        """Estimate what the plan costs on this machine's CPU. Nothing is run.
+    def cost(self, *, channels: int = 1, volumes: int = 1) -> costs.Cost:
+        """Count what the plan costs on this machine's CPU. Nothing is run.
 
         Parameters
         ----------
@@ -222,20 +211,11 @@ class Plan:
             How many volumes one call resamples: components, time points or a batch.
         volumes : int
             How many images of this shape are resampled, one after the other.
-        read, write : {"none", "raw", "gzip"}
-            Whether an image comes from a file and goes to a file: as raw voxels, or in a gzip stream.
-        file_bytes : int, optional
-            Size of the compressed input file. The output is assumed to compress as well.
-        storage : float, optional
-            Bytes per second that the storage reads and writes. Unless given, files are assumed to be in the page cache.
-        machine : Rates, optional
-            Rates of a machine; those that `gpuresample.calibrate` stored unless given. Without rates there are no
-            times.
 
         Returns
         -------
         Cost
-            Taps, multiply-adds, bytes, peak memory beyond the input, and seconds for each step.
+            Taps, multiply-adds, bytes, and peak memory beyond the input.
 
         Raises
         ------
@@ -243,14 +223,7 @@ class Plan:
             For arguments out of range.
         """
         (channels,), (volumes,) = sizes("channels", (channels,), 1), sizes("volumes", (volumes,), 1, MOST_COUNTED)
-        one_of("read", read, costs.FILES)
-        one_of("write", write, costs.FILES)
-        if file_bytes is not None:
-            sizes("file_bytes", (file_bytes,), 1, MOST_COUNTED)
-        if storage is not None:
-            positive_numbers("storage", (storage,), 1)
-        machine = rates.current() if machine is None else machine
-        return costs.of(call_of(self, channels), volumes, read, write, file_bytes, storage, machine)
+        return costs.of(call_of(self, channels), volumes)
 
     def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
         """Tell how many bytes the CPU engine takes for a run, at most, apart from the input and the output.
@@ -321,11 +294,7 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
             continue
         result, target, engine, call = _prepared(plan, container, out)
         results.append(result)
-        if plan.ignore is not None:
-            renormalised.run(engine, plan.work, call[1], call[2], store_of(plan), plan.ignore, plan.clip, plan.signed)
-        elif plan.clip:
-            _clipped(plan, engine, call[1], call[2])
-        else:
+        if not run_beside(plan, engine, call[1], call[2]):
             together.setdefault(id(engine), (engine, []))[1].append(call)
         written.append((container, target))
     for engine, group in together.values():
@@ -346,57 +315,19 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     else:
         result, target = container.adopt(out, plan.target, plan.dtype)
     src, dst = _as_numbers(spatial(container.array, d)), _as_numbers(spatial(target, d))
-    if plan.clip and container.where != "cpu":
-        raise ValueError(f"image must be in host memory to be clipped, got one on {container.where}")
     if engine.name == "cpu" and voxels > SCRATCH_ASKED:
         scratch = plan.scratch_bytes(src.dtype, math.prod(src.shape[:-3]), pool.get_num_threads())
         check_room(scratch, f"size {container.order(plan.target.size)} asks for memory beside the output")
     return result, target, engine, (plan.work, src, dst, store_of(plan))
 
 
-def _clipped(plan: Plan, engine: Engine, src: Array, dst: Array) -> None:
-    """Sums within the range of the volume that they are of, volume by volume."""
-    store = store_of(plan)
-    for k, volume in enumerate(np.ndindex(dst.shape[:-3])):
-        low, high = plan.clip if isinstance(plan.clip, tuple) else pool.extent(src[volume])
-        work = _of_volume(plan.work, k)
-        if math.isnan(low):  # it has no range
-            engine.run(work, src[volume], dst[volume], store)
-            continue
-        whole = dst.dtype.kind in "iu"
-        engine.run(work, src[volume], dst[volume], replace(store, low=low, high=high) if whole else store)
-        # The store has bounded whole numbers, but for copies, which move bits.
-        if not whole or (isinstance(work, Separable) and work.copies):
-            _clip_sums(engine, work, src[volume].shape, dst[volume], (low, high), store.default)
-
-
-def _clip_sums(
-    engine: Engine, work: Work, shape: tuple[int, ...], dst: Array, clip: tuple[float, float], default: float
-) -> None:
-    """Bring what a work has summed of a volume of a shape into a range; what lies outside keeps the default value."""
-    low, high = (int(v) if dst.dtype.kind in "iu" else v for v in clip)
-    if isinstance(work, Separable):
-        inside = dst.transpose(work.dst_axis)[tuple(slice(*r) for r in work.inside)]
-        pool.clip(inside, low, high)
-        return
-    outside = None
-    if not low <= default <= high:
-        # A sum may be the default value, too: outside is where even zeros have no sum.
-        assert isinstance(work, Gather)
-        kind = np.float32 if work.precision == "single" else np.float64
-        probe = np.empty(dst.shape, kind)
-        engine.run(work, np.zeros(shape, kind), probe, Store(default=math.nan))
-        outside = np.isnan(probe)
-    pool.clip(dst, low, high)
-    if outside is not None:
-        dst[outside] = default
-
-
-def _of_volume(work: Work, k: int) -> Work:
-    """A work of one of the volumes that it is made for."""
-    if isinstance(work, Gather) and len(work.routes) > 1:
-        return replace(work, routes=(work.routes[k],))
-    return work
+def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
+    """Run what a plan asks for beside its work, on arrays that the engine takes; False if it asks for nothing else."""
+    if plan.ignore is not None:
+        renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip, plan.signed)
+    elif plan.clip:
+        clipped.run(engine, plan.work, src, dst, store_of(plan), plan.clip)
+    return plan.ignore is not None or bool(plan.clip)
 
 
 def store_of(plan: Plan) -> Store:
@@ -407,13 +338,10 @@ def store_of(plan: Plan) -> Store:
 
 
 def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:
-    """What an engine is called with, as far as it costs time or memory; on the planned type unless given another."""
+    """What an engine is called with, as far as it costs memory; on the planned type unless given another."""
     voxels = plan.input_dtype if source is None else np.dtype(source)
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
-    return costs.Call(
-        plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype),
-        bool(plan.clip),
-    )  # fmt: skip
+    return costs.Call(plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype))
 
 
 def of_work(

@@ -65,6 +65,8 @@ def resample(
     antialias: bool | float | Sequence[float] = False,
     default_value: float = 0,
     rounding: str = "nearest",
+    clip: bool | Sequence[float] = False,
+    ignore: float | None = None,
     dtype: torch.dtype | None = None,
     spatial_dims: int | None = None,
 ) -> Tensor:
@@ -83,6 +85,8 @@ def resample(
         that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
+    clip, ignore
+        As for `gpuresample.resample`; the range of `clip=True` is that of each volume. There is no gradient with them.
     dtype : torch.dtype, optional
         Type of the result; the image's unless given.
     spatial_dims : {2, 3}, optional
@@ -97,7 +101,7 @@ def resample(
     ------
     ValueError, TypeError
         For arguments out of range, as `gpuresample.resample`; for a gradient of "label_linear" or "label_gaussian",
-        which have none.
+        which have none, or with `clip` or `ignore`.
     RuntimeError
         For CUDA tensors where the CUDA engine cannot be used.
 
@@ -114,7 +118,7 @@ def resample(
     keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
-        "rounding": rounding,
+        "rounding": rounding, "clip": clip, "ignore": ignore,
     }  # fmt: skip
     if is_meta_tensor(image):
         keywords["input_spacing"] = _spacing_of(image, dims, input_spacing)
@@ -170,6 +174,8 @@ def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keyword
     stand_in = np.broadcast_to(np.zeros((), numpy_dtype(image.dtype)), shape)
     made = in_space(resampling_plan(stand_in, transform=transform, dtype=numpy_dtype(dtype), **keywords))
     _refuse_forward_mode(image)
+    if image.requires_grad and torch.is_grad_enabled():
+        _refuse_bounds(made)
     whole = plain(image) if is_meta_tensor(image) else image
     out = warps.run_along(made, whole if dims == 3 else whole.unsqueeze(-3), dtype)
     out = out if dims == 3 else out.squeeze(-3)
@@ -672,10 +678,19 @@ def _keep_for_gradient(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> Non
 
 def _refuse_votes(plan: Plan, recipe: str) -> None:
     """Refuse derivatives of what is no sum."""
+    _refuse_bounds(plan)
     if not isinstance(plan.work, Separable):
         word = json.loads(recipe)[3]["interpolation"]
         raise ValueError(
             f"interpolation={word!r} is a vote among labels and has no gradient; use another or image.detach()"
+        )
+
+
+def _refuse_bounds(plan: Plan) -> None:
+    """Refuse derivatives of sums that are clipped, or leave out voxels."""
+    if plan.clip or plan.ignore is not None:
+        raise ValueError(
+            "clip and ignore have no gradient; use image.detach(), or torch.clamp on the result in place of clip"
         )
 
 

@@ -2,6 +2,7 @@
 //
 //     dst[b, z, y, x] = mode of src[b, z f_z + i, y f_y + j, x f_x + k],   i < f_z, j < f_y, k < f_x
 //
+// Where labels come first, the zeros of a block that has others do not count.
 // Labels are compared, never computed with: 64-bit ones survive. A NaN is a label, larger than any number.
 // Voxels come out as they went in, so there is no dst_t.
 //
@@ -25,6 +26,7 @@ extern "C" __global__ void majority(
     src_t *__restrict__ dst,        // [batch, n_z, n_y, n_x], at strides d_*
     const idx_t n_batch, const int n_z, const int n_y, const int n_x,
     const int f_z, const int f_y, const int f_x,
+    const int labels_first,  // zeros have no vote
     const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
     const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x)
 {
@@ -46,6 +48,7 @@ extern "C" __global__ void majority(
     // A label first met at voxel m has at most n - m votes; one with more than half of all has won.
     for (int m = 0; m <= n - most && m < n && 2 * most <= n; m++) {
         const src_t voxel = block[m / f_x / f_y * s_z + m / f_x % f_y * s_y + m % f_x * s_x];
+        if (labels_first && key(voxel) == 0) continue;
         int votes = 0;
         for (int i = 0; i < f_z; i++)
             for (int j = 0; j < f_y; j++)

@@ -200,6 +200,12 @@ class Event:
         FAKE.calls["synchronize"] += 1
 
 
+SHARED = (
+    "abs", "clip", "floor", "isnan", "maximum", "minimum", "rint", "sign", "trunc", "where",
+    "zeros",
+)  # fmt: skip
+
+
 class Fake(types.ModuleType):
     """The module; `stream`, `current` and `pool` are set by tests."""
 
@@ -260,6 +266,19 @@ class Fake(types.ModuleType):
     def empty(self, shape, dtype):
         self.calls["empty"] += 1
         return self.pool.take(np.full(shape, 99, dtype)).view(Array)
+
+    def __getattr__(self, name):
+        """Functions that CuPy has in common with NumPy; what they give stays on the "GPU"."""
+        if name not in SHARED:
+            raise AttributeError(name)
+
+        def act(*arguments, **keywords):
+            assert all(isinstance(a, Array) for a in arguments if isinstance(a, np.ndarray)), "a host's array"
+            FAKE.calls[name] += 1
+            out = getattr(np, name)(*arguments, **keywords)
+            return out.view(Array) if isinstance(out, np.ndarray) else out
+
+        return act
 
     def ascontiguousarray(self, array):
         return np.ascontiguousarray(array).view(Array)

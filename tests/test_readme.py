@@ -6,7 +6,6 @@ tests/faces/integrations/ runs what needs torch and its kin, tests/omezarr/ the 
 import json
 import re
 import shlex
-import time
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +18,6 @@ import gpuresample as gr
 from benchmarks import readme
 from gpuresample import engines
 from gpuresample.bench import records
-from gpuresample.costs import rates
 
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores-2026-11-28" / "benchmark.json"
@@ -217,9 +215,6 @@ def test_the_commands(command, run, tmp_path, monkeypatch):
         sitk.WriteImage(ct > 100, "labels.nii.gz")
     for seed, name in enumerate(("fold0.npz", "fold1.npz")):
         np.savez_compressed(name, probabilities=noise((3, *ct.GetSize()[::-1]), "float32", seed))
-    # Measuring this machine is not what is asked here.
-    monkeypatch.setenv(rates.ENVIRONMENT, str(tmp_path / "cache"))
-    rates.save(rates.Rates(rates.identity(), time.time(), dict.fromkeys(rates.NAMES, 1e-9)))
     before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     program, *arguments = shlex.split(command)
     code, _, err = run(*arguments)

@@ -29,6 +29,8 @@ from gpuresample.engines.threads import set_num_threads
 from gpuresample.files import job
 from gpuresample.files import volumes as files
 from gpuresample.memory import available_memory
+from gpuresample.ops.labels import label_report
+from gpuresample.planning.filters import get_filter
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 _NO_OVERSHOOT = ("nearest", "linear", "label_gaussian", "label_linear", "bspline1", "gaussian")
 # More than so much of the range beyond it deserves a remark.
 _OVERSHOOT = 0.25
+# A volume of more values is an image, not a map of labels.
+_MOST_LABELS = 1024
 
 
 class Budget:
@@ -217,7 +221,7 @@ class _Work:
 def is_clean(checks: dict[str, Any]) -> bool:
     """Whether a result deserves no remark."""
     finite = checks["not_finite"] == 0 or checks["not_finite_before"] > 0
-    return finite and checks["in_range"] and checks["extent"] is not False
+    return finite and checks["in_range"] and checks["extent"] is not False and not checks.get("labels_lost")
 
 
 class _Background:
@@ -264,7 +268,7 @@ def _geometry(header: files.Header) -> dict[str, Any]:
 
 
 def _checks(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict[str, Any]:
-    """What can be told of a result at little cost: finite values, and their range."""
+    """What can be told of a result at little cost: finite values, their range, and labels."""
     import SimpleITK as sitk
 
     old, new = (sitk.GetArrayViewFromImage(i) for i in (image, result))
@@ -279,8 +283,31 @@ def _checks(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict
     allowed = 1e-5 if item.settings.interpolation in _NO_OVERSHOOT else _OVERSHOOT
     return {
         "not_finite": bad, "not_finite_before": bad_before, "range_before": [low, high], "range": [new_low, new_high],
-        "in_range": share <= allowed, "beyond": round(share, 6),
+        "in_range": share <= allowed, "beyond": round(share, 6), **_labels(image, result, item),
     }  # fmt: skip
+
+
+def _labels(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict[str, Any]:
+    """What became of labels, where labels are what was resampled: whole numbers, chosen and not summed, and few."""
+    import SimpleITK as sitk
+
+    voxels = sitk.GetArrayViewFromImage(image)
+    if get_filter(item.settings.interpolation).method == "linear" or voxels.dtype.kind not in "iu":
+        return {}
+    if voxels.ndim != image.GetDimension() or voxels.ndim > 3 or result.GetPixelID() != image.GetPixelID():
+        return {}
+    # An image shows itself as one in a plane of it, which is looked at before all are: neighbours differ.
+    plane = voxels[len(voxels) // 2]
+    pairs = (plane[..., 1:] != 0) & (plane[..., :-1] != 0)
+    alike = int(((plane[..., 1:] == plane[..., :-1]) & pairs).sum())
+    if np.unique(plane).size > _MOST_LABELS or 2 * alike < int(pairs.sum()):
+        return {}
+    report = label_report(image, result)
+    before = [c for c in report.changes if c.voxels[0]]
+    if not 0 < len(before) <= _MOST_LABELS:
+        return {}
+    shifts = [c.shift for c in before if c.voxels[1]]
+    return {"labels": len(before), "labels_lost": list(report.lost), "labels_shift": max(shifts, default=None)}
 
 
 def _range(voxels: Any) -> tuple[float, float, int]:

@@ -23,6 +23,7 @@ from gpuresample.pages import Cell, Page, Picture
 # Beyond these, a page is no longer one that people read; the CSV file has all.
 _ROWS = 2000
 _PICTURES = 100
+_NAMED = 10  # lost labels
 _STATE = {"done": "good", "as before": "good", "failed": "bad", "not done": "warn"}
 _STAGES = ("read", "resample", "write")
 # A cell that begins so is a formula to spreadsheets; the wide forms are to some.
@@ -30,7 +31,8 @@ _FORMULA = tuple("=+-@|%\uff1d\uff0b\uff0d\uff20")
 COLUMNS = (
     "output", "state", "reason", "input", "size_before", "size", "spacing_before", "spacing", "origin_before", "origin",
     "direction_before", "direction", "type_before", "type", "range_before", "range", "not_finite_before", "not_finite",
-    "in_range", "extent_kept", "warnings", "read_s", "resample_s", "write_s", "input_bytes", "output_bytes",
+    "in_range", "extent_kept", "labels", "labels_lost", "labels_shift", "warnings",
+    "read_s", "resample_s", "write_s", "input_bytes", "output_bytes",
     "input_hash", "output_hash", "settings", "version", "at",
 )  # fmt: skip
 
@@ -83,6 +85,8 @@ def _row(record: records.Record) -> dict[str, Any]:
         "in_range": checks.get("in_range"), "extent_kept": checks.get("extent"),
         "warnings": "; ".join(record.get("warnings", [])), "version": record.get("version"), "at": record.get("at"),
         "settings": json.dumps(record["settings"]) if "settings" in record else "",
+        "labels": checks.get("labels"), "labels_lost": _whole(checks.get("labels_lost")),
+        "labels_shift": _spaced([checks["labels_shift"]]) if checks.get("labels_shift") is not None else "",
         "range_before": _spaced(checks.get("range_before")), "range": _spaced(checks.get("range")),
     }  # fmt: skip
     for key, suffix in (("before", "_before"), ("after", "")):
@@ -106,6 +110,10 @@ def _text(cell: Any) -> Any:
 
 def _spaced(values: Sequence[float] | None) -> str:
     return "" if values is None else " ".join(f"{v:.10g}" for v in values)
+
+
+def _whole(labels: Sequence[int] | None) -> str:
+    return " ".join(map(str, labels or ()))
 
 
 def write_html(path: Path, made: Sequence[records.Record], facts: Facts) -> None:
@@ -195,6 +203,9 @@ def _remarks(record: records.Record) -> Iterator[str]:
         yield f"values from {_range(checks['range'])}; the input's are from {_range(checks['range_before'])}"
     if checks["extent"] is False:
         yield "covers another length than the input"
+    if lost := checks.get("labels_lost"):
+        more = f" and {len(lost) - _NAMED} more" if len(lost) > _NAMED else ""
+        yield f"of {checks['labels']} labels, lost {', '.join(map(str, lost[:_NAMED]))}{more}"
     yield from record.get("warnings", [])
 
 
@@ -235,8 +246,8 @@ def _times(page: Page, done: Sequence[records.Record]) -> None:
 
 def _all(page: Page, made: Sequence[records.Record]) -> None:
     page.section("Volumes")
-    header = ["output", "state", "size", "spacing", "type", "checks", "ms"]
-    text = "Milliseconds are those to read, resample and write."
+    header = ["output", "state", "size", "spacing", "type", "labels", "checks", "ms"]
+    text = "Labels are counted where they were chosen (nearest, label modes). Milliseconds: to read, resample, write."
     page.table(header, [_cells(r) for r in made[:_ROWS]], _rest(len(made), text))
 
 
@@ -250,15 +261,24 @@ def _cells(record: records.Record) -> list[str | Cell]:
     ]
     state = Cell(kind.split()[-1], _STATE[kind])
     if "after" not in record:
-        return [*first, state, "", "", "", "", _milliseconds(record)]
+        return [*first, state, "", "", "", "", "", _milliseconds(record)]
     before, after = record["before"], record["after"]
     types = [_short(g["type"]) for g in (before, after)]
     clean = items.is_clean(record["checks"]) and not record.get("warnings")
     return [
         *first, state, f"{_times_sign(before['size'])} → {_times_sign(after['size'])}",
         f"{_times_sign(before['spacing'])} → {_times_sign(after['spacing'])}", " → ".join(dict.fromkeys(types)),
+        _labels(record["checks"]),
         Cell("passed", "good") if clean else Cell("see above", "warn"), _milliseconds(record),
     ]  # fmt: skip
+
+
+def _labels(checks: dict[str, Any]) -> str:
+    """How many labels there were, and how many are left where that is not all."""
+    if "labels" not in checks:
+        return ""
+    lost = len(checks["labels_lost"])
+    return f"{checks['labels']}" if not lost else f"{checks['labels']} → {checks['labels'] - lost}"
 
 
 def _short(pixel_type: str) -> str:

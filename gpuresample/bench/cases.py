@@ -123,12 +123,6 @@ REFERENCE = Geometry(
 )
 
 
-def edge_anchored(geometry: Geometry) -> Geometry:
-    """The same sizes with the volumes' outer faces aligned: the grid that torch and volresample resample onto."""
-    target = resized(geometry.source, None, geometry.target.size, "edge")
-    return Geometry(f"{geometry.name}, edge", geometry.source, target)
-
-
 def oblique(geometry: Geometry, degrees: float = 10.0) -> Geometry:
     """The same grids with the target turned about an axis along none of the volume's, so that nothing is aligned."""
     return Geometry(

@@ -19,7 +19,6 @@ from gpuresample.bench.cases import Array, Geometry, Job, volume
 from gpuresample.bench.devices import synchronised
 from gpuresample.bench.peers import GPU_PEERS, OURS, PEERS, Call, Peer, own_keywords
 from gpuresample.bench.tasks import Case, Doer, Error
-from gpuresample.planning.conventions import CONVENTIONS
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +158,7 @@ def _of_gpu(job: Job, dtype: str, stacked: bool, found: list[Doer], rest: list[D
         expected, given = _expected(peer), _type_of(peer, dtype, job.interpolation)
         if expected not in ("gpuresample", *(d.key for d in found)):
             found.append(_as_peer(peer, expected, given, None))
-        if expected != "gpuresample" and not CONVENTIONS[peer.convention].clip:  # the GPU does not clip
+        if expected != "gpuresample":
             there = _as_peer(peer, expected, given, expected, on_device=True)
             if there.key not in [d.key for d in found]:
                 found.append(there)

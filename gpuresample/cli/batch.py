@@ -61,6 +61,8 @@ def batch(
     default_value: flags.DefaultValue = "0",
     rounding: flags.Rounding = "nearest",
     convention: flags.Convention = None,
+    clip: flags.Clip = None,
+    ignore: flags.Ignore = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     workers: Annotated[
@@ -114,7 +116,7 @@ def batch(
     settings = options.settings(
         spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
-        dtype=dtype, device=device,
+        clip=clip, ignore=ignore, dtype=dtype, device=device,
     )  # fmt: skip
     tls = [path for path in (tls_ca, tls_cert, tls_key) if path is not None]
     if len(tls) not in (0, 3):

@@ -49,7 +49,7 @@ def downsample(
 
     gpuresample downsample labels.nii.gz half.nii.gz --factors 2 --reduce mode
     """
-    if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS, "label")) != "gaussian":
+    if one_of("--reduce", reduce, ("gaussian", *REDUCTIONS)) != "gaussian":
         if sigma != "auto" or kind != "sampled" or rounding != "nearest" or dtype is not None:
             raise ValueError(f"--sigma, --kind, --rounding and --dtype are for --reduce gaussian, not {reduce}")
         blocks: dict[str, Any] = {

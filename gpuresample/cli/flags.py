@@ -63,6 +63,18 @@ Convention = Annotated[
         rich_help_panel=VALUES,
     ),
 ]
+Clip = Annotated[
+    str | None,
+    typer.Option(
+        metavar="[LOW HIGH]",
+        help="Keep sums within the input's range, or within the two numbers given.",
+        rich_help_panel=VALUES,
+    ),
+]
+Ignore = Annotated[
+    str | None,
+    typer.Option(metavar="NUMBER", help="The value that says 'no data', or nan.", rich_help_panel=VALUES),
+]
 Dtype = Annotated[str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=VALUES)]
 
 # --- the run ---

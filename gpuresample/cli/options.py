@@ -14,11 +14,11 @@ __all__ = ["SeveralNumbers", "joined", "number", "numbers", "one_or_all", "rule_
 
 SEVERAL = (
     "--spacing", "--size", "--antialias", "--sigma", "--factors", "--order", "--scores-spacing", "--input-size",
-    "--input-spacing", "--chunks",
+    "--input-spacing", "--chunks", "--clip",
 )  # fmt: skip
 # Not one for each axis, but any number.
 MANY = ("--weights", "--labels", "--regions", "--threshold")
-ALONE = ("--antialias",)  # says something without numbers, too
+ALONE = ("--antialias", "--clip")  # says something without numbers, too
 MOST = 4  # numbers after an option: no image has more axes
 
 

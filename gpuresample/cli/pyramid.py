@@ -57,13 +57,15 @@ def pyramid(
     kind: Annotated[
         str,
         typer.Option(
-            help="gaussian: blur and subsample. mean, mode (for labels): of blocks. itk, itk_recursive: as ITK does."
+            help="gaussian: blur and subsample. mean, mode (for labels), label (the same, and "
+            "background only where nothing else is): of blocks. itk, itk_recursive: as ITK does."
         ),
     ] = "gaussian",
     labels: Annotated[
         bool,
         typer.Option(
-            "--labels", help="The voxels are labels: sets --kind mode, and marks an OME-Zarr image as labels."
+            "--labels",
+            help="The voxels are labels: sets --kind mode unless it is label, and marks an OME-Zarr image as labels.",
         ),
     ] = False,
     sigma: Annotated[
@@ -128,9 +130,9 @@ def pyramid(
     if stored != {"chunks": None, "shards": True, "input_spacing": None}:
         raise ValueError(f"--chunks, --no-shards and --input-spacing are for an OUT of OME-Zarr, got {str(target)!r}")
     if labels:
-        if kind not in ("gaussian", "mode"):
-            raise ValueError(f"--labels is --kind mode; it cannot be combined with --kind {kind}")
-        keywords["kind"] = "mode"
+        if kind not in ("gaussian", "mode", "label"):
+            raise ValueError(f"--labels is --kind mode or label; it cannot be combined with --kind {kind}")
+        keywords["kind"] = "mode" if kind == "gaussian" else kind
     _write_files(source, target, keywords, threads, series, overwrite)
 
 

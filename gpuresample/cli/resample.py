@@ -28,6 +28,8 @@ def resample(
     default_value: flags.DefaultValue = "0",
     rounding: flags.Rounding = "nearest",
     convention: flags.Convention = None,
+    clip: flags.Clip = None,
+    ignore: flags.Ignore = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
@@ -45,7 +47,7 @@ def resample(
     settings = options.settings(
         spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
-        dtype=dtype, device=device, series=series,
+        clip=clip, ignore=ignore, dtype=dtype, device=device, series=series,
     )  # fmt: skip
     if threads is not None:
         gr.set_num_threads(threads)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-import sys
 from typing import Any
 
 import numpy as np
 
+from gpuresample.engines.clipped import library_of
 from gpuresample.engines.contract import Engine, Store
 from gpuresample.planning.works import Gather, Separable, Work
 
@@ -45,7 +45,7 @@ def run(
         See `is_signed`; of the whole work, where this is a part.
     """
     assert isinstance(work, (Separable, Gather))
-    xp: Any = np if isinstance(src, np.ndarray) else sys.modules["cupy"]
+    xp = library_of(src)
     kind = np.float32 if work.precision == "single" else np.float64
     values = src.astype(kind)
     has_data = ~xp.isnan(values) if math.isnan(ignore) else src != src.dtype.type(ignore)
@@ -85,7 +85,7 @@ def is_signed(work: Work) -> bool:
         return False
     if isinstance(work, Separable):
         return any(bool((t.weight < 0).any()) for t in work.tables)
-    if work.prefilter is not None and any(bool((t.weight < 0).any()) for t in work.prefilter):
+    if work.prefilter is not None and is_signed(work.prefilter):
         return True
     x = np.linspace(0.0, 1.0, 65)[:, None] ** np.arange(work.coefficients.shape[2])
     # Some pieces of a positive kernel touch zero, give or take a rounding.

@@ -50,7 +50,8 @@ def _default_threads() -> int:
         if not (text.isdecimal() and len(text) <= len(str(MOST_THREADS)) and 1 <= int(text) <= MOST_THREADS):
             raise ValueError(f"{ENVIRONMENT} must be a whole number from 1 to {MOST_THREADS}, got {shown(text)}")
         return int(text)
-    return max(1, cores() // _workers(cores()))
+    n = cores()
+    return max(1, n // _workers(n))
 
 
 def cores() -> int:

@@ -70,15 +70,6 @@ def lock(path: Path) -> int | None:
     return descriptor
 
 
-def forget(path: Path) -> bool:
-    """Ask the system to drop a file, its bytes brought to disk, from the page cache; whether it can be asked that."""
-    if not hasattr(os, "posix_fadvise"):
-        return False
-    with open(path, "rb") as file:
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-    return True
-
-
 def rename_new(old: Path, new: Path) -> None:
     """Give a file a name that nothing has, in one step: of several processes that try, one succeeds.
 

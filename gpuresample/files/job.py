@@ -37,7 +37,8 @@ class Settings:
 
     Attributes
     ----------
-    spacing, size, interpolation, anchor, boundary, antialias, default_value, rounding, convention, dtype, device
+    spacing, size, interpolation, anchor, boundary, antialias, default_value, rounding, convention
+    clip, ignore, dtype, device
         As `gpuresample.resample` takes them; x, y, z order.
     like, transform : str or None
         Path of a volume whose grid is taken, and of a transform that SimpleITK reads.
@@ -56,12 +57,14 @@ class Settings:
     default_value: float = 0
     rounding: str = "nearest"
     convention: str | None = None
+    clip: bool | tuple[float, ...] = False
+    ignore: float | None = None
     dtype: str | None = None
     device: str = "auto"
     series: str | None = None
 
     def __post_init__(self) -> None:
-        for name in ("spacing", "size", "antialias"):
+        for name in ("spacing", "size", "antialias", "clip"):
             value = getattr(self, name)
             if isinstance(value, (list, np.ndarray)):
                 object.__setattr__(self, name, tuple(np.asarray(value).tolist()))
@@ -131,7 +134,7 @@ class Settings:
         raise errors[0]
 
     def identity(self) -> dict[str, Any]:
-        """What decides the result's voxels, as JSON can hold it: of other files the content, not the name."""
+        """What decides the result's voxels, as JSON holds and compares it: of other files the content, not the name."""
         kept = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "device"}
         if self.like is not None:
             grid = grid_of_file(Path(self.like))
@@ -139,7 +142,7 @@ class Settings:
         if self.transform is not None:
             kept["transform"] = hashlib.blake2b(Path(self.transform).read_bytes(), digest_size=16).hexdigest()
         return {
-            name: list(value) if isinstance(value, tuple) else value
+            name: list(value) if isinstance(value, tuple) else "nan" if str(value) == "nan" else value
             for name, value in kept.items()
             if value is not None
         }
@@ -240,10 +243,10 @@ def _value(name: str, text: str, spelled: str) -> Any:
             return _tuple(texts.one_or_all(spelled, text))
         case "size":
             return _tuple(texts.numbers(spelled, text, int))
-        case "antialias":
+        case "antialias" | "clip":
             switch = {"": True, "true": True, "yes": True, "false": False, "no": False}.get(text.strip().lower())
             return _tuple(texts.one_or_all(spelled, text)) if switch is None else switch
-        case "default_value":
+        case "default_value" | "ignore":
             return texts.number(spelled, text)
     return text
 

@@ -72,8 +72,8 @@ def write_pyramid(
     levels, factors, schedule, kind, sigma, rounding
         As for `gpuresample.pyramid`; for files, in x, y, z order.
     labels : bool
-        Whether the voxels are labels. This sets `kind="mode"`, and marks the image as labels in its metadata. Labels
-        must be whole numbers.
+        Whether the voxels are labels. This sets `kind="mode"` unless it is "label", and marks the image as labels in
+        its metadata. Labels must be whole numbers.
     input_spacing : float or sequence of float, optional
         Spacing of an array, in axis order; of a file that is a zarr array, in x, y, z order.
     chunks : sequence of int, optional
@@ -192,11 +192,11 @@ def _check_room(target: Path, voxel_bytes: int) -> None:
 
 
 def _label_kind(kind: str, dtype: np.dtype[Any]) -> str:
-    if kind not in ("gaussian", "mode"):
-        raise ValueError(f"labels are reduced by their mode; labels=True is not for kind={kind!r}")
+    if kind not in ("gaussian", "mode", "label"):
+        raise ValueError(f'labels=True is for kind="mode" or "label", got kind={kind!r}')
     if dtype.kind not in "biu":
         raise TypeError(f"image must have whole numbers as voxels to be labels, got {dtype}")
-    return "mode"
+    return "mode" if kind == "gaussian" else kind
 
 
 def _plain(value: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -10,6 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.containers import IMAGES, has_geometry, unwrap
+
+# Labels that lie closer together are counted in a table, others are looked up.
+MOST_SPAN = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -124,17 +128,7 @@ def _sides(name: str, image: Any, background: int) -> tuple[dict[int, Side], int
         raise TypeError(f"{name} must have labels, integers or bool, got {container.dtype}")
     assert container.array is not None
     voxels = np.asarray(container.array).reshape(grid.size[::-1])
-    labels, index = np.unique(voxels, return_inverse=True)
-    index = index.reshape(voxels.shape)
-    counts = np.bincount(index.ravel(), minlength=labels.size)
-    centre = np.empty((labels.size, d))
-    for axis in range(d):
-        # Counts of a label on every plane of an axis: no array of coordinates is needed.
-        plane = np.moveaxis(index, d - 1 - axis, 0).reshape(grid.size[axis], -1)
-        sums = np.zeros(labels.size)
-        for k, one in enumerate(plane):
-            sums += k * np.bincount(one, minlength=labels.size)
-        centre[:, axis] = sums / counts
+    labels, counts, centre = _counted(voxels.view(np.uint8) if voxels.dtype == np.bool_ else voxels)
     points = grid.points(centre)
     each = abs(float(np.linalg.det(grid.index_to_point)))
     found: dict[int, Side] = {
@@ -142,3 +136,27 @@ def _sides(name: str, image: Any, background: int) -> tuple[dict[int, Side], int
     }
     found.pop(background, None)
     return found, d
+
+
+def _counted(voxels: npt.NDArray[Any]) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Labels that are there, how many voxels each has, and their mean index x, y(, z); no array is as large as all."""
+    low, high = int(voxels.min()), int(voxels.max())
+    if high - low < MOST_SPAN:
+        labels = (np.arange(high - low + 1) + low).astype(voxels.dtype)
+    else:
+        labels = functools.reduce(np.union1d, (np.unique(plane) for plane in voxels)).astype(voxels.dtype)
+    n, d = labels.size, voxels.ndim
+    counts, sums = np.zeros(n, np.int64), np.zeros((n, d))
+    inner = np.indices(voxels.shape[1:]).reshape(d - 1, -1).astype(np.float64)
+    for k, plane in enumerate(voxels):
+        if high - low < MOST_SPAN:
+            index = plane.ravel().astype(np.int64) - low
+        else:
+            index = np.searchsorted(labels, plane.ravel())
+        here = np.bincount(index, minlength=n)
+        counts += here
+        sums[:, d - 1] += k * here
+        for axis, at in enumerate(inner):
+            sums[:, d - 2 - axis] += np.bincount(index, at, minlength=n)
+    there = counts > 0
+    return labels[there], counts[there], sums[there] / counts[there, None]

@@ -14,9 +14,10 @@ from gpuresample.containers import unwrap
 from gpuresample.ops.arguments import SIGMA_RULES, voxel_sigmas
 from gpuresample.ops.pyramid import chain, floats_for, rounded, steps_of
 from gpuresample.ops.resample import ROUNDINGS
-from gpuresample.ops.shrink import downsample, upsample
+from gpuresample.ops.shrink import downsample, downsample_plan, unbinned, upsample_plan
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid
+from gpuresample.plans import execute
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,8 +67,7 @@ class Laplacian:
         now = self.levels[-1]
         for level, factors, grid in zip(self.levels[-2::-1], self.factors[::-1], self.grids[-2::-1], strict=True):
             container = unwrap(level)
-            size = container.order(grid.size)
-            up = upsample(now, factors, size=size, interpolation=self.interpolation, device=self.device)
+            up = _raised(now, factors, grid, self.interpolation, self.device)
             now, array = container.new(grid, container.dtype)
             np.add(_voxels(level), _voxels(up), out=array)  # NumPy hands a GPU's arrays to their library
             container.written(array)
@@ -134,15 +134,23 @@ def laplacian(
     now = downsample(image, 1, dtype=floats, device=device)
     out, order = [], [container.order(f) for f, _ in links]
     for f, (_, grid) in zip(order[1:], links, strict=False):
-        coarse = downsample(now, f, sigma=sigma, device=device)
-        up = upsample(coarse, f, size=container.order(grid.size), interpolation=interpolation, device=device)
         fine = unwrap(now)
+        coarse = execute(downsample_plan(fine, f, sigma, device=device, of_blocks=True), fine)
+        up = _raised(coarse, f, grid, interpolation, device)
         level, array = fine.new(grid, floats)
         np.subtract(_voxels(now), _voxels(up), out=array)
         fine.written(array)
         out.append(level)
         now = coarse
     return Laplacian([*out, now], order[1:], [g for _, g in links], container.dtype, interpolation, device)
+
+
+def _raised(image: Any, factors: tuple[int, ...], grid: Grid, interpolation: str | int, device: str) -> Any:
+    """A level on the grid of the next finer one, which has these factors and the size of `grid`."""
+    container = unwrap(image)
+    target = unbinned(container.grid, container.order(factors), grid.size)
+    made = upsample_plan(container, target, get_filter(interpolation), container.dtype, "nearest", device)
+    return execute(made, container)
 
 
 def _voxels(image: Any) -> Any:

@@ -15,16 +15,16 @@ from gpuresample import engines
 from gpuresample.checks import one_of
 from gpuresample.chunked import blocks
 from gpuresample.containers import Container, unwrap
-from gpuresample.ops.arguments import SIGMA_RULES, count_of, factors_of, planned, planned_tables, shrunk, voxel_sigmas
+from gpuresample.ops.arguments import SIGMA_RULES, count_of, factors_of, planned, planned_tables, voxel_sigmas
 from gpuresample.ops.resample import ROUNDINGS
-from gpuresample.ops.shrink import bin_plan, downsample_plan, kept
+from gpuresample.ops.shrink import bin_plan, binned, downsample_plan, kept
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FILTERS, discrete_gaussian_response
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.maps import aligned_map
 from gpuresample.plans import Plan, execute, precision_of
 
-KINDS = ("gaussian", "mean", "mode", "itk", "itk_recursive")
+KINDS = ("gaussian", "mean", "mode", "label", "itk", "itk_recursive")
 
 # More levels than any volume has: every one halves an axis. Of ITK's, whose blurs are as wide as the factor, fewer.
 MOST_LEVELS, MOST_ITK_LEVELS = 64, 21
@@ -58,12 +58,13 @@ def pyramid(
     schedule : sequence of int or sequence of sequence of int, optional
         In place of `levels` and `factors`: the factor of every level relative to the image, finest first. Each must be
         a multiple of the one before (for ITK's kinds: not less than the one before). The first is usually 1.
-    kind : {"gaussian", "mean", "mode", "itk", "itk_recursive"}
-        "gaussian": every level is `downsample` of the level before. "mean" and "mode": every level is `bin_shrink` of
-        the image by the level's whole factor; "mode" is for labels. "itk" and "itk_recursive": the results of
-        itk::MultiResolutionPyramidImageFilter and itk::RecursiveMultiResolutionPyramidImageFilter, but finest first
-        (ITK's order is coarsest first). "itk" blurs its finest level too; "itk_recursive" keeps the voxels that
-        `shrink` keeps.
+    kind : {"gaussian", "mean", "mode", "label", "itk", "itk_recursive"}
+        "gaussian": every level is the level before, blurred and subsampled as by `downsample`, at the centres of the
+        blocks of `bin_shrink`. "mean", "mode" and "label": every level is `bin_shrink` of the image by the level's
+        whole factor; "mode" is for labels, and "label" for labels whose thin structures must not vanish. "itk" and
+        "itk_recursive": the results of itk::MultiResolutionPyramidImageFilter and
+        itk::RecursiveMultiResolutionPyramidImageFilter, but finest first (ITK's order is coarsest first). "itk" blurs
+        its finest level too; "itk_recursive" keeps the voxels that `shrink` keeps.
     sigma : {"auto", "skimage", "itk", "cardoso"}, float or sequence of float
         Sigma of every step's blur, see `downsample`; only for the kind "gaussian".
     rounding, device
@@ -73,8 +74,10 @@ def pyramid(
     -------
     list
         The levels, finest first. They have the kind and the voxel type of `image`, and each has its own spacing and
-        origin. From level to level voxels are kept as floats, so every level is rounded only once. (ITK's filters
-        truncate at every step if they are asked for integers; asked for floats, they give these numbers.)
+        origin: those of blocks of voxels, counted from the first one, whatever the kind. So the levels of an image and
+        of its labels lie on the same grids. (Those of "itk_recursive" lie where ITK's Shrink has them.) From level to
+        level voxels are kept as floats, so every level is rounded only once. (ITK's filters truncate at every step if
+        they are asked for integers; asked for floats, they give these numbers.)
 
     Raises
     ------
@@ -147,7 +150,9 @@ def levels_of(
         if max(f) == 1:
             out.append(Level(False, None))
         elif kind == "gaussian":
-            made = partial(downsample_plan, factors=container.order(f), sigma=sigma, dtype=floats, device=device)
+            made = partial(
+                downsample_plan, factors=container.order(f), sigma=sigma, dtype=floats, device=device, of_blocks=True
+            )
             out.append(Level(False, made))
         else:
             out.append(Level(True, partial(bin_plan, factors=container.order(total), reduce=kind, device=device)))
@@ -180,7 +185,7 @@ def chain(grid: Grid, steps: Sequence[tuple[int, ...] | None], depth: int = 3) -
                 stacklevel=depth,
             )
             break
-        grid = shrunk(grid, f) if max(f) > 1 else grid
+        grid = binned(grid, f) if max(f) > 1 else grid
         out.append((f, grid))
     return out
 

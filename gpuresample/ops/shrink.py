@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import one_of, sizes
-from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
+from gpuresample.containers import Container, unwrap
 from gpuresample.ops.arguments import (
     SIGMA_RULES,
     centred,
@@ -26,6 +25,7 @@ from gpuresample.ops.resample import output_dtype, resample
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import (
     FILTERS,
+    Filter,
     FloatArray,
     IntArray,
     discrete_gaussian_response,
@@ -35,9 +35,9 @@ from gpuresample.planning.filters import (
 from gpuresample.planning.grid import Grid, check_apart
 from gpuresample.planning.maps import aligned_map
 from gpuresample.planning.works import Majority
-from gpuresample.plans import Plan, execute, of_work, precision_of
+from gpuresample.plans import Plan, execute, precision_of
 
-REDUCTIONS = ("mean", "mode")
+REDUCTIONS = ("mean", "mode", "label")
 
 
 def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", out: Any = None) -> Any:
@@ -103,8 +103,7 @@ def bin_shrink(
         "mean" for images. "mode" for labels: the value that most voxels of the block have. If several values are
         equally frequent, the smallest of them wins (a NaN counts as larger than any number). "mode" only compares
         voxels, so any integer survives. "label": the same among the voxels that are not 0, so that thin structures are
-        there in every level of a pyramid, at the background's cost; 0 where all are 0. It is for integers and bool in
-        memory, and makes a pass for every label.
+        there in every level of a pyramid, at the background's cost; 0 where all are 0. It is for integers and bool.
     device, out
         As for `gpuresample.resample`.
 
@@ -119,53 +118,22 @@ def bin_shrink(
         For factors below 1, not whole, or larger than the image.
     """
     container = unwrap(image, lazy=True)
-    if reduce == "label":
-        return _labels_first(container, factors, device, out)
-    one_of("reduce", reduce, (*REDUCTIONS, "label"))
     return execute(bin_plan(container, factors, reduce, device), container, out)
-
-
-def _labels_first(container: Container, factors: int | Sequence[int], device: str, out: Any) -> Any:
-    """Modes of blocks among the voxels that are not 0: every label's voxels are counted by sums of blocks."""
-    if container.dtype.kind not in "iub":
-        raise TypeError(f'image must have labels, integers or bool, for reduce="label", got {container.dtype}')
-    if isinstance(container, LazyContainer):
-        raise TypeError('image must be in memory for reduce="label", got one that is read block by block')
-    made = bin_plan(container, factors, "mode", device)
-    source, target = made.source, made.target
-    d, f = source.dimension, factors_of(container, factors)
-    tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(d))]
-    count = of_work(planner.along_axes(tables, "double"), np.uint8, np.int64, device=device)
-    if out is None:
-        check_memory(container, container.output_shape(target), made.dtype, f"size {container.order(target.size)}")
-        result, voxels = container.new(target, made.dtype)
-    else:
-        result, voxels = container.adopt(out, target, made.dtype)
-    src, dst = spatial(container.array, d), spatial(voxels, d)
-    xp: Any = np if isinstance(src, np.ndarray) else sys.modules["cupy"]
-    most = xp.zeros(dst.shape, np.int64)
-    dst[...] = 0
-    for label in xp.unique(src):  # from the smallest on: of equals that wins
-        if label == 0:
-            continue
-        votes = count.run(xp.ascontiguousarray(src == label).view(np.uint8))
-        dst[votes > most] = label
-        most = xp.maximum(most, votes)
-    container.written(voxels)
-    return result
 
 
 def bin_plan(container: Container, factors: int | Sequence[int], reduce: str = "mean", device: str = "auto") -> Plan:
     """The plan of `bin_shrink` for images like a container's."""
     one_of("reduce", reduce, REDUCTIONS)
+    if reduce == "label" and container.dtype.kind not in "iub":
+        raise TypeError(f'image must have labels, integers or bool, for reduce="label", got {container.dtype}')
     source = container.grid
     f = factors_of(container, factors)
     if any(k > n for k, n in zip(f, source.size, strict=True)):
         raise ValueError(f"factors must not exceed the image's size {container.order(source.size)}, got {factors!r}")
     target = binned(source, f)
-    if reduce == "mode":
+    if reduce != "mean":
         (fx, fy, fz), (nx, ny, nz) = (*f, 1)[:3], (*target.size, 1)[:3]
-        work = Majority((fz, fy, fx), (nz, ny, nx))
+        work = Majority((fz, fy, fx), (nz, ny, nx), labels_first=reduce == "label")
         return planned(container, target, work, container.dtype, "nearest", device, "double", copies=True)
     tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(source.dimension))]
     return planned_tables(container, target, tables, container.dtype, "nearest", device, "double", divisor=math.prod(f))
@@ -176,6 +144,14 @@ def binned(source: Grid, factors: tuple[int, ...]) -> Grid:
     size = tuple(n // k for n, k in zip(source.size, factors, strict=True))
     origin = source.points(0.5 * (np.asarray([factors], dtype=np.float64) - 1.0))[0]
     spacing = tuple(s * k for s, k in zip(source.spacing, factors, strict=True))
+    return Grid(size, spacing, tuple(origin.tolist()), source.direction)
+
+
+def unbinned(source: Grid, factors: tuple[int, ...], size: tuple[int, ...]) -> Grid:
+    """The grid of a size whose blocks `source` is; the way back of `binned`."""
+    f = np.asarray([factors], dtype=np.float64)
+    origin = source.points((1.0 - f) / (2.0 * f))[0]
+    spacing = tuple(s / k for s, k in zip(source.spacing, factors, strict=True))
     return Grid(size, spacing, tuple(origin.tolist()), source.direction)
 
 
@@ -271,8 +247,9 @@ def downsample_plan(
     rounding: str = "nearest",
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
+    of_blocks: bool = False,
 ) -> Plan:
-    """The plan of `downsample` for images like a container's."""
+    """The plan of `downsample` for images like a container's; `of_blocks` puts samples where `bin_shrink` has them."""
     one_of("kind", kind, ("sampled", "discrete"))
     source = container.grid
     f = factors_of(container, factors)
@@ -283,7 +260,7 @@ def downsample_plan(
         widths = voxel_sigmas(container, sigma)
     output = output_dtype(container.dtype, dtype)
     precision = precision_of(container.dtype, output)
-    target = shrunk(source, f)
+    target = binned(source, f) if of_blocks else shrunk(source, f)
     where = aligned_map(target, source)
     blur: tuple[FloatArray | None, ...] = tuple(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
@@ -346,10 +323,17 @@ def upsample(
     if filter_.method == "vote":
         raise ValueError(f'interpolation must sum or copy voxels, got {interpolation!r}; take "nearest" for labels')
     output = output_dtype(container.dtype, dtype)
-    precision = precision_of(container.dtype, output)
     target = centred(source, whole, tuple(s / k for s, k in zip(source.spacing, f, strict=True)))
+    return execute(upsample_plan(container, target, filter_, output, rounding, device), container, out)
+
+
+def upsample_plan(
+    container: Container, target: Grid, filter_: Filter, output: np.dtype[Any], rounding: str, device: str
+) -> Plan:
+    """The plan of a finer grid along a container's axes; beyond the outermost centres its values go on."""
+    source = container.grid
+    precision = precision_of(container.dtype, output)
     where = aligned_map(target, source)
     work = planner.sampled(where, source, filter_, "nearest", (None,) * source.dimension, precision)
     copies = filter_.method == "index"
-    made = planned(container, target, work, output, rounding, device, precision, copies=copies)
-    return execute(made, container, out)
+    return planned(container, target, work, output, rounding, device, precision, copies=copies)

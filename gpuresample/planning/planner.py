@@ -276,8 +276,8 @@ def _neighbourhood(
             taps.prefilter_table(f.spline_order, n, taps.blur_rule(rule), precision, blur=s, pad=pad)
             for n, s in zip(n_src, (*([None] * (3 - d)), *blur[::-1]), strict=True)
         ]
-        prefilter = (tables[0], tables[1], tables[2])
-        n_src = tuple(t.n_dst for t in tables)
+        prefilter = _prefilter(tables, precision)
+        n_src = prefilter.n_dst
     return Gather(
         routes=(),
         n_dst=(0, 0, 0),
@@ -294,6 +294,13 @@ def _neighbourhood(
         normalise=f.border == "crop",
         precision=precision,
     )
+
+
+def _prefilter(tables: list[TapTable], precision: str) -> Separable:
+    """The work that makes all samples of three tables, axis by axis in the order z, y, x."""
+    order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
+    n = _three([table.n_dst for table in tables])
+    return Separable((tables[0], tables[1], tables[2]), order, (0, 1, 2), n, (0, 0, 0), precision)
 
 
 def gather(source: Grid, target: Grid, interpolation: str, boundary: str | None, precision: str) -> Gather:
@@ -474,7 +481,7 @@ def _brought(lo: float, hi: float, n: int, rule: str) -> Pair:
 def _gather_region(work: Gather, block: Block) -> Block:
     region = _tap_region(work, block)
     if work.prefilter is not None:
-        region = [t.source_range(lo, hi) for t, (lo, hi) in zip(work.prefilter, region, strict=True)]
+        region = [t.source_range(lo, hi) for t, (lo, hi) in zip(work.prefilter.tables, region, strict=True)]
     return region[0], region[1], region[2]
 
 
@@ -483,8 +490,8 @@ def _crop_gather(work: Gather, block: Block) -> Gather:
     region = _tap_region(work, block)
     prefilter = work.prefilter
     if prefilter is not None:
-        cropped = [t.crop(lo, hi) for t, (lo, hi) in zip(prefilter, region, strict=True)]
-        prefilter = (cropped[0], cropped[1], cropped[2])
+        cropped = [t.crop(lo, hi) for t, (lo, hi) in zip(prefilter.tables, region, strict=True)]
+        prefilter = _prefilter(cropped, prefilter.precision)
     return replace(
         work,
         routes=tuple(route.moved(x0, y0, z0) for route in work.routes),

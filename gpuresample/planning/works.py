@@ -191,8 +191,8 @@ class Gather:
         Destination size z, y, x.
     method : {"linear", "index", "label_linear", "label_gaussian"}
         Sum, copy or vote.
-    prefilter : three TapTable, or None
-        Applied along z, y, x before anything is gathered.
+    prefilter : Separable, or None
+        What makes the samples that are gathered, along z, then y, then x.
     coefficients : ndarray, float64, shape (pieces, width, degree + 1)
         Weights as polynomials, see `filters.polynomials`.
     shift, offset : float, int
@@ -220,7 +220,7 @@ class Gather:
     routes: tuple[Route, ...]
     n_dst: tuple[int, int, int]
     method: str
-    prefilter: tuple[TapTable, TapTable, TapTable] | None
+    prefilter: Separable | None
     coefficients: FloatArray
     shift: float
     offset: int
@@ -244,10 +244,13 @@ class Majority:
         Size of a block along z, y, x; blocks begin at the first voxel.
     n_dst : three int
         Destination size z, y, x.
+    labels_first : bool
+        Whether zeros have no vote; the value is 0 where all are.
     """
 
     block: tuple[int, int, int]
     n_dst: tuple[int, int, int]
+    labels_first: bool = False
 
 
 Work = Separable | Gather | Majority

@@ -12,6 +12,7 @@ from cli_support import refused, volume
 
 pytest.importorskip("distributed", reason="batches are the extra gpuresample[batch]")
 
+import gpuresample as gr
 from gpuresample.batch import inputs, items, records, reports, thumbnails
 from gpuresample.distributed import batch
 from gpuresample.files import job
@@ -112,6 +113,64 @@ def test_a_bad_table_is_refused_with_its_line(folder, tmp_path, text, message):
 
 
 # What is done
+
+
+def label_map(seed, dtype, lost=()):
+    array = np.zeros((12, 20, 24), dtype)
+    array[2:9, 3:14, 4:20] = 3
+    array[4:8, 8:18, 2:9] = 250 if dtype == np.uint8 else 2035
+    for k, label in enumerate(lost):
+        array[11, 1 + 2 * k, 23] = label
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.8, 0.8, 1.5))
+    return image
+
+
+def test_the_report_tells_what_became_of_labels(tmp_path, run):
+    root, out = tmp_path / "in", tmp_path / "out"
+    root.mkdir()
+    maps = {
+        "whole.nrrd": label_map(0, np.uint8), "lossy.nii.gz": label_map(1, np.int16, (7, -9, 12)),
+        "many.nrrd": label_map(2, np.uint8, range(10, 19)),
+    }  # fmt: skip
+    for name, image in maps.items():
+        sitk.WriteImage(image, str(root / name))
+    sitk.WriteImage(volume(seed=3), str(root / "ct.nrrd"))
+    sitk.WriteImage(sitk.Cast(volume(seed=4), sitk.sitkUInt8), str(root / "dark.nrrd"))
+    sitk.WriteImage(sitk.Cast(volume(seed=4), sitk.sitkFloat32), str(root / "floats.nrrd"))
+    code, _, err = run("batch", root, out, *ASKED, "--interpolation", "nearest", "--workers", 1)
+    assert (code, "failed" in err) == (0, False)
+    with open(out / "report.csv", newline="") as file:
+        rows = {row["output"]: row for row in csv.DictReader(file)}
+    page = (out / "report.html").read_text(encoding="utf-8")
+    for name in maps:
+        report = gr.label_report(sitk.ReadImage(str(root / name)), sitk.ReadImage(str(out / name)))
+        assert rows[name]["labels"] == str(sum(c.voxels[0] > 0 for c in report.changes))
+        assert rows[name]["labels_lost"].lstrip("'") == " ".join(map(str, report.lost))
+        shift = max(c.shift for c in report.changes if min(c.voxels) > 0)
+        assert float(rows[name]["labels_shift"]) == pytest.approx(shift)
+    assert rows["whole.nrrd"]["labels_lost"] == ""
+    assert "of 5 labels, lost -9, 7, 12" in page
+    assert "5 → 2" in page
+    for name in ("ct.nrrd", "dark.nrrd", "floats.nrrd"):
+        assert rows[name]["labels"] == rows[name]["labels_lost"] == rows[name]["labels_shift"] == ""
+
+
+def test_settings_of_clip_and_ignore(folder, tmp_path, run):
+    out = tmp_path / "out"
+    words = ("--spacing", 0.5, "--clip", -20, 90, "--ignore=0", "--glob", "a*")
+    assert run("batch", folder, out, *words, "--workers", 1)[0] == 0
+    asked = Settings(spacing=0.5, clip=(-20.0, 90.0), ignore=0)
+    job.run(folder / "a.nii.gz", tmp_path / "alone.nii.gz", asked)
+    assert (tmp_path / "alone.nii.gz").read_bytes() == (out / "a.nii.gz").read_bytes()
+    assert "1 as before" in run("batch", folder, out, *words, "--workers", 1)[1]
+    assert "1 done" in run("batch", folder, out, *words[:-3], "--ignore=1", "--glob", "a*", "--workers", 1)[1]
+
+
+def test_a_nan_is_the_same_setting_when_it_is_read_again():
+    """A record of a run with one never matched the next run."""
+    for asked in (Settings(spacing=2, default_value=float("nan")), Settings(spacing=2, ignore=float("nan"))):
+        assert json.loads(json.dumps(asked.identity())) == asked.identity()
 
 
 def test_volumes_are_the_single_commands_and_failures_are_listed(folder, tmp_path, scheduler, run):

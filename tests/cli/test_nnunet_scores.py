@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import refused
+from scipy import ndimage
 
 import gpuresample as gr
 
@@ -74,7 +75,7 @@ def test_regions_of_version_1_lie_on_their_crop(answer, box):
 def test_what_does_not_fit_is_refused(answer):
     p = probabilities((10, 8, 16))
     right = {"crop_bbox": [[1, 11], [4, 12], [4, 20]], "original_size_of_raw_data": np.array(SHAPE)}
-    refused(answer(p, None, name="softmax")[0], 2, "has scores of .* nnU-Net 1 writes scores on a cropped box")
+    refused(answer(p, None, name="softmax")[0], 2, "has scores of .* nnU-Net writes scores on a cropped box")
     refused(answer(p, {"spacing": (1, 1, 1)}, name="softmax")[0], 2, "says nothing of that")
     refused(
         answer(p, {**right, "crop_bbox": [[1, 10], [4, 12], [4, 20]]}, name="softmax")[0], 2, "its .pkl says the box"
@@ -187,3 +188,43 @@ def test_blosc2_arrays(tmp_path, run):
     out = tmp_path / "labels.nrrd"
     assert run("ensemble", tmp_path / "case.b2nd", "--like", tmp_path / "ct.nrrd", "-o", out, "--no-picture")[0] == 0
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(out))), p.argmax(axis=0))
+
+
+SIZES = [(10, 8, 16), (20, 16, 32), (5, 4, 8), (7, 13, 9), (1, 1, 1), (30, 8, 5)]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+@pytest.mark.parametrize("box", [BOXES[0], BOXES[3], BOXES[4]], ids=str)
+@pytest.mark.parametrize("turn", ["LPS", "LAS", "PIR"])
+def test_blosc2_scores_lie_on_their_crop_at_their_spacing(tmp_path, run, size, box, turn):
+    """Of another size than the image's they were stretched over the whole of it."""
+    blosc2 = pytest.importorskip("blosc2")
+    logits = np.random.default_rng(3).normal(size=(3, *size)).astype(np.float32)
+    blosc2.asarray(logits, urlpath=str(tmp_path / "case.b2nd"), mode="w")
+    properties = {"bbox_used_for_cropping": [list(pair) for pair in box], "shape_before_cropping": SHAPE}
+    (tmp_path / "case.pkl").write_bytes(pickle.dumps(properties))
+    image = sitk.Image(SHAPE[::-1], sitk.sitkInt16)
+    image.SetDirection(TURNS[turn])
+    sitk.WriteImage(image, str(tmp_path / "ct.nrrd"))
+    out = tmp_path / "labels.nrrd"
+    code, _, err = run("ensemble", tmp_path / "case.b2nd", "--like", tmp_path / "ct.nrrd", "-o", out, "--no-picture")
+    assert (code, err) == (0, "")
+    # nnU-Net resizes logits to the box, linearly, outer faces on outer faces, and puts their arg-max where the box was.
+    zoom = [(b - a) / n for (a, b), n in zip(box, size, strict=True)]
+    on_box = np.stack([ndimage.zoom(one, zoom, order=1, mode="nearest", grid_mode=True) for one in logits])
+    expected = np.zeros(SHAPE, np.uint8)
+    expected[tuple(slice(a, b) for a, b in box)] = on_box.argmax(axis=0)
+    assert (sitk.GetArrayFromImage(sitk.ReadImage(str(out))) == expected).mean() > 0.999
+
+
+def test_blosc2_scores_that_lie_nowhere_are_refused(tmp_path, run):
+    blosc2 = pytest.importorskip("blosc2")
+    blosc2.asarray(np.zeros((2, 5, 6, 7), np.float32), urlpath=str(tmp_path / "case.b2nd"), mode="w")
+    sitk.WriteImage(sitk.Image(SHAPE[::-1], sitk.sitkInt16), str(tmp_path / "ct.nrrd"))
+    words = ("ensemble", tmp_path / "case.b2nd", "--like", tmp_path / "ct.nrrd", "-o", tmp_path / "o.nrrd")
+    refused(run(*words), 2, "put that file beside it")
+    properties = {"bbox_used_for_cropping": [[0, 5], [0, 6], [0, 7]], "shape_before_cropping": (20, 12, 24)}
+    (tmp_path / "case.pkl").write_bytes(pickle.dumps(properties))
+    refused(run(*words), 2, r"is of an image of \(20, 12, 24\) voxels")
+    code, _, err = run(*words, "--scores-spacing", 1, "--no-picture")
+    assert (code, err) == (0, "")

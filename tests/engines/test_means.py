@@ -47,8 +47,8 @@ def mean(array, factors):
 def taken(monkeypatch):
     """Whether the kernel took the work, of every call."""
     calls = []
-    real = means.sums_of
-    monkeypatch.setattr(cpu, "sums_of", lambda *args: calls.append(real(*args) is not None) or real(*args))
+    real = cpu.way_of
+    monkeypatch.setattr(cpu, "way_of", lambda *args: calls.append(real(*args) == "means") or real(*args))
     return calls
 
 
@@ -68,7 +68,7 @@ def test_the_kernel_is_the_rule(dtype, factors, taken):
 def test_other_types_go_by_tables(dtype, taken):
     array = (np.arange(5 * 6 * 7).reshape(5, 6, 7) - (100 if dtype != "uint64" else 0)).astype(dtype)
     got = gr.bin_shrink(array, 2)
-    assert taken == [False]
+    assert not any(taken)
     assert same_bits(got, mean(array, (2, 2, 2)))
 
 

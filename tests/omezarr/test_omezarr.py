@@ -559,7 +559,7 @@ def test_refusals(tmp_path):
         writer.write_pyramid(array, tmp_path / "none" / "a.zarr")
     with pytest.raises(TypeError, match="whole numbers as voxels to be labels, got float32"):
         writer.write_pyramid(array.astype("float32"), path, labels=True)
-    with pytest.raises(ValueError, match="labels are reduced by their mode"):
+    with pytest.raises(ValueError, match="labels=True is for kind"):
         writer.write_pyramid(array, path, labels=True, kind="mean")
     with pytest.raises(ValueError, match="chunks must have 3 values"):
         writer.write_pyramid(array, path, chunks=(8, 8))
@@ -675,7 +675,7 @@ def test_the_command_refuses(run, tmp_path, monkeypatch):
         run("pyramid", source, tmp_path / "out", "--no-shards"), 2, "--no-shards and --input-spacing are for an OUT"
     )
     refused(run("pyramid", source, tmp_path / "out", "--labels", "--kind", "mean"), 2, "--labels is --kind mode")
-    refused(run("pyramid", source, target, "--labels", "--kind", "mean"), 2, "labels are reduced by their mode")
+    refused(run("pyramid", source, target, "--labels", "--kind", "mean"), 2, "labels=True is for kind")
     refused(run("pyramid", tmp_path / "f.nrrd", target, "--labels"), 2, "whole numbers as voxels")
     refused(run("pyramid", source, target, "--input-spacing", 1), 2, "--input-spacing is for zarr arrays")
     refused(run("pyramid", tmp_path / "in.zarr", target, "--series", "1.2"), 2, "--series is for folders")

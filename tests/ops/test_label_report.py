@@ -50,6 +50,20 @@ def test_voxels_volumes_and_centres_are_simpleitks(seed, turn):
     assert "lost" in str(report) or not report.lost
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "int64", "uint64"])
+def test_labels_that_lie_far_apart(dtype):
+    """Close labels are counted in a table, others are looked up: the same report."""
+    near = blobs(3, np.uint8)
+    values = np.linspace(0, np.iinfo(dtype).max // 2**3, 10).astype(dtype)
+    far = sitk.GetImageFromArray(values[sitk.GetArrayFromImage(near)])
+    far.CopyInformation(near)
+    reports = [gr.label_report(i, gr.resample(i, spacing=2, interpolation="nearest")).changes for i in (near, far)]
+    assert [int(values[c.label]) for c in reports[0]] == [c.label for c in reports[1]]
+    for a, b in zip(*reports, strict=True):
+        assert (a.voxels, a.volume) == (b.voxels, b.volume)
+        assert a.shift == pytest.approx(b.shift, nan_ok=True)
+
+
 def test_kinds_types_and_new_labels():
     before = blobs(0, np.int16)
     array = sitk.GetArrayFromImage(before)

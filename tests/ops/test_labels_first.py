@@ -6,6 +6,10 @@ import SimpleITK as sitk
 from support import noise
 
 import gpuresample as gr
+from gpuresample.engines.contract import Store
+from gpuresample.engines.cuda.engine import CudaEngine
+from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.planning.works import Majority
 
 
 def naive(array, factors):
@@ -55,6 +59,53 @@ def test_kinds_channels_and_out():
     np.testing.assert_array_equal(volume.array, naive(array[0], (3, 2, 1)))
     flat = gr.bin_shrink(array[0, 0], (2, 5), reduce="label")
     np.testing.assert_array_equal(flat, naive(array[0, 0], (2, 5)))
+
+
+@pytest.mark.parametrize("n", [255, 256, 257, 400])
+@pytest.mark.parametrize("dtype", ["uint16", "int32", "int64"])
+def test_blocks_of_many_labels_beside_background(n, dtype):
+    array = np.zeros((3, 4, 200), dtype)
+    array.ravel()[1 : 2 * n : 2] = (np.arange(n) - n // 2).astype(dtype)
+    array.ravel()[-5:] = 0 if n % 2 else 77
+    for factors in ((3, 4, 200), (3, 4, 100), (1, 2, 50)):
+        np.testing.assert_array_equal(
+            gr.bin_shrink(array, factors, reduce="label", device="cpu"), naive(array, factors)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "uint32", "int64", "bool"])
+@pytest.mark.parametrize("factors", [(2, 2, 2), (3, 1, 2), (5, 4, 3)])
+def test_the_kernel_has_the_same_votes(dtype, factors):
+    """The CUDA kernel, built by g++."""
+    array = noise((2, 9, 16, 14), "uint8") % 11
+    array = np.where(array > 4, 0, array).astype(dtype)
+    array = array.view(np.uint8) if dtype == "bool" else array
+    n = tuple(k // f for k, f in zip(array.shape[1:], factors, strict=True))
+    dst = np.empty((2, *n), array.dtype)
+    CudaEngine(HostRuntime()).run(Majority(factors, n, labels_first=True), array, dst, Store())
+    for one, small in zip(array, dst, strict=True):
+        np.testing.assert_array_equal(small, naive(one, factors))
+
+
+@pytest.mark.parametrize("shape", [(32, 32, 32), (17, 24, 21), (7, 9, 50)])
+def test_pyramids_keep_threads(shape):
+    array = np.zeros(shape, np.int16)
+    array[:, 3, 4] = -3
+    levels = gr.pyramid(gr.Volume(array, (1, 1, 2)), 3, kind="label")
+    modes = gr.pyramid(gr.Volume(array, (1, 1, 2)), 3, kind="mode")
+    for k, (level, mode) in enumerate(zip(levels, modes, strict=True)):
+        np.testing.assert_array_equal(level.array, naive(array, (2**k,) * 3))
+        assert (level.origin, level.spacing) == (mode.origin, mode.spacing)
+        assert gr.label_report(levels[0], level).lost == ()
+
+
+def test_arrays_that_are_read_block_by_block():
+    da = pytest.importorskip("dask.array")
+    array = (noise((40, 33, 50), "uint8") % 5 % 4).astype(np.uint16)
+    lazy = gr.bin_shrink(da.from_array(array, chunks=16), (2, 3, 2), reduce="label")
+    np.testing.assert_array_equal(lazy.compute(), naive(array, (2, 3, 2)))
+    levels = gr.pyramid(da.from_array(array, chunks=16), 3, kind="label")
+    np.testing.assert_array_equal(levels[2].compute(), naive(array, (4, 4, 4)))
 
 
 @pytest.mark.parametrize(("image", "reduce", "error", "message"), [

@@ -372,6 +372,7 @@ def test_any_aligned_geometry(size, spacing, target_size, target_spacing, shift)
         assert_contract(picture("float32", interpolation, source), grid, interpolation)
 
 
+@pytest.mark.filterwarnings("ignore:like lies nowhere near")
 @MANY
 @given(SIDES, SPACINGS, SIDES, SPACINGS, ORIGINS, ANGLES, ANGLES)
 def test_any_oblique_geometry(size, spacing, target_size, target_spacing, shift, from_, to):

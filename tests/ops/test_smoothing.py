@@ -710,15 +710,31 @@ def test_the_first_level_is_the_image():
 
 @pytest.mark.parametrize("geometry", [ANISOTROPIC, TILTED], ids=["anisotropic", "oblique"])
 def test_levels_are_downsampled_one_from_another(geometry):
-    image = image_of("float32", geometry)
-    levels = gr.pyramid(image)
-    assert len(levels) == 4
+    image = to_image(noise((24, 8, 16)), geometry)
+    levels = gr.pyramid(image, 4)
     now = image
     for level in levels[1:]:
-        before, now = now, gr.downsample(now, [min(2, n) for n in now.GetSize()])
-        assert_same_image(level, now, bits=True)
-        assert level.GetSize() == tuple(max(1, n // 2) for n in before.GetSize())
-        np.testing.assert_allclose(centre(level), centre(image), atol=1e-9)
+        now = gr.downsample(now, [min(2, n) for n in now.GetSize()])
+        assert_same_geometry(level, now)
+        assert_close(voxels(level), voxels(now), 1e-6 * span(image))
+
+
+@pytest.mark.parametrize("geometry", [ANISOTROPIC, TILTED], ids=["anisotropic", "oblique"])
+def test_levels_of_odd_sizes_are_a_blur_and_simpleitks_bins(geometry):
+    """Sizes are odd on some axes: samples lie where SimpleITK's BinShrink has them, half a voxel off the centre."""
+    image = image_of("float32", geometry)
+    assert any(n % 2 for n in image.GetSize())
+    now = image
+    for level in gr.pyramid(image, 4)[1:]:
+        f = [min(2, n) for n in now.GetSize()]
+        like = sitk.BinShrink(now, f)
+        blurred = gr.gaussian(
+            now, [0.5 * (k - 1) * s for k, s in zip(f, now.GetSpacing(), strict=True)], kind="sampled"
+        )
+        now = sitk.Resample(blurred, like, sitk.Transform(), sitk.sitkLinear)
+        assert_same_geometry(level, now)
+        # SciPy's Gaussian ends at 4 sigma, and the one in front of a subsampling further out.
+        assert_close(voxels(level), voxels(now), 1e-4 * span(image))
 
 
 @pytest.mark.parametrize("make", ["array", "volume", "image"])
@@ -785,6 +801,32 @@ def test_schedules(kind):
     levels = gr.pyramid(array, schedule=kind([2, 4]))
     assert [level.shape for level in levels] == [(12,) * 3, (6,) * 3]
     assert same_bits(levels[0], gr.downsample(array, 2))
+
+
+@pytest.mark.parametrize(
+    "shape", [(195, 64, 63), (7, 9, 11), (50, 31, 1), (1, 2, 3), (33, 97, 12), (5, 5, 128)], ids=str
+)
+@pytest.mark.parametrize(
+    "steps", [{"factors": 2}, {"factors": 3}, {"factors": "isotropic"}, {"schedule": [1, 5, 10]}], ids=str
+)
+@pytest.mark.filterwarnings("ignore:the pyramid ends")
+def test_images_and_labels_lie_on_one_grid(shape, steps):
+    """Of 195 voxels the image's level 1 began at 1.0 and the labels' at 0.5."""
+    image = sitk.GetImageFromArray(np.zeros(shape, np.float32))
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetDirection(flat(OBLIQUE))
+    image.SetOrigin((-12.0, 30.5, 7.25))
+    levels = gr.pyramid(image, 4 if "factors" in steps else None, **steps)
+    for kind in ("mean", "mode"):
+        others = gr.pyramid(
+            sitk.Cast(image, sitk.sitkUInt8), len(levels) if "factors" in steps else None, kind=kind, **steps
+        )
+        assert len(others) == len(levels)
+        for a, b in zip(levels, others, strict=True):
+            assert_same_geometry(a, b)
+    # ITK's own begin with the first voxel's outer face, too; it has no factor that an axis is too short for.
+    if min(shape) > 1:
+        assert_same_geometry(gr.pyramid(image, 2)[1], gr.pyramid(image, 2, kind="itk")[1])
 
 
 def test_a_level_may_be_asked_for_twice():

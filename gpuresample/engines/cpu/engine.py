@@ -16,9 +16,10 @@ from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, 
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
-from gpuresample.engines.cpu.means import run_means, sums_of
+from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.cpu.ways import way_of
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
@@ -33,8 +34,8 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
-    if isinstance(work, Separable) and (sums := sums_of(work, src.dtype, dst.dtype, store)) is not None:
-        run_means(work, src, dst, store, sums)
+    if isinstance(work, Separable) and way_of(work, src.dtype, dst.dtype, store) == "means":
+        run_means(work, src, dst, store)
         return
     converted(_run, np.empty, convert, work, src, dst, store)
 
@@ -64,8 +65,9 @@ def _as_it_is(src: Array, dst: Array, store: Store) -> bool:
 
 
 def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
+    way = way_of(work, src.dtype, dst.dtype, store)
     # Numba has no 16-bit floats; only copies by index move them as bits.
-    if np.float16 in (src.dtype, dst.dtype) and not (isinstance(work, Separable) and work.copies and store.exact):
+    if np.float16 in (src.dtype, dst.dtype) and way != "copy":
         if src.dtype == np.float16:
             src = src.astype(np.float32)
         if dst.dtype == np.float16:
@@ -87,9 +89,9 @@ def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
     dst = dst[..., z0:z1, y0:y1, x0:x1]
     if dst.size == 0:
         return
-    if work.copies and src.dtype == dst.dtype:
+    if way == "copy":
         run_copy(work, src, dst)
-    elif work.shortcut:
+    elif way == "shortcut":
         run_shortcut(work, src, dst, store)
     else:
         run_separable(work, src, dst, store)

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cpu.gather import LINES, POINTS, is_cubic, prefilter_work, reach_of
+from gpuresample.engines.cpu.gather import LINES, POINTS, is_cubic, reach_of
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
-from gpuresample.engines.cpu.means import sums_of
+from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
+from gpuresample.engines.cpu.ways import way_of
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
@@ -76,7 +77,7 @@ def footprint(
         between += _coordinates(work, threads)
         if work.prefilter is not None:
             reach = [sum(reach_of(work, axis)) if is_cubic(work) else 0 for axis in range(3)]
-            made = math.prod(t.n_dst + more for t, more in zip(work.prefilter, reach, strict=True))
+            made = math.prod(t.n_dst + more for t, more in zip(work.prefilter.tables, reach, strict=True))
             between += made * accumulator(work.precision).itemsize
     if isinstance(work, Separable) and work.shortcut:
         between += _coarse(work.shortcut) * accumulator(work.precision).itemsize
@@ -103,21 +104,24 @@ def _tiles(
     work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], store: Store, threads: int
 ) -> tuple[int, int]:
     """Bytes of a thread's scratch, and the threads that have one."""
+    way = way_of(work, src, dst, store)
+    run: list[Separable] = []
     if isinstance(work, Majority):
         return MOST_LABELS * (src.itemsize + 8), threads
     if isinstance(work, Gather):
-        run, n_volumes = [] if work.prefilter is None else [prefilter_work(work.prefilter, work.precision)], 1
-    elif not all(t.n_dst for t in work.tables) or (work.copies and (store.exact or src == dst)):
-        run = []
-    elif (sums := sums_of(work, src, dst, store)) is not None:
+        run, n_volumes = [] if work.prefilter is None else [work.prefilter], 1
+    elif not all(t.n_dst for t in work.tables):
+        pass
+    elif way == "means":
         voxels = n_volumes * math.prod(t.n_taps * t.n_dst for t in work.tables)
-        row = work.tables[2]
+        row, sums = work.tables[2], sum_type(src, store.divisor)
+        assert sums is not None
         return 2 * row.n_taps * row.n_dst * sums.itemsize, threads if voxels >= SMALL else 1
-    elif work.shortcut:
+    elif way == "shortcut":
         # Two branches' last tables are applied row by row, without tiles.
         rows = [branch.last for branch in work.shortcut] if len(work.shortcut) == 2 else []
         run, n_volumes = [step for step in steps(work.shortcut) if step not in rows], 1
-    else:
+    elif way == "tables":
         run = [work]
     cuts = [(tiling(step, n_volumes, threads), accumulator(step.precision).itemsize) for step in run]
     size = max((cut.elements * item for cut, item in cuts), default=0)
@@ -127,7 +131,8 @@ def _tiles(
 
 def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any], store: Store) -> int:
     """Bytes of volumes in other types, see `engines.conversion` and `engine.run`."""
-    if isinstance(work, Separable) and sums_of(work, src, dst, store) is not None:
+    way = way_of(work, src, dst, store)
+    if way == "means":
         return 0
     held = 0
     if store.exact and src != dst:
@@ -135,7 +140,7 @@ def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.d
     wide = n_src * 4 * (src == np.float16)
     if store.divisor != 1:
         return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
-    if isinstance(work, Separable) and work.copies and store.exact:
+    if way == "copy":
         return held
     return held + wide + n_dst * 4 * (dst == np.float16)
 
@@ -149,7 +154,8 @@ def _coordinates(work: Gather, threads: int) -> int:
     width, item = work.coefficients.shape[1], accumulator(work.precision).itemsize
     row = POINT_BYTES + 8 + 1 + 8 + item * 4 + (0 if width in (2, 4) else 3 * width * item + 3 * 8 + item + 4 + 1)
     lattices = [s for route in work.routes for s in route.stages if isinstance(s, Lattice)]
-    line = max((POINT_BYTES * max(s.vectors.shape[:3]) for s in lattices), default=0)
+    # Of a lattice along the axes: as many rows as it has taps, and one.
+    line = max((POINT_BYTES * (s.order + 2) * max(s.vectors.shape[:3]) for s in lattices), default=0)
     return threads * (n_x * row + line + (rows * ROW_BYTES if lines else rows * n_x * POINT_BYTES))
 
 

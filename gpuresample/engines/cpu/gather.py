@@ -19,8 +19,8 @@ from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
-from gpuresample.planning.taps import TapTable, fold
-from gpuresample.planning.works import RULES, Gather, Route, Separable
+from gpuresample.planning.taps import fold
+from gpuresample.planning.works import RULES, Gather, Route
 
 Array = npt.NDArray[Any]
 
@@ -151,8 +151,8 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     if is_cubic(work) and not derived:
         src, pad = coefficients(work, src, acc)
     elif work.prefilter is not None:
-        made = np.empty((1, *[t.n_dst for t in work.prefilter]), acc)
-        tables.run_separable(prefilter_work(work.prefilter, work.precision), src, made, Store())
+        made = np.empty((1, *work.prefilter.n_dst), acc)
+        tables.run_separable(work.prefilter, src, made, Store())
         src = made
     source, target = flatten(src), Flat(dst)
     strides = np.array(source.strides, np.int64)
@@ -216,14 +216,14 @@ def coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, n
     Answers them, [1, z, y, x], and how many samples were added before the first, along each axis.
     """
     prefilter = work.prefilter
-    n = src.shape[-3:] if prefilter is None else tuple(t.n_dst for t in prefilter)
+    n = src.shape[-3:] if prefilter is None else prefilter.n_dst
     reach = [reach_of(work, axis) for axis in range(3)]
     out = np.empty((1, *[before + m + after for m, (before, after) in zip(n, reach, strict=True)]), acc)
     inner = out[:, *[slice(before, before + m) for m, (before, _) in zip(n, reach, strict=True)]]
     if prefilter is None:
         inner[...] = src
     else:
-        tables.run_separable(prefilter_work(prefilter, work.precision), src, inner, Store())
+        tables.run_separable(prefilter, src, inner, Store())
     rule = {number: word for word, number in RULES.items()}[work.rule]
     for axis, (m, (before, after)) in enumerate(zip(n, reach, strict=True)):
         base = work.base[axis]
@@ -244,10 +244,3 @@ def reach_of(work: Gather, axis: int) -> tuple[int, int]:
             return 0, 0
         low, high = -0.5, n - 0.5
     return max(0, -(math.floor(low) + work.offset)), max(0, math.floor(high) + work.offset + 4 - n)
-
-
-def prefilter_work(tables: tuple[TapTable, TapTable, TapTable], precision: str) -> Separable:
-    """The tables of a gather's prefilter as a work of their own."""
-    n_z, n_y, n_x = (t.n_dst for t in tables)
-    order = tuple(axis for axis, t in enumerate(tables) if not t.is_identity)
-    return Separable(tables, order, (0, 1, 2), (n_z, n_y, n_x), (0, 0, 0), precision)

@@ -28,7 +28,6 @@ from gpuresample.engines.cpu.gather import (
     coefficients,
     is_cubic,
     is_linear,
-    prefilter_work,
     reach_of,
     run_gather,
     sweep,
@@ -97,7 +96,7 @@ def run_splat(work: Gather, grad: Array, out: Array) -> None:
     if work.prefilter is None:
         out[...] = inner.reshape(out.shape)
         return
-    back = planner.adjoint(prefilter_work(work.prefilter, work.precision))
+    back = planner.adjoint(work.prefilter)
     tables.run_separable(back, inner.reshape(*out.shape[:-3], *n), out, Store())
 
 

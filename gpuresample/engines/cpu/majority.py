@@ -36,13 +36,14 @@ def run_majority(work: Majority, src: npt.NDArray[Any], dst: npt.NDArray[Any]) -
             source.memory,
             source.offsets[volume] + z * work.block[0] * source.strides[0] + y0 * work.block[1] * source.strides[1],
             target.memory, target.offsets[volume] + z * target.strides[0] + y0 * target.strides[1], strides, block,
-            y1 - y0, n_x, np.empty(kernels.MOST_LABELS, src.dtype), left,
+            work.labels_first, y1 - y0, n_x, np.empty(kernels.MOST_LABELS, src.dtype), left,
         )  # fmt: skip
         index = tuple(int(k) for k in np.unravel_index(volume, lead))
         for at in np.flatnonzero(left).tolist():
             place = z, y0 + at // n_x, at % n_x
             part_of = [slice(k * f, (k + 1) * f) for k, f in zip(place, work.block, strict=True)]
-            dst[index][place] = mode(src[index][tuple(part_of)])
+            voxels = src[index][tuple(part_of)]
+            dst[index][place] = mode(voxels[voxels != 0] if work.labels_first else voxels)
 
     run_items(job, len(source.offsets) * n_z * n_parts)
 

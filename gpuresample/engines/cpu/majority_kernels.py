@@ -43,8 +43,10 @@ def mixed_columns(src, so, strides, block, n, mixed):
 
 
 @njit(inner=True, **OPTIONS)
-def block_mode(src, corner, strides, block, label, votes):
+def block_mode(src, corner, strides, block, first, label, votes):
     """The mode of one block, and whether it has more labels than `MOST_LABELS`: then no mode is found.
+
+    Where labels come `first`, the zeros of a block that has others do not count.
 
     `label`, `votes` are scratch: the labels met so far, and how often.
     """
@@ -68,6 +70,9 @@ def block_mode(src, corner, strides, block, label, votes):
                     met += 1
                 votes[last] += 1
     best = 0
+    for k in range(met):
+        if first and label[k] == 0:
+            votes[k] = 0
     for k in range(1, met):
         if votes[k] > votes[best] or (votes[k] == votes[best] and below(label[k], label[best])):
             best = k
@@ -75,7 +80,7 @@ def block_mode(src, corner, strides, block, label, votes):
 
 
 @njit(**OPTIONS)
-def majority_rows(src, so, dst, do, strides, block, n_y, n_x, label, left):
+def majority_rows(src, so, dst, do, strides, block, first, n_y, n_x, label, left):
     """Rows of modes: `dst[do + y * dy + x * dx]` is that of the block from `src[so + y * fy * sy + x * fx * sx]` on.
 
     `strides` [6]: of src along z, y, x, then of dst; `label` [`MOST_LABELS`] is scratch. `left[y * n_x + x]` becomes
@@ -95,5 +100,5 @@ def majority_rows(src, so, dst, do, strides, block, n_y, n_x, label, left):
             for x in range(fx):
                 several |= mixed[i * fx + x] | (src[corner + x * sx] != head)
             if several:
-                head, left[y * n_x + int(i)] = block_mode(src, corner, strides, block, label, votes)
+                head, left[y * n_x + int(i)] = block_mode(src, corner, strides, block, first, label, votes)
             dst[there + i * dx] = head

@@ -39,19 +39,18 @@ def sum_type(dtype: np.dtype[Any], voxels: int) -> np.dtype[Any] | None:
     return np.dtype(np.int32 if largest < 1 << 31 else np.int64) if largest < 1 << 53 else None
 
 
-def sums_of(work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> np.dtype[Any] | None:
-    """The type that `run_means` sums a work in; None for what is not its own.
-
-    That is what is no mean of blocks that lie side by side, and types that only the tables sum.
-    """
+def is_means(work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> bool:
+    """Whether a work is means of blocks that lie side by side, of a type whose sums need no tables to be exact."""
     if store.divisor == 1 or store.low is not None or store.high is not None or src != dst:
-        return None
+        return False
     whole = work.dst_axis == (0, 1, 2) and work.n_dst == tuple(t.n_dst for t in work.tables)
-    return sum_type(src, store.divisor) if whole and all(sums_blocks(t) for t in work.tables) else None
+    return sum_type(src, store.divisor) is not None and whole and all(sums_blocks(t) for t in work.tables)
 
 
-def run_means(work: Separable, src: Array, dst: Array, store: Store, acc: np.dtype[Any]) -> None:
-    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`; `acc` is what `sums_of` says."""
+def run_means(work: Separable, src: Array, dst: Array, store: Store) -> None:
+    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, of works that `is_means` says yes to."""
+    acc = sum_type(src.dtype, store.divisor)
+    assert acc is not None
     block = np.array([t.n_taps for t in work.tables], np.int64)
     source, target = flatten(src), Flat(dst)
     strides = np.array([*source.strides, *target.strides], np.int64)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -29,6 +30,11 @@ class Flat:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         item = array.itemsize
+        if array.flags.carray and array.dtype.isnative:  # without gaps, aligned and writable: no addresses to work out
+            *lead, n_z, n_y, n_x = array.shape
+            self.memory, self.strides = array.reshape(-1), (n_y * n_x, n_x, 1)
+            self.offsets = [k * n_z * n_y * n_x for k in range(math.prod(lead))]
+            return
         if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
             raise ValueError("array must be native, aligned and strided by whole elements")
         strides = [s // item for s in array.strides]
@@ -37,7 +43,7 @@ class Flat:
         address = array.__array_interface__["data"][0] + low * item
         # Writable to Numba even where the source is not: one compiled kernel serves both.
         self.memory = _alias(address, (high - low + 1,), array.dtype, keep=array)
-        self.strides = tuple(strides[-3:])
+        self.strides = (strides[-3], strides[-2], strides[-1])
         offsets = [-low]
         for n, stride in zip(array.shape[:-3], strides, strict=False):
             offsets = [at + k * stride for at in offsets for k in range(n)]

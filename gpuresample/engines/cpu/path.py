@@ -99,10 +99,13 @@ def _whole(
     if lattice.direct:
         return lambda place: kernels.direct_block(*before, *held, *end, *place)
     tables, samples = _parallel(lattice)
+    to_index = route.inverse @ last.matrix
+    still = route.inverse @ (last.matrix @ route.origin + last.offset - route.origin_in)
+    linear = _fresh(to_index @ route.step), _fresh(still), _fresh(to_index)
 
     def points(place: Place) -> int:
         *corner, block = place
-        return kernels.parallel_block(*before, *held, *tables, *end, *corner, _line(samples), block)
+        return kernels.parallel_block(*before, *held, *tables, *linear, *end, *corner, *_room(samples), block)
 
     return points
 
@@ -118,7 +121,7 @@ def _move(stage: Linear | Lattice) -> Move:
         return lambda place: kernels.move_direct(*held, *place)
     if stage.table is not None:
         tables, samples = _parallel(stage)
-        return lambda place: kernels.move_parallel(*held, *tables, *place[:-1], _line(samples), place[-1])
+        return lambda place: kernels.move_parallel(*held, *tables, *place[:-1], *_room(samples), place[-1])
     inverse, origin = _fresh(stage.inverse), _fresh(stage.origin)
     if stage.kind == "spline":
         return lambda place: kernels.move_spline(*held, size, inverse, origin, stage.order, place[-1])
@@ -126,8 +129,8 @@ def _move(stage: Linear | Lattice) -> Move:
     return lambda place: kernels.move_field(*held, size, inverse, origin, nearest, place[-1])
 
 
-def _parallel(stage: Lattice) -> tuple[tuple[Any, ...], int]:
-    """Tap tables of a lattice along the output's axes as `kernels.parallel_row` takes them, and samples of a row."""
+def _parallel(stage: Lattice) -> tuple[tuple[Any, ...], tuple[int, int]]:
+    """Tap tables of a lattice along the output's axes for `kernels.move_parallel`, and taps and samples of a row."""
     work = stage.table
     assert work is not None
     first = tuple(np.ascontiguousarray(t.first) for t in work.tables)
@@ -139,12 +142,17 @@ def _parallel(stage: Lattice) -> tuple[tuple[Any, ...], int]:
     ends = np.append(np.flatnonzero((np.diff(f) != 0) | (np.diff(c) != 0)) + 1, f.size)
     until = ends[np.searchsorted(ends, np.arange(f.size), side="right")]
     across = np.ascontiguousarray(weight[run_axis].T)
-    return (first, count, weight, across, until, inside, run_axis, z_axis, y_axis), work.tables[run_axis].n_src
+    taps = max(1, work.tables[y_axis].n_taps)
+    tables = first, count, weight, across, until, inside, (run_axis, z_axis, y_axis)
+    return tables, (taps, work.tables[run_axis].n_src)
 
 
-def _line(samples: int) -> FloatArray:
-    """Scratch for a blended row of a lattice."""
-    return scratch(3 * samples, np.float64, "line")[: 3 * samples].reshape(3, samples)
+def _room(size: tuple[int, int]) -> tuple[FloatArray, FloatArray]:
+    """Scratch for rows of a lattice that are blended along z, and for one that is blended along y, too."""
+    taps, samples = size
+    n = 3 * samples
+    held = scratch((taps + 1) * n, np.float64, "line")
+    return held[: taps * n].reshape(taps, 3, samples), held[taps * n : (taps + 1) * n].reshape(3, samples)
 
 
 def _fresh(array: FloatArray) -> FloatArray:

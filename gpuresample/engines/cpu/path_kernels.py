@@ -144,69 +144,81 @@ def direct_row(memory, at, strides, z, y, x0, px, py, pz):
 
 
 @njit(inner=True, **EXACT)
-def parallel_row(
-    memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z, y, x0, line,
-    px, py, pz,
-):  # fmt: skip
-    """A lattice along the output's axes: its rows are blended into one, which is then sampled along the output's x.
+def blend_row(memory, at, strides, first, count, weight, inside, axes, z, y, tags, ring, line):
+    """The row of a lattice, blended of its neighbours along the output's z and y, that output row (z, y) lies on.
 
-    `first`, `count`, `weight` are three tables, of lattice axes z, y, x; `inside[axis]` is where the domain begins and
-    ends on the output. Lattice axis `run_axis` runs along the output's x, `z_axis` along z, `y_axis` along y: there,
-    `across` is the table's weights, tap by tap, and voxels up to `until` have the taps of a voxel. `line` is scratch,
-    [3, samples].
+    Along z first: rows of the lattice blended so are kept in `ring`, [taps, 3, samples], for the next rows of this
+    plane. `tags` says which they are.
     """
-    n, component = px.size, strides[3]
-    fx, cx = first[run_axis], count[run_axis]
-    start = inside[run_axis, 0]
-    lo, hi = max(start, x0) - start, min(inside[run_axis, 1], x0 + n) - start
+    run_axis, z_axis, y_axis = axes
     z, y = z - inside[z_axis, 0], y - inside[y_axis, 0]
-    if hi <= lo or z < 0 or z >= inside[z_axis, 1] - inside[z_axis, 0]:
-        return
-    if y < 0 or y >= inside[y_axis, 1] - inside[y_axis, 0]:
-        return
-    step, samples = uint64(strides[run_axis]), uint64(line.shape[1])
-    for axis in range(3):
-        whole = line[axis]
-        begun = False
-        for a in range(count[z_axis][z]):
-            wz = weight[z_axis][z, a]
-            for b in range(count[y_axis][y]):
-                w = wz * weight[y_axis][y, b]
-                here = uint64(
-                    at + (first[z_axis][z] + a) * strides[z_axis] + (first[y_axis][y] + b) * strides[y_axis]
-                    + axis * component
-                )  # fmt: skip
-                if not begun:
-                    for k in range(samples):
-                        whole[k] = w * np.float64(memory[here + k * step])
-                else:
-                    for k in range(samples):
-                        whole[k] += w * np.float64(memory[here + k * step])
-                begun = True
+    step, samples, component = uint64(strides[run_axis]), uint64(line.shape[1]), strides[3]
+    fz, fy = first[z_axis][z], first[y_axis][y]
+    for b in range(count[y_axis][y]):
+        j = fy + b
+        slot = j % tags.size
+        if tags[slot] != j:
+            tags[slot] = j
+            for axis in range(3):
+                made = ring[slot, axis]
+                here = at + fz * strides[z_axis] + j * strides[y_axis] + axis * component
+                for a in range(count[z_axis][z]):
+                    h, w = uint64(here + a * strides[z_axis]), weight[z_axis][z, a]
+                    if a == 0:
+                        for k in range(samples):
+                            made[k] = w * np.float64(memory[h + k * step])
+                    else:
+                        for k in range(samples):
+                            made[k] += w * np.float64(memory[h + k * step])
+        w = weight[y_axis][y, b]
+        for axis in range(3):
+            made, whole = ring[slot, axis], line[axis]
+            if b == 0:
+                for k in range(samples):
+                    whole[k] = w * made[k]
+            else:
+                for k in range(samples):
+                    whole[k] += w * made[k]
+
+
+@njit(inner=True, **EXACT)
+def along_row(first, count, across, until, lo, hi, i, line, px, py, pz):
+    """Move points by a blended row of a lattice, sampled along the output's x: by rows `lo` to `hi` of its table.
+
+    The first of them belongs to point `i`. `across` is the table's weights, tap by tap, and rows up to `until` have the
+    taps of a row: these nodes stay in registers, and weights fill vectors.
+    """
     for axis in range(3):
         p, d = px if axis == 0 else (py if axis == 1 else pz), line[axis]
         r = lo
         while r < hi:
-            f, taps, stop = uint64(fx[r]), cx[r], min(until[r], hi)
-            i = uint64(r + start - x0)
-            # Voxels of a cell have the nodes in common: those stay in registers, and weights fill vectors.
+            f, taps, stop = uint64(first[r]), count[r], min(until[r], hi)
+            here = p[i + r - lo : i + stop - lo]
             if taps == 4:
                 d0, d1, d2, d3 = d[f], d[f + uint64(1)], d[f + uint64(2)], d[f + uint64(3)]
-                w0, w1, w2, w3 = across[0], across[1], across[2], across[3]
-                for k in range(uint64(r), uint64(stop)):
-                    p[i + k - uint64(r)] += ((w0[k] * d0 + w1[k] * d1) + w2[k] * d2) + w3[k] * d3
+                w0, w1, w2, w3 = across[0, r:stop], across[1, r:stop], across[2, r:stop], across[3, r:stop]
+                for k in range(uint64(here.size)):
+                    here[k] += ((w0[k] * d0 + w1[k] * d1) + w2[k] * d2) + w3[k] * d3
             elif taps == 2:
-                d0, d1 = d[f], d[f + uint64(1)]
-                w0, w1 = across[0], across[1]
-                for k in range(uint64(r), uint64(stop)):
-                    p[i + k - uint64(r)] += w0[k] * d0 + w1[k] * d1
+                d0, d1, w0, w1 = d[f], d[f + uint64(1)], across[0, r:stop], across[1, r:stop]
+                for k in range(uint64(here.size)):
+                    here[k] += w0[k] * d0 + w1[k] * d1
             else:
-                for k in range(uint64(r), uint64(stop)):
+                for k in range(uint64(here.size)):
                     t = 0.0
                     for m in range(uint64(taps)):
-                        t += across[m, k] * d[f + m]
-                    p[i + k - uint64(r)] += t
+                        t += across[m, uint64(r) + k] * d[f + m]
+                    here[k] += t
             r = stop
+
+
+@njit(inner=True, **EXACT)
+def run_of(inside, axes, z, y, x0, n):
+    """The run of points [lo, hi) of a row of `n`, from (z, y, x0) on, that lie in the domain of a lattice."""
+    run_axis, z_axis, y_axis = axes
+    lo, hi = max(inside[run_axis, 0] - x0, 0), min(inside[run_axis, 1] - x0, n)
+    within = inside[z_axis, 0] <= z < inside[z_axis, 1] and inside[y_axis, 0] <= y < inside[y_axis, 1]
+    return (lo, hi) if within and lo < hi else (0, 0)
 
 
 @njit(**EXACT)
@@ -220,15 +232,26 @@ def move_direct(memory, at, strides, z0, y0, x0, n_y, points):
 
 @njit(**EXACT)
 def move_parallel(
-    memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z0, y0, x0, n_y, line,
-    points,
+    memory, at, strides, first, count, weight, across, until, inside, axes, z0, y0, x0, n_y, ring, line, points,
 ):  # fmt: skip
-    """`parallel_row` of all rows of a block."""
+    """A lattice along the output's axes: its rows are blended into one, which is sampled along the output's x.
+
+    `first`, `count`, `weight` are three tables, of lattice axes z, y, x; `inside[axis]` is where the domain begins and
+    ends on the output. `axes` are the lattice's that run along the output's x, z and y. `across`, `until`: see
+    `along_row`. `ring`, [taps, 3, samples], and `line`, [3, samples], are scratch.
+    """
+    tags, plane = np.full(ring.shape[0], -1), z0 - 1
+    first_x, count_x, start = first[axes[0]], count[axes[0]], inside[axes[0], 0]
     for row in range(points.shape[1]):
-        parallel_row(
-            memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis,
-            z0 + row // n_y, y0 + row % n_y, x0, line, points[0, row], points[1, row], points[2, row],
-        )  # fmt: skip
+        z, y = z0 + row // n_y, y0 + row % n_y
+        lo, hi = run_of(inside, axes, z, y, x0, points.shape[2])
+        if lo < hi:
+            if z != plane:
+                tags[:], plane = -1, z
+            blend_row(memory, at, strides, first, count, weight, inside, axes, z, y, tags, ring, line)
+            x, last = lo + x0 - start, hi + x0 - start
+            px, py, pz = points[0, row], points[1, row], points[2, row]
+            along_row(first_x, count_x, across, until, x, last, lo, line, px, py, pz)
 
 
 # One lattice, and perhaps a matrix after it, is what most routes are: a row of these goes through while it is in the
@@ -251,23 +274,62 @@ def direct_block(
     return strange
 
 
+@njit(inner=True, **EXACT)
+def turn(matrix, line):
+    """A matrix times every vector of a row, in place; whether all of them are numbers of no extreme size."""
+    x, y, z = line[0], line[1], line[2]
+    usual = True
+    for k in range(uint64(line.shape[1])):
+        a, b, c = x[k], y[k], z[k]
+        for axis in range(3):
+            v = times(matrix, a, b, c, axis)
+            line[axis, k] = v
+            usual &= abs(v) < 1e300
+    return usual
+
+
+@njit(inner=True, **EXACT)
+def plain_row(step, origin, turns, matrix, offset, inverse, origin_in, y, z, x0, px, py, pz):
+    """Points of a row that no lattice moves, to continuous source indices. Answers how many of them are no numbers."""
+    start_row(step, origin, y, z, x0, px, py, pz)
+    if turns:
+        linear_row(matrix, offset, px, py, pz)
+    return finish_row(inverse, origin_in, px, py, pz)
+
+
 @njit(**EXACT)
 def parallel_block(
-    step, origin, memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis,
-    turns, matrix, offset, inverse, origin_in, z0, y0, x0, n_y, line, points,
+    step, origin, memory, at, strides, first, count, weight, across, until, inside, axes, slope, base, whole,
+    turns, matrix, offset, inverse, origin_in, z0, y0, x0, n_y, ring, line, points,
 ):  # fmt: skip
-    """`start_block`, `move_parallel`, if it `turns` `move_linear`, and `finish_block`."""
-    strange = 0
+    """`start_block`, `move_parallel`, if it `turns` `move_linear`, and `finish_block`.
+
+    All of it is linear but the lattice: so where that moves points, source indices without it are `base + slope @ i`,
+    and vectors are brought to source indices by the matrix `whole`, row by row of the lattice. That is within some last
+    bits of ITK's order, as the blending is. Points outside the lattice go ITK's way.
+    """
+    tags, plane, strange = np.full(ring.shape[0], -1), z0 - 1, 0
+    n = points.shape[2]
+    first_x, count_x, start = first[axes[0]], count[axes[0]], inside[axes[0], 0]
     for row in range(points.shape[1]):
         z, y, px, py, pz = z0 + row // n_y, y0 + row % n_y, points[0, row], points[1, row], points[2, row]
-        start_row(step, origin, y, z, x0, px, py, pz)
-        parallel_row(
-            memory, at, strides, first, count, weight, across, until, inside, run_axis, z_axis, y_axis, z, y, x0, line,
-            px, py, pz,
-        )  # fmt: skip
-        if turns:
-            linear_row(matrix, offset, px, py, pz)
-        strange += finish_row(inverse, origin_in, px, py, pz)
+        lo, hi = run_of(inside, axes, z, y, x0, n)
+        for a, b in ((0, lo), (hi, n)):
+            if a < b:
+                strange += plain_row(
+                    step, origin, turns, matrix, offset, inverse, origin_in, y, z, x0 + a, px[a:b], py[a:b], pz[a:b]
+                )
+        if lo < hi:
+            if z != plane:
+                tags[:], plane = -1, z
+            blend_row(memory, at, strides, first, count, weight, inside, axes, z, y, tags, ring, line)
+            usual = turn(whole, line)
+            start_row(slope, base, y, z, x0 + lo, px[lo:hi], py[lo:hi], pz[lo:hi])
+            x, last = lo + x0 - start, hi + x0 - start
+            along_row(first_x, count_x, across, until, x, last, lo, line, px, py, pz)
+            if not usual:
+                for i in range(lo, hi):
+                    strange += ((px[i] - px[i]) + (py[i] - py[i])) + (pz[i] - pz[i]) != 0.0
     return strange
 
 

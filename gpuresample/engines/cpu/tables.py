@@ -114,6 +114,8 @@ def _same_rows(first: npt.NDArray[Any], count: npt.NDArray[Any], weight: npt.NDA
 
 def fill_outside(work: Separable, dst: npt.NDArray[Any], default: int | float) -> None:
     """The default value into whatever lies outside the source."""
+    if all(t.n_dst == n for t, n in zip(work.tables, work.n_dst, strict=True)):
+        return
     whole: list[slice] = [slice(None)] * 3
     for axis, (lo, hi) in enumerate(work.inside):
         for part in (slice(0, lo), slice(hi, None)):

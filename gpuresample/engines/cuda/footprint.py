@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda.axis import FEW_TAPS
-from gpuresample.engines.cuda.gather import PREFILTER_BYTES, coefficient_bytes, prefilter_of
+from gpuresample.engines.cuda.gather import PREFILTER_BYTES, coefficient_bytes
 from gpuresample.engines.cuda.routes import ROUTE
 from gpuresample.engines.cuda.tiles import steps, tiles_bytes
 from gpuresample.engines.packing import accumulator
@@ -91,7 +91,7 @@ def _gather(work: Gather, src_shape: Sequence[int], src: np.dtype[Any]) -> int:
     if work.prefilter is None:
         return total
     together = min(math.prod(src_shape[:-3]), max(1, PREFILTER_BYTES // coefficient_bytes(work)))
-    prefilter = prefilter_of(work)
+    prefilter = work.prefilter
     passes = _separable(prefilter, (together, *src_shape[-3:]), src, copies=False)
     return total + blocks(together * math.prod(prefilter.n_dst), accumulator(work.precision)) + passes
 

@@ -42,11 +42,6 @@ def is_child() -> bool:
     return _State.child
 
 
-def is_lost() -> bool:
-    """Whether CUDA was used by the parent before this process was forked."""
-    return _State.lost
-
-
 def _in_child() -> None:
     _State.child = True
     _State.lost = _State.lost or _State.used

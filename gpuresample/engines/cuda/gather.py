@@ -51,17 +51,16 @@ class Gathers:
             stop = min(start + together, n)
             source = src.narrow(0, start, stop)
             if work.prefilter is not None:
-                source = self._prefiltered(work, source)
+                source = self._prefiltered(work.prefilter, source)
             self._launch(work, (first + start, first + stop), source, dst.narrow(0, start, stop), store)
 
     def _together(self, work: Gather, n: int) -> int:
         """Volumes of a batch that one launch takes."""
         return n if work.prefilter is None else min(n, max(1, PREFILTER_BYTES // coefficient_bytes(work)))
 
-    def _prefiltered(self, work: Gather, src: View) -> View:
+    def _prefiltered(self, prefilter: Separable, src: View) -> View:
         """The coefficients of volumes, in the type that sums are made in."""
-        prefilter = prefilter_of(work)
-        out = self._axes.scratch((src.shape[0], *prefilter.n_dst), accumulator(work.precision))
+        out = self._axes.scratch((src.shape[0], *prefilter.n_dst), accumulator(prefilter.precision))
         self._axes.run(prefilter, src, out, Store())
         return out
 
@@ -153,15 +152,7 @@ def _inner(work: Gather) -> tuple[int, ...]:
     return tuple(n - cells if i else 0 for n, i in zip(work.n_src, inside, strict=True))
 
 
-def prefilter_of(work: Gather) -> Separable:
-    """A gather's prefilter as a work of its own."""
-    tables = work.prefilter
-    assert tables is not None
-    n = (tables[0].n_dst, tables[1].n_dst, tables[2].n_dst)
-    order = tuple(axis for axis, table in enumerate(tables) if not table.is_identity)
-    return Separable(tables, order, (0, 1, 2), n, (0, 0, 0), work.precision)
-
-
 def coefficient_bytes(work: Gather) -> int:
     """Bytes of the coefficients of one volume."""
-    return math.prod(prefilter_of(work).n_dst) * accumulator(work.precision).itemsize
+    assert work.prefilter is not None
+    return math.prod(work.prefilter.n_dst) * accumulator(work.precision).itemsize

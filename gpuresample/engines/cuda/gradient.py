@@ -11,14 +11,14 @@ import numpy as np
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import BLOCK, Axes, narrowest, pointer
-from gpuresample.engines.cuda.gather import MAX_TAPS, Gathers, prefilter_of
+from gpuresample.engines.cuda.gather import MAX_TAPS, Gathers
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View, volumes
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FloatArray, differentiated
-from gpuresample.planning.works import RULES, Gather
+from gpuresample.planning.works import RULES, Gather, Separable
 
 SUMS = np.dtype(np.uint64)
 # Threads that look for the largest gradient: this many of its voxels each, at least.
@@ -89,7 +89,7 @@ class Gradients:
         blocks = -(-n * samples // BLOCK)
         self._runtime.launch(Launch("gradient", "settle_sums", types, blocks, (BLOCK, 1), arguments))
         if work.prefilter is not None:
-            self._axes.run(planner.adjoint(prefilter_of(work)), target, dst, Store())
+            self._axes.run(planner.adjoint(work.prefilter), target, dst, Store())
 
     def slopes(self, work: Gather, src: View, dst: View, beside: View | None = None, only: int | None = None) -> None:
         """Fill `dst` (batch, 3, z, y, x) with derivatives by the position's x, y, z of a gather of (batch, c, z, y, x).
@@ -105,7 +105,7 @@ class Gradients:
         name = _name_of(work)
         n, channels, acc = dst.shape[0], src.shape[1], accumulator(work.precision)
         if work.prefilter is not None:
-            src = self._prefiltered(work, src)
+            src = self._prefiltered(work.prefilter, src)
         factors, reach = Pointer(0, acc.itemsize, None), 0
         apart: tuple[int, ...] = (0, 0)
         steps: tuple[int, ...] = (0, 0, 0)
@@ -156,11 +156,10 @@ class Gradients:
         arguments = [pointer(sums), pointer(out), np.int32(blocks)]
         self._runtime.launch(Launch("gradient", "add_moments", types, n_b, (BLOCK, 1), arguments, shared))
 
-    def _prefiltered(self, work: Gather, src: View) -> View:
+    def _prefiltered(self, prefilter: Separable, src: View) -> View:
         """The coefficients of volumes (batch, c, z, y, x), in the type that sums are made in."""
-        prefilter = prefilter_of(work)
         n, channels = src.shape[:2]
-        out = self._axes.scratch((n * channels, *prefilter.n_dst), accumulator(work.precision))
+        out = self._axes.scratch((n * channels, *prefilter.n_dst), accumulator(prefilter.precision))
         volume = out.strides[0]
         made = View(
             out.address, out.dtype, (n, channels, *out.shape[1:]), (channels * volume, *out.strides), out.keep

@@ -18,7 +18,8 @@ def run_majority(runtime: Runtime, work: Majority, src: View, dst: View) -> None
     idx = narrowest(src.reach, dst.reach, voxels)
     arguments: list[Argument] = [
         pointer(src), pointer(dst), idx(dst.shape[0]), *[np.int32(n) for n in dst.shape[1:]],
-        *[np.int32(f) for f in work.block], *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides],
+        *[np.int32(f) for f in work.block], np.int32(work.labels_first),
+        *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides],
     ]  # fmt: skip
     types = Types.of(src.dtype, dst.dtype, idx)
     runtime.launch(Launch("majority", "majority", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))

@@ -453,3 +453,64 @@ def test_votes_and_integers_have_no_derivative_in_forward_mode():
         torch.func.jvp(lambda v: grt.resample(v, size=(2, 3, 4), interpolation="label_linear"), (x,), (t,))
     with pytest.raises(TypeError, match="must have floats, and so must the result"):
         torch.func.jvp(lambda v: grt.resample(v, size=(2, 3, 4), dtype=torch.int16), (x,), (t,))
+
+
+# --- clip and ignore ------------------------------------------------------------------------------------------------
+
+BOUNDS = [
+    {"clip": True}, {"clip": (20, 90)}, {"ignore": 33}, {"ignore": 33, "clip": True}, {"ignore": 0, "clip": (5, 50)},
+]  # fmt: skip
+WHERE = [{"size": (7, 15, 9)}, {"spacing": 0.6}, {"transform": [[1, 0.1, 0, 1], [-0.1, 1, 0, 0], [0, 0.2, 1, -2]]}]
+
+
+@pytest.mark.parametrize("bounds", BOUNDS, ids=str)
+@pytest.mark.parametrize("where", WHERE, ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int16, torch.uint8])
+def test_clip_and_ignore_are_gr_resamples(bounds, where, dtype):
+    image = torch.from_numpy(noise((2, 3, 9, 10, 11), "uint8") % 100).to(dtype)
+    image[0, :, :4, 5:] = 33
+    for interpolation in ("linear", "bspline"):
+        got = grt.resample(image, interpolation=interpolation, default_value=7, **where, **bounds)
+        expected = gr.resample(image.numpy(), interpolation=interpolation, default_value=7, **where, **bounds)
+        assert got.dtype == dtype
+        np.testing.assert_array_equal(got.numpy(), expected)
+    module = grt.Resample(**where, **bounds)
+    np.testing.assert_array_equal(module(image).numpy(), gr.resample(image.numpy(), **where, **bounds))
+
+
+@pytest.mark.parametrize("value", [float("nan"), -2.0])
+def test_no_data_in_half_precision_and_in_pictures(value):
+    image = torch.from_numpy(noise((2, 12, 13), "uint8").astype(np.float32)).to(torch.bfloat16)
+    image[:, 3:6, 2:9] = value
+    got = grt.resample(image, size=(20, 21), interpolation="linear", ignore=value, clip=True, spatial_dims=2)
+    alone = [
+        gr.resample(one.float().numpy(), size=(20, 21), interpolation="linear", ignore=value, clip=True)
+        for one in image
+    ]
+    np.testing.assert_array_equal(
+        got.float().numpy(), torch.from_numpy(np.stack(alone)).to(torch.bfloat16).float().numpy()
+    )
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
+@pytest.mark.parametrize("bounds", [{"clip": True}, {"ignore": 0.0}, {"clip": (0, 1)}], ids=str)
+@pytest.mark.parametrize("where", [{"size": (5, 6, 7)}, {"transform": np.eye(3, 4) * 1.1}], ids=["size", "transform"])
+def test_bounds_have_no_gradient_and_say_so(bounds, where):
+    image = torch.rand(4, 5, 6, requires_grad=True)
+    with pytest.raises(ValueError, match="clip and ignore have no gradient"):
+        grt.resample(image, interpolation="linear", **where, **bounds)
+    with torch.no_grad():
+        assert not grt.resample(image, interpolation="linear", **where, **bounds).requires_grad
+    if "size" in where:
+        with pytest.raises(ValueError, match="clip and ignore have no gradient"):
+            torch.func.jvp(lambda v: grt.resample(v, **where, **bounds), (image.detach(),), (torch.ones(4, 5, 6),))
+
+
+def test_bad_bounds_are_refused():
+    for bounds, message in (
+        ({"clip": (2, 1)}, "low <= high"),
+        ({"clip": "yes"}, "clip must"),
+        ({"ignore": "x"}, "ignore must"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            grt.resample(torch.zeros(4, 5, 6), size=(3, 3, 3), **bounds)
