@@ -35,8 +35,10 @@ from gpuresample.planning.works import Gather
 SHAPE = (7, 8, 9)
 VOXELS = ("uint8", "int16", "uint16", "int32", "float32", "float64")
 LABELS = ("uint8", "int16", "uint16", "int32")
-# Kernels of these modules find positions, on which it depends what is called next.
-LOOKED_AT = ("path_kernels", "gradient_kernels")
+# These find positions and which blocks meet, on which it depends what is called next.
+LOOKED_AT = (
+    "path_kernels.", "gradient_kernels.reach_rows", "gradient_kernels.field_extremes", "gradient_kernels.levels_of",
+)  # fmt: skip
 ONES = (1.0, 1.0, 1.0)
 TURN = sitk.Euler3DTransform((4.0, 4.0, 4.0), 0.1, 0.15, 0.2)
 
@@ -51,7 +53,7 @@ class Recorder:
     def __call__(self, kernel: Kernel, signature: str) -> Callable[..., Any]:
         """What is called for a signature."""
         self.seen.add((kernel.name, signature))
-        if returns_nothing(kernel) and kernel.name.partition(".")[0] not in LOOKED_AT:
+        if returns_nothing(kernel) and not kernel.name.startswith(LOOKED_AT):
             return lambda slots: None
         found: Entry = self._found(kernel, signature)
         return found
