@@ -240,7 +240,7 @@ def test_types_are_shipped():
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.name.endswith("kernels.py")], ids=lambda p: MODULES[p])
-def test_kernels_release_the_lock_and_load_without_numba(path):
+def test_kernels_release_the_lock(path):
     """No `parallel=True`: its layers end processes that fork or that call from two threads."""
     module = importlib.import_module(f"gpuresample.{MODULES[path]}")
     options = importlib.import_module("gpuresample.engines.cpu.table_kernels").OPTIONS
@@ -254,4 +254,8 @@ def test_kernels_release_the_lock_and_load_without_numba(path):
     assert kernels
     # Compiled by `engines.cpu.jit`, whose cache many processes may fill at once.
     assert all(isinstance(k, Kernel) for k in kernels)
-    assert loaded_by(f"import {module.__name__}") & {"numba", "llvmlite"} == set()
+
+
+def test_kernels_load_without_numba():
+    modules = [f"gpuresample.{MODULES[p]}" for p in SOURCES if p.name.endswith("kernels.py")]
+    assert loaded_by(f"import {', '.join(modules)}") & {"numba", "llvmlite"} == set()

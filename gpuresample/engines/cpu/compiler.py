@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import importlib
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FunctionType
@@ -128,7 +130,10 @@ def code_for(kernel: Declared, signature: str) -> store.Code:
         if found is not None:
             return found
         log.info("compiling %s for (%s): its machine code is not kept for this machine yet", kernel.name, signature)
-        made, returns = object_of(kernel, signature)
+        made, returns, asked = object_of(kernel, signature)
+        if asked:  # of Numba, which is not there when the code is loaded
+            log.warning("the machine code of %s cannot be kept: it needs %s", kernel.name, ", ".join(asked))
+            return store.in_memory(made, returns)
         return store.keep(kernel, signature, made, returns)
 
 
@@ -153,8 +158,11 @@ def for_disk_alone() -> None:
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def object_of(kernel: Declared, signature: str) -> tuple[bytes, str]:
-    """An object file with a kernel's machine code and the way in; and the types of what it returns."""
+def object_of(kernel: Declared, signature: str) -> tuple[bytes, str, list[str]]:
+    """An object file with a kernel's machine code and the way in; the types of what it returns.
+
+    And what it needs that no process has but one that has loaded Numba: nothing, or it cannot be kept.
+    """
     own = dispatcher(kernel)
     kinds = types_of(signature)
     with _no_collection():
@@ -172,7 +180,10 @@ def object_of(kernel: Declared, signature: str) -> tuple[bytes, str]:
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu=codegen._get_host_cpu_name(), features=codegen._tm_features, opt=config.OPT, **options
     )
-    return machine.emit_object(module), _spelt(returned)
+    program = ctypes.CDLL(None) if os.name == "posix" else ctypes.cdll.msvcrt
+    declared = [f.name for f in module.functions if f.is_declaration and not f.name.startswith("llvm.")]
+    asked = [name for name in declared if not hasattr(program, name)]
+    return machine.emit_object(module), _spelt(returned), asked
 
 
 class _In:
@@ -302,3 +313,40 @@ def _runtime(module: Any, beside: Any) -> None:
         builder = ir.IRBuilder(function.append_basic_block())
         builder.call(release, [function.args[0]])
         builder.ret_void()
+    if "numba_attempt_nocopy_reshape" in asked:
+        _reshape(module)
+
+
+def _reshape(module: Any) -> None:
+    """Strides of an array in C order in another shape; of others, 0 says that there are none."""
+    form = [
+        WORD,
+        WORD.as_pointer(),
+        WORD.as_pointer(),
+        WORD,
+        WORD.as_pointer(),
+        WORD.as_pointer(),
+        WORD,
+        ir.IntType(32),
+    ]
+    answer = ir.IntType(32)
+    function = ir.Function(module, ir.FunctionType(answer, form), "numba_attempt_nocopy_reshape")
+    builder = ir.IRBuilder(function.append_basic_block())
+    n, sizes, steps, new_n, new_sizes, new_steps, item, fortran = function.args
+    expected = cgutils.alloca_once_value(builder, item)
+    askew = cgutils.alloca_once_value(builder, builder.icmp_unsigned("!=", fortran, answer(0)))
+    with cgutils.for_range(builder, n) as loop:
+        k = builder.sub(builder.sub(n, WORD(1)), loop.index)
+        size, step = builder.load(builder.gep(sizes, [k])), builder.load(builder.gep(steps, [k]))
+        wrong = builder.icmp_signed("!=", step, builder.load(expected))
+        wrong = builder.and_(wrong, builder.icmp_signed("!=", size, WORD(1)))
+        builder.store(builder.or_(wrong, builder.load(askew)), askew)
+        builder.store(builder.mul(builder.load(expected), size), expected)
+    with builder.if_then(builder.load(askew)):
+        builder.ret(answer(0))
+    builder.store(item, expected)
+    with cgutils.for_range(builder, new_n) as loop:
+        k = builder.sub(builder.sub(new_n, WORD(1)), loop.index)
+        builder.store(builder.load(expected), builder.gep(new_steps, [k]))
+        builder.store(builder.mul(builder.load(expected), builder.load(builder.gep(new_sizes, [k]))), expected)
+    builder.ret(answer(1))
