@@ -21,6 +21,7 @@ demo: $(VENV)/.cli ## resample a synthetic chest CT, compare with SimpleITK, dra
 	$(BIN)/gpuresample demo $(ARGS)
 
 test: $(VENV)/.test ## the tests
+	@$(BIN)/python -m gpuresample.engines.cpu.ahead
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # torch and what builds on it: large, slow to install, and nothing that `make test` may lean on.

@@ -32,6 +32,7 @@ _HOMES = {
     "Laplacian": "ops.laplacians",
     "ensemble": "ops.ensemble",
     "doctor": "ops.doctor",
+    "warmup": "ops.warmup",
     "verify": "verification",
     "Volume": "containers",
     "Affine": "ops.transforms",
@@ -74,6 +75,7 @@ __all__ = [
     "shrink",
     "upsample",
     "verify",
+    "warmup",
 ]
 
 if TYPE_CHECKING:
@@ -102,6 +104,7 @@ if TYPE_CHECKING:
     from gpuresample.ops.transforms import BSpline as BSpline
     from gpuresample.ops.transforms import DisplacementField as DisplacementField
     from gpuresample.ops.transforms import Path as Path
+    from gpuresample.ops.warmup import warmup as warmup
     from gpuresample.planning.grid import Grid as Grid
     from gpuresample.plans import Plan as Plan
     from gpuresample.verification import verify as verify

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import gpuresample as gr
-from gpuresample.engines.cpu.code_cache import CodeCache
+from gpuresample.engines.cpu.jit import Kernel
 
 PACKAGE = Path(gr.__file__).parent
 
@@ -156,10 +156,11 @@ def test_planning_an_array_loads_no_engine_but_the_work_does():
     plan = "import gpuresample as gr; p = gr.plan((4, 5, 6), spacing=2)"
     run = f"{plan}; import numpy as np; p.run(np.zeros((4, 5, 6), np.float32))"
     assert "SimpleITK" not in loaded_by(plan)
+    # SciPy is Numba's doing: it takes it where it finds it, and is loaded where something is compiled.
+    assert loaded_by(run) & {"SimpleITK", "torch", "cupy", "matplotlib", "nibabel"} == set()
     loaded = loaded_by(run)
-    assert "numba" in loaded
-    # SciPy is Numba's doing: it takes it where it finds it.
-    assert loaded & {"SimpleITK", "torch", "cupy", "matplotlib", "nibabel"} == set()
+    assert "numpy" in loaded
+    assert loaded & HEAVY == set(), "what was compiled once needs no compiler"
 
 
 @pytest.mark.parametrize("name", gr.__all__)
@@ -239,12 +240,11 @@ def test_types_are_shipped():
 
 
 @pytest.mark.parametrize("path", [p for p in SOURCES if p.name.endswith("kernels.py")], ids=lambda p: MODULES[p])
-def test_kernels_release_the_lock_and_are_cached(path):
+def test_kernels_release_the_lock(path):
     """No `parallel=True`: its layers end processes that fork or that call from two threads."""
     module = importlib.import_module(f"gpuresample.{MODULES[path]}")
     options = importlib.import_module("gpuresample.engines.cpu.table_kernels").OPTIONS
     assert options["nogil"] is True
-    assert options["cache"] is True
     assert not options.get("parallel")
     assert options["fastmath"] == {"contract"}
     for node in ast.walk(ast.parse(path.read_text())):
@@ -253,4 +253,9 @@ def test_kernels_release_the_lock_and_are_cached(path):
     kernels = [k for k in vars(module).values() if getattr(k, "targetoptions", {}).get("nogil")]
     assert kernels
     # Compiled by `engines.cpu.jit`, whose cache many processes may fill at once.
-    assert all(isinstance(k._cache, CodeCache) for k in kernels)
+    assert all(isinstance(k, Kernel) for k in kernels)
+
+
+def test_kernels_load_without_numba():
+    modules = [f"gpuresample.{MODULES[p]}" for p in SOURCES if p.name.endswith("kernels.py")]
+    assert loaded_by(f"import {', '.join(modules)}") & {"numba", "llvmlite"} == set()

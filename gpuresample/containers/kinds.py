@@ -131,7 +131,8 @@ def hold(array: object, name: str = "image", writing: bool = False) -> Held | No
     RuntimeError
         For arrays on a GPU where CuPy cannot use it.
     """
-    if isinstance(array, np.ma.MaskedArray):
+    masked = sys.modules.get("numpy.ma")  # whoever has such an array has loaded it, and others need not
+    if masked is not None and isinstance(array, masked.MaskedArray):
         raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
     cupy = sys.modules.get("cupy")
     if cupy is not None and isinstance(array, cupy.ndarray):

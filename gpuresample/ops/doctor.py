@@ -20,8 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample import engines
 from gpuresample.engines import threads
+from gpuresample.engines.cpu import ahead, store
 from gpuresample.engines.cuda import forks
 from gpuresample.ops.resample import plan
 
@@ -117,7 +117,8 @@ def _host() -> Iterator[Finding]:
         except metadata.PackageNotFoundError:
             yield Finding(name, "broken", "not installed", f"pip install {name}")
     yield _threads()
-    yield _numba_cache()
+    yield _kernels()
+    yield _kernel_cache()
     yield _tried("self-test cpu", lambda: _self_test("cpu"), 'pip install --force-reinstall "gpuresample"')
 
 
@@ -128,17 +129,25 @@ def _threads() -> Finding:
     return Finding("CPU threads", "ok", f"{threads.get_num_threads()} {why}")
 
 
-def _numba_cache() -> Finding:
+def _kernels() -> Finding:
+    """How many of the common kernels need no compiler any more."""
+    wanted = ahead.recorded()
+    left = len(ahead.missing(wanted))
+    text = f"{len(wanted) - left} of {len(wanted)} for common voxel types are compiled for this machine"
+    if left == 0:
+        return Finding("kernels", "ok", text)
+    fix = 'python -c "import gpuresample; gpuresample.warmup()"'
+    return Finding("kernels", "missing", f"{text}; the others compile when they are first called", fix)
+
+
+def _kernel_cache() -> Finding:
     """Whether compiled kernels are kept from process to process."""
-    folder = Path(os.environ.get("NUMBA_CACHE_DIR") or Path(engines.__file__).parent / "cpu" / "__pycache__")
-    if _writable(folder):
-        return Finding("Numba's cache", "ok", str(folder))
-    # Numba has a second place to go to, of the user's.
-    fallback = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "numba"
-    if "NUMBA_CACHE_DIR" not in os.environ and _writable(fallback):
-        return Finding("Numba's cache", "ok", str(fallback))
+    folders = store.folders(ahead.kernel_of("table_kernels.separable_block"))
+    for folder in folders:
+        if _writable(folder):
+            return Finding("kernel cache", "ok", str(folder))
     fix = "export NUMBA_CACHE_DIR=/a/folder/you/may/write"
-    return Finding("Numba's cache", "broken", f"{folder} cannot be written: every process compiles anew", fix)
+    return Finding("kernel cache", "broken", f"{folders[0]} cannot be written: every process compiles anew", fix)
 
 
 def _writable(folder: Path) -> bool:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gpuresample.engines.cpu import code_cache, gather_kernels
+from gpuresample.engines.cpu import compiler, gather_kernels, store
 
 SOURCE = """
 from gpuresample.engines.cpu.jit import njit
@@ -21,7 +21,7 @@ from gpuresample.engines.cpu.jit import njit
 def one(x):
     return x + {one}
 
-@njit(cache=True)
+@njit()
 def plus(x):
     return one(x) * 2
 """
@@ -39,18 +39,38 @@ def fresh(folder, one=1, name="plus_one"):
     return module.plus
 
 
+class Compiler:
+    """Counts what is compiled; the rest was loaded."""
+
+    compiled = 0
+
+
+@pytest.fixture(autouse=True)
+def counted(monkeypatch):
+    """Compilations of a test."""
+    made, Compiler.compiled = compiler.object_of, 0
+
+    def counting(kernel, signature):
+        Compiler.compiled += 1
+        return made(kernel, signature)
+
+    monkeypatch.setattr(compiler, "object_of", counting)
+
+
 def loaded(function):
-    """How many versions of a function came from the cache."""
-    return sum(function.stats.cache_hits.values())
+    """How many versions of a function came from the cache, since it was asked last."""
+    compiled, Compiler.compiled = Compiler.compiled, 0
+    return len(function.entries) - compiled
 
 
 @pytest.fixture
 def kept(tmp_path, monkeypatch):
     """A folder with the versions of `plus` for an integer and a float, and their files."""
-    monkeypatch.setattr("numba.core.config.CACHE_DIR", "")
+    monkeypatch.delenv("NUMBA_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")  # the second folder that is asked
     plus = fresh(tmp_path)
-    assert (plus(3), plus(0.5)) == (8, 3.0)
-    files = sorted(tmp_path.glob("__pycache__/*.nbc"))
+    assert (plus(3), plus(0.5), loaded(plus)) == (8, 3.0, 0)
+    files = sorted(tmp_path.glob("__pycache__/*.so"))
     assert len(files) == 2
     return tmp_path, files
 
@@ -113,7 +133,7 @@ def test_code_is_old_where_a_function_of_another_file_changed(kept, monkeypatch)
     caller = folder / "calls_another.py"
     caller.write_text(
         "from gpuresample.engines.cpu.jit import njit\nfrom {module} import one\n"
-        "@njit(cache=True)\ndef plus(x):\n    return one(x) * 2\n".format(module="plus_one")
+        "@njit()\ndef plus(x):\n    return one(x) * 2\n".format(module="plus_one")
     )
 
     def called():
@@ -137,21 +157,16 @@ def test_code_is_old_where_a_function_of_another_file_changed(kept, monkeypatch)
 
 def test_code_is_as_old_as_the_instructions_in_it():
     """Functions that write LLVM's instructions are in files of their own."""
-    files = set()
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(code_cache.Path, "read_bytes", lambda path: files.add(path.name) or b"")
-        stamps = [
-            code_cache.CodeCache(k.py_func).stamp for k in (gather_kernels.linear_rows, gather_kernels.cubic_rows)
-        ]
-    assert len(stamps) == 2
-    assert {"neighbours.py", "jit.py", "gather_kernels.py", "table_kernels.py"} <= files
+    for kernel in (gather_kernels.linear_rows, gather_kernels.cubic_rows):
+        files = {path.name for path in kernel.ways()}
+        assert {"neighbours.py", "gather_kernels.py", "table_kernels.py"} <= files
 
 
 def test_a_folder_in_the_file_s_place(kept, monkeypatch):
     folder, files = kept
     files[0].unlink()
     files[0].mkdir()
-    monkeypatch.setattr(code_cache._Said, "unsaved", False)
+    monkeypatch.setattr(store._Said, "unsaved", False)
     plus = fresh(folder)
     with pytest.warns(RuntimeWarning, match="cannot be kept"):
         assert [plus(x) for x in (3, 0.5)] == [8, 3.0]
@@ -160,10 +175,10 @@ def test_a_folder_in_the_file_s_place(kept, monkeypatch):
 
 # No place to write at all, as for a user without a home beside a read-only installation.
 NO_PLACE = """
-import numba.core.caching as caching
-def refused(locator):
+import pathlib
+def refused(*rest, **keywords):
     raise PermissionError(13, "Permission denied")
-caching._CacheLocator.ensure_cache_path = refused
+pathlib.Path.mkdir = pathlib.Path.write_bytes = refused
 """
 # A full disk: files cannot be longer than some bytes.
 FULL = """
@@ -235,5 +250,6 @@ def test_threads_that_keep_the_same_code_at_once(kept):
         threads = [threading.Thread(target=f, args=(np.int64(k),)) for k, f in enumerate(functions)]
         [t.start() for t in threads]
         [t.join() for t in threads]
+    Compiler.compiled = 0
     plus = fresh(folder, one=5)
     assert (plus(np.int64(3)), loaded(plus)) == (16, 1)

@@ -425,7 +425,7 @@ def work(kind, gate, answers):
     answers.put((kind, out.tobytes(), gr.get_num_threads()))
 
 def files():
-    return sorted(glob.glob(os.environ["NUMBA_CACHE_DIR"] + "/**/*copy_block*.nbc", recursive=True))
+    return sorted(glob.glob(os.environ["NUMBA_CACHE_DIR"] + "/**/*copy_block*.so", recursive=True))
 
 if __name__ == "__main__":
     context = multiprocessing.get_context(sys.argv[1])

@@ -115,7 +115,7 @@ def test_caches_that_cannot_be_written(gpus, monkeypatch, tmp_path):
     monkeypatch.setattr(gpus.cuda.runtime, "getDeviceCount", lambda: 0)
     report = gr.doctor()
     assert named(report, "compile cache").fix.startswith("export CUPY_CACHE_DIR=")
-    assert named(report, "Numba's cache").fix.startswith("export NUMBA_CACHE_DIR=")
+    assert named(report, "kernel cache").fix.startswith("export NUMBA_CACHE_DIR=")
     assert not report.healthy
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.table_kernels import OPTIONS
@@ -247,28 +247,24 @@ def exact_rows(values, dst, row0, coordinates, lines, n_x, src, n_src, order, pl
 
 
 @njit(**EXACT)
-def axis_taps(order, x, n):
+def axis_taps(order, x, n, weight, index):
     """`spline_taps` of every sample along an aligned axis: weights and indices, shape (order + 1, samples)."""
-    weight, index = np.empty((order + 1, x.size)), np.empty((order + 1, x.size), np.int64)
     w, k = np.empty(6), np.empty(6, np.int64)
     for i in range(x.size):
         spline_taps(order, x[i], n, w, k)
         for p in range(order + 1):
             weight[p, i], index[p, i] = w[p], k[p]
-    return weight, index
 
 
 @njit(**EXACT)
-def axis_cells(x, n):
+def axis_cells(x, n, first, second, distance):
     """`linear_cell` of every sample along an aligned axis: both neighbours and the distance.
 
     Where ITK reads one neighbour, it stands for both: `v + (v - v) * 0` is that voxel.
     """
-    first, second, distance = np.empty(x.size, np.int64), np.empty(x.size, np.int64), np.empty(x.size)
     for i in range(x.size):
         base, d = linear_cell(x[i], n)
         first[i], second[i], distance[i] = base, base + 1 if d > 0.0 else base, d
-    return first, second, distance
 
 
 @njit(**EXACT)

@@ -14,23 +14,23 @@ in float64. So no cast overflows, however far a voxel lies from the image.
 from __future__ import annotations
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
-from gpuresample.engines.cpu.jit import njit, prefetch
-from gpuresample.engines.cpu.neighbours import (
-    TOGETHER,
-    cubic_sum,
-    linear_sums,
-    linear_sums_apart,
-)
+from gpuresample.engines.cpu.jit import instructions, njit, prefetch
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
 
+# Voxels that linear interpolation takes together.
+TOGETHER = 4
 # Rows that memory is asked for before they are read.
 AHEAD = 2
 # In float64, numbers near it are whole, below it too; and its bits.
 SHIFT = np.float64(3 << 51)
 SHIFTED = np.int64(SHIFT.view(np.int64))
+
+cubic_sum = instructions("neighbours.cubic_sum")
+linear_sums = instructions("neighbours.linear_sums")
+linear_sums_apart = instructions("neighbours.linear_sums_apart")
 
 
 @njit(inline="always")

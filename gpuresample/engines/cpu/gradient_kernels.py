@@ -10,9 +10,10 @@ Splats add up in place. Whoever calls them sees to it that blocks that may meet 
 from __future__ import annotations
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
 from gpuresample.engines.cpu.gather_kernels import (
+    TOGETHER,
     bring,
     cells_row,
     cubic_cells_row,
@@ -24,14 +25,12 @@ from gpuresample.engines.cpu.gather_kernels import (
     strange_in,
     weigh_axes,
 )
-from gpuresample.engines.cpu.jit import njit
-from gpuresample.engines.cpu.neighbours import (
-    TOGETHER,
-    linear_slopes,
-    linear_slopes_apart,
-)
+from gpuresample.engines.cpu.jit import instructions, njit
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS
+
+linear_slopes = instructions("neighbours.linear_slopes")
+linear_slopes_apart = instructions("neighbours.linear_slopes_apart")
 
 # --- which blocks meet -----------------------------------------------------------------------------------------------
 

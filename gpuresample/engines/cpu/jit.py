@@ -1,77 +1,248 @@
-"""Numba's compiler with our own cache of its code, and memory that is asked for ahead."""
+"""Kernels: functions in Numba's Python, compiled for the types that they are called with, and called by address.
+
+Nothing here imports Numba. A call puts its arguments' types and values side by side, finds the machine code for these
+types (see `store`) and hands it the values: numbers as they are, arrays as the addresses of NumPy's own descriptions of
+them. Only where no machine code is found does `compiler` make it, and loads Numba for that.
+"""
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable
-from typing import Any
+import pickle
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, lru_cache
+from typing import Any, ClassVar
 
-import numba
-from llvmlite import ir
-from numba.core import cgutils, types
-from numba.core.compiler_lock import global_compiler_lock
-from numba.extending import intrinsic
+import numpy as np
 
-from gpuresample.engines.cpu.code_cache import CodeCache
+from gpuresample.engines.cpu import store
+from gpuresample.engines.cpu.declarations import Declared, Instructions
+from gpuresample.engines.cpu.store import FINE, NOT_C
 
+ndarray = np.ndarray
 # Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
 # whose holder it does not have.
 FORK_WAITS = 60.0
+# Where the fields of an array begin, behind what every Python object has.
+HEAD = object.__basicsize__
+# Types of numbers: how a signature calls them, and how `struct` packs them into eight bytes.
+PACKED = {
+    "b1": "?7x", "i1": "b7x", "i2": "h6x", "i4": "i4x", "i8": "q", "u1": "B7x", "u2": "H6x", "u4": "I4x", "u8": "Q",
+    "f4": "f4x", "f8": "d",
+}  # fmt: skip
+SCALARS: dict[type, str] = {bool: "b1", int: "i8", float: "f8"} | {np.dtype(code).type: code for code in PACKED}
+
+
+class Entry:
+    """Machine code of one kernel for one signature.
+
+    Parameters
+    ----------
+    code : store.Code
+    signature : str
+    """
+
+    __slots__ = ("_code", "_function", "_pack", "_unpack")
+
+    def __init__(self, code: store.Code, signature: str) -> None:
+        self._code = code
+        self._function = code.function
+        self._pack = struct.Struct("=" + "".join(PACKED.get(leaf, "q") for leaf in leaves(signature))).pack
+        returned = leaves(code.returns)
+        self._unpack = struct.Struct("=" + "".join(PACKED[leaf] for leaf in returned)) if returned else None
+
+    def __call__(self, slots: Sequence[Any]) -> Any:
+        """What the kernel returns; `NOT_C` where an array is not as the signature says."""
+        unpack = self._unpack
+        if unpack is None:
+            answer = self._function(self._pack(*slots), HEAD, None)
+            if answer == FINE:
+                return None
+            values: tuple[Any, ...] = ()
+        else:
+            room = ctypes.create_string_buffer(unpack.size)
+            answer = self._function(self._pack(*slots), HEAD, room)
+            values = unpack.unpack(room.raw)
+        if answer == FINE:
+            return values if self._code.returns.startswith("(") else values[0]
+        if answer == NOT_C:
+            return NotImplemented
+        raise _described(answer)
+
+
+def _described(address: int) -> Exception:
+    """The error whose description, Numba's, is at an address of our own code."""
+    data, n = ctypes.c_void_p.from_address(address).value, ctypes.c_int32.from_address(address + 8).value
+    kind, arguments, _ = pickle.loads(ctypes.string_at(data or 0, n))
+    error: Exception = kind(*arguments)
+    return error
+
+
+def leaves(signature: str) -> list[str]:
+    """The types of a signature, whatever tuples they are in."""
+    return signature.replace("(", " ").replace(")", " ").split()
+
+
+class Kernel(Declared):
+    """A function in Numba's Python, to be called with arrays, numbers and tuples of them.
+
+    Attributes
+    ----------
+    entries : dict
+        What is loaded, by signature.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any], inner: bool) -> None:
+        super().__init__(function, options)
+        self.inner = inner
+        self.entries: dict[str, Entry] = {}
+        self._quick: dict[tuple[Any, ...], Entry] = {}
+
+    def __call__(self, *args: Any) -> Any:
+        """Run the kernel.
+
+        Raises
+        ------
+        TypeError
+            For arguments of types that no kernel takes, and whatever the function raises.
+        """
+        kinds: list[Any] = []
+        slots: list[Any] = []
+        _side_by_side(args, kinds, slots)
+        entry = self._quick.get(tuple(kinds))
+        if entry is not None:
+            try:
+                result = entry(slots)
+            except struct.error:  # an integer that has no room in 64 bits with a sign
+                result = NotImplemented
+            if result is not NotImplemented:
+                return result
+        return self._slowly(args, tuple(kinds))
+
+    def _slowly(self, args: tuple[Any, ...], kinds: tuple[Any, ...]) -> Any:
+        """A call for the first time, or with arrays that are not in C order."""
+        if store.interpreted() or not store.layout_is_known():
+            return self._by_numba(*args)
+        args = _plain(args)
+        signature = " ".join(_spelt(args))
+        entry = self.entries.get(signature)
+        if entry is None:
+            entry = self.entries[signature] = self._found(signature)
+        slots: list[Any] = []
+        _side_by_side(args, [], slots)
+        if "A" not in signature and not any(type(v) is int and v >= 1 << 63 for v in slots):
+            self._quick[kinds] = entry
+        return entry(slots)
+
+    @cached_property
+    def _by_numba(self) -> Callable[..., Any]:
+        called: Callable[..., Any] = _compiler().callable_by_python(self)
+        return called
+
+    def _found(self, signature: str) -> Entry:
+        return Entry(store.load(self, signature) or _compiler().code_for(self, signature), signature)
+
+
+def _compiler() -> Any:
+    """The module that compiles, which loads Numba."""
+    with _Fork.importing:
+        from gpuresample.engines.cpu import compiler
+    return compiler
 
 
 class _Fork:
-    held = False
+    """What a child must not wait for: locks whose holders are threads that it does not have."""
+
+    importing = threading.RLock()
+    held: ClassVar[list[Any]] = []
 
 
 def _before_fork() -> None:
-    _Fork.held = global_compiler_lock._lock.acquire(timeout=FORK_WAITS)
+    numba = sys.modules.get("numba.core.compiler_lock")
+    compiling = getattr(getattr(numba, "global_compiler_lock", None), "_lock", None)
+    wanted = [_Fork.importing] if compiling is None else [_Fork.importing, compiling]
+    _Fork.held = [lock for lock in wanted if lock.acquire(timeout=FORK_WAITS)]
 
 
 def _after_fork() -> None:
-    if _Fork.held:
-        global_compiler_lock._lock.release()
+    while _Fork.held:
+        _Fork.held.pop().release()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
-def njit(*, inner: bool = False, cache: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
-    """`numba.njit` with a cache that cannot fail, compiling no more than is called.
+def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> None:
+    """Add arguments' kinds, and what is handed over of them: an array's address, a number."""
+    for value in args:
+        kind = type(value)
+        if kind is ndarray:
+            kinds.append(value.dtype)
+            kinds.append(value.ndim)
+            slots.append(id(value))
+        elif kind is tuple:
+            kinds.append("(")
+            _side_by_side(value, kinds, slots)
+            kinds.append(")")
+        else:
+            kinds.append(kind)
+            slots.append(value)
 
-    A third of the time that compiling takes goes into wrappers: for C, which nobody calls here, and for Python, which
-    an `inner` function has none of: only other kernels call it.
+
+def _plain(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Arguments without subclasses of arrays and tuples."""
+    return tuple(_plain(a) if isinstance(a, tuple) else np.asarray(a) if isinstance(a, ndarray) else a for a in args)
+
+
+def _spelt(args: Sequence[Any]) -> Iterator[str]:
+    """Arguments' types in the words of a signature."""
+    for value in args:
+        if isinstance(value, ndarray):
+            code = _code(value.dtype)
+            if not value.flags.aligned:
+                raise TypeError("arrays must be aligned")
+            yield f"{code}[{value.ndim}{'' if value.flags.c_contiguous else 'A'}]"
+        elif isinstance(value, tuple):
+            yield f"({' '.join(_spelt(value))})"
+        elif type(value) is int and value >= 1 << 63:
+            yield "u8"
+        elif type(value) in SCALARS:
+            yield SCALARS[type(value)]
+        else:
+            raise TypeError(f"a kernel takes arrays, numbers and tuples, not {type(value).__name__}")
+
+
+@lru_cache(maxsize=64)
+def _code(dtype: np.dtype[Any]) -> str:
+    code = f"{dtype.kind}{dtype.itemsize}"
+    if code not in PACKED or not dtype.isnative:
+        raise TypeError(f"a kernel takes no arrays of {dtype}")
+    return code
+
+
+def njit(*, inner: bool = False, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """`numba.njit`, of which nothing is needed before a function is compiled.
+
+    Parameters
+    ----------
+    inner : bool
+        Whether only other kernels call it.
     """
-
-    def compiled(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(no_cfunc_wrapper=True, no_cpython_wrapper=inner, **options)(function)
-        if cache and hasattr(dispatcher, "_cache"):  # not where Numba is told to compile nothing
-            dispatcher._cache = CodeCache(function)
-        return dispatcher
-
-    return compiled
+    return lambda function: Kernel(function, options, inner)
 
 
-def _prefetching(write: int) -> Callable[..., Any]:
-    """A Numba intrinsic of LLVM's `prefetch`, on every CPU; data, into the closest cache."""
-
-    def prefetching(typing_context: Any, array: Any, index: Any) -> Any:
-        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-            memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
-            pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
-            form = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
-            function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0i8")
-            place = builder.bitcast(builder.gep(memory, [arguments[1]]), pointer)
-            builder.call(function, [place, flag(write), flag(3), flag(1)])
-            return context.get_dummy_value()
-
-        return types.void(array, types.uint64), generate
-
-    found: Callable[..., Any] = intrinsic(prefetching)
-    return found
+def instructions(name: str) -> Instructions:
+    """A function that writes LLVM's instructions: a module of this folder, which needs Numba, and a name in it."""
+    module, _, function = name.partition(".")
+    return Instructions(f"{__package__}.{module}", function)
 
 
 # Have the line of memory with `array[index]` brought closer, to be read or written soon. `array` is flat and
 # contiguous, `index` unsigned. What lies outside the array is not touched, and no fault.
-prefetch = _prefetching(0)
-prefetch_to_write = _prefetching(1)
+prefetch = instructions("neighbours.prefetch")
+prefetch_to_write = instructions("neighbours.prefetch_to_write")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.table_kernels import OPTIONS

@@ -6,11 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba.core import types
+from numba.core import cgutils, types
 from numba.extending import intrinsic
 
-# Voxels that linear interpolation takes together.
-TOGETHER = 4
+from gpuresample.engines.cpu.gather_kernels import TOGETHER
 
 
 @intrinsic  # type: ignore[untyped-decorator]
@@ -212,3 +211,28 @@ def _linear_slopes(contiguous: bool) -> Callable[..., Any]:
 
 linear_sums, linear_sums_apart = _linear_sums(True), _linear_sums(False)
 linear_slopes, linear_slopes_apart = _linear_slopes(True), _linear_slopes(False)
+
+
+def _prefetching(write: int) -> Callable[..., Any]:
+    """A Numba intrinsic of LLVM's `prefetch`, on every CPU; data, into the closest cache."""
+
+    def prefetching(typing_context: Any, array: Any, index: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            memory = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+            pointer, flag = ir.IntType(8).as_pointer(), ir.IntType(32)
+            form = ir.FunctionType(ir.VoidType(), [pointer, flag, flag, flag])
+            function = cgutils.get_or_insert_function(builder.module, form, "llvm.prefetch.p0i8")
+            place = builder.bitcast(builder.gep(memory, [arguments[1]]), pointer)
+            builder.call(function, [place, flag(write), flag(3), flag(1)])
+            return context.get_dummy_value()
+
+        return types.void(array, types.uint64), generate
+
+    found: Callable[..., Any] = intrinsic(prefetching)
+    return found
+
+
+# Have the line of memory with `array[index]` brought closer, to be read or written soon. `array` is flat and
+# contiguous, `index` unsigned. What lies outside the array is not touched, and no fault.
+prefetch = _prefetching(0)
+prefetch_to_write = _prefetching(1)

@@ -15,12 +15,12 @@ import math
 from typing import Any
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit, prefetch, prefetch_to_write
 
 OPTIONS: dict[str, Any] = {
-    "nogil": True, "cache": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy",
+    "nogil": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy",
 }  # fmt: skip
 
 # Rows that are transposed together for the pass along x.

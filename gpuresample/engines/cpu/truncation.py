@@ -172,7 +172,7 @@ def _aligned_again(
     near: float,
 ) -> None:
     n_z, n_y, n_x = shape
-    tables = [kernels.axis_taps(order, x, n) for x, n in zip(where.x, work.shape[::-1], strict=False)]
+    tables = [_axis_taps(order, x, n) for x, n in zip(where.x, work.shape[::-1], strict=False)]
     if len(tables) == 2:
         tables.append((np.ones((1, 1)), np.zeros((1, 1), np.int64)))
     (wx, ix), (wy, iy), (wz, iz) = tables
@@ -186,6 +186,12 @@ def _aligned_again(
         )  # fmt: skip
 
     run_items(job, -(-n_z * n_y // step))
+
+
+def _axis_taps(order: int, x: FloatArray, n: int) -> tuple[FloatArray, npt.NDArray[np.int64]]:
+    taps = np.empty((order + 1, x.size)), np.empty((order + 1, x.size), np.int64)
+    kernels.axis_taps(order, x, n, *taps)
+    return taps
 
 
 def aligned_linear(dst: Array, src: Array, where: AxisMap, default: int | float, *, wrap: bool = False) -> bool:
@@ -205,7 +211,9 @@ def aligned_linear(dst: Array, src: Array, where: AxisMap, default: int | float,
         samples = np.flatnonzero(taps.inside(x, n, None))
         lo, hi = (int(samples[0]), int(samples[-1]) + 1) if samples.size else (0, 0)
         box[2 - axis] = lo, hi, x.size
-        tables.append(kernels.axis_cells(x[lo:hi], n))
+        cells = np.empty(hi - lo, np.int64), np.empty(hi - lo, np.int64), np.empty(hi - lo)
+        kernels.axis_cells(x[lo:hi], n, *cells)
+        tables.append(cells)
     memory, out = Flat(src).memory, dst.reshape(-1)
     n_z, n_y, n_x = dst.shape
     step = max(1, ITEM_VOXELS // n_x)

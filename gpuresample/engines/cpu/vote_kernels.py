@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from numba import uint64
+from numpy import uint64
 
 from gpuresample.engines.cpu.gather_kernels import (
     bring,

@@ -1,0 +1,96 @@
+"""Functions that are compiled: what each is made of. Nothing here imports Numba."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+
+class Instructions:
+    """A function that writes LLVM's instructions, known by where it is: its module needs Numba.
+
+    Parameters
+    ----------
+    module, name : str
+    """
+
+    def __init__(self, module: str, name: str) -> None:
+        self.module, self.name = module, name
+
+    @property
+    def file(self) -> str:
+        """Where it is written."""
+        found = importlib.util.find_spec(self.module)
+        assert found is not None
+        assert found.origin is not None
+        return found.origin
+
+
+class Declared:
+    """A function in Numba's Python.
+
+    Parameters
+    ----------
+    function : callable
+    options : dict
+        Of `numba.njit`.
+
+    Attributes
+    ----------
+    py_func : callable
+        The function as it is written.
+    targetoptions : dict
+        The options.
+    """
+
+    def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
+        self.py_func, self.targetoptions = function, options
+        self.__doc__, self.__name__ = function.__doc__, function.__name__
+
+    def __repr__(self) -> str:
+        return f"<kernel {self.name}>"
+
+    @property
+    def name(self) -> str:
+        """Module and name."""
+        return f"{self.py_func.__module__.rpartition('.')[2]}.{self.py_func.__qualname__}"
+
+    def ways(self) -> Iterator[Path]:
+        """The files of all functions that go into this one."""
+        for function in self.calls():
+            yield Path(function.file if isinstance(function, Instructions) else function.py_func.__code__.co_filename)
+
+    def calls(self) -> list[Declared | Instructions]:
+        """The kernel and all that go into it."""
+        found: list[Declared | Instructions] = []
+        left: list[Declared | Instructions] = [self]
+        while left:
+            one = left.pop()
+            if one in found:
+                continue
+            found.append(one)
+            if isinstance(one, Declared):
+                left += [v for v in _named(one.py_func).values() if isinstance(v, Declared | Instructions)]
+        return found
+
+    def constants(self) -> list[str]:
+        """Numbers and options that go into the machine code, from whatever file."""
+        said = []
+        for one in self.calls():
+            if isinstance(one, Declared):
+                numbers = {
+                    k: v for k, v in _named(one.py_func).items() if isinstance(v, bool | int | float | np.generic | str)
+                }
+                said.append(f"{one.name} {sorted(numbers.items())} {sorted(one.targetoptions.items(), key=str)}")
+        return sorted(said)
+
+
+def _named(function: Callable[..., Any]) -> dict[str, Any]:
+    """What a function's names stand for in its module."""
+    code: CodeType = function.__code__
+    return {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}

@@ -1,0 +1,271 @@
+"""Kernels called by address: what they take, answer and raise, their bits, and the list of those compiled ahead."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import gpuresample as gr
+from benchmarks import signatures
+from gpuresample.engines.cpu import ahead, jit, store
+from gpuresample.engines.cpu.jit import Kernel
+
+MODULE = '''
+import numpy as np
+from gpuresample.engines.cpu.jit import njit
+
+@njit()
+def total(x, factor, more):
+    """The sum of an array, times a number, and of a tuple's array; how many numbers; whether the sum is positive."""
+    count, sum = 0, 0.0
+    for value in x.flat:
+        sum += value
+        count += 1
+    for value in more[0]:
+        sum += value * more[1]
+    return sum * factor, count, sum > 0
+
+@njit()
+def first(x):
+    return x[0]
+
+@njit()
+def room(n):
+    return np.empty(n).size
+
+@njit()
+def pair(x):
+    a, b = x
+    return a - b
+
+@njit()
+def nothing(x):
+    x[0] = 1
+'''
+
+
+@pytest.fixture(scope="module")
+def kernels(tmp_path_factory):
+    """A module of kernels."""
+    folder = tmp_path_factory.mktemp("kernels")
+    (folder / "some_kernels.py").write_text(MODULE)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.syspath_prepend(str(folder))
+        import some_kernels
+
+        yield some_kernels
+    sys.modules.pop("some_kernels", None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [lambda a: a, lambda a: a.T, lambda a: a[:, ::-2], lambda a: a[:0], lambda a: a[1:2], np.asfortranarray],
+    ids=["C", "transposed", "steps", "none", "one row", "Fortran"],
+)
+def test_an_array_in_any_layout_is_taken(kernels, change):
+    x = change(np.arange(12, dtype=np.int16).reshape(3, 4))
+    more = (np.array([1.0, 2.0], np.float32), 3)
+    for _ in range(2):
+        assert kernels.total(x, 0.5, more) == ((x.sum() + 9) * 0.5, x.size, True)
+
+
+def test_what_follows_a_call_in_another_layout_is_right(kernels):
+    """One signature's code is never run on another's arrays."""
+    x = np.arange(24.0).reshape(4, 6)
+    more = (np.zeros(1, np.float32), 1)
+    for part in (x, x[:, ::2], x[::2], x.T, x):
+        assert kernels.total(part, 1.0, more)[0] == part.sum()
+
+
+def test_numbers_keep_their_values(kernels):
+    for value in (np.float32(0.1), np.float64(0.1), 0.1, -3, True, np.uint8(200), np.int64(-5), (1 << 64) - 1):
+        x = np.array([1.0, 2.0])
+        found = kernels.total(x, value, (np.zeros(0, np.float32), 1))[0]
+        assert found == pytest.approx(3.0 * float(value), rel=1e-15)
+    for kind in ("b1", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"):
+        x = np.array([np.iinfo(kind).max if kind[0] in "iu" else 1], kind)
+        assert kernels.first(x) == x[0]
+    assert kernels.pair((1 << 62, 1)) == (1 << 62) - 1
+    assert kernels.nothing(np.zeros(1)) is None
+
+
+def test_subclasses_are_what_they_are_made_of(kernels, tmp_path):
+    held = np.memmap(tmp_path / "file", np.float32, "w+", shape=(3,))
+    held[:] = 2
+    assert kernels.first(held) == 2
+
+
+def test_errors_are_the_function_s_own(kernels):
+    with pytest.raises(ValueError, match="negative dimensions not allowed"):
+        kernels.room(-1)
+    with pytest.raises(MemoryError):
+        kernels.room(1 << 56)
+    with pytest.raises(ValueError, match=r"^$"):  # Numba says no more
+        kernels.pair(np.zeros(3))
+    assert kernels.room(7) == 7
+
+
+@pytest.mark.parametrize("value", [None, "text", [1, 2], 1j, np.zeros(2, np.float16), np.zeros(2, ">f4")])
+def test_what_no_kernel_takes_is_refused(kernels, value):
+    with pytest.raises(TypeError, match="a kernel takes"):
+        kernels.first(value)
+
+
+def test_an_array_that_is_not_aligned_is_refused(kernels):
+    x = np.frombuffer(bytes(25), np.uint8)[1:].view(np.float64)
+    kernels.first(np.zeros(3))
+    for _ in range(2):
+        with pytest.raises(TypeError, match="arrays must be aligned"):
+            kernels.first(x)
+
+
+def test_an_array_s_fields_lie_where_code_looks_for_them():
+    assert store.layout_is_known()
+
+
+# --- the same bits as Numba's ----------------------------------------------------------------------------------------
+
+VOLUME = (1000 * np.random.default_rng(3).standard_normal((20, 21, 23))).astype(np.int16)
+TURN = signatures.TURN
+
+
+def results():
+    made = [gr.resample(VOLUME, size=(17, 30, 19), interpolation=i, device="cpu") for i in ("linear", "bspline")]
+    lying = gr.Volume(VOLUME, (1.0, 1.0, 1.0))
+    for interpolation in ("linear", "bspline"):
+        made.append(np.asarray(gr.resample(lying, transform=TURN, interpolation=interpolation, device="cpu").array))
+    return [one.tobytes() for one in made]
+
+
+def test_bits_are_those_of_numba_s_own_code(monkeypatch):
+    kept = results()
+    called = []
+    own = Kernel._by_numba.func
+    monkeypatch.setattr(Kernel, "_by_numba", property(lambda k: called.append(k.name) or compiled(k)))
+    made = {}
+
+    def compiled(kernel):
+        return made.setdefault(kernel.name, own(kernel))
+
+    signatures.forget()
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "layout_is_known", lambda: False)
+        assert results() == kept
+    assert {"table_kernels.separable_block", "gather_kernels.linear_rows", "gather_kernels.cubic_rows"} <= set(called)
+    signatures.forget()
+
+
+# --- where it is kept, and where it is not ---------------------------------------------------------------------------
+
+CHILD = """
+import json, sys
+import numpy as np
+import gpuresample as gr
+out = gr.resample(np.arange(27, dtype=np.uint8).reshape(3, 3, 3), size=(2, 2, 2), interpolation="nearest", device="cpu")
+print(json.dumps([int(out.sum()), "numba" in sys.modules, "llvmlite" in sys.modules]))
+"""
+
+
+def child(folder, **environment):
+    """The sum, and whether Numba and LLVM were loaded."""
+    env = os.environ | {"NUMBA_CACHE_DIR": str(folder)} | environment
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD], capture_output=True, text=True, timeout=300, env=env, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_the_second_process_needs_no_compiler(tmp_path):
+    right = int(np.arange(27).reshape(3, 3, 3)[::2, ::2, ::2].sum())
+    assert child(tmp_path) == [right, True, True]
+    assert child(tmp_path) == [right, False, False]
+
+
+def test_without_a_linker_llvm_alone_loads_what_is_kept(tmp_path):
+    right = int(np.arange(27).reshape(3, 3, 3)[::2, ::2, ::2].sum())
+    assert child(tmp_path, PATH="") == [right, True, True]
+    assert [p.suffix for p in tmp_path.iterdir()] == [".o"]
+    assert child(tmp_path, PATH="") == [right, False, True]
+
+
+def test_code_of_another_machine_or_setting_is_not_run(tmp_path, monkeypatch):
+    kernel = ahead.kernel_of("table_kernels.copy_block")
+    signature = next(s for name, s in ahead.recorded() if name == "table_kernels.copy_block")
+    seen = {store._key(kernel, signature)}
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "machine", lambda: "another processor")
+        seen.add(store._key(kernel, signature))
+    with monkeypatch.context() as patched:
+        patched.setenv("NUMBA_BOUNDSCHECK", "1")
+        seen.add(store._key(kernel, signature))
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "_numba", lambda: "another Numba")
+        seen.add(store._key(kernel, signature))
+    assert len(seen) == 4
+    monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
+    assert store._key(kernel, signature) in seen
+
+
+# --- compiled ahead --------------------------------------------------------------------------------------------------
+
+
+def test_the_list_is_what_the_jobs_ask_for():
+    """Where this fails, kernels have changed: `python -m benchmarks.signatures --write`."""
+    assert signatures.record() == ahead.recorded()
+
+
+def test_every_kernel_of_the_list_is_one():
+    for name, signature in ahead.recorded():
+        kernel = ahead.kernel_of(name)
+        assert kernel.py_func.__code__.co_argcount == len(list(arguments(signature))), name
+
+
+def arguments(signature):
+    """The arguments of a signature, tuples whole."""
+    depth, now = 0, ""
+    for letter in f"{signature} ":
+        depth += (letter == "(") - (letter == ")")
+        if letter == " " and depth == 0:
+            yield now
+            now = ""
+        else:
+            now += letter
+
+
+def test_processes_compile_what_is_missing_and_no_more(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    some = [one for one in ahead.recorded() if one[0] in ("path_kernels.row_ends", "path_kernels.move_linear")]
+    assert len(some) == 2
+    short = tmp_path / "list.txt"
+    short.write_text("".join(f"{name} {signature}\n" for name, signature in some))
+    assert ahead.build(2, short) == (2, 2)
+    assert ahead.build(2, short) == (0, 0)
+    assert ahead.missing(some) == []
+
+
+@pytest.mark.parametrize("name", ["os.path", "table_kernels.nobody", "table_kernels.ROWS"])
+def test_unknown_kernels_are_refused(name):
+    with pytest.raises(ValueError, match=r"no (module of kernels|kernel)"):
+        ahead.kernel_of(name)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, True, "2", 5000])
+def test_warmup_refuses_what_is_no_number_of_processes(value):
+    with pytest.raises((ValueError, TypeError), match="processes must be a whole number from 1 to 4096, got"):
+        gr.warmup(processes=value)
+
+
+def test_warmup_says_what_it_did(monkeypatch):
+    monkeypatch.setattr(ahead, "build", lambda n: (3, 3))
+    assert gr.warmup(processes=1) == 3
+    monkeypatch.setattr(ahead, "build", lambda n: (3, 1))
+    with pytest.raises(RuntimeError, match="2 of 3 kernels could not be compiled or kept"):
+        gr.warmup()
+
+
+def test_a_signature_s_types_are_counted():
+    assert jit.leaves("i8 (f4[1] (b1 u4[2])) f8") == ["i8", "f4[1]", "b1", "u4[2]", "f8"]
