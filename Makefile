@@ -116,7 +116,7 @@ ci: ## everything that a change must pass
 	.ci/run
 
 clean: ## remove .venv, caches, builds and what the demo wrote
-	rm -rf $(VENV) $(VENV)-integrations build dist demo-output docs/_build docs/examples .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-integrations build dist demo-output docs/_build docs/examples .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(BIN)/python:
