@@ -24,7 +24,7 @@ RECORDED = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores-2026-11-28" / "be
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
 # Run elsewhere: by integrations/test_docs.py, integrations/test_loader.py, omezarr/test_omezarr.py.
 ELSEWHERE = {
-    "docs/integrations.md": ("Drop in", "nnU-Net, in detail"),
+    "docs/integrations.md": ("Drop in", "Augmentations", "nnU-Net, in detail"),
     "docs/loader.md": ("Resampling in a data loader",),
     "docs/tiles.md": ("Volumes larger than memory",),
     "docs/transforms.md": ("Warps that learn", "A registration"),

@@ -58,6 +58,24 @@ def test_torchio_as_on_the_page():
     assert names["subject"].image.spacing == (1, 1, 2)
 
 
+def test_augmentations_as_on_the_page():
+    """On a subject that is large enough for the elastic ones not to fold."""
+    import torchio
+    from monai.data import MetaTensor
+
+    monai, tio = re.findall(r"```python\n(.*?)```", PAGE.split("\n## Augmentations\n")[1].split("\n## ")[0], re.DOTALL)
+    image, labels = torch.rand(1, 90, 92, 94), torch.randint(0, 4, (1, 90, 92, 94)).float()
+    names = {"sample": {"image": MetaTensor(image), "label": MetaTensor(labels)}}
+    exec(monai, names)
+    assert names["sample"]["image"].shape == image.shape
+    assert set(names["sample"]["label"].unique().tolist()) == {0, 1, 2, 3}
+    names = {"subject": torchio.Subject(image=torchio.ScalarImage(tensor=image), label=torchio.LabelMap(tensor=labels))}
+    torch.manual_seed(0)
+    exec(tio, names)
+    assert type(names["subject"].history[0]).__name__ == "GpuAffine"
+    assert set(names["subject"].label.data.unique().tolist()) == {0, 1, 2, 3}
+
+
 def test_nnunet_as_on_the_page():
     """In a process of its own: what it installs stays."""
     code = blocks()["nnunet"] + (
