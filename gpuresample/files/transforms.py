@@ -133,6 +133,7 @@ def load(item: Item, form: str | None = None, reference: Any = None, moving: Any
     """A transform with what is known about it; arguments and errors are those of `read_transform`."""
     path, inverse = split(item)
     files.check_input(path)
+    texts.utf8_name(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a transform's file")
     form = format_of(path) if form is None else one_of("format", form, FORMATS)

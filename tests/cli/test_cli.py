@@ -260,7 +260,9 @@ def test_unusable_inputs(run, tmp_path):
     files.write(volume(), tmp_path / "ct.nii")
     refused(run("resample", tmp_path / "ct.nii", out, "--like", tmp_path / "none.nii"), 1, "no such file")
     refused(run("resample", tmp_path / "ct.nii", out, "--transform", tmp_path / "none.tfm"), 1, "no such file")
-    refused(run("resample", tmp_path / "ct.nii", out, "--transform", tmp_path / "text.nii"), 1, "no transform")
+    refused(
+        run("resample", tmp_path / "ct.nii", out, "--transform", tmp_path / "text.nii"), 1, "text.nii: cannot be read"
+    )
     assert not out.exists()
 
 
