@@ -44,6 +44,14 @@ def pair(x):
 @njit()
 def nothing(x):
     x[0] = 1
+
+@njit()
+def last(x):
+    return x.ravel()[x.size - 1]
+
+@njit()
+def drawn():
+    return np.random.random()
 '''
 
 
@@ -90,6 +98,13 @@ def test_numbers_keep_their_values(kernels):
         assert kernels.first(x) == x[0]
     assert kernels.pair((1 << 62, 1)) == (1 << 62) - 1
     assert kernels.nothing(np.zeros(1)) is None
+
+
+def test_an_array_is_reshaped_without_numba(kernels):
+    for shape in ((2, 3, 4), (1, 5, 1), (1, 1, 1)):
+        x = np.arange(float(np.prod(shape))).reshape(shape)
+        assert kernels.last(x) == x.flat[-1]
+    assert store.is_kept(kernels.last, "f8[3]")
 
 
 def test_subclasses_are_what_they_are_made_of(kernels, tmp_path):
@@ -208,6 +223,12 @@ def test_code_of_another_machine_or_setting_is_not_run(tmp_path, monkeypatch):
     assert len(seen) == 4
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
     assert store._key(kernel, signature) in seen
+
+
+def test_code_that_needs_numba_s_own_functions_runs_and_is_not_kept(kernels, caplog):
+    assert 0 <= kernels.drawn() < 1
+    assert not store.is_kept(kernels.drawn, "")
+    assert "cannot be kept" in caplog.text
 
 
 # --- compiled ahead --------------------------------------------------------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -12,7 +11,7 @@ import numpy as np
 
 
 class Instructions:
-    """A function that writes LLVM's instructions, known by where it is: its module needs Numba.
+    """A function that writes LLVM's instructions, known by where it is: a module of this folder, which needs Numba.
 
     Parameters
     ----------
@@ -25,10 +24,7 @@ class Instructions:
     @property
     def file(self) -> str:
         """Where it is written."""
-        found = importlib.util.find_spec(self.module)
-        assert found is not None
-        assert found.origin is not None
-        return found.origin
+        return str(Path(__file__).with_name(f"{self.module.rpartition('.')[2]}.py"))
 
 
 class Declared:
