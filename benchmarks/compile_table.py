@@ -4,8 +4,7 @@
 
 nvcc on the PATH does it, for all generations at once, and NVRTC, from `pip install nvidia-cuda-nvrtc`: the compiler of
 run time, which does not know all of nvcc's words. Beside nvcc, NVRTC compiles for one generation only, to save time.
-`--quick`: by nvcc for the oldest generation only. Exit code 1 if a kernel spills registers or does not
-compile.
+`--quick`: by NVRTC for the oldest generation only. Exit code 1 if a kernel spills registers or does not compile.
 """
 
 from __future__ import annotations
@@ -137,9 +136,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.compile_table", description=(__doc__ or "").split("\n")[0]
     )
-    parser.add_argument("--quick", action="store_true", help="by nvcc for the oldest generation only")
-    architectures = ARCHITECTURES[:1] if parser.parse_args(arguments).quick else ARCHITECTURES
-    if not shutil.which("nvcc"):
+    parser.add_argument("--quick", action="store_true", help="by NVRTC for the oldest generation only")
+    quick = parser.parse_args(arguments).quick
+    architectures = ARCHITECTURES[:1] if quick else ARCHITECTURES
+    if quick or not shutil.which("nvcc"):
         return _compiled("NVRTC", by_nvrtc, architectures)
     return max(_compiled("NVRTC", by_nvrtc, (RUN_TIME,)), _compiled("nvcc", by_nvcc, architectures, FOR_ALL))
 
