@@ -225,6 +225,8 @@ def nifti_layout(head: bytes, magic: bytes = b"ni") -> tuple[int, int] | None:
         return None
     if not math.isfinite(offset):
         raise OSError(f"the header is damaged: vox_offset is {offset}")
+    if magic == b"n+":  # voxels do not begin within the header, whatever it says
+        offset = max(offset, size)
     return int(offset), math.prod(max(1, n) for n in dim[1 : 1 + max(0, min(7, dim[0]))]) * bits // 8
 
 

@@ -226,6 +226,8 @@ def _grid(words: _Words) -> Grid | None:
     d = int(words.numbers("FixedImageDimension", 1)[0])
     if not all(words.has(name) for name in ("Size", "Spacing", "Origin", "Direction")):
         return None
+    if words.has("Index") and any(words.numbers("Index", d)):
+        raise OSError(f"{words.path}: Index must be 0 on every axis, got {words.word('Index')}")
     size, spacing, origin = (words.numbers(name, d) for name in ("Size", "Spacing", "Origin"))
     direction = np.reshape(words.numbers("Direction", d * d), (d, d)).T
     try:

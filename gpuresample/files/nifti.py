@@ -79,6 +79,11 @@ class Form:
     intent: int
 
     @property
+    def is_float(self) -> bool:
+        """Whether voxels are stored as floats."""
+        return self.datatype in _FLOATS
+
+    @property
     def disagree(self) -> bool:
         """Whether both forms are there and put a corner of the volume to two places."""
         return all(self.codes) and not agree(self.sform, self.qform, self.size)
@@ -149,6 +154,8 @@ def _parsed(head: bytes) -> Form | None:
     # Millimetres, as ITK makes them of metres and microns.
     unit = {1: 1e3, 3: 1e-3}.get(head[123] & 7, 1.0)
     scales = slope not in (0.0, 1.0) or inter != 0.0
+    # In a file of one part voxels do not begin within the header, whatever it says: ITK's rule and nifti_clib's.
+    offset = max(offset, _HEAD) if head[344:348] == b"n+1\0" else offset
     return Form(
         tuple(max(1, n) for n in dim[1 : 1 + dim[0]]), order, values("h", 70)[0], int(offset), slope if scaled else 1.0,
         inter if scaled else 0.0, scales, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),

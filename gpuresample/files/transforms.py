@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -179,7 +180,11 @@ def is_transform(path: Path) -> bool:
     name = path.name.lower()
     if name.endswith(_IMAGES):
         form = nifti.of(path)
-        return form is not None and form.intent in (_LPS, _RAS, _FNIRT, *_COEFFICIENTS)
+        if form is None or form.intent not in (_LPS, _RAS, _FNIRT, *_COEFFICIENTS):
+            return False
+        # ITK writes the intent of vectors for all images of vectors: a field has as many components as dimensions.
+        planar = form.size[4:] == (2,) and form.size[2] == 1
+        return form.intent in _COEFFICIENTS or planar or form.size[4:] == (3,)
     if name.endswith((".tfm", ".xfm", ".lta", ".x5", ".1d", ".mat")):
         return True
     if name.endswith((".h5", ".hdf5")):
@@ -273,6 +278,7 @@ def _of_itk(path: Path) -> Loaded:
     """What SimpleITK reads."""
     import SimpleITK as sitk
 
+    _check_whole(path)
     try:
         # The call answers with the general class; the one in the file knows what it is.
         with files.itk_says() as said:
@@ -292,6 +298,53 @@ def _of_itk(path: Path) -> Loaded:
         single = b"_float_" in file.read(_HEAD)
     note = ("its numbers are 32-bit floats",) if single else ()
     return Loaded((path,), _kind(found), "ITK", _STRAIGHT, (found,), note)
+
+
+def _check_whole(path: Path) -> None:
+    """Refuse a text file or a .mat file of ITK's that was cut: ITK reads it, with numbers of its own.
+
+    Raises
+    ------
+    OSError
+        With what is missing.
+    """
+    content = b"" if path.name.lower().endswith((".h5", ".hdf5")) else path.read_bytes()
+    if path.name.lower().endswith(".mat") and b"\0" in content:
+        if not _whole_mat(content):
+            raise OSError(f"{path}: the file ends early: its last matrix is not whole")
+        return
+    if not content.lstrip().startswith(b"#Insight Transform File"):
+        return
+    if not content.endswith(b"\n"):
+        raise OSError(f"{path}: the file ends early: its last line has no end")
+    keys = re.findall(rb"^\s*(Transform|Parameters|FixedParameters)\s*:[ \t]*(\S*)", content, re.MULTILINE)
+    owed: set[bytes] = set()
+    for key, first in [*keys, (b"Transform", b"")]:
+        if key == b"Transform":
+            if owed:
+                raise OSError(f"{path}: the file ends early: a transform has no {b', '.join(sorted(owed)).decode()}")
+            owed = (
+                set()
+                if first.startswith((b"Composite", b"Identity")) or not first
+                else {b"Parameters", b"FixedParameters"}
+            )
+        else:
+            owed.discard(key)
+
+
+def _whole_mat(content: bytes) -> bool:
+    """Whether a MATLAB file of version 4 ends where its last matrix does, and each name has a matrix."""
+    at, count = 0, 0
+    while at < len(content):
+        if len(content) - at < 20:
+            return False
+        kind, rows, columns, imaginary, name = struct.unpack_from("<5i", content, at)
+        item = {0: 8, 1: 4, 2: 4, 3: 2, 4: 2, 5: 1}.get(kind // 10 % 10)
+        if item is None or min(rows, columns, name) < 0:
+            return False
+        at += 20 + name + rows * columns * item * (2 if imaginary else 1)
+        count += 1
+    return at == len(content) and count % 2 == 0
 
 
 def _kind(transform: Any) -> str:

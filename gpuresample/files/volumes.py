@@ -245,6 +245,11 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             expected = _image_io(reader), Header.of(reader).nbytes
         completeness.check_plausible(path, *expected)
         form = nifti.of(path)
+        if form is not None and form.scales and reader.GetNumberOfComponents() > 1 and not form.is_float:
+            raise OSError(
+                f"{path}: holds vectors of integers with a slope or an intercept, which ITK's reader (5.4.7) does not "
+                "survive; write them as floats"
+            )
         if form is not None and completeness.is_gzip(path):
             with _failure(path, "cannot be read"):
                 image = nifti.unpacked(path, form, reader)
@@ -535,6 +540,7 @@ def _write_packed(image: SimpleITK.Image, partial: Path, plain: Path) -> None:
     if (codes := _codes_of(image)) is not None:
         nifti.patch_codes(plain, codes)
     gzips.pack(plain, partial)
+    plain.unlink()
 
 
 def _write_codes(partial: Path, codes: tuple[int, int]) -> None:

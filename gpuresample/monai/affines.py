@@ -9,6 +9,7 @@ from monai import transforms
 from monai.transforms.utils import create_scale
 from monai.utils import TransformBackends, convert_to_dst_type
 
+from gpuresample.installation import borrowed
 from gpuresample.monai.resampler import Places, Resample
 from gpuresample.monai.shared import is_lazy, taken_over, together
 
@@ -70,10 +71,20 @@ class Affine(transforms.Affine):
         self.affine_grid = taken_over(AffineGrid, self.affine_grid)
         self.resampler = taken_over(Resample, self.resampler)
 
-    def __call__(self, img: Any, *args: Any, lazy: bool | None = None, **kwargs: Any) -> Any:
+    # MONAI's makes an `AffineGrid` of its own.
+    inverse = borrowed(transforms.Affine.inverse, AffineGrid=AffineGrid)
+
+    def __call__(
+        self,
+        img: Any,
+        spatial_size: Any = None,
+        mode: Any = None,
+        padding_mode: Any = None,
+        lazy: bool | None = None,
+    ) -> Any:
         """As MONAI's."""
         is_lazy(self, lazy)
-        return super().__call__(img, *args, lazy=lazy, **kwargs)
+        return super().__call__(img, spatial_size, mode, padding_mode, lazy=lazy)
 
 
 class RandAffine(transforms.RandAffine):
@@ -97,14 +108,25 @@ class RandAffine(transforms.RandAffine):
         if self.cache_grid:
             super()._init_identity_cache(lazy)
 
+    inverse = borrowed(transforms.RandAffine.inverse, AffineGrid=AffineGrid)
+
     def get_identity_grid(self, spatial_size: Any, lazy: bool) -> Any:
         """As MONAI's, but described."""
         return None if lazy else Places(tuple(int(n) for n in spatial_size))
 
-    def __call__(self, img: Any, *args: Any, lazy: bool | None = None, **kwargs: Any) -> Any:
+    def __call__(
+        self,
+        img: Any,
+        spatial_size: Any = None,
+        mode: Any = None,
+        padding_mode: Any = None,
+        randomize: bool = True,
+        grid: Any = None,
+        lazy: bool | None = None,
+    ) -> Any:
         """As MONAI's."""
         is_lazy(self, lazy)
-        return super().__call__(img, *args, lazy=lazy, **kwargs)
+        return super().__call__(img, spatial_size, mode, padding_mode, randomize, grid, lazy=lazy)
 
 
 class Affined(transforms.Affined):
@@ -118,7 +140,7 @@ class Affined(transforms.Affined):
 
     def __call__(self, data: Any, lazy: bool | None = None) -> Any:
         """As MONAI's."""
-        with together():
+        with together(self.keys):
             return super().__call__(data, lazy)
 
 
@@ -133,5 +155,5 @@ class RandAffined(transforms.RandAffined):
 
     def __call__(self, data: Any, lazy: bool | None = None) -> Any:
         """As MONAI's."""
-        with together():
+        with together(self.keys):
             return super().__call__(data, lazy)

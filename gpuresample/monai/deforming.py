@@ -90,7 +90,7 @@ class Rand3DElasticd(transforms.Rand3DElasticd):
         if elastic.device is None and isinstance(d[first], Tensor):
             elastic.set_device(d[first].device)
         places = elastic.places(size, elastic.device) if self._do_transform else Places(size)
-        with together():
+        with together(self.keys):
             for key, mode, padding in self.key_iterator(d, self.mode, self.padding_mode):
                 d[key] = elastic.resampler(d[key], places, mode=mode, padding_mode=padding)
         return d

@@ -161,11 +161,15 @@ _waiting = threading.local()
 
 
 @contextmanager
-def together() -> Iterator[None]:
-    """A block in which gathers wait for one another: images of one dictionary have their voxels located once."""
+def together(keys: Sequence[Any]) -> Iterator[None]:
+    """A block in which gathers wait for one another: images of one dictionary have their voxels located once.
+
+    Where a key stands twice, MONAI transforms its image twice: then nothing waits, for the second time needs the first
+    one's result.
+    """
     outer = getattr(_waiting, "pulls", None)
     pulls: list[Pull] = []
-    _waiting.pulls = pulls
+    _waiting.pulls = pulls if len(set(keys)) == len(keys) else None
     try:
         yield
     finally:
@@ -211,6 +215,8 @@ def gathered(
         matrix, size = still, (1, *size)
     how = warps.recipe(interpolation, boundary)
     if image.requires_grad and torch.is_grad_enabled():
+        if interpolation == "nearest":
+            raise CannotError("a gradient of copies on a turned grid")
         m = torch.as_tensor(matrix)[None]
         out = warps.pull(image[None], m, None if field is None else field[None], how, list(size), [0] * 3, 0.0)
         out = out[0].float()

@@ -96,6 +96,8 @@ def sampled(image: torch.Tensor, matrix: FloatArray, size: tuple[int, ...], sett
         raise CannotError(f"mode={settings['mode']!r} with align_corners=True")
     matrix, along = aligned(matrix, size)
     if along is None:
+        if align and 1 in (*image.shape[1:], *size):  # MONAI's rule puts one voxel elsewhere
+            raise CannotError("align_corners=True on an axis of one voxel")
         return gathered(image, matrix[:r], None, size, name, boundary_of(padding, align))
     if padding in taps.BOUNDARIES:
         lines = [torch.as_tensor(matrix[a, k] * np.arange(size[k]) + matrix[a, r]) for a, k in enumerate(along)]

@@ -91,7 +91,7 @@ class Rotated(transforms.Rotated):
 
     def __call__(self, data: Any, lazy: bool | None = None) -> Any:
         """As MONAI's."""
-        with together():
+        with together(self.keys):
             return super().__call__(data, lazy)
 
 
@@ -106,5 +106,5 @@ class RandRotated(transforms.RandRotated):
 
     def __call__(self, data: Any, lazy: bool | None = None) -> Any:
         """As MONAI's."""
-        with together():
+        with together(self.keys):
             return super().__call__(data, lazy)

@@ -421,8 +421,8 @@ def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[floa
     if low > high:
         raise ValueError(f"clip must be (low, high) with low <= high, got {shown(value)}")
     if dtype.kind != "f":
-        default_for(low, dtype)
-        default_for(high, dtype)
+        default_for(low, dtype, "clip")
+        default_for(high, dtype, "clip")
     return low, high
 
 
@@ -451,22 +451,22 @@ def no_data(value: Any, source: np.dtype[Any], target: np.dtype[Any], f: Filter)
     return number
 
 
-def default_for(value: Any, dtype: np.dtype[Any]) -> int | float:
-    """The value of voxels outside, if the output's type can hold it."""
+def default_for(value: Any, dtype: np.dtype[Any], name: str = "default_value") -> int | float:
+    """The value of voxels outside, or another one of that `name`, if the output's type can hold it."""
     if not isinstance(value, (int, float, np.integer, np.floating, np.bool_)):
-        raise TypeError(f"default_value must be a number, got {shown(value)}")
+        raise TypeError(f"{name} must be a number, got {shown(value)}")
     try:
         number = float(value)
     except OverflowError:  # a whole number beyond all floats
         number = None
     if dtype.kind == "f":
         if number is None or (math.isfinite(number) and abs(number) > float(np.finfo(dtype).max)):
-            raise ValueError(f"default_value must fit the output's type {dtype}, got {shown(value)}")
+            raise ValueError(f"{name} must fit the output's type {dtype}, got {shown(value)}")
         return number
     info_min, info_max = (0, 1) if dtype == np.bool_ else (int(np.iinfo(dtype).min), int(np.iinfo(dtype).max))
     if number is None or not math.isfinite(number) or value != int(value) or not info_min <= int(value) <= info_max:
         raise ValueError(
-            f"default_value must be a whole number from {info_min} to {info_max}, to fit the output's type {dtype}; "
+            f"{name} must be a whole number from {info_min} to {info_max}, to fit the output's type {dtype}; "
             f"got {shown(value)}"
         )
     return int(value)

@@ -180,3 +180,28 @@ def test_a_disk_without_room_for_both_is_written_as_before(tmp_path, monkeypatch
     files.write(image, tmp_path / "a.nii.gz")
     assert Path(tmp_path / "a.nii.gz").exists()
     assert (sitk.GetArrayFromImage(files.read(tmp_path / "a.nii.gz")) == sitk.GetArrayFromImage(image)).all()
+
+
+@pytest.mark.parametrize("ending", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("offset", [0.0, 100.0, -1.0])
+def test_voxels_do_not_begin_within_the_header(offset, ending, tmp_path, library):
+    array = noise((6, 7, 8), "float32")
+    array[1, 1, 1] = np.nan
+    content = bytearray(nib.Nifti1Image(array.T, np.eye(4)).to_bytes())
+    struct.pack_into("<f", content, 108, offset)
+    content = bytes(content[:348] + content[352:])
+    (tmp_path / f"a{ending}").write_bytes(gzip.compress(content) if ending == ".nii.gz" else content)
+    got = sitk.GetArrayFromImage(files.read(tmp_path / f"a{ending}"))
+    assert got.tobytes() == array.tobytes()
+
+
+def test_what_itks_reader_does_not_survive_is_refused(tmp_path, monkeypatch):
+    """The guard alone: the file is one that ITK reads."""
+    image = nib.Nifti1Image(np.zeros((4, 5, 6, 1, 3), np.float32), np.eye(4))
+    image.header.set_intent(1007)
+    image.header.set_slope_inter(0.5, 0.0)
+    nib.save(image, tmp_path / "a.nii.gz")
+    assert files.read(tmp_path / "a.nii.gz").GetNumberOfComponentsPerPixel() == 3
+    monkeypatch.setattr(nifti.Form, "is_float", False)
+    with pytest.raises(OSError, match="vectors of integers with a slope"):
+        files.read(tmp_path / "a.nii.gz")

@@ -396,3 +396,17 @@ def test_single_precision_is_said(tmp_path):
     (tmp_path / "t.tfm").write_text(text + "FixedParameters: 0 0 0\n")
     assert "32-bit floats" in str(transforms.load(tmp_path / "t.tfm"))
     assert gr.read_transform(tmp_path / "t.tfm").TransformPoint((0, 0, 0)) == (1, 2, 3)
+
+
+@pytest.mark.parametrize("ending", [".tfm", ".txt", ".mat"])
+def test_a_file_that_was_cut_is_refused_wherever(ending, tmp_path):
+    transform = sitk.AffineTransform(3)
+    transform.SetParameters([1.1, 0.1, 0, 0.2, 0.9, 0, 0, 0.1, 1.05, 3, 4, 5])
+    whole = tmp_path / f"a{ending}"
+    sitk.WriteTransform(transform, str(whole))
+    content = whole.read_bytes()
+    assert gr.read_transform(whole)
+    for n in range(1, len(content), 5):
+        (tmp_path / f"cut{ending}").write_bytes(content[:n])
+        with pytest.raises(OSError, match="cut"):
+            gr.read_transform(tmp_path / f"cut{ending}")

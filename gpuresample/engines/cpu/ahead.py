@@ -68,7 +68,9 @@ def build(processes: int, path: Path = LIST) -> tuple[int, int]:
     left = missing(recorded(path))
     if not left:
         return 0, 0
-    command = [sys.executable, "-m", "gpuresample.engines.cpu.ahead", "--list", str(path), "--part"]
+    # What this process imports from is what they import from; nothing is imported from the current folder.
+    start = f"import sys; sys.path[:] = {sys.path!r}; from {__spec__.name} import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, "--list", str(path), "--part"]
     running = [subprocess.Popen([*command, f"{k}/{processes}"]) for k in range(min(processes, len(left)))]
     for process in running:
         process.wait()
@@ -76,14 +78,17 @@ def build(processes: int, path: Path = LIST) -> tuple[int, int]:
 
 
 def _part(path: Path, k: int, n: int) -> None:
-    """Compile one process's share of what is missing."""
+    """Compile what is missing of one process's share."""
     from gpuresample.engines.cpu import compiler
 
     compiler.for_disk_alone()
-    left = missing(recorded(path))
-    groups = [left[at : at + TOGETHER] for at in range(0, len(left), TOGETHER)]
+    # Shares of all that is listed: what is missing is another thing for each process.
+    wanted = recorded(path)
+    groups = [wanted[at : at + TOGETHER] for at in range(0, len(wanted), TOGETHER)]
     for name, signature in [one for group in groups[k::n] for one in group]:
-        compiler.code_for(kernel_of(name), signature)
+        kernel = kernel_of(name)
+        if not store.is_kept(kernel, signature):
+            compiler.code_for(kernel, signature)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

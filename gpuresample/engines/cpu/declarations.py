@@ -10,6 +10,15 @@ from typing import Any
 import numpy as np
 
 
+def stamp(path: Path) -> tuple[int, int] | None:
+    """Time of the last change and size of a file that functions are from; None where there is none."""
+    try:
+        stat = path.stat()
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size
+
+
 class Instructions:
     """A function that writes LLVM's instructions, known by where it is: a module of this folder, which needs Numba.
 
@@ -20,6 +29,7 @@ class Instructions:
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
+        self.imported = stamp(Path(self.file))
 
     @property
     def file(self) -> str:
@@ -40,13 +50,16 @@ class Declared:
     ----------
     py_func : callable
         The function as it is written.
+    imported : tuple of int, or None
+        What its file was when it was imported, see `stamp`.
     targetoptions : dict
         The options.
     """
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.py_func, self.targetoptions = function, options
-        self.__doc__, self.__name__ = function.__doc__, function.__name__
+        self.imported = stamp(Path(function.__code__.co_filename))
+        self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
@@ -56,10 +69,11 @@ class Declared:
         """Module and name."""
         return f"{self.py_func.__module__.rpartition('.')[2]}.{self.py_func.__qualname__}"
 
-    def ways(self) -> Iterator[Path]:
-        """The files of all functions that go into this one."""
-        for function in self.calls():
-            yield Path(function.file if isinstance(function, Instructions) else function.py_func.__code__.co_filename)
+    def ways(self) -> Iterator[tuple[Path, tuple[int, int] | None]]:
+        """The files of all functions that go into this one, and what they were when these were imported."""
+        for one in self.calls():
+            file = one.file if isinstance(one, Instructions) else one.py_func.__code__.co_filename
+            yield Path(file), one.imported
 
     def calls(self) -> list[Declared | Instructions]:
         """The kernel and all that go into it."""

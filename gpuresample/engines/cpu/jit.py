@@ -127,16 +127,20 @@ class Kernel(Declared):
         """A call for the first time, or with arrays that are not in C order."""
         if store.interpreted() or not store.layout_is_known():
             return self._by_numba(*args)
-        args = _plain(args)
+        given, args = args, _plain(args)
         signature = " ".join(_spelt(args))
         entry = self.entries.get(signature)
         if entry is None:
-            entry = self.entries[signature] = self._found(signature)
+            entry = self.entries.setdefault(signature, self._found(signature))
         slots: list[Any] = []
         _side_by_side(args, [], slots)
-        if "A" not in signature and not any(type(v) is int and v >= 1 << 63 for v in slots):
+        usual = not any(type(v) is int and v >= 1 << 63 for v in slots) and _same(given, args)
+        if "A" not in signature and usual:
             self._quick[kinds] = entry
-        return entry(slots)
+        result = entry(slots)
+        if result is NotImplemented:  # an empty array whose address is odd
+            raise TypeError(f"{self.name} takes no arrays whose addresses are not those of whole elements")
+        return result
 
     @cached_property
     def _by_numba(self) -> Callable[..., Any]:
@@ -197,6 +201,12 @@ def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> No
 def _plain(args: Sequence[Any]) -> tuple[Any, ...]:
     """Arguments without subclasses of arrays and tuples."""
     return tuple(_plain(a) if isinstance(a, tuple) else np.asarray(a) if isinstance(a, ndarray) else a for a in args)
+
+
+def _same(given: Sequence[Any], plain: Sequence[Any]) -> bool:
+    """Whether `_plain` has changed nothing."""
+    pairs = zip(given, plain, strict=True)
+    return all(_same(a, b) if type(a) is tuple else a is b for a, b in pairs)
 
 
 def _spelt(args: Sequence[Any]) -> Iterator[str]:

@@ -32,7 +32,7 @@ class Flat:
         item = array.itemsize
         if array.flags.carray and array.dtype.isnative:  # without gaps, aligned and writable: no addresses to work out
             *lead, n_z, n_y, n_x = array.shape
-            self.memory, self.strides = array.reshape(-1), (n_y * n_x, n_x, 1)
+            self.memory, self.strides = np.asarray(array).reshape(-1), (n_y * n_x, n_x, 1)
             self.offsets = [k * n_z * n_y * n_x for k in range(math.prod(lead))]
             return
         if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
