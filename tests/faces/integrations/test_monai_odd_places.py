@@ -50,6 +50,7 @@ def test_copies_have_monais_gradient():
     assert torch.equal(*grads)
 
 
+@pytest.mark.filterwarnings("ignore:Since version 1.3.0:UserWarning")
 def test_one_voxel_with_aligned_corners_is_where_monai_has_it():
     x = MetaTensor(torch.ones(1, 24, 22, 1))
     got, expected = (m.Rotate((0.3, 0.2, 0.1), padding_mode="zeros", align_corners=True)(x) for m in (ours, theirs))
