@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, TracebackType
-from typing import Any
+from typing import Any, cast
 
 
 class Installation:
@@ -70,6 +70,8 @@ def borrowed(function: Any, **names: Any) -> Callable[..., Any]:
     **names
         What a name of the function's module is to be to it.
     """
+    if not isinstance(function, FunctionType):
+        return cast(Callable[..., Any], function)  # a stand-in: the site of docs/ is built without these libraries
     made = FunctionType(
         function.__code__, function.__globals__ | names, function.__name__, function.__defaults__, function.__closure__
     )
