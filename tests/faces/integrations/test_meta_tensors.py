@@ -171,7 +171,7 @@ def test_bundles_that_name_monais_transforms_get_ours(name):
         return ConfigParser(config).get_parsed_content("t")
 
     x = {"image": image("LAS")}
-    before = made()
+    before, module = made(), grm.Spacingd.__module__
     assert not isinstance(before, grm.Spacingd)
     with grm.install() as done:
         ours = made()
@@ -184,7 +184,7 @@ def test_bundles_that_name_monais_transforms_get_ours(name):
         assert mt.Spacingd is grm.Spacingd
     done.revert()
     assert type(made()) is type(before)
-    assert grm.Spacingd.__module__ == "gpuresample.monai"
+    assert grm.Spacingd.__module__ == module
     theirs = before(x)["image"]
     torch.testing.assert_close(mine.affine, theirs.affine, rtol=0, atol=0)
     assert float((mine - theirs).abs().max()) <= 2e-6 * float(theirs.max() - theirs.min())
