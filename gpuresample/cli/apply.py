@@ -93,7 +93,7 @@ def apply(
 
     gpuresample apply t1.nii.gz on-mni.nii.gz --like mni.nii.gz -t 1Warp.nii.gz -t 0GenericAffine.mat
 
-    gpuresample apply mni.nii.gz on-t1.nii.gz --like t1.nii.gz -t [0GenericAffine.mat,1] -t 1InverseWarp.nii.gz
+    gpuresample apply mni.nii.gz on-t1.nii.gz --like t1.nii.gz -t '[0GenericAffine.mat,1]' -t 1InverseWarp.nii.gz
 
     gpuresample apply bold.nii.gz out.nii.gz --like mni.nii.gz -t warp.nii.gz -t 'motion/*.mat' --series
     """  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from monai import transforms
@@ -11,7 +11,7 @@ from monai.utils import TransformBackends, convert_to_dst_type
 
 from gpuresample.installation import borrowed
 from gpuresample.monai.resampler import Places, Resample
-from gpuresample.monai.shared import is_lazy, taken_over, together
+from gpuresample.monai.shared import Ours, OursTogether, is_lazy
 
 
 class AffineGrid(transforms.AffineGrid):
@@ -51,7 +51,7 @@ class RandAffineGrid(transforms.RandAffineGrid):
         return grid.moved(self.affine)
 
 
-class Affine(transforms.Affine):
+class Affine(Ours, transforms.Affine):
     """Takes and gives what `monai.transforms.Affine` does.
 
     gpuresample does the modes "bilinear" and "nearest" with every `padding_mode`, `align_corners` and `normalized`, and
@@ -62,14 +62,7 @@ class Affine(transforms.Affine):
     affine_grid: Any
     resampler: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.take_over()
-
-    def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts."""
-        self.affine_grid = taken_over(AffineGrid, self.affine_grid)
-        self.resampler = taken_over(Resample, self.resampler)
+    parts: ClassVar = {"affine_grid": AffineGrid, "resampler": Resample}
 
     # MONAI's makes an `AffineGrid` of its own.
     inverse = borrowed(transforms.Affine.inverse, AffineGrid=AffineGrid)
@@ -87,20 +80,17 @@ class Affine(transforms.Affine):
         return super().__call__(img, spatial_size, mode, padding_mode, lazy=lazy)
 
 
-class RandAffine(transforms.RandAffine):
+class RandAffine(Ours, transforms.RandAffine):
     """Takes and gives what `monai.transforms.RandAffine` does, with the same draws; see `Affine`."""
 
     rand_affine_grid: Any
     resampler: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.take_over()
+    parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
 
     def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts."""
-        self.rand_affine_grid = taken_over(RandAffineGrid, self.rand_affine_grid)
-        self.resampler = taken_over(Resample, self.resampler)
+        """Put ours in the place of MONAI's parts; there is no grid to be kept."""
+        super().take_over()
         self._cached_grid = None
 
     def _init_identity_cache(self, lazy: bool) -> None:
@@ -129,31 +119,17 @@ class RandAffine(transforms.RandAffine):
         return super().__call__(img, spatial_size, mode, padding_mode, randomize, grid, lazy=lazy)
 
 
-class Affined(transforms.Affined):
+class Affined(OursTogether, transforms.Affined):
     """Takes and gives what `monai.transforms.Affined` does; see `Affine`. The voxels of all keys are located once."""
 
     affine: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.affine = taken_over(Affine, self.affine)
-
-    def __call__(self, data: Any, lazy: bool | None = None) -> Any:
-        """As MONAI's."""
-        with together(self.keys):
-            return super().__call__(data, lazy)
+    parts: ClassVar = {"affine": Affine}
 
 
-class RandAffined(transforms.RandAffined):
+class RandAffined(OursTogether, transforms.RandAffined):
     """Takes and gives what `monai.transforms.RandAffined` does, with the same draws; see `Affined`."""
 
     rand_affine: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rand_affine = taken_over(RandAffine, self.rand_affine)
-
-    def __call__(self, data: Any, lazy: bool | None = None) -> Any:
-        """As MONAI's."""
-        with together(self.keys):
-            return super().__call__(data, lazy)
+    parts: ClassVar = {"rand_affine": RandAffine}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from monai import transforms
@@ -14,11 +14,11 @@ from torch import Tensor
 
 from gpuresample.monai.affines import RandAffineGrid
 from gpuresample.monai.resampler import Places, Resample
-from gpuresample.monai.shared import run_tables, taken_over, together
+from gpuresample.monai.shared import Ours, run_tables, together
 from gpuresample.monai.smoothing import blur_table
 
 
-class Rand3DElastic(transforms.Rand3DElastic):
+class Rand3DElastic(Ours, transforms.Rand3DElastic):
     """Takes and gives what `monai.transforms.Rand3DElastic` does, with the same draws.
 
     gpuresample does the modes and paddings of `Affine`; MONAI itself does the rest.
@@ -27,14 +27,7 @@ class Rand3DElastic(transforms.Rand3DElastic):
     rand_affine_grid: Any
     resampler: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.take_over()
-
-    def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts."""
-        self.rand_affine_grid = taken_over(RandAffineGrid, self.rand_affine_grid)
-        self.resampler = taken_over(Resample, self.resampler)
+    parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
 
     def places(self, size: tuple[int, ...], device: Any) -> Places:
         """Where voxels of an output come from, of what was drawn last; the affine part is drawn here once more."""
@@ -64,7 +57,7 @@ class Rand3DElastic(transforms.Rand3DElastic):
         )
 
 
-class Rand3DElasticd(transforms.Rand3DElasticd):
+class Rand3DElasticd(Ours, transforms.Rand3DElasticd):
     """Takes and gives what `monai.transforms.Rand3DElasticd` does, with the same draws; see `Rand3DElastic`.
 
     The voxels of all keys are located once.
@@ -72,9 +65,7 @@ class Rand3DElasticd(transforms.Rand3DElasticd):
 
     rand_3d_elastic: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rand_3d_elastic = taken_over(Rand3DElastic, self.rand_3d_elastic)
+    parts: ClassVar = {"rand_3d_elastic": Rand3DElastic}
 
     def __call__(self, data: Any) -> Any:
         """As MONAI's."""
@@ -96,18 +87,12 @@ class Rand3DElasticd(transforms.Rand3DElasticd):
         return d
 
 
-class GridDistortion(transforms.GridDistortion):
+class GridDistortion(Ours, transforms.GridDistortion):
     """MONAI's `GridDistortion`, by tables: every axis is distorted for itself."""
 
     resampler: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.take_over()
-
-    def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts."""
-        self.resampler = taken_over(Resample, self.resampler)
+    parts: ClassVar = {"resampler": Resample}
 
     def __call__(self, img: Any, distort_steps: Any = None, mode: Any = None, padding_mode: Any = None) -> Any:
         """As MONAI's."""
@@ -137,7 +122,7 @@ def _distorted(n: int, cells: int, steps: Any) -> Tensor:
     return line - (n - 1.0) / 2.0
 
 
-class RandGridDistortion(transforms.RandGridDistortion):
+class RandGridDistortion(Ours, transforms.RandGridDistortion):
     """Takes and gives what `monai.transforms.RandGridDistortion` does, with the same draws, of two axes and of three.
 
     gpuresample does the modes and paddings of `Affine`; MONAI itself does the rest.
@@ -145,23 +130,15 @@ class RandGridDistortion(transforms.RandGridDistortion):
 
     grid_distortion: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.take_over()
-
-    def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts."""
-        self.grid_distortion = taken_over(GridDistortion, self.grid_distortion)
+    parts: ClassVar = {"grid_distortion": GridDistortion}
 
 
-class RandGridDistortiond(transforms.RandGridDistortiond):
+class RandGridDistortiond(Ours, transforms.RandGridDistortiond):
     """Takes and gives what `monai.transforms.RandGridDistortiond` does, with the same draws."""
 
     rand_grid_distortion: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rand_grid_distortion = taken_over(RandGridDistortion, self.rand_grid_distortion)
+    parts: ClassVar = {"rand_grid_distortion": RandGridDistortion}
 
 
 def _check_pending(image: Any, name: str) -> None:

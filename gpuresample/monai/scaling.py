@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from copy import copy
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,11 +19,11 @@ from monai.utils.type_conversion import get_torch_dtype_from_string
 from gpuresample.installation import borrowed
 from gpuresample.monai.shared import (
     CannotError,
+    Ours,
     check_voxels,
     is_lazy,
     planned,
     run_tables,
-    taken_over,
     tracked,
     untraced,
     warn,
@@ -171,21 +171,17 @@ class RandZoom(transforms.RandZoom):
     __call__ = borrowed(transforms.RandZoom.__call__, Zoom=Zoom)
 
 
-class Zoomd(transforms.Zoomd):
+class Zoomd(Ours, transforms.Zoomd):
     """Takes and gives what `monai.transforms.Zoomd` does; see `Zoom`."""
 
     zoomer: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.zoomer = taken_over(Zoom, self.zoomer)
+    parts: ClassVar = {"zoomer": Zoom}
 
 
-class RandZoomd(transforms.RandZoomd):
+class RandZoomd(Ours, transforms.RandZoomd):
     """Takes and gives what `monai.transforms.RandZoomd` does, with the same draws; see `Zoom`."""
 
     rand_zoom: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rand_zoom = taken_over(RandZoom, self.rand_zoom)
+    parts: ClassVar = {"rand_zoom": RandZoom}

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -49,14 +49,32 @@ def is_lazy(transform: Any, lazy: bool | None) -> bool:
     return False
 
 
-T = TypeVar("T")
+class Ours:
+    """A transform of MONAI's, some parts of which are ours.
+
+    Attributes
+    ----------
+    parts : dict
+        By attribute, the class that its part is to be of; MONAI makes the part first.
+    """
+
+    parts: ClassVar[dict[str, type]] = {}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Put ours in the place of MONAI's parts."""
+        for name, ours in self.parts.items():
+            setattr(self, name, _taken_over(ours, getattr(self, name)))
 
 
-def taken_over(ours: type[T], monais: Any) -> T:
+def _taken_over(ours: Any, monais: Any) -> Any:
     """A transform that MONAI has made, as one of ours: with its settings and its random state."""
     made = ours.__new__(ours)
     made.__dict__.update(monais.__dict__)
-    if hasattr(made, "take_over"):
+    if isinstance(made, Ours):
         made.take_over()
     return made
 
@@ -175,6 +193,17 @@ def together(keys: Sequence[Any]) -> Iterator[None]:
     finally:
         _waiting.pulls = outer
     warps.pull_all(pulls)
+
+
+class OursTogether(Ours):
+    """A dictionary's transform: the voxels of all keys are located once."""
+
+    keys: Any
+
+    def __call__(self, data: Any, lazy: bool | None = None) -> Any:
+        """As MONAI's."""
+        with together(self.keys):
+            return super().__call__(data, lazy)  # type: ignore[misc]
 
 
 def gathered(

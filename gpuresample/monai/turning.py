@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -14,7 +14,7 @@ from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
 from gpuresample.installation import borrowed
-from gpuresample.monai.shared import CannotError, is_lazy, planned, taken_over, together, tracked, warn
+from gpuresample.monai.shared import CannotError, OursTogether, is_lazy, planned, tracked, warn
 from gpuresample.monai.spacing import sampled
 
 
@@ -80,31 +80,17 @@ class RandRotate(transforms.RandRotate):
     inverse = borrowed(transforms.RandRotate.inverse, Rotate=Rotate)
 
 
-class Rotated(transforms.Rotated):
+class Rotated(OursTogether, transforms.Rotated):
     """Takes and gives what `monai.transforms.Rotated` does; see `Rotate`. The voxels of all keys are located once."""
 
     rotator: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rotator = taken_over(Rotate, self.rotator)
-
-    def __call__(self, data: Any, lazy: bool | None = None) -> Any:
-        """As MONAI's."""
-        with together(self.keys):
-            return super().__call__(data, lazy)
+    parts: ClassVar = {"rotator": Rotate}
 
 
-class RandRotated(transforms.RandRotated):
+class RandRotated(OursTogether, transforms.RandRotated):
     """Takes and gives what `monai.transforms.RandRotated` does, with the same draws; see `Rotated`."""
 
     rand_rotate: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.rand_rotate = taken_over(RandRotate, self.rand_rotate)
-
-    def __call__(self, data: Any, lazy: bool | None = None) -> Any:
-        """As MONAI's."""
-        with together(self.keys):
-            return super().__call__(data, lazy)
+    parts: ClassVar = {"rand_rotate": RandRotate}

@@ -10,7 +10,7 @@ import pytest
 
 import gpuresample as gr
 from benchmarks import signatures
-from gpuresample.engines.cpu import ahead, jit, store
+from gpuresample.engines.cpu import ahead, compiler, jit, store
 from gpuresample.engines.cpu.jit import Kernel
 
 MODULE = '''
@@ -293,3 +293,16 @@ def test_warmup_says_what_it_did(monkeypatch):
 
 def test_a_signature_s_types_are_counted():
     assert jit.leaves("i8 (f4[1] (b1 u4[2])) f8") == ["i8", "f4[1]", "b1", "u4[2]", "f8"]
+
+
+def test_shares_of_several_processes_are_all_of_the_list(monkeypatch, tmp_path):
+    """Also where one begins when another has done its share already."""
+    path = tmp_path / "list.txt"
+    path.write_text("".join(f"table_kernels.separable_block f4[{n}]\n" for n in range(1, 30)))
+    done = set()
+    monkeypatch.setattr(compiler, "for_disk_alone", lambda: None)
+    monkeypatch.setattr(compiler, "code_for", lambda kernel, signature: done.add(signature))
+    monkeypatch.setattr(store, "is_kept", lambda kernel, signature: signature in done)
+    for k in range(3):
+        ahead._part(path, k, 3)
+    assert done == {signature for _, signature in ahead.recorded(path)}

@@ -127,6 +127,18 @@ def test_code_of_a_former_source_is_not_run(kept):
     assert (plus(3), loaded(plus)) == (20, 0)
 
 
+def test_code_of_a_source_that_changed_since_its_import_is_neither_kept_nor_loaded(kept, monkeypatch):
+    """Nobody knows what the functions in memory are of: a new process must not get their code, nor they the new one."""
+    folder, _ = kept
+    old = fresh(folder, one=7)
+    (folder / "plus_one.py").write_text(SOURCE.format(one=1000))
+    monkeypatch.setattr(store._Said, "unsaved", False)
+    with pytest.warns(RuntimeWarning, match="has changed since it was imported"):
+        assert old(3) == 20
+    new = fresh(folder, one=1000)
+    assert (new(3), loaded(new)) == (2006, -1)  # of two that were compiled, one is the old one
+
+
 def test_code_is_old_where_a_function_of_another_file_changed(kept, monkeypatch):
     folder, _ = kept
     monkeypatch.syspath_prepend(str(folder))
