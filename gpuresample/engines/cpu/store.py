@@ -22,7 +22,7 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -52,7 +52,7 @@ FINE, NOT_C = 0, 1
 # Of slots, the size of an object's head, and where results go.
 Function = Callable[[bytes, int, Any], int]
 PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_char_p, ctypes.c_ssize_t, ctypes.c_void_p)
-SYMBOL = "kernel"
+SYMBOL = "kernel"  # of a library that holds one kernel
 _COMPILER = Path(__file__).with_name("compiler.py")
 _COMPILER_THEN = declarations.stamp(_COMPILER)
 
@@ -124,7 +124,7 @@ def _content(path: Path, changed: int, size: int) -> str:
     return _digest(path.read_bytes()).hex()
 
 
-def _sources(kernel: Declared) -> list[str]:
+def sources(kernel: Declared) -> list[str]:
     """What a kernel's code is made of: the files of all functions that go into it, and of what compiles them.
 
     Raises
@@ -143,7 +143,7 @@ def _sources(kernel: Declared) -> list[str]:
 
 def _key(kernel: Declared, signature: str) -> str:
     """All that a kernel's machine code depends on."""
-    return json.dumps([FORM, *_slot(kernel, signature), _sources(kernel), _numba()])
+    return json.dumps([FORM, *_slot(kernel, signature), sources(kernel), _numba()])
 
 
 def _slot(kernel: Declared, signature: str) -> list[Any]:
@@ -289,22 +289,36 @@ def linked(made: bytes) -> bytes | None:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "kernel.o"), Path(folder, "kernel.so")
             source.write_bytes(made)
-            arguments = [
-                driver,
-                "-shared",
-                "-nostartfiles",
-                "-s",
-                "-Wl,-z,defs",
-                "-o",
-                str(target),
-                str(source),
-                "-lm",
-                "-lc",
-            ]
-            subprocess.run(arguments, check=True, capture_output=True, timeout=60)
+            link(driver, [source], target)
             return target.read_bytes()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def link(driver: str, sources: Sequence[Path], target: Path) -> None:
+    """Make one shared library of object files that were made for it.
+
+    Raises
+    ------
+    OSError, subprocess.SubprocessError
+        If it cannot be made.
+    """
+    # Names by way of a file: all of them together may be longer than a command line.
+    named = sources[0].with_suffix(".names")
+    named.write_text("".join(f'"{source}"\n' for source in sources))
+    if sys.platform == "darwin":
+        options = ["-dynamiclib", "-Wl,-x"]
+    else:
+        options = ["-shared", "-nostartfiles", "-s", "-Wl,-z,defs"]
+    arguments = [
+        driver,
+        *options,
+        "-o",
+        str(target),
+        f"@{named}",
+        *([] if sys.platform == "darwin" else ["-lm", "-lc"]),
+    ]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=60)
 
 
 def _write(path: Path, content: bytes) -> None:
