@@ -1,9 +1,10 @@
 """The wheel's compiled kernels: a library for each instruction set of this kind of machine.
 
-`GPURESAMPLE_BUILD` says which: `all`; `own`, the best that this processor has; names with commas between them; or
-`none`. Whoever says what to build gets that or an error. Where nothing is said, all are built, and where that is not
-possible (no compiler, another kind of machine) the wheel is one of Python alone: kernels compile when they are first
-called. `GPURESAMPLE_BUILD_LIST` names another list of signatures, a short one for a test, say.
+`GPURESAMPLE_BUILD` says which: `all`, for wheels that others install; `own`, the best that this processor has; names
+with commas between them; or `none`. Whoever says what to build gets that or an error. Where nothing is said, the wheel
+is for the machine that builds it. Where that is not possible (no compiler, another kind of machine), it is one of
+Python alone: kernels compile when they are first called. `GPURESAMPLE_BUILD_LIST` names another list of signatures, a
+short one for a test, say.
 """
 
 from __future__ import annotations
@@ -43,8 +44,8 @@ class CompiledKernels(BuildHookInterface):  # type: ignore[type-arg]
         if not reason:
             self.scratch = tempfile.mkdtemp()
             command = [sys.executable, "-m", "gpuresample.engines.cpu.build", "--to", self.scratch]
-            if self.asked not in ("", "all"):
-                command += ["--levels", *self.asked.split(",")]
+            if self.asked != "all":
+                command += ["--levels", *(self.asked or "own").split(",")]
             chosen = os.environ.get("GPURESAMPLE_BUILD_LIST")
             if chosen:
                 command += ["--list", str(Path(self.root, chosen))]

@@ -14,7 +14,7 @@ import os
 import platform
 import sys
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -112,8 +112,8 @@ class Library:
 
     level: str
     path: Path
-    code: ctypes.CDLL
-    returns: dict[str, str]
+    code: ctypes.CDLL = field(repr=False)
+    returns: dict[str, str] = field(repr=False)
 
 
 def file_name(level: str) -> str:
@@ -149,12 +149,9 @@ def library(folder: Path, asked: str) -> Library | None:
     except (OSError, ValueError, KeyError, TypeError) as error:
         _say(f"the list of what is in {folder} cannot be read ({type(error).__name__}: {error})")
         return None
-    known = wanted()
-    if not levels():
-        _say(f"this processor has none of the instruction sets that kernels are shipped for ({', '.join(sizes)})")
-    for level in known:
-        if level not in sizes:
-            continue
+    if not set(levels()) & set(sizes):
+        _say(f"kernels are shipped for {', '.join(sizes)}, and this processor has none of these instruction sets")
+    for level in (level for level in wanted() if level in sizes):
         path = folder / file_name(level)
         try:
             there = path.stat().st_size
