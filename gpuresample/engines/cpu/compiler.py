@@ -51,7 +51,18 @@ def dispatcher(kernel: Declared) -> Any:
 
 
 def callable_by_python(kernel: Declared) -> Any:
-    """A kernel as Numba calls it, or as Python does where Numba is told to compile nothing."""
+    """A kernel as Numba calls it, or as Python does where Numba is told to compile nothing.
+
+    Raises
+    ------
+    RuntimeError
+        If Numba is told to compile nothing, and the kernel has instructions that Python cannot run.
+    """
+    if store.interpreted() and any(isinstance(one, Instructions) for one in kernel.calls()):
+        raise RuntimeError(
+            f"NUMBA_DISABLE_JIT is set, and {kernel.name} has instructions of the processor's own, which only a "
+            "compiler can write: unset it"
+        )
     return numba.njit(no_cfunc_wrapper=True, **kernel.targetoptions)(_twin(kernel))
 
 

@@ -60,6 +60,11 @@ class Declared:
         self.py_func, self.targetoptions = function, options
         self.imported = stamp(Path(function.__code__.co_filename))
         self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
+        self.__module__ = function.__module__
+
+    def __reduce__(self) -> str:
+        """Copies and other processes take the module's own."""
+        return self.py_func.__qualname__
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"

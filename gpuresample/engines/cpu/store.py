@@ -40,6 +40,11 @@ DIGEST_BYTES = 32
 SIZE_BYTES = 4
 # Numba's settings that change nothing of the code.
 HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
+# Those that code is made by and a program may set itself, and what they usually are.
+CONFIGURED = {
+    "BOUNDSCHECK": None, "CPU_FEATURES": None, "CPU_NAME": None, "DEBUGINFO_DEFAULT": 0, "LOOP_VECTORIZE": 1, "OPT": 3,
+    "SLP_VECTORIZE": 0,
+}  # fmt: skip
 # What a Linux system says of a processor, and machine code depends on.
 PROCESSOR = {
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer", "CPU architecture",
@@ -84,13 +89,24 @@ class Code:
 
 
 def settings() -> dict[str, str]:
-    """What the environment tells Numba that changes the code."""
-    return {k: v for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in HARMLESS}
+    """What the environment, or a program by `numba.config`, tells Numba that changes the code."""
+    told = {k: v for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in HARMLESS}
+    for name, usual in CONFIGURED.items():
+        value = _configured(name, usual)
+        by_environment = f"NUMBA_{name.removesuffix('_DEFAULT')}" in told
+        if value not in (usual, "") and not by_environment:
+            told[f"numba.config.{name}"] = str(value)
+    return told
+
+
+def _configured(name: str, usual: Any) -> Any:
+    """A setting of Numba's, if it is loaded."""
+    return getattr(sys.modules.get("numba.core.config"), name, usual)
 
 
 def interpreted() -> bool:
     """Whether Numba is told to compile nothing."""
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or bool(_configured("DISABLE_JIT", 0))
 
 
 @lru_cache(maxsize=1)
