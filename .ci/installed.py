@@ -27,7 +27,7 @@ import numpy as np  # noqa: E402
 import SimpleITK as sitk  # noqa: E402
 
 where = pathlib.Path(gr.__file__).parent
-assert pathlib.Path(__file__).parents[1] not in where.parents, f"{where} is the tree's own"
+assert "site-packages" in where.parts, f"{where} is the tree's own"
 assert (where / "py.typed").exists()
 assert (where / "_kernels" / "common.cuh").exists(), "the wheel lacks the CUDA kernels"
 libraries = sorted(p.stem for p in where.glob("engines/cpu/compiled/*") if p.suffix != ".json")
