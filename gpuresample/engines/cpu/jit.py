@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpuresample.engines.cpu import store
+from gpuresample.engines.cpu import shipped, store
 from gpuresample.engines.cpu.declarations import Declared, Instructions
 from gpuresample.engines.cpu.store import FINE, NOT_C
 
@@ -252,7 +252,8 @@ class Kernel(Declared):
         return called
 
     def _found(self, signature: str) -> Entry:
-        return Entry(store.load(self, signature) or _compiler().code_for(self, signature), signature)
+        there = shipped.load(self, signature) or store.load(self, signature)
+        return Entry(there or _compiler().code_for(self, signature), signature)
 
 
 def _compiler() -> Any:
