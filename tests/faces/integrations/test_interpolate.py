@@ -226,7 +226,7 @@ def test_labels_name_volumes_and_all_within():
     out = collate([{"seg": {"left": masks, "right": [masks, 3]}}] * 2)["seg"]
     assert [set(v.unique().tolist()) for v in (out["left"], out["right"][0])] == [{0, 9}] * 2
     for wrong in (masks[0], "liver", 3):
-        with pytest.raises(ValueError, match="labels names .seg., which must be a volume of 4 axes, .* got"):
+        with pytest.raises(ValueError, match=r"labels names .seg., which must be a volume of 4 axes, .* got"):
             collate([{"seg": wrong}] * 2)
     with pytest.raises(ValueError, match="labels names 1, which must be a volume"):
         collate([(masks, masks[0])] * 2)
