@@ -593,7 +593,7 @@ def test_progress_is_told_as_often_as_simpleitk_tells_it_on_one_thread(name, siz
     if kind == sitk.sitkVectorInt16 and name in ("DiscreteGaussian", "Resample, field"):
         kind = (
             sitk.sitkInt16
-        )  # SimpleITK blurs no vectors of integers, and a field's kernels for them are compiled long
+        )  # SimpleITK blurs no such vectors; a field's kernels for them compile long
     told = []
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
