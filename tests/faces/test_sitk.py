@@ -591,9 +591,7 @@ def named_filter(module, name, reference):
 @pytest.mark.parametrize("kind", [sitk.sitkFloat32, sitk.sitkVectorInt16])
 def test_progress_is_told_as_often_as_simpleitk_tells_it_on_one_thread(name, size, kind):
     if kind == sitk.sitkVectorInt16 and name in ("DiscreteGaussian", "Resample, field"):
-        kind = (
-            sitk.sitkInt16
-        )  # SimpleITK blurs no such vectors; a field's kernels for them compile long
+        kind = sitk.sitkInt16  # SimpleITK blurs no such vectors; a field's kernels for them compile long
     told = []
     threads = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
