@@ -513,10 +513,23 @@ def _expanded(coefficients: Tensor, size: tuple[int, ...], order: int, dims: int
 
 def _refuse_forward_mode(tensor: Tensor) -> None:
     """Forward-mode derivatives do not reach into operators: what comes out would have none, without a word."""
-    if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+    if torch.compiler.is_compiling():
+        return
+    _refuse_nested_forward_mode()
+    if forward_ad.unpack_dual(tensor).tangent is not None:
         raise RuntimeError(
             "there is no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
             "torch.autograd.functional.jacobian go backward"
+        )
+
+
+def _refuse_nested_forward_mode() -> None:
+    """Within one `torch.func.jvp` the tangents of another around it are out of sight, and would be lost."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1:
+        raise RuntimeError(
+            "there is no forward-mode derivative of a forward-mode derivative (torch.func.jvp in jvp, jacfwd of "
+            "jacfwd); torch.autograd.functional.hessian goes backward twice"
         )
 
 
@@ -731,6 +744,7 @@ def _applied(image: Tensor, recipe: str) -> Tensor:
         return _placed(_applied(plain(image), recipe), image, made, dims)
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return _run(image, recipe)
+    _refuse_nested_forward_mode()
     primal, tangent = forward_ad.unpack_dual(image)
     if tangent is None:
         return _run(image, recipe)
