@@ -447,6 +447,20 @@ def test_jacobians_of_both_modes_agree():
 
 
 @OWN_WARNING
+def test_forward_mode_within_forward_mode_is_refused_not_zero():
+    x, t = torch.rand(4, 5, 6), torch.ones(4, 5, 6)
+    cube = lambda v: grt.gaussian(v, 1.0) ** 3  # noqa: E731
+    moved = lambda v: grt.resample(v, size=(4, 5, 6), transform=np.eye(4))  # noqa: E731
+    for f in (cube, moved):
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            torch.func.jvp(lambda a, f=f: torch.func.jvp(f, (a,), (t,))[1], (x,), (t,))
+        # The image has a tangent of the outer level alone.
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            torch.func.jvp(lambda a, f=f: torch.func.jvp(lambda b: f(a) * b, (t,), (t,))[1], (x,), (t,))
+    with pytest.raises(RuntimeError, match="no forward-mode derivative of a forward-mode derivative"):
+        torch.func.jacfwd(torch.func.jacfwd(cube))(x[:2, :2, :2])
+
+
 def test_votes_and_integers_have_no_derivative_in_forward_mode():
     x, t = volume(4, 5, 6), volume(4, 5, 6, seed=1)
     with pytest.raises(ValueError, match="is a vote among labels and has no gradient"):
