@@ -80,7 +80,7 @@ def _run(args: list[str]) -> int:
 
     with warnings.catch_warnings(record=True) as caught:
         try:
-            code = app(args, prog_name="gpuresample", standalone_mode=False)
+            code = app(args)(args, prog_name="gpuresample", standalone_mode=False)
         finally:
             for warning in caught:
                 _say(f"warning: {warning.message}")

@@ -12,7 +12,7 @@ import struct
 import sys
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -272,7 +272,9 @@ def with_size(head: bytes, size: Sequence[int]) -> bytes:
     return bytes(made)
 
 
-def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> SimpleITK.Image | None:
+def unpacked(
+    path: Path, form: Form, reader: SimpleITK.ImageFileReader, done: Callable[[int], None] | None = None
+) -> SimpleITK.Image | None:
     """The image of a packed file whose voxels are stored as ITK would hand them out, unpacked once, into place.
 
     NaN and infinity stay. None where ITK scales the voxels, or makes vectors of them.
@@ -284,6 +286,8 @@ def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> Simpl
         Its header.
     reader : SimpleITK.ImageFileReader
         That has read the header, too.
+    done : callable, optional
+        Is told how many bytes of voxels there are so far.
 
     Raises
     ------
@@ -301,7 +305,7 @@ def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> Simpl
     if view.dtype != kind:
         return None
     array = writable_alias(view, image)
-    completeness.unzipped_into(path, form.offset, array.reshape(-1).view(np.uint8))
+    completeness.unzipped_into(path, form.offset, array.reshape(-1).view(np.uint8), done)
     if form.order != ("<" if sys.byteorder == "little" else ">"):
         array.byteswap(inplace=True)
     image.SetSpacing(reader.GetSpacing())

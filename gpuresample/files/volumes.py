@@ -206,7 +206,7 @@ def _of_frames(found: Header, frames: dicom.Frames) -> Header:
     return replace(found, **geometry, dtype=dtype, pixel_type=_PIXEL_TYPES[dtype.name])
 
 
-def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
+def read(path: PathLike, series: str | None = None, progress: Progress | None = None) -> SimpleITK.Image:
     """Read a volume.
 
     Parameters
@@ -215,6 +215,9 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         A file of any format SimpleITK reads, or a folder with a DICOM series.
     series : str, optional
         Series instance UID, for a folder with several series.
+    progress : callable, optional
+        Is told the bytes of voxels that have been unpacked, and all of them. Files that are not packed, and those that
+        ITK unpacks, are read without a word.
 
     Returns
     -------
@@ -267,7 +270,7 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
             )
         if form is not None and completeness.is_gzip(path):
             with _failure(path, "cannot be read"):
-                image = nifti.unpacked(path, form, reader)
+                image = nifti.unpacked(path, form, reader, _of(progress, expected[1]))
             if image is not None:
                 return _placed(path, image, form)
         lost = nifti.NotFinite(form)
