@@ -86,6 +86,18 @@ def reading(path: Path) -> Iterator[io.BufferedIOBase]:
         raise gzip.BadGzipFile(str(error)) from None
 
 
+def unpacker(form: int) -> Any:
+    """What unpacks a stream of a form, as zlib numbers them: `zlib.decompressobj`, or isal's. Its errors: `damaged`."""
+    fast = _fast()
+    return (zlib if fast is None else fast[1]).decompressobj(form)
+
+
+def damaged() -> tuple[type[BaseException], ...]:
+    """What a damaged stream makes `unpacker` raise."""
+    fast = _fast()
+    return DAMAGED if fast is None else (*DAMAGED, fast[2])
+
+
 def pack(
     pieces: Iterable[memoryview],
     out: IO[bytes],

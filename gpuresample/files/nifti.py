@@ -9,10 +9,9 @@ from __future__ import annotations
 import math
 import shutil
 import struct
-import sys
 import warnings
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.cpu.memory import writable_alias
 from gpuresample.files import completeness, detached, gzips
 from gpuresample.planning.grid import agree
 
@@ -78,6 +76,12 @@ class Form:
     qform: Floats
     codes: tuple[int, int]
     intent: int
+
+    @property
+    def stored(self) -> np.dtype[Any] | None:
+        """Of voxels, where ITK hands them out as they are stored."""
+        kind = None if self.scales else _VOXELS.get(self.datatype)
+        return None if kind is None else np.dtype(self.order + kind)
 
     @property
     def is_float(self) -> bool:
@@ -270,50 +274,6 @@ def with_size(head: bytes, size: Sequence[int]) -> bytes:
     made = bytearray(head)
     struct.pack_into(f"{_order(head)}{len(size)}h", made, _SIZE, *size)
     return bytes(made)
-
-
-def unpacked(
-    path: Path, form: Form, reader: SimpleITK.ImageFileReader, done: Callable[[int], None] | None = None
-) -> SimpleITK.Image | None:
-    """The image of a packed file whose voxels are stored as ITK would hand them out, unpacked once, into place.
-
-    NaN and infinity stay. None where ITK scales the voxels, or makes vectors of them.
-
-    Parameters
-    ----------
-    path : Path
-    form : Form
-        Its header.
-    reader : SimpleITK.ImageFileReader
-        That has read the header, too.
-    done : callable, optional
-        Is told how many bytes of voxels there are so far.
-
-    Raises
-    ------
-    OSError
-        If the stream is damaged or ends early.
-    """
-    import SimpleITK as sitk
-
-    kind = _VOXELS.get(form.datatype)
-    same = reader.GetSize() == form.size and reader.GetNumberOfComponents() == 1
-    if not same or kind is None or form.scales or form.offset > completeness.MOST_HEAD or detached.half(path):
-        return None
-    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
-    view = sitk.GetArrayViewFromImage(image)
-    if view.dtype != kind:
-        return None
-    array = writable_alias(view, image)
-    completeness.unzipped_into(path, form.offset, array.reshape(-1).view(np.uint8), done)
-    if form.order != ("<" if sys.byteorder == "little" else ">"):
-        array.byteswap(inplace=True)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
-    for key in reader.GetMetaDataKeys():
-        image.SetMetaData(key, reader.GetMetaData(key))
-    return image
 
 
 class NotFinite:

@@ -1,23 +1,106 @@
-"""Volumes packed into files: what ITK writes before the voxels, and the voxels, packed by all threads."""
+"""Volumes packed in files: unpacked once, into place; written as ITK writes them, and packed by all threads."""
 
 from __future__ import annotations
 
 import gzip
+import math
 import re
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from gpuresample import texts
-from gpuresample.files import gzips, nifti
+from gpuresample.engines.cpu.memory import writable_alias
+from gpuresample.files import completeness, detached, gzips, nifti
 
 if TYPE_CHECKING:
     import SimpleITK
 
 # Digits and blanks for the number of packed bytes, which is known at the end. Readers skip blanks before a number.
 _ROOM = 16
+
+
+def read(
+    path: Path, form: nifti.Form | None, reader: SimpleITK.ImageFileReader, done: Callable[[int], None] | None = None
+) -> SimpleITK.Image | None:
+    """The image of a packed file whose voxels are stored as ITK would hand them out, unpacked once, into place.
+
+    NaN and infinity stay. None for files that are not packed, and where ITK scales voxels, or makes vectors of them.
+
+    Parameters
+    ----------
+    path : Path
+    form : nifti.Form or None
+        Its header, of a NIfTI file.
+    reader : SimpleITK.ImageFileReader
+        That has read the header, too.
+    done : callable, optional
+        Is told how many bytes of voxels there are so far.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged or ends early.
+    """
+    import SimpleITK as sitk
+
+    layout = _layout(path, form, reader.GetSize())
+    if layout is None or reader.GetNumberOfComponents() != 1:
+        return None
+    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
+    view = sitk.GetArrayViewFromImage(image)
+    swapped, nbytes, dtype = layout
+    if view.nbytes != nbytes or view.dtype.kind not in "iuf" or dtype not in (None, view.dtype):
+        return None
+    array = writable_alias(view, image)
+    memory = array.reshape(-1).view(np.uint8)
+    if form is not None:
+        completeness.unzipped_into(path, form.offset, memory, done)
+    else:
+        detached.check_packed(path, _filling(memory, done))
+    if swapped:
+        array.byteswap(inplace=True)
+    image.SetSpacing(reader.GetSpacing())
+    image.SetOrigin(reader.GetOrigin())
+    image.SetDirection(reader.GetDirection())
+    for key in reader.GetMetaDataKeys():
+        image.SetMetaData(key, reader.GetMetaData(key))
+    return image
+
+
+def _layout(
+    path: Path, form: nifti.Form | None, size: Sequence[int]
+) -> tuple[bool, int | None, np.dtype[Any] | None] | None:
+    """Whether voxels are of the other byte order, their bytes, and their type if known; None where ITK must read."""
+    little = sys.byteorder == "little"
+    if form is not None:
+        ours = completeness.is_gzip(path) and not detached.half(path) and form.offset <= completeness.MOST_HEAD
+        if not ours or form.stored is None or form.size != tuple(size):
+            return None
+        return (form.order == ">") == little, math.prod(size) * form.stored.itemsize, form.stored.newbyteorder("=")
+    found = detached.of_header(path)
+    if found is None or found.encoding not in ("zlib", "gzip") or len(found.files) > 1:
+        return None
+    return found.big == little, found.nbytes, None
+
+
+def _filling(memory: npt.NDArray[np.uint8], done: Callable[[int], None] | None) -> Callable[[bytes], None]:
+    """What puts blocks, one after the other, into memory; what is too much is left out."""
+    at = 0
+
+    def fill(block: bytes) -> None:
+        nonlocal at
+        part = np.frombuffer(block, np.uint8)[: memory.size - at]
+        memory[at : at + part.size] = part
+        at += part.size
+        if done is not None:
+            done(at)
+
+    return fill
 
 
 def write(

@@ -268,11 +268,10 @@ def read(path: PathLike, series: str | None = None, progress: Progress | None = 
                 f"{path}: holds vectors of integers with a slope or an intercept, which ITK's reader (5.4.7) does not "
                 "survive; write them as floats"
             )
-        if form is not None and completeness.is_gzip(path):
-            with _failure(path, "cannot be read"):
-                image = nifti.unpacked(path, form, reader, _of(progress, expected[1]))
-            if image is not None:
-                return _placed(path, image, form)
+        with _failure(path, "cannot be read"):
+            image = packing.read(path, form, reader, _of(progress, expected[1]))
+        if image is not None:
+            return image if form is None else _placed(path, image, form)
         lost = nifti.NotFinite(form)
         check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):

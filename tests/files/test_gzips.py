@@ -14,7 +14,7 @@ import pytest
 import SimpleITK as sitk
 from support import noise
 
-from gpuresample.files import completeness, gzips, nifti
+from gpuresample.files import completeness, gzips, nifti, packing
 from gpuresample.files import volumes as files
 
 TYPES = ("uint8", "int16", "int32", "float32", "float64", "int8", "uint16", "uint32", "int64", "uint64")
@@ -43,14 +43,14 @@ def packed(path, dtype="int16", shape=(12, 31, 40), **header):
 
 
 def taken(monkeypatch):
-    """What `nifti.unpacked` answers, call by call."""
-    answers, real = [], nifti.unpacked
+    """What `packing.read` answers, call by call."""
+    answers, real = [], packing.read
 
     def unpacked(*args):
         answers.append(real(*args))
         return answers[-1]
 
-    monkeypatch.setattr(nifti, "unpacked", unpacked)
+    monkeypatch.setattr(packing, "read", unpacked)
     return answers
 
 
@@ -60,7 +60,7 @@ def test_voxels_are_itks(dtype, tmp_path, library, monkeypatch):
     answers = taken(monkeypatch)
     image = files.read(tmp_path / "a.nii.gz")
     assert answers != [None]
-    monkeypatch.setattr(nifti, "unpacked", lambda *args: None)
+    monkeypatch.setattr(packing, "read", lambda *args: None)
     itks = files.read(tmp_path / "a.nii.gz")
     assert sitk.GetArrayViewFromImage(image).dtype == dtype
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), array)
@@ -220,6 +220,43 @@ def test_what_is_packed_is_what_itk_writes(size, components, kind, ending, tmp_p
     assert ours == itks
     for got in (files.read(tmp_path / f"ours{ending}"), sitk.ReadImage(str(tmp_path / f"ours{ending}"))):
         np.testing.assert_array_equal(sitk.GetArrayFromImage(got), values)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize("big", [False, True])
+def test_packed_nrrd_and_metaimage_are_unpacked_into_place(big, dtype, ending, tmp_path, library, monkeypatch):
+    array = (noise((5, 6, 7), "float32") * 100).astype(dtype)
+    if dtype == "float32":
+        array[0, 1, 2], array[3, 3, 3] = np.nan, -np.inf
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetMetaData("Modality", "CT")
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path), True)
+    if big:
+        head, voxels = parts(path.read_bytes(), ending)
+        packed = np.frombuffer(voxels, dtype).byteswap().tobytes()
+        if ending == ".nrrd":
+            path.write_bytes(head.replace(b"endian: little", b"endian: big") + b"\n\n" + gzip.compress(packed))
+        else:
+            head, packed = head.replace(b"MSB = False", b"MSB = True"), zlib.compress(packed)
+            path.write_bytes(head.replace(b"\n\n", b"\nCompressedDataSize = %d\n" % len(packed)) + packed)
+    answers, told = taken(monkeypatch), []
+    got = files.read(path, progress=lambda done, total: told.append((done, total)))
+    assert answers != [None]
+    assert told[-1] == (array.nbytes, array.nbytes)
+    itks = sitk.ReadImage(str(path))
+    assert sitk.GetArrayFromImage(got).tobytes() == array.tobytes() == sitk.GetArrayFromImage(itks).tobytes()
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetPixelID"):
+        assert getattr(got, name)() == getattr(itks, name)()
+    kept = {key: itks.GetMetaData(key) for key in itks.GetMetaDataKeys() if not key.startswith("ITK_original")}
+    assert {key: got.GetMetaData(key) for key in got.GetMetaDataKeys()} == kept
+    whole = path.read_bytes()
+    for content in (whole[:-3], whole[:-6] + b"x" + whole[-5:], whole[:-40] + bytes(20) + whole[-20:]):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match=r"damaged or end|ends early"):
+            files.read(path)
 
 
 @pytest.mark.parametrize("level", [0, 10, -1, 2.5, "best", True])
