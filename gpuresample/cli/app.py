@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import gc
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Annotated
@@ -10,6 +12,10 @@ import typer
 
 from gpuresample import __version__
 from gpuresample.cli.options import SeveralNumbers
+
+# When a process ends, Python looks for cycles among all objects, SimpleITK's many included: that takes longer than to
+# resample. Frozen objects are left alone. What is to be done at the end is done all the same.
+atexit.register(gc.freeze)
 
 # In the order of the help; each is a function of its name in a module of its name.
 COMMANDS = (
