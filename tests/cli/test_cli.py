@@ -664,6 +664,22 @@ def test_a_level_says_how_hard_to_pack_whatever_the_number_of_threads(tmp_path, 
     assert all((array == read[0]).all() for array in read)
 
 
+def test_the_display_says_how_much_of_a_file_is_done(tmp_path, ct):
+    phases, told = console.Phases(), []
+
+    def told_of(done, total):
+        phases.part(done, total)
+        told.append((phases._done, phases._total))
+
+    image = files.read(ct, progress=told_of)
+    files.write(image, tmp_path / "o.nii.gz", progress=told_of)
+    count = 24 * 20 * 12 * 2
+    # Unpacked in one block; the header's 352 bytes count as voxels, and are told of first.
+    assert told == [(count, count), (352, count), (count, count)]
+    phases.say("next")
+    assert (phases._done, phases._total) == (0, None)
+
+
 def test_one_command_does_not_load_the_others():
     code = (
         "import sys; from gpuresample.cli.app import app; app(['resample', 'a', 'b']); "
