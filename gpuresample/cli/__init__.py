@@ -80,7 +80,7 @@ def _run(args: list[str]) -> int:
 
     with warnings.catch_warnings(record=True) as caught:
         try:
-            code = app(args, prog_name="gpuresample", standalone_mode=False)
+            code = app(args)(args, prog_name="gpuresample", standalone_mode=False)
         finally:
             # A job looks at headers before it reads, and what it warns of then it may warn of again.
             for message in dict.fromkeys(str(warning.message) for warning in caught):
