@@ -43,7 +43,9 @@ def resample(
     default_value: float | Sequence[float] = 0,
     rounding: str = "nearest",
     convention: str | None = None,
-    clip: bool | Sequence[float] = False,
+    clip: bool | Sequence[Any] = False,
+    scale: float | Sequence[float] = 1.0,
+    offset: float | Sequence[float] = 0.0,
     ignore: float | None = None,
     dtype: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
     device: str = "auto",
@@ -62,8 +64,9 @@ def resample(
         (y, x); leading axes are channels or a batch. They may be NumPy or CuPy arrays, or anything that offers DLPack
         (such as torch tensors) or `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to
         the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). A list
-        (an image and its labels, say) comes back as a list; `interpolation`, `default_value` and `dtype` may then be
-        lists, too. Images on one grid share the transform: where their voxels lie is found once for all of them.
+        (an image and its labels, say) comes back as a list; `interpolation`, `default_value`, `clip`, `scale`, `offset`
+        and `dtype` may then be lists, too. Images on one grid share the transform: where their voxels lie is found once
+        for all of them.
     spacing : float or sequence of float, optional
         New spacing in physical units, in the order of the image's kind: x, y, z for images and volumes, axis order for
         arrays. One number is for all axes. The new size is `round(size * spacing / new_spacing)`, halves to even.
@@ -104,7 +107,13 @@ def resample(
         `rounding`, how a size follows from a spacing, and the output's type. A keyword that contradicts it is refused.
     clip : bool or (low, high)
         Keep sums, which splines and sincs let overshoot, within a range: True for the range of the volume that they are
-        of, or two numbers. What lies outside keeps `default_value`. For images in host memory.
+        of, or two numbers, which are the input's. What lies outside keeps `default_value`.
+    scale : float
+        What a sum, clipped or not, is multiplied by before it is rounded and stored: a window and a normalisation on
+        the way, without a pass of their own. `clip=(-1000, 400), scale=1 / 1400, offset=1000 / 1400, dtype="float16"`
+        makes 0 to 1 of a CT. `default_value` is stored as it is. Copies and votes have neither.
+    offset : float
+        What is added after that.
     ignore : float, optional
         A value of the input that says "no data", or NaN. Weights are made of the voxels that have data:
         `sum(w v) / sum(w)` over these. Where data have none of the weight, the output is this value, too; with kernels
@@ -148,7 +157,7 @@ def resample(
     """
     request = Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, ignore, dtype, device,
+        convention, clip, scale, offset, ignore, dtype, device,
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
         return _several(list(image), input_spacing, request, out)
@@ -172,6 +181,8 @@ def plan(
     rounding: str = "nearest",
     convention: str | None = None,
     clip: bool | Sequence[float] = False,
+    scale: float = 1.0,
+    offset: float = 0.0,
     ignore: float | None = None,
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
@@ -203,7 +214,7 @@ def plan(
         container = unwrap(image_or_shape, input_spacing, lazy=True)
     return _plan(container, Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, ignore, dtype, device,
+        convention, clip, scale, offset, ignore, dtype, device,
     ))  # fmt: skip
 
 
@@ -223,13 +234,15 @@ class Request:
     rounding: str
     convention: str | None
     clip: Any
+    scale: Any
+    offset: Any
     ignore: Any
     dtype: Any
     device: str
 
 
 # Keywords that may have one value for each of several images.
-EACH = ("interpolation", "default_value", "dtype")
+EACH = ("interpolation", "default_value", "clip", "scale", "offset", "dtype")
 
 
 def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) -> list[Any]:
@@ -250,6 +263,8 @@ def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) 
 def _each(request: Request, n: int) -> dict[str, list[Any]]:
     """Keywords that have a value for each image."""
     found = {name: list(v) for name in EACH if isinstance(v := getattr(request, name), (list, tuple))}
+    if all(isinstance(v, Real) and not isinstance(v, bool) for v in found.get("clip", [])):
+        found.pop("clip", None)  # one range for all
     for name, values in found.items():
         if len(values) != n:
             raise ValueError(f"{name} must be one for all images or a list of {n}, one for each, got {len(values)}")
@@ -278,7 +293,8 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
     store = Store(default_for(r.default_value, output), rounding)
-    clip, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    clip, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
     engines.select(r.device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
@@ -292,8 +308,8 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
         planner.warn_if_apart(source, target)
     copies = f.method != "linear"
     return Plan(
-        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, ignore=ignore,
-        signed=ignore is not None and renormalised.is_signed(work),
+        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, scale=scale,
+        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -330,7 +346,8 @@ def _by_convention(
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
     store = Store(default_for(r.default_value, output), c.rounding)
-    asked, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    asked, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
@@ -346,8 +363,8 @@ def _by_convention(
     clip = asked or (c.clip and f.spline_order > 1)
     copies = f.method != "linear"
     return Plan(
-        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, ignore=ignore,
-        signed=ignore is not None and renormalised.is_signed(work),
+        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, scale=scale,
+        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -409,7 +426,29 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
     return tuple(container.order(sigma))
 
 
-def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[float, float]:
+def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[float, float]:
+    """What sums are multiplied by, and what is added to them; copies and votes have neither."""
+    found = []
+    for name, value, none in (("scale", scale, 1.0), ("offset", offset, 0.0)):
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {shown(value)}")
+        if number != none and f.method != "linear":
+            raise ValueError(
+                f"{name} must be {none:g} for interpolations that copy voxels or vote, such as {f.name!r}; "
+                f"got {shown(value)}"
+            )
+        if number != none and dtype == np.bool_:
+            raise ValueError(f"{name} must be {none:g} for bool voxels, which are no numbers; got {shown(value)}")
+        found.append(number)
+    return found[0], found[1]
+
+
+def clip_range(
+    value: Any, dtype: np.dtype[Any], f: Filter, scaled: tuple[float, float] = (1.0, 0.0)
+) -> bool | tuple[float, float]:
     """The range that sums are kept in: True for the input's own, False for none; a copy has nothing to keep."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value) and f.method == "linear"
@@ -420,7 +459,7 @@ def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[floa
         raise ValueError(f"clip must be False or True for interpolations that copy voxels or vote, got {shown(value)}")
     if low > high:
         raise ValueError(f"clip must be (low, high) with low <= high, got {shown(value)}")
-    if dtype.kind != "f":
+    if dtype.kind != "f" and scaled == (1.0, 0.0):
         default_for(low, dtype, "clip")
         default_for(high, dtype, "clip")
     return low, high
