@@ -39,7 +39,7 @@ _SAME_SPACING = 1e-5
 _SAME_COSINE = 1e-3
 _FLOATS = {16: "f4", 64: "f8"}
 # Types of voxels that ITK hands out as they are.
-_VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
+VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
 
 
 @dataclass(frozen=True)
@@ -278,7 +278,7 @@ def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> Simpl
     """
     import SimpleITK as sitk
 
-    kind = _VOXELS.get(form.datatype)
+    kind = VOXELS.get(form.datatype)
     same = reader.GetSize() == form.size and reader.GetNumberOfComponents() == 1
     if not same or kind is None or form.scales or form.offset > completeness.MOST_HEAD or detached.half(path):
         return None

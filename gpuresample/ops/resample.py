@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
-from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, unwrap
+from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, parts, unwrap
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
 from gpuresample.ops.transforms import resolve
@@ -48,6 +48,7 @@ def resample(
     offset: float | Sequence[float] = 0.0,
     ignore: float | None = None,
     dtype: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
+    region: Sequence[slice] | None = None,
     device: str = "auto",
     out: Any = None,
 ) -> Any:
@@ -121,6 +122,11 @@ def resample(
         refuse it. It takes memory for four more volumes.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
+    region : sequence of slice, optional
+        Which part of the output to make, one slice for each of its spatial axes, in the order of `size`. It has the
+        bits of that part of the whole. Only the input that it needs is read, of a memory map, a zarr or dask array, a
+        nibabel image or `gpuresample.open_nifti`; along transforms, what a bound of their path says. The result of a
+        zarr or dask array is in memory. `Plan.crop` serves many regions of one size.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where to compute. "auto" follows the data: an image on a GPU is resampled there; a large image in host memory
         goes to a GPU if there is one and that should be faster (`gpuresample.engines` has the rule); everything else is
@@ -160,9 +166,9 @@ def resample(
         convention, clip, scale, offset, ignore, dtype, device,
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
-        return _several(list(image), input_spacing, request, out)
+        return _several(list(image), input_spacing, request, region, out)
     container = unwrap(image, input_spacing, lazy=True)
-    return execute(_plan(container, request), container, out)
+    return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
 
 
 def plan(
@@ -245,7 +251,27 @@ class Request:
 EACH = ("interpolation", "default_value", "clip", "scale", "offset", "dtype")
 
 
-def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) -> list[Any]:
+def _at(region: Any, image: Any, container: Container, plan: Plan) -> tuple[Plan, Container]:
+    """What makes a region of the output: the plan, and the container of the part of the image that it needs."""
+    if region is None:
+        return plan, container
+    try:
+        given = tuple(region) if isinstance(region, Sequence) else (region,)
+        block = container.order(given)[::-1]
+        plan_of_block = plan.crop(block)
+    except (TypeError, ValueError) as error:
+        if "dst_slices" not in str(error):
+            raise
+        d, whole = plan.target.dimension, container.order(plan.target.size)
+        raise type(error)(
+            f"region must be {d} non-empty slices of step 1 within the output of size {whole}, got {shown(region)}"
+        ) from None
+    cropped = parts.part(image, container, plan.input_region(block), plan_of_block.source)
+    check_memory(cropped, cropped.output_shape(plan_of_block.target), plan.dtype, f"region {shown(region)}")
+    return plan_of_block, cropped
+
+
+def _several(images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any) -> list[Any]:
     """`resample` of several images: a path is resolved, and voxels are located, once for all on one grid."""
     if not images:
         raise ValueError("image must be an image or a list of at least one image, got an empty list")
@@ -256,8 +282,9 @@ def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) 
         raise ValueError(f"out must be a list of {n} images, one for each image, got {len(outs)}")
     containers = [unwrap(image, input_spacing, lazy=True) for image in images]
     paths: dict[Any, tuple[Transform, ...]] = {}
-    plans = [_plan(c, r, paths) for c, r in zip(containers, requests, strict=True)]
-    return execute_all(list(zip(plans, containers, outs, strict=True)))
+    plans = [_plan(c, r, paths, region is None) for c, r in zip(containers, requests, strict=True)]
+    made = [_at(region, i, c, p) for i, c, p in zip(images, containers, plans, strict=True)]
+    return execute_all([(p, c, o) for (p, c), o in zip(made, outs, strict=True)])
 
 
 def _each(request: Request, n: int) -> dict[str, list[Any]]:
@@ -271,8 +298,13 @@ def _each(request: Request, n: int) -> dict[str, list[Any]]:
     return found
 
 
-def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None) -> Plan:
-    """The plan of a request; `paths` are those that were resolved for the images before."""
+def _plan(
+    container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None, whole: bool = True
+) -> Plan:
+    """The plan of a request; `paths` are those that were resolved for the images before.
+
+    `whole`: all of the output is to be made, and has to fit into memory.
+    """
     f = get_filter(r.interpolation)
     rounding = r.rounding
     if r.convention is not None:
@@ -281,7 +313,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
             interpolation=f.name, spacing=r.spacing, size=r.size, like=r.like, transform=r.transform,
         )  # fmt: skip
         if c.name != "simpleitk":
-            return _by_convention(c, container, r, f)
+            return _by_convention(c, container, r, f, whole)
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
@@ -296,7 +328,8 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     scale, offset = scaling(r.scale, r.offset, output, f)
     clip, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
     engines.select(r.device, container.where)
-    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
+    if whole:
+        check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
     if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
@@ -330,6 +363,7 @@ def _by_convention(
     container: Container,
     r: Request,
     f: Filter,
+    whole: bool,
 ) -> Plan:
     """A plan that follows another library."""
     source, d = container.grid, container.grid.dimension
@@ -348,7 +382,8 @@ def _by_convention(
     store = Store(default_for(r.default_value, output), c.rounding)
     scale, offset = scaling(r.scale, r.offset, output, f)
     asked, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
-    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
+    if whole:
+        check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
     where = conventions.positions(c, source, target, f.name, container.dtype)
