@@ -180,6 +180,9 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
 
     if work.method == "index":
         return call(kernels.copy_rows, first, outside)
+    if work.scores is not None:
+        s = work.scores
+        return call(vote_kernels.score_rows, first, s.pair, float(s.upper), s.tie, s.rim)
     if work.method == "label_linear":
         return call(vote_kernels.vote_rows, first, outside)
     if work.method == "label_gaussian":

@@ -110,6 +110,8 @@ class Gathers:
         """File, function and the arguments that only that kernel takes."""
         if work.method == "index":
             return "gather", "gather_copy", ()
+        if work.scores is not None:
+            raise ValueError("votes by scores in 16-bit floats are the CPU engine's alone")
         if work.method == "label_linear":
             return "vote", "vote_linear", ()
         if work.method == "label_gaussian":
