@@ -75,7 +75,9 @@ class Warp:
         """Whether no voxel lies beyond the centres of an image's border voxels, by a bound; a rounding counts."""
         last = np.array(self.size, np.float64) - 1
         turn, start = self.matrix[:, :-1], self.matrix[:, -1]
-        far = 1e-3 if self.field is None else 1e-3 + np.abs(turn).sum(1) * float(self.field.abs().max())
+        far = np.full(len(turn), 1e-3)
+        if self.field is not None:
+            far += np.abs(turn).sum(1) * max(abs(v.item()) for v in torch.aminmax(self.field))
         low = start + np.minimum(turn * last, 0.0).sum(1) - far
         high = start + np.maximum(turn * last, 0.0).sum(1) + far
         return bool((low >= 0).all() and (high <= np.array(shape) - 1).all())
@@ -180,7 +182,7 @@ class SpatialTransform(_library.SpatialTransform):
         turn = np.eye(d) if affine is None else affine.astype(np.float32).astype(np.float64)
         shift = np.array(middle) - n / 2
         if self.center_deformation and field is not None:
-            shift = shift - turn @ field.mean(dim=list(range(1, d + 1)), dtype=torch.float64).numpy()
+            shift = shift - turn @ field.mean(dim=list(range(1, d + 1))).double().numpy()
         # From the middle of the image, in voxels; with aligned corners torch's -1 and 1 are centres of voxels.
         stretch = (n - 1) / n if self.align_corners else np.ones(d)
         matrix = np.empty((d, d + 1))

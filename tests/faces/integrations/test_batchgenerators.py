@@ -56,13 +56,19 @@ def both(asked, data, seed):
     return made[0][0], made[1][0]
 
 
-@pytest.mark.parametrize("case", CASES)
-@pytest.mark.parametrize(("shape", "patch"), [((30, 34, 27), (24, 22, 34)), ((40, 33), (30, 34))])
-def test_a_patch_is_the_librarys(case, shape, patch):
+VOLUME, PICTURE = ((24, 27, 22), (20, 18, 26)), ((40, 33), (30, 34))
+PATCHES = [(case, VOLUME) for case in CASES] + [
+    (case, PICTURE) for case in ("both, some axes, synchronized", "nothing")
+]
+
+
+@pytest.mark.parametrize(("case", "sizes"), PATCHES, ids=lambda v: v if isinstance(v, str) else str(len(v[0])))
+def test_a_patch_is_the_librarys(case, sizes):
+    shape, patch = sizes
     for labels in (2, 5):
         image, seg = volume(shape, labels)
         data = {"image": image, "segmentation": seg, "regression_target": 2 * image}
-        for seed in range(2):
+        for seed in (labels,):
             theirs, ours = both({"patch_size": patch} | CASES[case], data, seed)
             assert set(theirs) == set(ours)
             spread = float(image.max() - image.min())
