@@ -68,6 +68,8 @@ def resample(
     default_value: float = 0,
     rounding: str = "nearest",
     clip: bool | Sequence[float] = False,
+    scale: float = 1.0,
+    offset: float = 0.0,
     ignore: float | None = None,
     dtype: torch.dtype | None = None,
     spatial_dims: int | None = None,
@@ -87,7 +89,7 @@ def resample(
         that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
-    clip, ignore
+    clip, scale, offset, ignore
         As for `gpuresample.resample`; the range of `clip=True` is that of each volume. There is no gradient with them.
     dtype : torch.dtype, optional
         Type of the result; the image's unless given.
@@ -103,7 +105,7 @@ def resample(
     ------
     ValueError, TypeError
         For arguments out of range, as `gpuresample.resample`; for a gradient of "label_linear" or "label_gaussian",
-        which have none, or with `clip` or `ignore`.
+        which have none, or with `clip`, `scale`, `offset` or `ignore`.
     RuntimeError
         For CUDA tensors where the CUDA engine cannot be used.
 
@@ -120,7 +122,7 @@ def resample(
     keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
-        "rounding": rounding, "clip": clip, "ignore": ignore,
+        "rounding": rounding, "clip": clip, "scale": scale, "offset": offset, "ignore": ignore,
     }  # fmt: skip
     if is_meta_tensor(image):
         keywords["input_spacing"] = _spacing_of(image, dims, input_spacing)
@@ -706,10 +708,11 @@ def _refuse_votes(plan: Plan, recipe: str) -> None:
 
 
 def _refuse_bounds(plan: Plan) -> None:
-    """Refuse derivatives of sums that are clipped, or leave out voxels."""
-    if plan.clip or plan.ignore is not None:
+    """Refuse derivatives of sums that are clipped or scaled, or leave out voxels."""
+    if plan.clip or plan.ignore is not None or (plan.scale, plan.offset) != (1.0, 0.0):
         raise ValueError(
-            "clip and ignore have no gradient; use image.detach(), or torch.clamp on the result in place of clip"
+            "clip, scale, offset and ignore have no gradient; use image.detach(), or torch.clamp and arithmetic on the "
+            "result in place of the first three"
         )
 
 

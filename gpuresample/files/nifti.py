@@ -38,7 +38,7 @@ _SAME_SPACING = 1e-5
 _SAME_COSINE = 1e-3
 _FLOATS = {16: "f4", 64: "f8"}
 # Types of voxels that ITK hands out as they are.
-_VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
+VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Form:
     @property
     def stored(self) -> np.dtype[Any] | None:
         """Of voxels, where ITK hands them out as they are stored."""
-        kind = None if self.scales else _VOXELS.get(self.datatype)
+        kind = None if self.scales else VOXELS.get(self.datatype)
         return None if kind is None else np.dtype(self.order + kind)
 
     @property

@@ -14,7 +14,7 @@ from gpuresample.engines.cpu.gather import is_cubic, most_rows, reach_of
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
-from gpuresample.engines.cpu.ways import way_of, widens
+from gpuresample.engines.cpu.ways import sums, way_of, widens
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
@@ -142,7 +142,7 @@ def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.d
         return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
     if way == "copy":
         return held
-    return held + wide + n_dst * 4 * (dst == np.float16)
+    return held + wide + n_dst * 4 * (dst == np.float16 and not sums(work))
 
 
 def _coordinates(work: Gather, threads: int) -> int:

@@ -17,7 +17,7 @@ from gpuresample.engines.cpu import tables, vote_kernels
 from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
-from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
+from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
 from gpuresample.planning.taps import fold
@@ -165,6 +165,10 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         made = np.empty((1, *work.prefilter.n_dst), acc)
         tables.run_separable(work.prefilter, src, made, Store())
         src = made
+    default = np.array(store.default, dst.dtype)
+    if work.method == "linear":
+        dst, bounds, rounding = tables.storing(dst, acc, store)
+        default = default.view(dst.dtype)
     source, target = flatten(src), Flat(dst)
     strides = np.array(source.strides, np.int64)
     # Where sample (0, 0, 0) of the whole source would be.
@@ -172,9 +176,7 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     moves = np.array(source.offsets, np.int64) - source.offsets[0]
     n_src, box = np.array(work.n_src, np.int64), np.array(work.box)
     starts, steps = np.array(target.offsets, np.int64), np.array(target.strides, np.int64)
-    default = dst.dtype.type(store.default)
-    n_x, bounds = work.n_dst[2], bounds_of(dst.dtype, acc, store)
-    rounding = rounding_of(dst.dtype, store)
+    outside, n_x = default[()], work.n_dst[2]
     before = (source.memory, moves, strides)
     lines, x0, n0 = route.lines, route.start[0], route.n0
 
@@ -186,20 +188,23 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         return Job(Prepared(kernel, args))
 
     if work.method == "index":
-        return call(kernels.copy_rows, first, default)
+        return call(kernels.copy_rows, first, outside)
+    if work.scores is not None:
+        s = work.scores
+        return call(vote_kernels.score_rows, first, s.pair, float(s.upper), s.tie, s.rim)
     if work.method == "label_linear":
-        return call(vote_kernels.vote_rows, first, default)
+        return call(vote_kernels.vote_rows, first, outside)
     if work.method == "label_gaussian":
-        return call(vote_kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
+        return call(vote_kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, outside)
     if is_cubic(work) and not derived:
         powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
-        return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
+        return call(kernels.cubic_rows, first, powers, work.offset, outside, bounds, rounding)
     if is_linear(work) and not derived:
         whole = src.dtype.kind in "iu"
-        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
+        return call(kernels.linear_rows, first, work.offset, work.narrow, outside, bounds, rounding, whole)
     return call(
         kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
-        derived, default, bounds, rounding,
+        derived, outside, bounds, rounding,
     )  # fmt: skip
 
 
