@@ -419,7 +419,7 @@ def _turn(
     if n > 3 or m > 3:
         raise NotHereError("arrays of more than 3 dimensions, unless the matrix is diagonal")
     _check_summed(out.array.dtype, order)
-    simple = _is_simple(mode, order, prefilter)
+    simple = _is_simple(mode, order)
     if simple and math.prod(shape) > ONE_BY_ONE and order > 0:
         whole, base = np.zeros((3, 3)), np.zeros(3)
         whole[:n, :m] = matrix[::-1, ::-1]
@@ -644,10 +644,11 @@ def _degrees(angle: float) -> tuple[float, float]:
     return math.cos(math.radians(quarter)), math.sin(math.radians(quarter))
 
 
-def _is_simple(mode: str, order: int, prefilter: bool) -> bool:
+def _is_simple(mode: str, order: int) -> bool:
     """Whether the gather has the border itself, with its prefilter."""
-    solved = prefilter and order > 1
-    return mode in ("constant", "mirror", "reflect") or (mode == "nearest" and not solved and order < 2)
+    if mode == "nearest":
+        return order < 2  # other splines need SciPy's own padding
+    return mode != "grid-constant"
 
 
 def _map(
@@ -666,9 +667,9 @@ def _map(
     _check_summed(target.dtype, order)
     if mode == "nearest" and not space.isfinite(at.sum()):
         at = space.clip(at, -1e15, 1e15)
-    if not _is_simple(mode, order, prefilter) or order == 0:
-        solved = mode in ("nearest", "grid-wrap", "grid-constant")
-        source, at, mode, cval = _brought(source, at, order, mode, cval, prefilter)
+    if not _is_simple(mode, order) or order == 0:
+        solved = mode in ("nearest", "grid-constant")
+        source, at, mode = _brought(source, at, order, mode, cval, prefilter)
         prefilter = prefilter and not solved
     shape = target.shape
     if len(shape) == 1 and shape[0] > 2 * ROW:
@@ -709,32 +710,30 @@ def _locate(source: Input, target: Any, at: Any, order: int, mode: str, cval: fl
 
 def _brought(
     source: Input, at: Any, order: int, mode: str, cval: float, prefilter: bool
-) -> tuple[Input, Any, str, float]:
-    """A source and positions on it for which the gather's own borders do: coefficients with a margin, where needed."""
+) -> tuple[Input, Any, str]:  # fmt: skip
+    """A source and positions on it, and the gather's own border that does for them.
+
+    With mode "nearest" and "grid-constant" these are coefficients with a margin, which no tap leaves.
+    """
     array, space = source.array, source.space
-    solved = prefilter and order > 1
-    pad = SCIPY_PAD if solved and mode in ("nearest", "grid-constant") else 0
-    if mode in ("constant", "mirror", "reflect", "wrap"):
+    if mode not in ("nearest", "grid-constant"):
         moved = _each(at, array.shape, mode, 0, space)
-        return source, moved, "mirror" if mode == "wrap" else mode, cval
+        return source, moved, {"wrap": "mirror", "grid-wrap": "reflect"}.get(mode, mode)
+    solved = prefilter and order > 1
+    pad = SCIPY_PAD if solved else 0
+    how: dict[str, Any] = {"mode": "edge"}
     numbers = summed(array)
-    if pad:
-        how: dict[str, Any] = {"mode": "edge"} if mode == "nearest" else {"mode": "constant", "constant_values": cval}
-        numbers = space.pad(numbers if mode == "nearest" else numbers.astype(np.float64), pad, **how)
+    if mode == "grid-constant":
+        how, numbers = {"mode": "constant", "constant_values": cval}, numbers.astype(np.float64)
     if solved:
-        made = space.empty(numbers.shape, np.float64)
-        inner = Input(numbers, source.held)
-        _solve(inner, Output(made, made, None), order, mode, tuple(range(numbers.ndim)))
+        padded = Input(space.pad(numbers, pad, **how), source.held)
+        made = space.empty(padded.array.shape, np.float64)
+        _solve(padded, Output(made, made, None), order, mode, tuple(range(made.ndim)))
         numbers = made
     moved = _each(at, numbers.shape, mode, pad, space)
-    margin = works.MARGIN
-    if mode == "grid-constant":
-        numbers = space.pad(numbers.astype(np.float64), margin, mode="constant", constant_values=cval)
-    else:
-        numbers = space.pad(numbers, margin, mode="wrap" if mode == "grid-wrap" else "edge")
-    # NaN goes on being NaN, which is the constant; everything else is well within, whatever the border.
-    moved += margin
-    return Input(numbers, source.held), moved, "mirror", cval
+    # NaN goes on being NaN, which is the constant.
+    moved += works.MARGIN
+    return Input(space.pad(numbers, works.MARGIN, **how), source.held), moved, "mirror"
 
 
 def _each(at: Any, shape: Sequence[int], mode: str, pad: int, space: Any) -> Any:

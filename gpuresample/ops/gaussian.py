@@ -24,6 +24,7 @@ from gpuresample.plans import Plan, execute, precision_of
 
 KINDS = ("discrete", "sampled", "recursive")
 
+BOUNDARIES = ("nearest", "reflect", "mirror", "grid-wrap")
 # How a line goes on past its ends, unless `boundary` says otherwise: as in the filter that the kind is taken from.
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}
 _RECURSIVE_TAIL = {"single": 1e-7, "double": 1e-11}
@@ -75,7 +76,7 @@ def gaussian(
         Weight that "discrete" may cut off (SimpleITK's default is 0.01, which loses 7 % of the variance).
     max_radius : int, optional
         Largest radius of "discrete", in voxels (SimpleITK's MaximumKernelWidth, 32 there).
-    boundary : {None, "nearest", "reflect", "mirror"}
+    boundary : {None, "nearest", "reflect", "mirror", "grid-wrap"}
         How the image continues beyond its border, in SciPy's words. None: "reflect" for "sampled", as in SciPy;
         "nearest" for the others, as in SimpleITK.
     input_spacing, rounding, dtype, device, out
@@ -126,7 +127,7 @@ def gaussian_plan(
     d = container.grid.dimension
     widths = _sigmas(container, sigma)
     orders = _orders(container, order, kind)
-    rule = _KIND_BOUNDARY[kind] if boundary is None else one_of("boundary", boundary, ("nearest", "reflect", "mirror"))
+    rule = _KIND_BOUNDARY[kind] if boundary is None else one_of("boundary", boundary, BOUNDARIES)
     check_above_zero("truncate", truncate)
     check_above_zero("max_error", max_error)
     if max_radius is not None:
@@ -147,9 +148,9 @@ def gaussian_plan(
         else:
             responses.append(recursive_gaussian_response(widths[axis], orders[axis], _RECURSIVE_TAIL[precision]))
     tables = [taps.smoothing_table(r, n, rule) for r, n in zip(responses, sizes[::-1], strict=True)]
-    work = replace(
-        planner.along_axes(tables, precision), shortcut=shortcuts.shortcut(responses, tables, rule, precision)
-    )
+    work = planner.along_axes(tables, precision)
+    if rule != "grid-wrap":  # a coarse grid need not begin again where the image does
+        work = replace(work, shortcut=shortcuts.shortcut(responses, tables, rule, precision))
     return planned(container, container.grid, work, output, rounding, device, precision)
 
 

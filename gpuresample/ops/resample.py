@@ -21,7 +21,7 @@ from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.taps import BOUNDARIES, CYCLIC
 from gpuresample.planning.transforms import Transform
 from gpuresample.plans import Plan, execute, execute_all, precision_of
 
@@ -86,7 +86,7 @@ def resample(
         What stays in place. "first": the centre of the first voxel (SimpleITK recipes). "edge": the volume's outer
         faces (torch with `align_corners=False`, scikit-image). "center": the centres of the corner voxels
         (`scipy.ndimage.zoom`).
-    boundary : {None, "nearest", "reflect", "mirror", "constant"}
+    boundary : {None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"}
         How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
         sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
         outside take `default_value`. The other words mean what they mean in SciPy.
@@ -270,7 +270,9 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
-        one_of("boundary", r.boundary, BOUNDARIES)
+        one_of("boundary", r.boundary, (*BOUNDARIES, *CYCLIC))
+    if f.method == "vote" and r.boundary in CYCLIC:
+        raise ValueError(f"boundary must be {BOUNDARIES} or None for interpolation={f.name!r}, got {r.boundary!r}")
     one_of("rounding", rounding, ROUNDINGS)
     engines.check_device(r.device)
     target = _target(container, r.spacing, r.size, r.like, r.anchor, r.transform is not None)

@@ -16,6 +16,8 @@ import numpy.typing as npt
 from gpuresample.planning.filters import Filter, FloatArray, IntArray, prefilter_response
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
+# Those that begin again at the other end.
+CYCLIC = ("wrap", "grid-wrap")
 
 # Voxels that `scipy.ndimage` adds on either side before it prefilters with mode "nearest".
 SCIPY_PAD = 12
@@ -191,6 +193,9 @@ def near(x: FloatArray, n: int, boundary: str) -> FloatArray:
     """
     if n == 1 or boundary in ("nearest", "crop"):
         return np.clip(x, -FAR, n - 1 + FAR)
+    if boundary in CYCLIC:
+        # Taps of "wrap" do not go the way of its positions, so all of these are brought.
+        return np.where((x < 0) | (x > n - 1), np.mod(x, n - 1 if boundary == "wrap" else n), x)
     period = {"mirror": 2 * (n - 1), "reflect": 2 * n, "padded": 2 * (n + 2 * SCIPY_PAD - 1)}[boundary]
     return np.where(np.abs(x) > FAR, np.mod(x, period), x)
 
@@ -224,7 +229,7 @@ def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArr
         short = response[radius - reach : radius + reach + 1].copy()
         short[0], short[-1] = response[: radius - reach + 1].sum(), response[radius + reach :].sum()
         return short
-    period = 2 * (n - 1) if boundary == "mirror" else 2 * n
+    period = 2 * (n - 1) if boundary in ("mirror", "wrap") else 2 * n
     if radius <= MUCH_BEYOND * period:
         return response
     once = np.bincount(np.arange(-radius, radius + 1) % period, response, minlength=period)
