@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import operator
 import os
 import sys
 import warnings
@@ -205,7 +206,7 @@ def output_of(given: object, source: Input, shape: Sequence[int] | None = None, 
     if given is None:
         dtype = source.array.dtype.newbyteorder("=")
         return _new(source, size, np.promote_types(dtype, np.complex64) if is_complex else dtype)
-    if isinstance(given, (type, np.dtype, str)) or type(given).__name__ == "dtype":
+    if is_type(given):
         named = getattr(given, "name", None) or str(given).removeprefix("torch.")
         dtype = np.dtype(named if type(given).__name__ == "dtype" else given)  # type: ignore[arg-type]
         if is_complex and dtype.kind != "c":
@@ -227,6 +228,11 @@ def output_of(given: object, source: Input, shape: Sequence[int] | None = None, 
     if is_complex and made.array.dtype.kind != "c":
         raise RuntimeError(f"output must have complex dtype, got {made.array.dtype}")
     return made
+
+
+def is_type(output: object) -> bool:
+    """Whether `output=` is a type, or None, and no array."""
+    return output is None or isinstance(output, (type, np.dtype, str)) or type(output).__name__ == "dtype"
 
 
 def _new(source: Input, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Output:
@@ -295,7 +301,7 @@ def axis_of(axis: Any, ndim: int) -> int:
     numpy.exceptions.AxisError
         For an axis that there is not.
     """
-    number = int(axis.__index__())
+    number = operator.index(axis)
     if not -ndim <= number < ndim:
         raise np.exceptions.AxisError(number, ndim)
     return number % ndim
@@ -313,7 +319,7 @@ def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     if not np.isscalar(axes) and not isinstance(axes, Iterable):
         raise ValueError(f"axes must be an integer, iterable of integers, or None, got {shown(axes)}")
-    numbers = [a.__index__() for a in ([axes] if np.isscalar(axes) else axes)]
+    numbers = [operator.index(a) for a in ([axes] if np.isscalar(axes) else axes)]
     for a in numbers:
         if not -ndim <= a < ndim:
             raise ValueError(f"specified axis: {a} is out of range of {ndim} axes")

@@ -108,6 +108,8 @@ def _correlate(input: Any, weights: Any, axis: int, output: Any, mode: str, cval
     source, row = taken(input), np.asarray(weights)
     is_complex = "c" in (source.array.dtype.kind, row.dtype.kind)
     out = output_of(output, source, is_complex=is_complex)
+    if row.dtype.kind == "c" and source.array.dtype.kind != "c" and np.iscomplexobj(cval):
+        raise ValueError(f"Cannot provide a complex-valued cval when the input is real, got {cval!r}")
     if row.ndim != 1 or row.shape[0] < 1:
         raise RuntimeError(f"no filter weights given: weights must be a sequence of numbers, got shape {row.shape}")
     number = axis_of(axis, source.array.ndim)
@@ -116,8 +118,6 @@ def _correlate(input: Any, weights: Any, axis: int, output: Any, mode: str, cval
             f"Invalid origin; origin must satisfy -(len(weights) // 2) <= origin <= (len(weights)-1) // 2, got {origin}"
         )
     word = mode_of(mode)
-    if row.dtype.kind == "c" and source.array.dtype.kind != "c" and np.iscomplexobj(cval):
-        raise ValueError("Cannot provide a complex-valued cval when the input is real.")
     at = operator.index(origin)
 
     def pair(array: Any, numbers: Array, value: float, target: Any) -> None:

@@ -22,8 +22,9 @@ from gpuresample.ndimage._base import (
     Output,
     along_axes,
     axis_of,
-    mode_of,
+    is_type,
     missing_of,
+    mode_of,
     native,
     or_scipy,
     output_of,
@@ -39,7 +40,8 @@ from gpuresample.planning.works import Route
 
 Array = npt.NDArray[Any]
 
-# Elements of the output up to which positions of a matrix are computed one by one, in SciPy's own order.
+# Elements of the output up to which positions of a matrix are computed one by one, in SciPy's own order, and splines
+# are summed in float64 for float32 too.
 ONE_BY_ONE = 1 << 15
 # Positions of a matrix that are computed so at once, where the engine has no such border.
 AT_ONCE = 1 << 20
@@ -344,7 +346,7 @@ def affine_transform(
     array = source.array
     n = array.ndim
     if output_shape is None:
-        output_shape = output.shape if hasattr(output, "shape") else array.shape
+        output_shape = array.shape if is_type(output) else output.shape
     shape = tuple(operator.index(k) for k in output_shape)
     _check_rank(min(n, len(shape)))
     out = output_of(output, source, shape, array.dtype.kind == "c")
@@ -419,8 +421,7 @@ def _turn(
     if n > 3 or m > 3:
         raise NotHereError("arrays of more than 3 dimensions, unless the matrix is diagonal")
     _check_summed(out.array.dtype, order)
-    simple = _is_simple(mode, order)
-    if simple and math.prod(shape) > ONE_BY_ONE and order > 0:
+    if _is_simple(mode, order) and math.prod(shape) > ONE_BY_ONE and order > 0:
         whole, base = np.zeros((3, 3)), np.zeros(3)
         whole[:n, :m] = matrix[::-1, ::-1]
         base[:n] = move[::-1]
@@ -435,10 +436,10 @@ def _turn(
         index[0] = index[0][first:last]
         at = np.empty((n, last - first, *shape[1:]))
         for axis in range(n):
-            total: Any = 0.0
+            total: Any = move[axis]
             for k, i in enumerate(index):
                 total = total + (i * matrix[axis, k]).reshape([-1 if j == k else 1 for j in range(m)])
-            at[axis] = total + move[axis]
+            at[axis] = total
         return at
 
     rows = max(1, AT_ONCE // max(1, math.prod(shape[1:])))
@@ -648,7 +649,8 @@ def _is_simple(mode: str, order: int) -> bool:
     """Whether the gather has the border itself, with its prefilter."""
     if mode == "nearest":
         return order < 2  # other splines need SciPy's own padding
-    return mode != "grid-constant"
+    # Brought to the line, halves lie between two other samples.
+    return mode != "grid-constant" and (order > 0 or mode == "constant")
 
 
 def _map(
@@ -667,7 +669,7 @@ def _map(
     _check_summed(target.dtype, order)
     if mode == "nearest" and not space.isfinite(at.sum()):
         at = space.clip(at, -1e15, 1e15)
-    if not _is_simple(mode, order) or order == 0:
+    if not _is_simple(mode, order):
         solved = mode in ("nearest", "grid-constant")
         source, at, mode = _brought(source, at, order, mode, cval, prefilter)
         prefilter = prefilter and not solved
@@ -716,9 +718,11 @@ def _brought(
     With mode "nearest" and "grid-constant" these are coefficients with a margin, which no tap leaves.
     """
     array, space = source.array, source.space
+    if order == 0 and mode == "grid-constant":
+        return source, space.floor(at.astype(np.float64) + 0.5), "constant"
     if mode not in ("nearest", "grid-constant"):
         moved = _each(at, array.shape, mode, 0, space)
-        return source, moved, {"wrap": "mirror", "grid-wrap": "reflect"}.get(mode, mode)
+        return source, moved, "mirror" if mode == "wrap" else mode
     solved = prefilter and order > 1
     pad = SCIPY_PAD if solved else 0
     how: dict[str, Any] = {"mode": "edge"}
@@ -765,8 +769,8 @@ def _gather(
             target[...] = made
         return
     precision = storing.precision_for(array.dtype, target.dtype)
-    if order > 3:
-        precision = "double"
+    if order > 3 or (order > 1 and math.prod(size) <= ONE_BY_ONE):
+        precision = "double"  # few sums cost no more so
     numbers = summed(array)
     if order == 0 and numbers.dtype != storing.sums_type(precision):
         numbers = numbers.astype(storing.sums_type(precision))

@@ -62,6 +62,9 @@ def cut(sums: Any, output: Any) -> None:
     with np.errstate(invalid="ignore", over="ignore"):
         if output.dtype.kind == "b":
             output[...] = sums.astype(np.uint8).view(np.bool_)
+        elif output.dtype.kind in "iu" and output.dtype.itemsize < 8:
+            # What does not fit wraps around.
+            output[...] = sums.astype(np.int64).astype(output.dtype)
         else:
             output[...] = sums.astype(output.dtype)
 

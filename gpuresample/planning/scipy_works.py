@@ -6,6 +6,7 @@ Along axes everything is a `Line`, a tap table with what lies outside. Everywher
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -27,6 +28,8 @@ _TAPS = {
 _PADDED = {"nearest": "reflect", "grid-constant": "mirror"}
 # Samples beyond the border from which no tap of any spline meets the line, and those that it meets there.
 BEYOND, MARGIN = 4.0, 8
+# Samples of a line up to which SciPy's prefilter with border "reflect" is not that of an endless line.
+SHORT = 24
 # SciPy's own guard against a position that reflection would put on -1.
 _GUARD = 1e-15
 
@@ -113,6 +116,58 @@ def _rows(first: IntArray, weight: FloatArray, n: int, border: str) -> tuple[Int
     return first, np.where((position >= 0) & (position < n), weight, 0.0)
 
 
+def _poles(order: int) -> list[float]:
+    """Poles of a B-spline's prefilter, order 2 to 5 (Unser, "Splines: a perfect fit", 1999)."""
+    if order < 4:
+        return [math.sqrt(8.0) - 3.0 if order == 2 else math.sqrt(3.0) - 2.0]
+    a, b, c = (664.0, math.sqrt(438976.0), math.sqrt(304.0)) if order == 4 else (67.5, math.sqrt(4436.25), math.sqrt(26.25))
+    last = 19.0 if order == 4 else 6.5
+    return [math.sqrt(a - b) + c - last, math.sqrt(a + b) - c - last]
+
+
+def _reflected(n: int, order: int) -> FloatArray:
+    """The matrix of SciPy's prefilter with border "reflect", as it is: where its recursion begins, a sum takes in itself.
+
+    What that adds shrinks by the largest pole's power of 2 n - 1, and is nothing on longer lines.
+    """
+    c = np.eye(n)
+    for z in _poles(order):
+        c = c * ((1.0 - z) * (1.0 - 1.0 / z))
+        start, mirrored = c[0].copy(), z**n
+        total = start + mirrored * c[-1]
+        for i in range(1, n):
+            total = total + z**i * (c[i] + mirrored * (total if i == n - 1 else c[n - 1 - i]))
+        c[0] = start + total * z / (1.0 - mirrored * mirrored)
+        for i in range(1, n):
+            c[i] += z * c[i - 1]
+        c[-1] *= z / (z - 1.0)
+        for i in range(n - 2, -1, -1):
+            c[i] = z * (c[i + 1] - c[i])
+    return c
+
+
+def _solved(
+    first: IntArray, weight: FloatArray, n: int, order: int, border: str, precision: str
+) -> tuple[IntArray, FloatArray]:  # fmt: skip
+    """Rows of weights of coefficients as rows of weights of samples; those at hand may reach beyond the line."""
+    if border == "reflect" and 1 < n <= SHORT:
+        first, weight = taps.folded_rows(first, weight, n, border)
+        return np.zeros_like(first), taps.TapTable(n, first, *_counted(first, weight, n)).dense() @ _reflected(n, order)
+    response = prefilter_response(order, taps.PREFILTER_TOLERANCE[precision])
+    return taps.folded_rows(*taps.convolved_rows(first, weight, response), n, border)
+
+
+def _counted(first: IntArray, weight: FloatArray, n: int) -> tuple[IntArray, FloatArray]:
+    """How many of each row's weights lie on the line, and the weights."""
+    return np.minimum(weight.shape[1], n - first), weight
+
+
+def _there(first: IntArray, weight: FloatArray, n: int, tolerance: float) -> tuple[IntArray, FloatArray]:
+    """Rows of which no more than `tolerance` is left, without weights: they still name a sample that exists."""
+    lost = np.abs(weight).sum(axis=1) <= tolerance
+    return np.where(lost, first.clip(0, n - 1), first), np.where(lost[:, None], 0.0, weight)
+
+
 def _sampled(x: FloatArray, n: int, order: int, mode: str, prefilter: bool, precision: str) -> Line:
     """Samples of a spline at positions `x` that are not brought to the line yet."""
     solved = prefilter and order > 1
@@ -122,24 +177,23 @@ def _sampled(x: FloatArray, n: int, order: int, mode: str, prefilter: bool, prec
     inside = np.flatnonzero(~np.isnan(at))
     lo, hi = (int(inside[0]), int(inside[-1]) + 1) if inside.size else (0, 0)
     first, weight = _window(at[lo:hi], order)
-    response = prefilter_response(order if solved else 0, taps.PREFILTER_TOLERANCE[precision])
     if mode in _TAPS:
-        first, weight = taps.convolved_rows(first, weight, response)
-        first, weight = _rows(first, weight, n, _TAPS[mode])
+        if solved:
+            first, weight = _solved(first, weight, n, order, _TAPS[mode], precision)
+        else:
+            first, weight = _rows(first, weight, n, _TAPS[mode])
     else:
         border = "constant" if mode == "grid-constant" else "nearest"
         first, weight = _rows(first, weight, length, border)
         if solved:
-            first, weight = taps.convolved_rows(first, weight, response)
-            first, weight = taps.folded_rows(first, weight, length, _PADDED[mode])
+            first, weight = _solved(first, weight, length, order, _PADDED[mode], precision)
             first, weight = _rows(first - pad, weight, n, border)
     missing = None
     if mode == "grid-constant":
         missing = 1.0 - weight.sum(axis=1)
         missing[np.abs(missing) < 1e-14] = 0.0
         missing = missing if missing.any() else None
-        # A row that has lost everything still names a voxel that exists.
-        first = np.where((weight != 0.0).any(axis=1), first, first.clip(0, n - 1))
+        first, weight = _there(first, weight, n, taps.TOLERANCE[precision])
     table = taps.trim(n, first, weight, taps.TOLERANCE[precision] if order else 0.0)
     return Line(table, lo, x.size, missing)
 
@@ -182,9 +236,7 @@ def coefficient_line(n: int, order: int, mode: str, precision: str) -> Line:
     if n == 1:
         return Line(identity_table(1), 0, 1)
     border = _PADDED.get(mode) or _TAPS[mode]
-    response = prefilter_response(order, taps.PREFILTER_TOLERANCE[precision])
-    first, weight = taps.convolved_rows(np.arange(n), np.ones((n, 1)), response)
-    first, weight = taps.folded_rows(first, weight, n, border)
+    first, weight = _solved(np.arange(n), np.ones((n, 1)), n, order, border, precision)
     return Line(taps.trim(n, first, weight, taps.TOLERANCE[precision]), 0, n)
 
 
@@ -210,7 +262,7 @@ def filter_line(n: int, weights: tuple[float, ...], origin: int, mode: str) -> L
         position = first[:, None] + np.arange(row.size)
         missing = np.where((position < 0) | (position >= n), row, 0.0).sum(axis=1)
         missing = missing if missing.any() else None
-        first = np.where((weight != 0.0).any(axis=1), first, first.clip(0, n - 1))
+        first, weight = _there(first, weight, n, 0.0)
     return Line(taps.trim(n, first, weight, 0.0), 0, n, missing)
 
 
@@ -259,7 +311,7 @@ def gather(n_src: tuple[int, int, int], order: int, mode: str, prefilter: bool, 
     work = None
     rule = _TAPS.get(mode, "nearest") if mode != "wrap" else mode
     if solved:
-        a, b, c = (taps.prefilter_table(order, n, _TAPS[mode], precision) for n in n_src)
+        a, b, c = (coefficient_line(n, order, mode, precision).table for n in n_src)
         changed = tuple(axis for axis, table in enumerate((a, b, c)) if not table.is_identity)
         work = Separable((a, b, c), changed, (0, 1, 2), n_src, (0, 0, 0), precision)
     endless = (-np.inf, np.inf)

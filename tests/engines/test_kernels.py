@@ -485,7 +485,7 @@ def kernel_of(name):
 
 
 @pytest.mark.parametrize("interpolation", SUMS)
-@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant"])
+@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"])
 def test_gathers_agree_with_the_cpu_engine(interpolation, boundary):
     work = gather_work(interpolation, boundary)
     src = noise(SOURCE.size[::-1], "int16")
@@ -522,7 +522,7 @@ def test_deformed_grids(interpolation):
     assert_close(out, expected, 0 if chosen else bound(src))
 
 
-@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant"])
+@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "uint64"])
 def test_nearest_is_exact(boundary, dtype):
     work = gather_work("nearest", boundary)
