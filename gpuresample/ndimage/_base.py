@@ -17,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
+from gpuresample.caching import kept
 from gpuresample.checks import shown
 from gpuresample.containers import Held, hold
 from gpuresample.engines.contract import Store
@@ -353,6 +354,47 @@ def run(work: Work, source: Any, target: Any, store: Store, where: str) -> None:
     engine.run(work, source, target, store)
 
 
+@dataclass(frozen=True, eq=False)
+class Pass:
+    """One run of a work along up to three axes.
+
+    Attributes
+    ----------
+    order : tuple of int
+        Axes as the work has them: any leading ones, then the spatial ones.
+    index : tuple
+        What makes three spatial axes of fewer.
+    work : Separable
+    shape : tuple of int
+        Of the result, in the array's own order of axes.
+    """
+
+    order: tuple[int, ...]
+    index: tuple[Any, ...]
+    work: Work
+    shape: tuple[int, ...]
+
+
+@kept
+def passes(lines: tuple[Line | None, ...], shape: tuple[int, ...], precision: str) -> tuple[Pass, ...]:
+    """The runs for one line for each axis, None for those that nothing happens along: three axes go together."""
+    n = len(lines)
+    todo = [axis for axis, line in enumerate(lines) if line is not None and not line.is_identity]
+    groups = [todo[max(0, k - 3) : k] for k in range(len(todo), 0, -3)] or [[]]
+    made = []
+    for group in groups:
+        shape = tuple(line.n_dst if k in group and (line := lines[k]) else shape[k] for k in range(n))
+        fill = [a for a in reversed(range(n)) if a not in group][: max(0, 3 - len(group))]
+        spatial = sorted([*group, *fill])
+        order = (*(a for a in range(n) if a not in spatial), *spatial)
+        new = 3 - len(spatial)
+        three = [works.unchanged(1)] * new
+        three += [line if a in group and (line := lines[a]) else works.unchanged(shape[a]) for a in spatial]
+        work = works.along((three[0], three[1], three[2]), (0, 1, 2), precision)
+        made.append(Pass(order, (..., *[None] * new, *[slice(None)] * len(spatial)), work, shape))
+    return tuple(made)
+
+
 def along_axes(
     source: Any,
     lines: Sequence[Line | None],
@@ -364,33 +406,14 @@ def along_axes(
 ) -> None:
     """Fill `target` with `source`, by one line for each axis, None for those that nothing happens along.
 
-    Both are floats, or bits that are chosen. Three axes go through together; what is left after them goes through
-    again.
+    Both are floats, or bits that are chosen.
     """
-    n = source.ndim
-    todo = [axis for axis in range(n) if (line := lines[axis]) is not None and not line.is_identity]
-    groups = [todo[max(0, k - 3) : k] for k in range(len(todo), 0, -3)] or [[]]
-    for k, group in enumerate(groups):
-        last = k == len(groups) - 1
-        shape = [lines[a].n_dst if a in group else source.shape[a] for a in range(n)]  # type: ignore[union-attr]
-        inner = np.dtype(np.float32 if precision == "single" else np.float64)
-        made = target if last else space.empty(shape, target.dtype if store.exact else inner)
-        fill = [a for a in reversed(range(n)) if a not in group][: max(0, 3 - len(group))]
-        spatial = sorted([*group, *fill])
-        order = [*(a for a in range(n) if a not in spatial), *spatial]
-        new = (None,) * (3 - len(spatial))
-        view_in, view_out = source.transpose(order)[..., *new, *_rest(spatial)], made.transpose(order)
-        view_out = view_out[..., *new, *_rest(spatial)]
-        three = [works.unchanged(1)] * len(new) + [
-            lines[a] if a in group else works.unchanged(source.shape[a]) for a in spatial
-        ]
-        work = works.along((three[0], three[1], three[2]), (0, 1, 2), precision)  # type: ignore[arg-type]
-        run(work, view_in, view_out, store, where)
+    todo = passes(tuple(lines), source.shape, precision)
+    for step in todo:
+        inner = np.float32 if precision == "single" else np.float64
+        made = target if step is todo[-1] else space.empty(step.shape, target.dtype if store.exact else inner)
+        run(step.work, source.transpose(step.order)[step.index], made.transpose(step.order)[step.index], store, where)
         source = made
-
-
-def _rest(axes: Sequence[int]) -> tuple[slice, ...]:
-    return (slice(None),) * len(axes)
 
 
 def missing_of(lines: Sequence[Line | None], space: ModuleType) -> Any:

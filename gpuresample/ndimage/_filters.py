@@ -5,6 +5,7 @@ from __future__ import annotations
 import numbers
 import operator
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -180,7 +181,7 @@ def gaussian_filter1d(
     RuntimeError, ValueError, TypeError
         For what SciPy refuses.
     """
-    row = gaussian_weights(float(sigma), order, _radius(float(sigma), truncate, radius))[::-1]
+    row = gaussian_row(float(sigma), operator.index(order), _radius(float(sigma), truncate, radius))
     return _correlate(input, row, axis, output, mode, cval, 0)
 
 
@@ -239,20 +240,21 @@ def _gaussian(
     steps: list[Step] = []
     for axis, degree, width, border, reach in values:
         if width > 1e-15:
-            row = gaussian_weights(float(width), degree, _radius(float(width), truncate, reach))[::-1]
-            steps.append((axis, tuple(row.tolist()), 0, mode_of(border)))
+            row = gaussian_row(float(width), operator.index(degree), _radius(float(width), truncate, reach))
+            steps.append((axis, row, 0, mode_of(border)))
     _halves(source, out, lambda half, given, value: _filter(half, given, steps, value), cval)
 
 
-def gaussian_weights(sigma: float, order: Any, radius: int) -> FloatArray:
-    """Weights of a sampled Gaussian or its derivative, of neighbours `-radius` to `radius`, turned round.
+@lru_cache(maxsize=64)
+def gaussian_row(sigma: float, order: int, radius: int) -> tuple[float, ...]:
+    """Weights of a sampled Gaussian or its derivative, of neighbours `-radius` to `radius`.
 
     Raises
     ------
     ValueError
         For a negative order.
     """
-    degree = operator.index(order)
+    degree = order
     if degree < 0:
         raise ValueError(f"order must be non-negative, got {shown(order)}")
     k = np.arange(-radius, radius + 1)
@@ -267,10 +269,9 @@ def gaussian_weights(sigma: float, order: Any, radius: int) -> FloatArray:
         step[:-1] = polynomial[1:] * np.arange(1, degree + 1)
         step[1:] += polynomial[:-1] / -variance
         polynomial = step
-    if degree == 0:
-        return bell
-    powers = k[:, None] ** np.arange(degree + 1)
-    return powers.dot(polynomial) * bell  # type: ignore[no-any-return]
+    if degree:
+        bell = (k[:, None] ** np.arange(degree + 1)).dot(polynomial) * bell
+    return tuple(bell[::-1].tolist())
 
 
 def _radius(sigma: float, truncate: float, radius: Any) -> int:

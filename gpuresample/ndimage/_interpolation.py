@@ -46,7 +46,9 @@ ONE_BY_ONE = 1 << 15
 # Positions of a matrix that are computed so at once, where the engine has no such border.
 AT_ONCE = 1 << 20
 # Elements of a row, where an output is a long line.
-ROW = 1 << 12
+ROW = 1 << 10
+# Samples so far away are beyond any array; infinite positions are as good as these where a line repeats its ends.
+FAR = 1e15
 
 
 # --- the spline's coefficients ---------------------------------------------------------------------------------------
@@ -412,23 +414,20 @@ def _along(turn: Array, m: int) -> list[int] | None:
 def _turn(
     source: Input, out: Output, turn: Array, move: Array, order: int, mode: str, cval: float, prefilter: bool
 ) -> None:
-    """An affine transform that runs along no axes."""
-    shape = out.array.shape
-    n, m = source.array.ndim, len(shape)
-    matrix = np.diag(turn) if turn.ndim == 1 else turn
+    """An affine transform that runs along no axes; axes before those of the matrix are a batch."""
     if turn.ndim == 1:  # SciPy's way through `zoom_shift`
         raise NotHereError("a matrix of one dimension with a 0 in it")
+    (n, m), lead = turn.shape, source.array.ndim - turn.shape[0]
+    shape = out.array.shape[lead:]
     if n > 3 or m > 3:
         raise NotHereError("arrays of more than 3 dimensions, unless the matrix is diagonal")
     _check_summed(out.array.dtype, order)
     if _is_simple(mode, order) and math.prod(shape) > ONE_BY_ONE and order > 0:
         whole, base = np.zeros((3, 3)), np.zeros(3)
-        whole[:n, :m] = matrix[::-1, ::-1]
+        whole[:n, :m] = turn[::-1, ::-1]
         base[:n] = move[::-1]
         route = works.affine(whole, base, shape[-1])
-        size = (1,) * (3 - m) + tuple(shape)
-        _gather(source, out.array.reshape(size) if m == 3 else out.array[(None,) * (3 - m)], route, order, mode, cval,
-                prefilter, size)  # fmt: skip
+        _gather(source, in_space(out.array, m), n, route, order, mode, cval, prefilter)
         return
 
     def places(first: int, last: int) -> Array:
@@ -438,14 +437,15 @@ def _turn(
         for axis in range(n):
             total: Any = move[axis]
             for k, i in enumerate(index):
-                total = total + (i * matrix[axis, k]).reshape([-1 if j == k else 1 for j in range(m)])
+                total = total + (i * turn[axis, k]).reshape([-1 if j == k else 1 for j in range(m)])
             at[axis] = total
         return at
 
     rows = max(1, AT_ONCE // max(1, math.prod(shape[1:])))
     for first in range(0, shape[0], rows):
-        part = out.array[first : first + rows]
-        _map(source, Output(part, part, None), places(first, first + len(part)), order, mode, cval, prefilter)
+        part = out.array[(slice(None),) * lead + (slice(first, first + rows),)]
+        at = source.space.asarray(places(first, first + part.shape[lead]))
+        _map(source, Output(part, part, None), at, order, mode, cval, prefilter)
 
 
 @or_scipy
@@ -627,12 +627,9 @@ def rotate(
         return out.done()
     others = [a for a in range(n) if a not in (first, second)]
     for k, (half, given) in enumerate(_parts(source, out)):
-        planes = half.array.transpose(*others, first, second)
+        planes = Input(half.array.transpose(*others, first, second), half.held)
         target = given.array.transpose(*others, first, second)
-        for index in np.ndindex(planes.shape[:-2]):
-            part = target[index]
-            _turn(Input(planes[index], half.held), Output(part, part, None), turn, move, number, word,
-                  _half_of(cval, k, out), bool(prefilter))  # fmt: skip
+        _turn(planes, Output(target, target, None), turn, move, number, word, _half_of(cval, k, out), bool(prefilter))
     return out.done()
 
 
@@ -653,13 +650,11 @@ def _is_simple(mode: str, order: int) -> bool:
     return mode != "grid-constant" and (order > 0 or mode == "constant")
 
 
-def _map(
-    source: Input, out: Output, at: Any, order: int, mode: str, cval: float, prefilter: bool
-) -> None:
-    """Sample at positions [axis, ...], of the output's shape."""
+def _map(source: Input, out: Output, at: Any, order: int, mode: str, cval: float, prefilter: bool) -> None:
+    """Sample at positions [axis, ...], of the output's shape but for leading axes, which are a batch."""
     array, target, space = source.array, out.array, source.space
     storing.check_stored(target.dtype)
-    n = array.ndim
+    n, lead = at.shape[0], array.ndim - at.shape[0]
     if n > 3:
         raise NotHereError("arrays of more than 3 dimensions")
     if not array.size:
@@ -668,46 +663,38 @@ def _map(
         return
     _check_summed(target.dtype, order)
     if mode == "nearest" and not space.isfinite(at.sum()):
-        at = space.clip(at, -1e15, 1e15)
+        at = space.clip(at, -FAR, FAR)
     if not _is_simple(mode, order):
         solved = mode in ("nearest", "grid-constant")
         source, at, mode = _brought(source, at, order, mode, cval, prefilter)
         prefilter = prefilter and not solved
-    shape = target.shape
-    if len(shape) == 1 and shape[0] > 2 * ROW:
-        # A long line is cut into rows, and threads share them.
-        whole = shape[0] // ROW * ROW
-        for part in (slice(0, whole), slice(whole, None)):
-            if (count := target[part].size) == 0:
-                continue
-            rows = (1, -(-count // ROW), min(ROW, count))
-            if target.flags.c_contiguous:
-                _locate(source, target[part].reshape(rows), at[:, part].reshape(n, *rows), order, mode, cval, prefilter)
-            else:
-                made = space.empty(rows, target.dtype)
-                _locate(source, made, at[:, part].reshape(n, *rows), order, mode, cval, prefilter)
-                target[part] = made.reshape(-1)
+    shape = target.shape[lead:]
+    if not lead and (len(shape) == 1 or len(shape) > 3 or (shape[-1] < ROW // 8 and at.flags.c_contiguous)):
+        # Rows are what threads share, and short ones are dear.
+        plain = target if target.flags.c_contiguous else space.empty(shape, target.dtype)
+        line, at = plain.reshape(-1), at.reshape(n, -1)
+        whole = line.size // ROW * ROW
+        for part, rows in ((slice(0, whole), (1, whole // ROW, ROW)), (slice(whole, None), (1, 1, line.size - whole))):
+            if 0 not in rows:
+                piece = at[:, part].reshape(n, *rows)
+                _locate(source, line[part].reshape(rows), piece, order, mode, cval, prefilter)
+        if plain is not target:
+            target[...] = plain
         return
-    size = (1,) * (3 - len(shape)) + shape if len(shape) <= 3 else (-1, *shape[-2:])
-    if len(shape) <= 3:
-        _locate(source, target[(None,) * (3 - len(shape))], at.reshape(n, *size), order, mode, cval, prefilter)
-        return
-    made = space.empty(shape, target.dtype)
-    _locate(source, made.reshape(size), at.reshape(n, *size), order, mode, cval, prefilter)
-    target[...] = made
+    size = (1,) * (3 - len(shape)) + shape
+    _locate(source, in_space(target, len(shape)), at.reshape(n, *size), order, mode, cval, prefilter)
 
 
 def _locate(source: Input, target: Any, at: Any, order: int, mode: str, cval: float, prefilter: bool) -> None:
     """A gather at positions [axis, z, y, x]."""
-    n, space = source.array.ndim, source.space
-    if n == 3:
-        vectors = space.moveaxis(at[::-1], 0, -1)
-    else:
+    n, space = at.shape[0], source.space
+    if n < 3:
         # Axes that there are not have one sample, which is met wherever a position is.
         whole = space.zeros((3, *at.shape[1:]), at.dtype)
-        whole[:n] = at[::-1]
-        vectors = space.moveaxis(whole, 0, -1)
-    _gather(source, target, works.given(vectors), order, mode, cval, prefilter, target.shape)
+        whole[3 - n :] = at
+        at = whole
+    vectors = at[::-1].transpose(1, 2, 3, 0)
+    _gather(source, target, n, works.given(vectors), order, mode, cval, prefilter)
 
 
 def _brought(
@@ -718,10 +705,11 @@ def _brought(
     With mode "nearest" and "grid-constant" these are coefficients with a margin, which no tap leaves.
     """
     array, space = source.array, source.space
+    lead = array.ndim - at.shape[0]
     if order == 0 and mode == "grid-constant":
         return source, space.floor(at.astype(np.float64) + 0.5), "constant"
     if mode not in ("nearest", "grid-constant"):
-        moved = _each(at, array.shape, mode, 0, space)
+        moved = _each(at, array.shape[lead:], mode, 0, space)
         return source, moved, "mirror" if mode == "wrap" else mode
     solved = prefilter and order > 1
     pad = SCIPY_PAD if solved else 0
@@ -730,14 +718,19 @@ def _brought(
     if mode == "grid-constant":
         how, numbers = {"mode": "constant", "constant_values": cval}, numbers.astype(np.float64)
     if solved:
-        padded = Input(space.pad(numbers, pad, **how), source.held)
+        padded = Input(space.pad(numbers, _around(numbers, lead, pad), **how), source.held)
         made = space.empty(padded.array.shape, np.float64)
-        _solve(padded, Output(made, made, None), order, mode, tuple(range(made.ndim)))
+        _solve(padded, Output(made, made, None), order, mode, tuple(range(lead, made.ndim)))
         numbers = made
-    moved = _each(at, numbers.shape, mode, pad, space)
+    moved = _each(at, numbers.shape[lead:], mode, pad, space)
     # NaN goes on being NaN, which is the constant.
     moved += works.MARGIN
-    return Input(space.pad(numbers, works.MARGIN, **how), source.held), moved, "mirror"
+    return Input(space.pad(numbers, _around(numbers, lead, works.MARGIN), **how), source.held), moved, "mirror"
+
+
+def _around(array: Any, lead: int, n: int) -> list[tuple[int, int]]:
+    """A margin around all axes but the first."""
+    return [(0, 0)] * lead + [(n, n)] * (array.ndim - lead)
 
 
 def _each(at: Any, shape: Sequence[int], mode: str, pad: int, space: Any) -> Any:
@@ -749,47 +742,44 @@ def _each(at: Any, shape: Sequence[int], mode: str, pad: int, space: Any) -> Any
     return moved
 
 
+def in_space(array: Any, n: int) -> Any:
+    """A view with three spatial axes for the last `n`."""
+    return array[(..., *[None] * (3 - n), *[slice(None)] * n)]
+
+
 def _gather(
-    source: Input, target: Any, route: Route, order: int, mode: str, cval: float, prefilter: bool,
-    size: tuple[int, ...],
-) -> None:  # fmt: skip
-    """Fill `target` [z, y, x] along a route."""
+    source: Input, target: Any, n: int, route: Route, order: int, mode: str, cval: float, prefilter: bool
+) -> None:
+    """Fill `target` [..., z, y, x] along a route from a source of `n` spatial axes."""
     array, space, where = source.array, source.space, source.where
-    n_dst = (size[0], size[1], size[2])
+    n_dst = tuple(target.shape[-3:])
     if order == 0 and target.dtype == array.dtype:
         chosen = native(array)
         bits = BITS[chosen.dtype.itemsize]
         plain = storing.is_plain(target, chosen, where)
         made = target if plain else space.empty(target.shape, chosen.dtype)
         default = _as_bits(storing.constant_of(cval, target.dtype), made.dtype, bits)
-        volume = chosen[(None,) * (3 - chosen.ndim)].view(bits)
-        work = works.leading(works.gather(volume.shape, 0, mode, False, "double"), route, n_dst)
-        _quietly(work, volume, made.view(bits), Store(default=default, exact=True), where)
+        volume = in_space(chosen, n).view(bits)
+        work = works.leading(works.gather(volume.shape[-3:], 0, mode, False, "double"), route, n_dst)
+        run(work, volume, made.view(bits), Store(default=default, exact=True), where)
         if not plain:
             target[...] = made
         return
     precision = storing.precision_for(array.dtype, target.dtype)
-    if order > 3 or (order > 1 and math.prod(size) <= ONE_BY_ONE):
+    if order > 3 or (order > 1 and math.prod(n_dst) <= ONE_BY_ONE):
         precision = "double"  # few sums cost no more so
     numbers = summed(array)
     if order == 0 and numbers.dtype != storing.sums_type(precision):
         numbers = numbers.astype(storing.sums_type(precision))
     elif numbers.dtype.kind in "iu" and precision == "double" and numbers.dtype != np.int32:
         numbers = numbers.astype(np.float64)
-    volume = numbers[(None,) * (3 - numbers.ndim)]
-    wide = target.dtype == np.float32 and precision == "double"
+    volume = in_space(numbers, n)
+    wide = target.dtype == np.float32 and precision == "double" and order > 0
     plain = wide and storing.is_plain(target, numbers, where)
     sums = target if plain else storing.target_of(target, numbers, precision, space, where)
-    work = works.leading(works.gather(volume.shape, order, mode, prefilter, precision), route, n_dst)
-    _quietly(work, volume, sums, Store(default=sums.dtype.type(cval)), where)
+    work = works.leading(works.gather(volume.shape[-3:], order, mode, prefilter, precision), route, n_dst)
+    run(work, volume, sums, Store(default=sums.dtype.type(cval)), where)
     storing.rounded(sums, target, space)
-
-
-def _quietly(work: Any, source: Any, target: Any, store: Store, where: str) -> None:
-    """Run a gather whose positions may be NaN: SciPy has nothing to say about them."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "transform leads", RuntimeWarning)
-        run(work, source, target, store, where)
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------

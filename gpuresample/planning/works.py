@@ -159,6 +159,15 @@ class Route:
         """Whether rows are scan lines."""
         return all(isinstance(stage, Linear) for stage in self.stages)
 
+    @property
+    def given(self) -> Any:
+        """Positions on the source, [z, y, x, component], that the route only looks up; None if it is another route."""
+        only = self.stages[0] if len(self.stages) == 1 else None
+        if not isinstance(only, Lattice) or not only.direct:
+            return None
+        still = not (self.step.any() or self.origin.any() or self.origin_in.any())
+        return only.vectors if still and np.array_equal(self.inverse, np.eye(3)) else None
+
     def equals(self, other: Route) -> bool:
         """Whether another route leads to the same places, as far as that is seen without reading a vector."""
         if (self.n0, self.start, len(self.stages)) != (other.n0, other.start, len(other.stages)):
