@@ -2,8 +2,8 @@
 
     python -m benchmarks.scipy_speed [--shape 256 256 192] [--json FILE]
 
-Medians of calls on float32: ours of five, SciPy's of one to three, since it takes seconds. Small arrays follow, of 16 x 16
-x 16. The targets are for 2 cores. Exit code 1 if one is missed.
+Medians of calls on float32: ours of five, SciPy's of one to three, since it takes seconds. Small arrays follow, of
+16 x 16 x 16. The targets are for 2 cores. Exit code 1 if one is missed.
 """
 
 from __future__ import annotations

@@ -597,5 +597,3 @@ def _means(source: Input, out: Output, steps: Sequence[tuple[int, int, int, str]
         sums /= size
         storing.cut(sums, target)
         array = target
-
-

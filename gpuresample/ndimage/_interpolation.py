@@ -55,9 +55,7 @@ FAR = 1e15
 
 
 @or_scipy
-def spline_filter1d(
-    input: Any, order: int = 3, axis: int = -1, output: Any = np.float64, mode: str = "mirror"
-) -> Any:
+def spline_filter1d(input: Any, order: int = 3, axis: int = -1, output: Any = np.float64, mode: str = "mirror") -> Any:
     """B-spline coefficients along one axis: `scipy.ndimage.spline_filter1d`.
 
     Parameters
@@ -191,7 +189,7 @@ def zoom(
     array = source.array
     _check_rank(array.ndim)
     factors = per_axis("zoom", zoom, array.ndim)
-    shape = tuple(int(round(n * factor)) for n, factor in zip(array.shape, factors, strict=True))
+    shape = tuple(round(n * factor) for n, factor in zip(array.shape, factors, strict=True))
     out = output_of(output, source, shape, array.dtype.kind == "c")
     if prefilter and all(factor == 1 for factor in factors):
         out.array[...] = array

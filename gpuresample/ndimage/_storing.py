@@ -76,7 +76,7 @@ def constant_of(value: Any, dtype: np.dtype[Any]) -> Any:
             return np.bool_(np.uint8(int(value) & 255))
         if dtype.kind == "f":
             return dtype.type(value)
-    if value != value:
+    if np.isnan(value):
         return 0
     info = np.iinfo(dtype)
     return int(min(max(np.trunc(value + (0.5 if value > 0 else -0.5)), info.min), info.max))

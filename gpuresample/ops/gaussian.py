@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gpuresample.checks import WIDEST, check_width, numbers, one_of
 from gpuresample.containers import Container, unwrap
+from gpuresample.ops import complexes
 from gpuresample.ops.arguments import check_above_zero, count_of, planned, sigmas_of
 from gpuresample.ops.resample import output_dtype
 from gpuresample.planning import planner, shortcuts, taps
@@ -102,11 +103,18 @@ def gaussian(
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """
+
+    def plan_of(container: Container, dtype: npt.DTypeLike | None) -> Plan:
+        return gaussian_plan(
+            container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
+        )
+
+    if complexes.is_complex(image):
+        return complexes.run(
+            image, out, dtype, 0, input_spacing, lambda container, real, _, __: plan_of(container, real)
+        )
     container = unwrap(image, input_spacing, lazy=True)
-    made = gaussian_plan(
-        container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
-    )
-    return execute(made, container, out)
+    return execute(plan_of(container, dtype), container, out)
 
 
 def gaussian_plan(

@@ -16,6 +16,7 @@ from gpuresample.checks import check_width, numbers, one_of, positive_numbers, s
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, unwrap
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
+from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
@@ -61,7 +62,8 @@ def resample(
         along the fourth axis is resampled. nibabel images may have 3 and more dimensions. Arrays are (..., z, y, x), or
         (y, x); leading axes are channels or a batch. They may be NumPy or CuPy arrays, or anything that offers DLPack
         (such as torch tensors) or `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to
-        the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). A list
+        the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). NumPy
+        and CuPy arrays may be complex, and are resampled as real and imaginary volumes in one pass. A list
         (an image and its labels, say) comes back as a list; `interpolation`, `default_value` and `dtype` may then be
         lists, too. Images on one grid share the transform: where their voxels lie is found once for all of them.
     spacing : float or sequence of float, optional
@@ -89,7 +91,7 @@ def resample(
     boundary : {None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"}
         How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
         sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
-        outside take `default_value`. The other words mean what they mean in SciPy.
+        outside take `default_value`. The other words mean what they mean in SciPy; votes refuse the last two.
     antialias : bool, float or sequence of float
         Blur before sampling. True: by a Gaussian of sigma (step - 1) / 2 input voxels, along axes that get fewer
         voxels. A number is sigma itself, in input voxels; a sequence has one sigma for each axis.
@@ -152,6 +154,8 @@ def resample(
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
         return _several(list(image), input_spacing, request, out)
+    if complexes.is_complex(image):
+        return _of_complex(image, input_spacing, request, out)
     container = unwrap(image, input_spacing, lazy=True)
     return execute(_plan(container, request), container, out)
 
@@ -205,6 +209,22 @@ def plan(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
         convention, clip, ignore, dtype, device,
     ))  # fmt: skip
+
+
+def _of_complex(image: Any, input_spacing: Any, request: Request, out: Any) -> Any:
+    """`resample` of a complex array."""
+    if request.clip is not False or request.ignore is not None:
+        raise ValueError(
+            f"clip and ignore must be left out for complex voxels, which have no order, got clip={request.clip!r}, "
+            f"ignore={request.ignore!r}"
+        )
+    each = request.transform if isinstance(request.transform, (list, tuple)) else None
+
+    def plan_of(container: Container, dtype: np.dtype[Any], default: float, both: bool) -> Plan:
+        moved = [*each, *each] if each is not None and both else request.transform
+        return _plan(container, replace(request, dtype=dtype, default_value=default, transform=moved))
+
+    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of)
 
 
 @dataclass(frozen=True)

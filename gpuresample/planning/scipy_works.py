@@ -120,7 +120,9 @@ def _poles(order: int) -> list[float]:
     """Poles of a B-spline's prefilter, order 2 to 5 (Unser, "Splines: a perfect fit", 1999)."""
     if order < 4:
         return [math.sqrt(8.0) - 3.0 if order == 2 else math.sqrt(3.0) - 2.0]
-    a, b, c = (664.0, math.sqrt(438976.0), math.sqrt(304.0)) if order == 4 else (67.5, math.sqrt(4436.25), math.sqrt(26.25))
+    a, b, c = (
+        (664.0, math.sqrt(438976.0), math.sqrt(304.0)) if order == 4 else (67.5, math.sqrt(4436.25), math.sqrt(26.25))
+    )
     last = 19.0 if order == 4 else 6.5
     return [math.sqrt(a - b) + c - last, math.sqrt(a + b) - c - last]
 
@@ -227,7 +229,7 @@ def affine_line(
     n: int, m: int, scale: float, shift: float, order: int, mode: str, prefilter: bool, precision: str
 ) -> Line:
     """`scipy.ndimage.affine_transform` with a matrix whose only number for this axis is `scale`."""
-    return _sampled(np.arange(m) * scale + shift, n, order, mode, prefilter, precision)
+    return _sampled(np.arange(m, dtype=np.float64) * scale + shift, n, order, mode, prefilter, precision)
 
 
 @kept

@@ -16,8 +16,8 @@ from gpuresample.planning.taps import TapTable
 
 Range = tuple[int, int]
 
-# Border rules of the gather, as engines see them. "wrap" and "grid-wrap" bring positions to the line before anything else:
-# the first by the distance of the end samples, and its taps mirror; the second by the number of samples.
+# Border rules of the gather, as engines see them. "wrap" and "grid-wrap" bring positions to the line before anything
+# else: the first by the distance of the end samples, and its taps mirror; the second by the number of samples.
 RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3, "wrap": 4, "grid-wrap": 5}
 
 
