@@ -14,6 +14,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -75,7 +76,7 @@ def median(call: Callable[[], Any], patience: float, most: int, least: int = 1) 
     first = time.perf_counter() - begun
     if first > patience / 2 and least == 1:
         return first
-    times = []
+    times: list[float] = []
     while len(times) < least or (len(times) < most and sum(times) < patience):
         begun = time.perf_counter()
         call()
@@ -89,8 +90,8 @@ def measured(shape: tuple[int, ...], small: bool) -> list[dict[str, Any]]:
     rows = []
     for name, target, call in small_jobs() if small else jobs(shape):
         found, expected = call(gpuresample.ndimage, array), call(scipy.ndimage, array)
-        ours = median(lambda call=call: call(gpuresample.ndimage, array), 1.0 if small else 3.0, 200 if small else 5, 3)
-        theirs = median(lambda call=call: call(scipy.ndimage, array), 1.0 if small else PATIENCE, 200 if small else 3)
+        ours = median(partial(call, gpuresample.ndimage, array), 1.0 if small else 3.0, 200 if small else 5, 3)
+        theirs = median(partial(call, scipy.ndimage, array), 1.0 if small else PATIENCE, 200 if small else 3)
         rows.append(
             {
                 "job": name, "shape": list(shape), "ours": ours, "scipy": theirs, "ratio": theirs / ours,

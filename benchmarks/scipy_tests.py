@@ -108,7 +108,7 @@ class Swap:
             if spec is not None:
                 spec.params.update({key: self._ours(value) for key, value in spec.params.items()})
 
-    @pytest.hookimpl(wrapper=True)
+    @pytest.hookimpl(wrapper=True)  # type: ignore[untyped-decorator]
     def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
         """Note which functions a test calls, and what goes to SciPy."""
         self.face.called.clear()

@@ -320,7 +320,8 @@ def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     if not np.isscalar(axes) and not isinstance(axes, Iterable):
         raise ValueError(f"axes must be an integer, iterable of integers, or None, got {shown(axes)}")
-    numbers = [operator.index(a) for a in ([axes] if np.isscalar(axes) else axes)]
+    several: list[Any] = [axes] if np.isscalar(axes) else list(axes)
+    numbers = [operator.index(a) for a in several]
     for a in numbers:
         if not -ndim <= a < ndim:
             raise ValueError(f"specified axis: {a} is out of range of {ndim} axes")

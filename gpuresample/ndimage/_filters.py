@@ -29,6 +29,7 @@ from gpuresample.ndimage._base import (
 from gpuresample.planning import scipy_works as works
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.scipy_works import Line
+from gpuresample.planning.taps import fold
 
 Array = npt.NDArray[Any]
 
@@ -549,8 +550,8 @@ def _mend(values: Any, sums: Any, step: Step, cval: float) -> None:
             if border == "constant":
                 found: FloatArray = flat[(*others, np.where(outside, 0, position))].astype(np.float64)
                 return np.where(outside, cval, found)
-            inner = works.taps.fold(position, n, border)
-            return flat[(*others, inner)].astype(np.float64)  # type: ignore[no-any-return]
+            inner = fold(position, n, border)
+            return np.asarray(flat[(*others, inner)], np.float64)
 
         if kind:
             total = at(0) * weights[half]

@@ -358,11 +358,12 @@ def affine_transform(
 
         def line(axis: int, precision: str) -> Line:
             column = pairs[axis]
-            size, scale = (array.shape[axis], shape[column]), float(turn[axis] if single else turn[axis, column])
-            rest = (number, word, bool(prefilter), precision)
+            source_n, n_dst, solve = array.shape[axis], shape[column], bool(prefilter)
             if single:
-                return works.spline_line(*size, scale, float(move[axis] / turn[axis]), False, *rest)
-            return works.affine_line(*size, scale, float(move[axis]), *rest)
+                first, scale = float(move[axis] / turn[axis]), float(turn[axis])
+                return works.spline_line(source_n, n_dst, scale, first, False, number, word, solve, precision)
+            scale = float(turn[axis, column])
+            return works.affine_line(source_n, n_dst, scale, float(move[axis]), number, word, solve, precision)
 
         _sample_along(source, out, line, number, cval, [pairs.index(k) for k in range(n)])
         return out.done()

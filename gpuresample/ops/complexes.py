@@ -47,11 +47,11 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
     TypeError, ValueError
         For types that are not complex or too wide, and an `out` that does not fit.
     """
-    own = image.dtype.newbyteorder("=")
-    wanted = own if dtype is None else np.dtype(dtype)
-    for name, found in (("image", own), ("dtype", wanted)):
-        if found not in REAL:
-            raise TypeError(f"{name} must be complex64 or complex128 for a complex image, got {found}")
+    own: np.dtype[Any] = np.dtype(image.dtype).newbyteorder("=")
+    wanted: np.dtype[Any] = own if dtype is None else np.dtype(dtype)
+    if own not in REAL or wanted not in REAL:
+        name, found = ("image", own) if own not in REAL else ("dtype", wanted)
+        raise TypeError(f"{name} must be complex64 or complex128 for a complex image, got {found}")
     if not image.dtype.isnative:
         image = image.astype(own)
     if isinstance(default, bool) or not isinstance(default, (int, float, complex, np.number)):

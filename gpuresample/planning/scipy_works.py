@@ -128,7 +128,7 @@ def _poles(order: int) -> list[float]:
 
 
 def _reflected(n: int, order: int) -> FloatArray:
-    """The matrix of SciPy's prefilter with border "reflect", as it is: where its recursion begins, a sum takes in itself.
+    """The matrix of SciPy's prefilter with border "reflect": where its recursion begins, a sum takes in itself.
 
     What that adds shrinks by the largest pole's power of 2 n - 1, and is nothing on longer lines.
     """

@@ -136,7 +136,7 @@ def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int
 
 def _batches(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Iterator[Job]:
     """Jobs of a batch: one for all its volumes, or one for each where there are coefficients to be made."""
-    if work.prefilter is None:
+    if work.prefilter is None and not is_cubic(work):
         yield _job(work, route, src, dst, store)
         return
     for volume in np.ndindex(dst.shape[:-3]):
