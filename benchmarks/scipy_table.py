@@ -12,7 +12,6 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -89,12 +88,14 @@ def main() -> int:
     rows += [(name, call, {}) for name, call in filters().items()]
     for name, call, order in rows:
         cells = []
-        for dtype, bound in BOUNDS.items():
+        for dtype in BOUNDS:
             results = [compared(call, arrays[dtype], {"mode": mode, **order}) for mode in MODES]
             worst, ties = max(r[0] for r in results), sum(r[1] for r in results)
+            # Whatever goes into `spline_filter`, float64 comes out.
+            bound = BOUNDS["float64" if name == "spline_filter" else dtype]
             failed |= worst > bound
             exact = "0" if not ties else f"0 ({ties} ties)"
-            cells.append(exact if worst == 0.0 and bound == 0.0 else f"{worst:.0e}")
+            cells.append(exact if worst == 0.0 else f"{worst:.0e}")
         print(f"| `{name}` | {order.get('order', '')} | {' | '.join(cells)} |", flush=True)
     return int(failed)
 

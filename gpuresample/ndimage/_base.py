@@ -320,7 +320,7 @@ def axes_of(axes: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     if not np.isscalar(axes) and not isinstance(axes, Iterable):
         raise ValueError(f"axes must be an integer, iterable of integers, or None, got {shown(axes)}")
-    several: list[Any] = [axes] if np.isscalar(axes) else list(axes)
+    several: list[Any] = list(axes) if isinstance(axes, Iterable) else [axes]
     numbers = [operator.index(a) for a in several]
     for a in numbers:
         if not -ndim <= a < ndim:

@@ -13,7 +13,10 @@ from gpuresample.containers import Container, unwrap
 from gpuresample.plans import Plan, execute
 
 # Halves of complex types.
-REAL = {np.dtype(np.complex64): np.dtype(np.float32), np.dtype(np.complex128): np.dtype(np.float64)}
+REAL: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.complex64): np.dtype(np.float32),
+    np.dtype(np.complex128): np.dtype(np.float64),
+}
 
 PlanOf = Callable[[Container, np.dtype[Any], float, bool], Plan]
 """The plan for a half's container, its type and default value, and whether both halves are in it."""
