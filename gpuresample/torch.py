@@ -41,7 +41,7 @@ from gpuresample.ops.transforms import control_points
 from gpuresample.planning import planner
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.taps import BOUNDARIES, CYCLIC
 from gpuresample.planning.torch_tables import interpolate_table
 from gpuresample.planning.transforms import Nodes, Transform, route
 from gpuresample.planning.works import Lattice, Separable
@@ -178,6 +178,11 @@ def _to_input(made: Plan, dims: int, rank: int) -> npt.NDArray[np.float64]:
 
 def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keywords: dict[str, Any]) -> Tensor:
     """`resample` with a transform."""
+    if keywords["boundary"] in CYCLIC:
+        raise ValueError(
+            f"boundary must be one of {', '.join(map(repr, BOUNDARIES))} or None with a transform, whose gradient "
+            f"knows no other; got {keywords['boundary']!r}"
+        )
     shape = tuple(image.shape if dims == 3 else image.shape[-2:])
     stand_in = np.broadcast_to(np.zeros((), numpy_dtype(image.dtype)), shape)
     made = in_space(resampling_plan(stand_in, transform=transform, dtype=numpy_dtype(dtype), **keywords))

@@ -9,6 +9,8 @@
 #define RULE_NEAREST 0
 #define RULE_REFLECT 1
 #define RULE_CROP 3
+#define RULE_WRAP 4
+#define RULE_GRID_WRAP 5
 
 // The sample that stands for position k; -1 for none.
 static __device__ __forceinline__ int fold(int k, const int n, const int rule)
@@ -16,6 +18,7 @@ static __device__ __forceinline__ int fold(int k, const int n, const int rule)
     if (k >= 0 && k < n) return k;
     if (rule == RULE_CROP) return -1;
     if (rule == RULE_NEAREST || n == 1) return k < 0 ? 0 : n - 1;
+    if (rule == RULE_GRID_WRAP) return k % n < 0 ? k % n + n : k % n;
     const int period = rule == RULE_REFLECT ? 2 * n : 2 * (n - 1);
     const int last = rule == RULE_REFLECT ? period - 1 : period;
     k %= period;
@@ -27,17 +30,22 @@ static __device__ __forceinline__ int fold(int k, const int n, const int rule)
 #define FAR 1e9
 
 // A position that is far away: a mirrored line repeats itself, so whole periods are taken off, exactly; of any other
-// line the end remains. Rare, so one copy of it serves all axes.
+// line the end remains. Lines that begin again have all positions brought. Rare, so one copy of it serves all axes.
 static __device__ __noinline__ double brought_near(const double p, const int n, const int rule)
 {
     if (rule == RULE_NEAREST || rule == RULE_CROP || n == 1) return p < 0.0 ? -FAR : FAR;
+    if (rule >= RULE_WRAP) {
+        if (p >= 0.0 && p <= n - 1) return p;
+        const double period = rule == RULE_WRAP ? n - 1 : n, rest = fmod(p, period);
+        return rest < 0.0 ? rest + period : rest;
+    }
     return fmod(p, 2.0 * (rule == RULE_REFLECT ? n : n - 1));
 }
 
 // A position, which is a number, as a cell can be found for: in float64, before any cast.
 static __device__ __forceinline__ double bounded(const double p, const int n, const int rule)
 {
-    return fabs(p) < FAR ? p : brought_near(p, n, rule);
+    return fabs(p) < FAR && rule < RULE_WRAP ? p : brought_near(p, n, rule);
 }
 
 // Whether a position z, y, x lies in the box; what is not finite does not.

@@ -20,7 +20,7 @@ PACKAGE = Path(gr.__file__).parent
 # engines, which both of them build on; "engines" chooses between the two.
 ROOMS = (
     "checks", "caching", "memory", "texts", "installation", "planning", "engines.*", "engines.cpu", "engines.cuda",
-    "engines", "containers", "chunked", "plans", "ops", "sitk", "tensors", "warps", "torch", "monai",
+    "engines", "containers", "chunked", "plans", "ops", "sitk", "ndimage", "tensors", "warps", "torch", "monai",
     "torchio", "batchgenerators", "nnunet", "files", "omezarr", "pages", "batch", "distributed", "bench",
     "verification", "cli",
 )  # fmt: skip

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.ndimage
 import SimpleITK as sitk
 from cli_support import volume
 from support import ANISOTROPIC, labels, noise, same_bits, to_image
@@ -109,9 +110,15 @@ def drop_in(here):
     assert same_bits(sitk.GetArrayFromImage(here["moved"]), sitk.GetArrayFromImage(theirs))
 
 
+def scipys(here):
+    volume = here["volume"]
+    assert np.abs(here["thin"] - scipy.ndimage.zoom(volume, (0.5, 1, 1), order=3)).max() < 2e-6
+    assert np.abs(here["smooth"] - scipy.ndimage.gaussian_filter(volume, 2, mode="wrap")).max() < 2e-6
+
+
 CHECKS = {
     "README.md": first_call, "docs/ensembles.md": ensembles, "docs/integrations.md": drop_in, "docs/plans.md": tiles,
-    "docs/index.md": first_call, "docs/start.md": start,
+    "docs/ndimage.md": scipys, "docs/index.md": first_call, "docs/start.md": start,
 }  # fmt: skip
 
 

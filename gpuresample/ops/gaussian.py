@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from gpuresample.checks import WIDEST, check_width, numbers, one_of
 from gpuresample.containers import Container, unwrap
+from gpuresample.ops import complexes
 from gpuresample.ops.arguments import check_above_zero, count_of, planned, sigmas_of
 from gpuresample.ops.resample import output_dtype
 from gpuresample.planning import planner, shortcuts, taps
@@ -24,6 +25,7 @@ from gpuresample.plans import Plan, execute, precision_of
 
 KINDS = ("discrete", "sampled", "recursive")
 
+BOUNDARIES = ("nearest", "reflect", "mirror", "grid-wrap")
 # How a line goes on past its ends, unless `boundary` says otherwise: as in the filter that the kind is taken from.
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}
 _RECURSIVE_TAIL = {"single": 1e-7, "double": 1e-11}
@@ -75,7 +77,7 @@ def gaussian(
         Weight that "discrete" may cut off (SimpleITK's default is 0.01, which loses 7 % of the variance).
     max_radius : int, optional
         Largest radius of "discrete", in voxels (SimpleITK's MaximumKernelWidth, 32 there).
-    boundary : {None, "nearest", "reflect", "mirror"}
+    boundary : {None, "nearest", "reflect", "mirror", "grid-wrap"}
         How the image continues beyond its border, in SciPy's words. None: "reflect" for "sampled", as in SciPy;
         "nearest" for the others, as in SimpleITK.
     input_spacing, rounding, dtype, device, out
@@ -101,11 +103,18 @@ def gaussian(
 
     T. Lindeberg, IEEE PAMI 12(3), 1990; R. Deriche, INRIA RR-1893, 1993; ITK 5.4.
     """
+
+    def plan_of(container: Container, dtype: npt.DTypeLike | None) -> Plan:
+        return gaussian_plan(
+            container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
+        )
+
+    if complexes.is_complex(image):
+        return complexes.run(
+            image, out, dtype, 0, input_spacing, lambda container, real, _, __: plan_of(container, real)
+        )
     container = unwrap(image, input_spacing, lazy=True)
-    made = gaussian_plan(
-        container, sigma, kind, order, truncate, max_error, max_radius, boundary, rounding, dtype, device
-    )
-    return execute(made, container, out)
+    return execute(plan_of(container, dtype), container, out)
 
 
 def gaussian_plan(
@@ -126,7 +135,7 @@ def gaussian_plan(
     d = container.grid.dimension
     widths = _sigmas(container, sigma)
     orders = _orders(container, order, kind)
-    rule = _KIND_BOUNDARY[kind] if boundary is None else one_of("boundary", boundary, ("nearest", "reflect", "mirror"))
+    rule = _KIND_BOUNDARY[kind] if boundary is None else one_of("boundary", boundary, BOUNDARIES)
     check_above_zero("truncate", truncate)
     check_above_zero("max_error", max_error)
     if max_radius is not None:
@@ -147,9 +156,9 @@ def gaussian_plan(
         else:
             responses.append(recursive_gaussian_response(widths[axis], orders[axis], _RECURSIVE_TAIL[precision]))
     tables = [taps.smoothing_table(r, n, rule) for r, n in zip(responses, sizes[::-1], strict=True)]
-    work = replace(
-        planner.along_axes(tables, precision), shortcut=shortcuts.shortcut(responses, tables, rule, precision)
-    )
+    work = planner.along_axes(tables, precision)
+    if rule != "grid-wrap":  # a coarse grid need not begin again where the image does
+        work = replace(work, shortcut=shortcuts.shortcut(responses, tables, rule, precision))
     return planned(container, container.grid, work, output, rounding, device, precision)
 
 

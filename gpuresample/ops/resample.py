@@ -16,12 +16,13 @@ from gpuresample.checks import check_width, numbers, one_of, positive_numbers, s
 from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, parts, unwrap
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
+from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.taps import BOUNDARIES
+from gpuresample.planning.taps import BOUNDARIES, CYCLIC
 from gpuresample.planning.transforms import Transform
 from gpuresample.plans import Plan, execute, execute_all, precision_of
 
@@ -64,7 +65,8 @@ def resample(
         along the fourth axis is resampled. nibabel images may have 3 and more dimensions. Arrays are (..., z, y, x), or
         (y, x); leading axes are channels or a batch. They may be NumPy or CuPy arrays, or anything that offers DLPack
         (such as torch tensors) or `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to
-        the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). A list
+        the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). NumPy
+        and CuPy arrays may be complex, and are resampled as real and imaginary volumes in one pass. A list
         (an image and its labels, say) comes back as a list; `interpolation`, `default_value`, `clip`, `scale`, `offset`
         and `dtype` may then be lists, too. Images on one grid share the transform: where their voxels lie is found once
         for all of them.
@@ -90,10 +92,10 @@ def resample(
         What stays in place. "first": the centre of the first voxel (SimpleITK recipes). "edge": the volume's outer
         faces (torch with `align_corners=False`, scikit-image). "center": the centres of the corner voxels
         (`scipy.ndimage.zoom`).
-    boundary : {None, "nearest", "reflect", "mirror", "constant"}
+    boundary : {None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"}
         How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
         sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
-        outside take `default_value`. The other words mean what they mean in SciPy.
+        outside take `default_value`. The other words mean what they mean in SciPy; votes refuse the last two.
     antialias : bool, float or sequence of float
         Blur before sampling. True: by a Gaussian of sigma (step - 1) / 2 input voxels, along axes that get fewer
         voxels. A number is sigma itself, in input voxels; a sequence has one sigma for each axis.
@@ -167,6 +169,8 @@ def resample(
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
         return _several(list(image), input_spacing, request, region, out)
+    if complexes.is_complex(image):
+        return _of_complex(image, input_spacing, request, region, out)
     container = unwrap(image, input_spacing, lazy=True)
     return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
 
@@ -222,6 +226,22 @@ def plan(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
         convention, clip, scale, offset, ignore, dtype, device,
     ))  # fmt: skip
+
+
+def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, out: Any) -> Any:
+    """`resample` of a complex array."""
+    nothing = {"clip": False, "offset": 0.0, "ignore": None, "region": None}
+    for name, value in nothing.items():
+        given = region if name == "region" else getattr(request, name)
+        if given != value:
+            raise ValueError(f"{name} must be left out for complex voxels, got {shown(given)}")
+    each = request.transform if isinstance(request.transform, (list, tuple)) else None
+
+    def plan_of(container: Container, dtype: np.dtype[Any], default: float, both: bool) -> Plan:
+        moved = [*each, *each] if each is not None and both else request.transform
+        return _plan(container, replace(request, dtype=dtype, default_value=default, transform=moved))
+
+    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of)
 
 
 @dataclass(frozen=True)
@@ -317,7 +337,9 @@ def _plan(
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
-        one_of("boundary", r.boundary, BOUNDARIES)
+        one_of("boundary", r.boundary, (*BOUNDARIES, *CYCLIC))
+    if f.method == "vote" and r.boundary in CYCLIC:
+        raise ValueError(f"boundary must be {BOUNDARIES} or None for interpolation={f.name!r}, got {r.boundary!r}")
     one_of("rounding", rounding, ROUNDINGS)
     engines.check_device(r.device)
     target = _target(container, r.spacing, r.size, r.like, r.anchor, r.transform is not None)

@@ -456,6 +456,9 @@ def _tap_region(work: Gather, block: Block) -> list[Range]:
     for (lo, hi), n, base in zip(_coordinate_range(work, block), work.n_src, work.base, strict=True):
         if not lo <= hi:
             return [(0, 1)] * 3
+        if rule in taps.CYCLIC and not 0.0 <= lo <= hi <= n - 1.0 - width:
+            out.append((0, n))  # its other end, too
+            continue
         low, high = _brought(lo, hi, n, rule)
         # One voxel of slack: bounds may be off by a rounding.
         first = math.floor(low + work.shift) + work.offset - 1

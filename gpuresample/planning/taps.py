@@ -16,6 +16,8 @@ import numpy.typing as npt
 from gpuresample.planning.filters import Filter, FloatArray, IntArray, prefilter_response
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
+# Those that begin again at the other end.
+CYCLIC = ("wrap", "grid-wrap")
 
 # Voxels that `scipy.ndimage` adds on either side before it prefilters with mode "nearest".
 SCIPY_PAD = 12
@@ -168,13 +170,15 @@ def fold(position: IntArray, n: int, boundary: str) -> IntArray:
 
     "nearest" repeats the last sample, "mirror" reflects about its centre, "reflect" about its outer face
     (the words of `scipy.ndimage`). "padded" is SciPy's own "nearest": the last sample repeated 12 times, then mirrored,
-    for prefilters that know only mirrors.
+    for prefilters that know only mirrors. "grid-wrap" begins again; so do positions of "wrap", whose taps mirror.
     """
     if boundary == "nearest" or n == 1:
         return np.clip(position, 0, n - 1)
+    if boundary == "grid-wrap":
+        return np.mod(position, n)
     if boundary == "padded":
         return np.clip(fold(position + SCIPY_PAD, n + 2 * SCIPY_PAD, "mirror") - SCIPY_PAD, 0, n - 1)
-    if boundary == "mirror":
+    if boundary in ("mirror", "wrap"):
         folded = np.mod(position, 2 * (n - 1))
         return np.minimum(folded, 2 * (n - 1) - folded)
     folded = np.mod(position, 2 * n)
@@ -189,11 +193,14 @@ def near(x: FloatArray, n: int, boundary: str) -> FloatArray:
     """
     if n == 1 or boundary in ("nearest", "crop"):
         return np.clip(x, -FAR, n - 1 + FAR)
+    if boundary in CYCLIC:
+        # Taps of "wrap" do not go the way of its positions, so all of these are brought.
+        return np.where((x < 0) | (x > n - 1), np.mod(x, n - 1 if boundary == "wrap" else n), x)
     period = {"mirror": 2 * (n - 1), "reflect": 2 * n, "padded": 2 * (n + 2 * SCIPY_PAD - 1)}[boundary]
     return np.where(np.abs(x) > FAR, np.mod(x, period), x)
 
 
-def _convolve_rows(first: IntArray, weight: FloatArray, response: FloatArray | None) -> tuple[IntArray, FloatArray]:
+def convolved_rows(first: IntArray, weight: FloatArray, response: FloatArray | None) -> tuple[IntArray, FloatArray]:
     """Every row, seen as weights of neighbours, convolved with such weights centred at 0."""
     if response is None or (response.size == 1 and response[0] == 1.0):
         return first, weight
@@ -222,7 +229,7 @@ def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArr
         short = response[radius - reach : radius + reach + 1].copy()
         short[0], short[-1] = response[: radius - reach + 1].sum(), response[radius + reach :].sum()
         return short
-    period = 2 * (n - 1) if boundary == "mirror" else 2 * n
+    period = 2 * (n - 1) if boundary in ("mirror", "wrap") else 2 * n
     if radius <= MUCH_BEYOND * period:
         return response
     once = np.bincount(np.arange(-radius, radius + 1) % period, response, minlength=period)
@@ -231,7 +238,7 @@ def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArr
     return folded
 
 
-def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> tuple[IntArray, FloatArray]:
+def folded_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> tuple[IntArray, FloatArray]:
     """Bring rows that reach past the border inside; weights that land on one sample add up."""
     width = weight.shape[1]
     outside = np.flatnonzero((first < 0) | (first + width > n_src))
@@ -242,7 +249,11 @@ def _fold_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -
     rows = weight[outside]
     position = fold(position, n_src, boundary)
     start = position.min(axis=1)
-    folded = np.zeros_like(rows)
+    # A line that begins again has taps at both of its ends.
+    reach = int((position.max(axis=1) - start).max()) + 1
+    if reach > width:
+        weight = np.pad(weight, ((0, 0), (0, reach - width)))
+    folded = np.zeros((outside.size, weight.shape[1]))
     np.add.at(folded, (np.arange(outside.size)[:, None], position - start[:, None]), rows)
     first[outside], weight[outside] = start, folded
     return first, weight
@@ -322,8 +333,8 @@ def build(
         if f.border == "crop":
             weight = weight / weight.sum(axis=1, keepdims=True)
         response = prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision])
-        first, weight = _convolve_rows(*_convolve_rows(first, weight, response), blur)
-        first, weight = _fold_rows(first, weight, n_src, blur_rule(rule))
+        first, weight = convolved_rows(*convolved_rows(first, weight, response), blur)
+        first, weight = folded_rows(first, weight, n_src, blur_rule(rule))
         return trim(n_src, first, weight, TOLERANCE[precision] if f.method == "linear" else 0.0, least)
 
     return _in_parts(x.size, width, rows)
@@ -396,9 +407,9 @@ def prefilter_table(
     blur = _within_reach(blur, -pad - radius, n_src + pad + radius, n_src, boundary)
 
     def rows(lo: int, hi: int, least: int) -> TapTable:
-        first, weight = _convolve_rows(np.arange(lo, hi) - pad, np.ones((hi - lo, 1)), response)
-        first, weight = _convolve_rows(first, weight, blur)
-        first, weight = _fold_rows(first, weight, n_src, boundary)
+        first, weight = convolved_rows(np.arange(lo, hi) - pad, np.ones((hi - lo, 1)), response)
+        first, weight = convolved_rows(first, weight, blur)
+        first, weight = folded_rows(first, weight, n_src, boundary)
         return trim(n_src, first, weight, TOLERANCE[precision], least)
 
     return _in_parts(n_src + 2 * pad, 1 + 2 * response_radius(order, precision, blur), rows)
@@ -409,7 +420,7 @@ def smoothing_table(response: FloatArray | None, n_src: int, boundary: str) -> T
     response = _within_reach(response, 0, n_src, n_src, boundary)
 
     def rows(lo: int, hi: int, least: int) -> TapTable:
-        first, weight = _convolve_rows(np.arange(lo, hi), np.ones((hi - lo, 1)), response)
+        first, weight = convolved_rows(np.arange(lo, hi), np.ones((hi - lo, 1)), response)
         return folded_table(first, weight, n_src, boundary, least)
 
     return _in_parts(n_src, 1 if response is None else response.size, rows)
@@ -420,7 +431,7 @@ def folded_table(first: IntArray, weight: FloatArray, n_src: int, boundary: str,
 
     It is at least `least` taps wide.
     """
-    first, weight = _fold_rows(first, weight, n_src, boundary)
+    first, weight = folded_rows(first, weight, n_src, boundary)
     return trim(n_src, first, weight, 0.0, least)
 
 

@@ -16,8 +16,9 @@ from gpuresample.planning.taps import TapTable
 
 Range = tuple[int, int]
 
-# Border rules of the gather, as engines see them.
-RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3}
+# Border rules of the gather, as engines see them. "wrap" and "grid-wrap" bring positions to the line before anything
+# else: the first by the distance of the end samples, and its taps mirror; the second by the number of samples.
+RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3, "wrap": 4, "grid-wrap": 5}
 
 
 @dataclass(frozen=True, eq=False)
@@ -157,6 +158,15 @@ class Route:
     def lines(self) -> bool:
         """Whether rows are scan lines."""
         return all(isinstance(stage, Linear) for stage in self.stages)
+
+    @property
+    def given(self) -> Any:
+        """Positions on the source, [z, y, x, component], that the route only looks up; None if it is another route."""
+        only = self.stages[0] if len(self.stages) == 1 else None
+        if not isinstance(only, Lattice) or not only.direct:
+            return None
+        still = not (self.step.any() or self.origin.any() or self.origin_in.any())
+        return only.vectors if still and np.array_equal(self.inverse, np.eye(3)) else None
 
     def equals(self, other: Route) -> bool:
         """Whether another route leads to the same places, as far as that is seen without reading a vector."""

@@ -42,7 +42,7 @@ from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime, compiler
 from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.packing import ROUNDING_CODES
-from gpuresample.planning import planner
+from gpuresample.planning import planner, scipy_works
 from gpuresample.planning.filters import FILTERS
 
 pytestmark = pytest.mark.kernels
@@ -498,6 +498,12 @@ def test_gathers_agree_with_the_cpu_engine(interpolation, boundary):
         assert (out == -9).any()
 
 
+@pytest.mark.parametrize("interpolation", ["linear", "bspline2", "bspline3"])
+@pytest.mark.parametrize("boundary", ["wrap", "grid-wrap"])
+def test_lines_that_begin_again(interpolation, boundary):
+    test_gathers_agree_with_the_cpu_engine(interpolation, boundary)
+
+
 @pytest.mark.parametrize("interpolation", ["linear", "bspline2", "bspline3", "gaussian"])
 def test_gathers_are_the_oracles(interpolation):
     work = gather_work(interpolation, precision="double")
@@ -522,7 +528,7 @@ def test_deformed_grids(interpolation):
     assert_close(out, expected, 0 if chosen else bound(src))
 
 
-@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant"])
+@pytest.mark.parametrize("boundary", [None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"])
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "float32", "uint64"])
 def test_nearest_is_exact(boundary, dtype):
     work = gather_work("nearest", boundary)
@@ -532,6 +538,22 @@ def test_nearest_is_exact(boundary, dtype):
     out, runtimes = run_twice(run(work, Store(9)), src, expected.shape, dtype)
     assert same_bits(out, expected)
     assert runtimes[0].launches == {"gather_copy": 1}
+
+
+@pytest.mark.parametrize(("order", "mode"), [(0, "nearest"), (1, "grid-wrap"), (1, "constant"), (3, "wrap")])
+def test_positions_that_are_given_are_looked_up(order, mode):
+    size, shape = SOURCE.size[::-1], (3, 4, 35)
+    at = np.random.default_rng(4).random((*shape, 3)) * 60 - 20
+    # How often a line has begun again float64 knows up to some distance only.
+    far = 1e7 if "wrap" in mode else 1e300
+    at.reshape(-1, 3)[:8, 1] = [np.nan, np.inf, -np.inf, far, -far, 1e7 + 0.25, -0.5, 0.0]
+    work = scipy_works.leading(scipy_works.gather(size, order, mode, True, "single"), scipy_works.given(at), shape)
+    src = noise(size, "int16")
+    expected = np.empty(shape, np.float32 if order else np.int16)
+    cpu.run(work, src, expected, Store(-9))
+    out, _ = run_twice(run(work, Store(-9)), src, shape, expected.dtype)
+    assert_close(out, expected, bound(src) if order else 0)
+    assert expected.reshape(-1)[0] == -9
 
 
 @pytest.mark.parametrize("method", ["label_linear", "label_gaussian"])

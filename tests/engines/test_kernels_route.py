@@ -716,7 +716,7 @@ MUTATIONS = [
     ("path.cuh", "many ? row.volume : 0", "0", check_batch),
     ("path.cuh", "(j - stage->n[1])", "j", check_direct),
     ("neighbours.cuh", "2.0 * (rule == RULE_REFLECT ? n : n - 1)", "2.0 * n", check_far("mirror")),
-    ("neighbours.cuh", "return fabs(p) < FAR ? p", "return true ? p", check_far("reflect")),
+    ("neighbours.cuh", "return fabs(p) < FAR && rule < RULE_WRAP ? p", "return true ? p", check_far("reflect")),
     ("neighbours.cuh", "p < 0.0 ? -FAR : FAR", "FAR", check_far("nearest")),
 ]  # fmt: skip
 

@@ -147,7 +147,7 @@ def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int
 
 def _batches(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Iterator[Job]:
     """Jobs of a batch: one for all its volumes, or one for each where there are coefficients to be made."""
-    if work.prefilter is None:
+    if work.prefilter is None and not is_cubic(work):
         yield _job(work, route, src, dst, store)
         return
     for volume in np.ndindex(dst.shape[:-3]):
@@ -215,7 +215,8 @@ def is_cubic(work: Gather) -> bool:
 
 def is_linear(work: Gather) -> bool:
     """Whether a gather has two taps per axis, which have a kernel of their own."""
-    return work.method == "linear" and work.coefficients.shape[1] == 2 and work.rule != RULES["crop"]
+    apart = work.rule in (RULES["crop"], RULES["grid-wrap"])  # neighbours that are none, or at the other end
+    return work.method == "linear" and work.coefficients.shape[1] == 2 and not apart
 
 
 def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]:
@@ -256,5 +257,5 @@ def reach_of(work: Gather, axis: int) -> tuple[int, int]:
     if math.isinf(low):
         if work.rule == RULES["nearest"]:
             return 0, 0
-        low, high = -0.5, n - 0.5
+        low, high = (0.0, float(n)) if work.rule == RULES["grid-wrap"] else (-0.5, n - 0.5)
     return max(0, -(math.floor(low) + work.offset)), max(0, math.floor(high) + work.offset + 4 - n)

@@ -45,6 +45,8 @@ def fold(k, n, rule):
         return -1
     if rule == 0 or n == 1:
         return 0 if k < 0 else n - 1
+    if rule == 5:
+        return k % n
     period = 2 * n if rule == 1 else 2 * (n - 1)
     k = k % period
     last = 2 * n - 1 if rule == 1 else 2 * (n - 1)
@@ -111,6 +113,14 @@ def bring(x, lo, hi, n, low, high, rule):
             v = v if v <= last else period - v
             v = v if v > 0.0 else 0.0
             x[i] = v if v < last else last
+    elif rule >= 4:
+        last = np.float64(n - 1)
+        period = last if rule == 4 else last + 1.0
+        for i in range(uint64(lo), uint64(hi)):
+            if x[i] < 0.0 or x[i] > last:
+                v = x[i] - period * np.floor(x[i] / period)
+                v = v if v > 0.0 else 0.0
+                x[i] = v if v < period else period
     else:
         top, period = np.float64(n), np.float64(2 * n)
         for i in range(uint64(lo), uint64(hi)):
@@ -531,6 +541,8 @@ def bring_near(x, lo, hi, n, low, high, rule):
         bring(x, lo, hi, n, low, high, rule)
         return
     period = np.float64(2 * n if rule == 1 else 2 * (n - 1))
+    if rule >= 4:
+        period = np.float64(n - 1 if rule == 4 else n)
     for i in range(uint64(lo), uint64(hi)):
         x[i] = x[i] - period * np.floor(x[i] / period)
 
@@ -679,6 +691,14 @@ def fold_nearest(p, lo, hi, n, rule, x):
     if n == 1:
         for i in range(uint64(lo), uint64(hi)):
             x[i] = 0.0
+        return
+    if rule >= 4:  # a line that begins again does so before what is nearest is looked for
+        for i in range(uint64(lo), uint64(hi)):
+            x[i] = p[i]
+        bring(x, lo, hi, n, -np.inf, np.inf, rule)
+        for i in range(uint64(lo), uint64(hi)):
+            k = np.floor(x[i] + 0.5)
+            x[i] = k if k < n else 0.0
         return
     whole, period = np.float64(n), np.float64(2 * n if rule == 1 else 2 * (n - 1))
     last = period - 1.0 if rule == 1 else period

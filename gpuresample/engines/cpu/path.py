@@ -56,6 +56,11 @@ class Walk:
             linear = _fresh(only.matrix), _fresh(only.offset)
             given = (step, origin, *linear, inverse, origin_in, route.n0, *[VARIES] * 4)
             return cls(route, Prepared(kernels.row_ends, given), None)
+        given = route.given
+        if given is not None:
+            # Nothing is computed of positions that are there: they are copied to where kernels read them.
+            vectors = np.moveaxis(given, -1, 0)
+            return cls(route, None, lambda place: _copied(vectors, *place))
         whole = _whole(route, (step, origin), (inverse, origin_in))
         if whole is not None:
             return cls(route, None, whole)
@@ -87,6 +92,14 @@ class Walk:
         assert self.points is not None
         points = scratch(rows * 3 * n_x, np.float64, "points")[: rows * 3 * n_x].reshape(3, rows, n_x)
         return points, self.points((z0 + z, y0 + y, x0 + x, n_y, points))
+
+
+def _copied(vectors: npt.NDArray[Any], z: int, y: int, x: int, n_y: int, points: FloatArray) -> int:
+    """Positions [axis, z, y, x] of a block; what is no number among them lies outside, and nobody is told."""
+    _, rows, n_x = points.shape
+    block = points.reshape(3, rows // n_y, n_y, n_x)
+    block[...] = vectors[:, z : z + rows // n_y, y : y + n_y, x : x + n_x]
+    return 0
 
 
 def _whole(

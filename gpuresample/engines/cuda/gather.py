@@ -146,7 +146,9 @@ def _inner(work: Gather) -> tuple[int, ...]:
     """Cells from 0 on along z, y, x that are a position's floor, or its nearest voxel, and need no border's rule."""
     copies = work.method == "index"
     pair = work.method == "linear" and work.coefficients.shape == (1, 2, 2) and not work.narrow and not work.normalise
-    if not copies and (not pair or work.offset or work.shift):
+    # What lies within half a voxel of the first one may go to the other end.
+    away = copies and work.rule == RULES["wrap"]
+    if away or (not copies and (not pair or work.offset or work.shift)):
         return 0, 0, 0
     rim, cells = (0.5, 0) if copies else (0.0, 1)
     inside = [low <= -rim and high >= n - cells - rim for n, (low, high) in zip(work.n_src, work.box, strict=True)]

@@ -1,0 +1,88 @@
+"""Complex voxels of NumPy and CuPy arrays: real and imaginary parts are two volumes that go through together."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from gpuresample.checks import shown
+from gpuresample.containers import Container, unwrap
+from gpuresample.plans import Plan, execute
+
+# Halves of complex types.
+REAL: dict[np.dtype[Any], np.dtype[Any]] = {
+    np.dtype(np.complex64): np.dtype(np.float32),
+    np.dtype(np.complex128): np.dtype(np.float64),
+}
+
+PlanOf = Callable[[Container, np.dtype[Any], float, bool], Plan]
+"""The plan for a half's container, its type and default value, and whether both halves are in it."""
+
+
+def is_complex(image: object) -> bool:
+    """Whether an image is a NumPy or CuPy array of complex voxels."""
+    cupy = sys.modules.get("cupy")
+    known = isinstance(image, np.ndarray) or (cupy is not None and isinstance(image, cupy.ndarray))
+    return known and image.dtype.kind == "c"  # type: ignore[attr-defined]
+
+
+def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf) -> Any:
+    """Run a plan on both halves of a complex array.
+
+    Parameters
+    ----------
+    image : numpy.ndarray or cupy.ndarray
+    out : the same, or None
+    dtype : complex type, or None
+    default : number
+        Value of voxels outside.
+    plan_of : callable
+
+    Returns
+    -------
+    numpy.ndarray or cupy.ndarray
+
+    Raises
+    ------
+    TypeError, ValueError
+        For types that are not complex or too wide, and an `out` that does not fit.
+    """
+    own: np.dtype[Any] = np.dtype(image.dtype).newbyteorder("=")
+    wanted: np.dtype[Any] = own if dtype is None else np.dtype(dtype)
+    if own not in REAL or wanted not in REAL:
+        name, found = ("image", own) if own not in REAL else ("dtype", wanted)
+        raise TypeError(f"{name} must be complex64 or complex128 for a complex image, got {found}")
+    if not image.dtype.isnative:
+        image = image.astype(own)
+    if isinstance(default, bool) or not isinstance(default, (int, float, complex, np.number)):
+        raise TypeError(f"default_value must be a number, got {shown(default)}")
+    constant = complex(default)
+    # Of two axes, the halves would be taken for the third; and a constant may be another for each.
+    together = image.ndim > 2 and constant == 0
+    real = REAL[wanted]
+    sources = [_both(image)] if together else [image.real, image.imag]
+    values = [0.0] if together else [constant.real, constant.imag]
+    containers = [unwrap(source, input_spacing) for source in sources]
+    plans = [plan_of(c, real, value, together) for c, value in zip(containers, values, strict=True)]
+    d = plans[0].target.dimension
+    shape = (*image.shape[: image.ndim - d], *plans[0].output_shape)
+    if out is None:
+        out = (np if isinstance(image, np.ndarray) else sys.modules["cupy"]).empty(shape, wanted)
+    elif not is_complex(out) or out.dtype != wanted or type(out) is not type(image):
+        raise TypeError(f"out must be an array of {wanted} like the input, got {shown(getattr(out, 'dtype', out))}")
+    elif tuple(out.shape) != shape:
+        raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
+    targets = [_both(out)] if together else [out.real, out.imag]
+    for plan, container, target in zip(plans, containers, targets, strict=True):
+        execute(plan, container, target)
+    return out
+
+
+def _both(array: Any) -> Any:
+    """A view with the halves of a complex array along a new first axis."""
+    half = array.real
+    strided = (np if isinstance(array, np.ndarray) else sys.modules["cupy"]).lib.stride_tricks.as_strided
+    return strided(half, (2, *half.shape), (half.itemsize, *half.strides))
