@@ -165,10 +165,8 @@ def pull_all(pulls: Sequence[Pull]) -> None:
                     seen[id(p.field)] = see(p.field).transpose(1, 2, 3, 0)[..., ::-1]
                 work = _work(p.how, p.volume.shape[1:], p.out.shape[1:], p.volume.dtype, (0, 0, 0))
                 route = _route(p.matrix, None if p.field is None else seen[id(p.field)], p.out.shape[1:])
-                # What is chosen takes the output's type first: then it is located with what is summed.
-                copies = work.method != "linear"
-                volume = p.volume.to(p.out.dtype) if copies else p.volume
-                calls.append((replace(work, routes=(route,)), see(volume), see(p.out), Store(exact=copies)))
+                store = Store(exact=work.method != "linear")
+                calls.append((replace(work, routes=(route,)), see(p.volume), see(p.out), store))
             engine.run_all(calls)
 
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
 from gpuresample.engines.cpu import tables, vote_kernels
+from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
@@ -26,14 +27,14 @@ Array = npt.NDArray[Any]
 
 # Planes and rows of a block whose rows are scan lines: neighbours of a turned row are met again while they are close.
 LINES = (8, 32)
-# The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache.
+# The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache. Of
+# short rows more, up to so many voxels: a block must be worth a call.
 POINTS = (4, 8)
+POINT_VOXELS = 1 << 13
 # Blocks are halved until every thread has so many of them,
 BLOCKS_PER_THREAD = 4
 # but not below so many voxels: then what a block and a second thread cost is more than what they save.
 LEAST = 1 << 12
-
-Rows = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
 def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
     """All blocks of the output, over threads."""
     n_z, n_y, n_x = n_dst
-    step_z, step_y = _steps(n_dst, LINES if walk.route.lines else POINTS)
+    step_z, step_y = _steps(n_dst, most_rows(walk.route.lines, n_x))
     across = -(-n_y // step_y)
 
     def block(item: int) -> None:
@@ -116,6 +117,16 @@ def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange:
             strange.append(odd)
 
     run_items(block, -(-n_z // step_z) * across)
+
+
+def most_rows(lines: bool, n_x: int) -> tuple[int, int]:
+    """Planes and rows of a block, at most."""
+    if lines:
+        return LINES
+    z, y = POINTS
+    while z * y * n_x < POINT_VOXELS and y < LINES[1]:
+        z, y = (2 * z, y) if 2 * z <= y else (z, 2 * y)
+    return z, y
 
 
 def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int]:
@@ -167,14 +178,12 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     before = (source.memory, moves, strides)
     lines, x0, n0 = route.lines, route.start[0], route.n0
 
-    def call(kernel: Rows, so: int, *rest: Any) -> Job:
-        def rows(coordinates: Array, z: int, y: int, n_y: int) -> None:
-            kernel(
-                *before, coordinates, lines, x0, n0, target.memory, starts, steps, z, y, n_y, n_x, n_src, so, box,
-                work.rule, *rest,
-            )  # fmt: skip
-
-        return Job(rows)
+    def call(kernel: Kernel, so: int, *rest: Any) -> Job:
+        block = VARIES, VARIES, VARIES
+        args = (
+            *before, VARIES, lines, x0, n0, target.memory, starts, steps, *block, n_x, n_src, so, box, work.rule, *rest,
+        )  # fmt: skip
+        return Job(Prepared(kernel, args))
 
     if work.method == "index":
         return call(kernels.copy_rows, first, default)

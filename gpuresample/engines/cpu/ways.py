@@ -12,6 +12,14 @@ from gpuresample.planning.works import Gather, Majority, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
 
+# Types that copies change as they are made: those that labels have, where augmentations answer floats.
+WIDENED = tuple((np.dtype(label), np.dtype(np.float32)) for label in (np.uint8, np.int16))
+
+
+def widens(work: Work, src: np.dtype[Any], dst: np.dtype[Any]) -> bool:
+    """Whether copies become the destination's type as they are made."""
+    return isinstance(work, Gather) and work.method == "index" and (src, dst) in WIDENED
+
 
 def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Way:
     """The way of a work between arrays of these types, in this machine's byte order."""
