@@ -117,7 +117,7 @@ def check_packed(path: Path, watch: Callable[[bytes], None] | None = None) -> No
                 stream.seek(found.skip)
                 packed = os.path.getsize(file) if found.packed is None else found.packed
                 length = _unpacked(stream, found.encoding == "gzip", packed, each, watch)
-        except (OSError, *gzips.damaged()) as error:
+        except gzips.damaged() as error:
             raise OSError(f"{path}: the compressed voxels in {file.name} are damaged or end early ({error})") from None
         if length < each:
             raise OSError(f"{path}: the file ends early: {length:,} of {each:,} bytes of voxels in {file.name}")

@@ -93,9 +93,9 @@ def unpacker(form: int) -> Any:
 
 
 def damaged() -> tuple[type[BaseException], ...]:
-    """What a damaged stream makes `unpacker` raise."""
+    """What a file with a damaged stream makes its reader and `unpacker` raise."""
     fast = _fast()
-    return DAMAGED if fast is None else (*DAMAGED, fast[2])
+    return (OSError, *DAMAGED) if fast is None else (OSError, *DAMAGED, fast[2])
 
 
 def pack(
