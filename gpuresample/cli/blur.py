@@ -33,7 +33,9 @@ def blur(
     ] = 4.0,
     boundary: Annotated[
         str | None,
-        typer.Option(help="nearest, reflect, mirror, grid-wrap; the kind's own unless given.", rich_help_panel=flags.VALUES),
+        typer.Option(
+            help="nearest, reflect, mirror, grid-wrap; the kind's own unless given.", rich_help_panel=flags.VALUES
+        ),
     ] = None,
     rounding: flags.Rounding = "nearest",
     dtype: flags.Dtype = None,

@@ -46,7 +46,10 @@ Interpolation = Annotated[
 ]
 Boundary = Annotated[
     str | None,
-    typer.Option(help="nearest, reflect, mirror, constant, wrap, grid-wrap; SimpleITK's rule unless given.", rich_help_panel=VALUES),
+    typer.Option(
+        help="nearest, reflect, mirror, constant, wrap, grid-wrap; SimpleITK's rule unless given.",
+        rich_help_panel=VALUES,
+    ),
 ]
 Antialias = Annotated[
     str | None,
