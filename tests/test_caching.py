@@ -138,6 +138,18 @@ def test_tables_that_would_not_fit_are_refused_before_they_are_made(shape, size,
         gr.plan(shape, size=size)
 
 
+@pytest.mark.parametrize("size", [(1, 9_000_000), (14_000_000, 1), (1, 1, 12_000_000), (9_000_000, 1, 1)], ids=str)
+def test_positions_that_would_not_fit_are_refused_before_they_are_made(size, monkeypatch):
+    monkeypatch.setattr(memory, "available_memory", lambda: 60 << 20)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"of size .* asks for positions along its axes: "):
+            gr.plan((4,) * len(size), size=size)
+        assert tracemalloc.get_traced_memory()[1] < 2 << 20
+    finally:
+        tracemalloc.stop()
+
+
 @pytest.mark.parametrize(("name", "blur"), [("bspline", 0.0), ("linear", 0.0), ("lanczos", 0.0), ("linear", 3.0)])
 @pytest.mark.parametrize("n_src", [4, 70, 20_000])
 @pytest.mark.parametrize("precision", ["single", "double"])

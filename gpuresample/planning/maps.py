@@ -7,12 +7,12 @@ is inside, which voxel is nearest and which way a tie goes are SimpleITK's too. 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from gpuresample.memory import check_room
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.grid import Grid, aligned_axes, check_apart
 from gpuresample.planning.transforms import Transform
@@ -100,6 +100,7 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
         corners = at(np.array(list(itertools.product(*((0.0, float(n)) for n in target.size)))))
     if not np.isfinite(corners).all():
         raise _uncountable(target, source, transform)
+    check_room(8 * sum(target.size), f"an output of size {target.size} asks for positions along its axes")
     x = []
     for j, n in enumerate(target.size):
         if j == 0:
@@ -107,18 +108,19 @@ def map_indices(target: Grid, source: Grid, transform: Transform | None = None) 
             index = np.zeros((2, d))
             index[1, 0] = n
             a, b = at(index)[:, axes[0]]
-            x.append(a + (np.arange(n) / n) * (b - a))
+            line = np.arange(n, dtype=np.float64)
+            line /= n
+            line *= b - a
+            line += a
         else:
-            x.append(np.concatenate([at(part)[:, axes[j]] for part in _indices(n, j, d)]))
+            line = np.empty(n)
+            for lo in range(0, n, AT_ONCE):
+                part = line[lo : lo + AT_ONCE]
+                index = np.zeros((part.size, d))
+                index[:, j] = np.arange(lo, lo + part.size)
+                part[:] = at(index)[:, axes[j]]
+        x.append(line)
     return AxisMap(axes, tuple(x))
-
-
-def _indices(n: int, axis: int, dimension: int) -> Iterator[FloatArray]:
-    """The indices of a line of voxels along an axis, `[n, dimension]`, in parts: all at once take much room."""
-    for lo in range(0, n, AT_ONCE):
-        index = np.zeros((min(AT_ONCE, n - lo), dimension))
-        index[:, axis] = np.arange(lo, lo + len(index))
-        yield index
 
 
 def aligned_map(target: Grid, source: Grid) -> AxisMap:

@@ -162,8 +162,8 @@ def sampled(
     needed = 0
     for axis in range(d):
         x, n = where.x[where.source_axis.index(axis)], source.size[axis]
-        rows = np.flatnonzero(taps.inside(x, n, boundary, margin))
-        insides[axis] = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
+        rows = taps.inside(x, n, boundary, margin)
+        insides[axis] = (int(rows.argmax()), x.size - int(rows[::-1].argmax())) if rows.any() else (0, 0)
         needed += taps.table_bytes(f, insides[axis][1] - insides[axis][0], n, blur[axis], precision)
     check_room(needed, f"an output of size {tuple(x.size for x in where.x)} asks for tables of weights")
     tables: list[TapTable] = []
