@@ -129,5 +129,5 @@ $(BIN)/python:
 # One stamp per extra of pyproject.toml: the demo need not wait for the test tools.
 $(VENV)/.%: pyproject.toml | $(BIN)/python
 	@echo "installing gpuresample[$*] into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$*]"
+	@GPURESAMPLE_BUILD=none $(BIN)/python -m pip install -qq --disable-pip-version-check --editable ".[$*]"
 	@touch $@

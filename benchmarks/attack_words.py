@@ -160,7 +160,7 @@ def options_of(command: str) -> list[tuple[str, Any]]:
 
     from gpuresample.cli.app import app
 
-    found: Any = typer.main.get_command(app)
+    found: Any = typer.main.get_command(app())
     made = []
     for parameter in found.commands[command].params:
         if parameter.param_type_name == "option" and parameter.name not in ("calibrate", "threads", "overwrite"):

@@ -1,4 +1,4 @@
-"""Spatial augmentations of an image and its labels: MONAI's and TorchIO's own, and ours with the same draws.
+"""Spatial augmentations of an image and its labels: three libraries' own, and ours with the same draws.
 
     python -m benchmarks.augmentations [--size N] [--rounds N] [--only WORD] [--workers N] [--json FILE]
 
@@ -116,6 +116,37 @@ def torchio_cases(n: int) -> list[Case]:
     return made
 
 
+def batchgenerators_cases(n: int) -> list[Case]:
+    """`SpatialTransform`, affine and elastic, by batchgeneratorsv2 and by us; nnU-Net's ranges."""
+    import torch
+    from batchgeneratorsv2.transforms.spatial.spatial import SpatialTransform as Theirs
+
+    from gpuresample.batchgenerators import SpatialTransform as Ours
+
+    image, labels = (torch.from_numpy(v)[None] for v in volume(n))
+    common = {
+        "patch_size": (n,) * 3, "patch_center_dist_from_border": n // 2, "random_crop": False, "rotation": (-0.5, 0.5),
+        "scaling": (0.7, 1.4), "bg_style_seg_sampling": False,
+    }  # fmt: skip
+    affine: dict[str, Any] = {"p_rotation": 1, "p_scaling": 1}
+    elastic = {"p_elastic_deform": 1, "elastic_deform_scale": (0.05, 0.2), "elastic_deform_magnitude": (2, 8)}
+
+    def call(transform: Any) -> Call:
+        def run(seed: int) -> Any:
+            np.random.seed(seed)  # noqa: NPY002 - the library draws from the global stream
+            torch.manual_seed(seed)
+            out = transform(image=image.clone(), segmentation=labels.to(torch.int16))
+            return out["image"], out["segmentation"], np.eye(4)
+
+        return run
+
+    made = []
+    for name, own in (("affine", affine), ("elastic", elastic | affine)):
+        both = [call(cls(**common, **own)) for cls in (Theirs, Ours)]
+        made.append(Case("batchgeneratorsv2", f"SpatialTransform, {name}", both[0], both[1], 10))
+    return made
+
+
 def compared(case: Case) -> tuple[float, int, bool]:
     """Largest difference as a share of the range, labels that differ, whether affines are the same."""
     (a, la, fa), (b, lb, fb) = case.theirs(0), case.ours(0)
@@ -207,7 +238,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     warnings.filterwarnings("ignore", message="The maximum displacement is larger")
-    cases = [c for c in monai_cases(given.size) + torchio_cases(given.size) if given.only.lower() in c.name.lower()]
+    cases = monai_cases(given.size) + torchio_cases(given.size) + batchgenerators_cases(given.size)
+    cases = [c for c in cases if given.only.lower() in c.name.lower()]
     print(measure.about(measure.machine(gr.get_num_threads())))
     print(f"image float32 and labels uint8, {given.size}x{given.size}x{given.size}; medians of {given.rounds}\n")
     print("| library | transform | its ms | ours ms | ratio | at least | difference / range | labels | affine |")

@@ -40,6 +40,7 @@ autodoc_mock_imports = [
     "torch",
     "monai",
     "torchio",
+    "batchgeneratorsv2",
     "nnunetv2",
     "batchgenerators",
     "cupy",

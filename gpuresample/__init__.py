@@ -25,6 +25,7 @@ _HOMES = {
     "upsample": "ops.shrink",
     "pyramid": "ops.pyramid",
     "read_transform": "files.transforms",
+    "open_nifti": "files.mapped",
     "reorient": "ops.orient",
     "conform": "ops.orient",
     "label_report": "ops.labels",
@@ -66,6 +67,7 @@ __all__ = [
     "get_num_threads",
     "label_report",
     "laplacian",
+    "open_nifti",
     "plan",
     "pyramid",
     "read_transform",
@@ -83,6 +85,7 @@ if TYPE_CHECKING:
     from gpuresample.containers import Volume as Volume
     from gpuresample.engines.threads import get_num_threads as get_num_threads
     from gpuresample.engines.threads import set_num_threads as set_num_threads
+    from gpuresample.files.mapped import open_nifti as open_nifti
     from gpuresample.files.transforms import read_transform as read_transform
     from gpuresample.ops.doctor import doctor as doctor
     from gpuresample.ops.ensemble import ensemble as ensemble

@@ -428,7 +428,7 @@ def _warn(reason: str) -> None:
 # --- installation ----------------------------------------------------------------------------------------------------
 
 
-def install(*, defaults: bool = False, export: bool = True) -> Installation:
+def install(*, defaults: bool = False, export: bool = True, augmentation: bool = False) -> Installation:
     """Let nnU-Net find and use gpuresample.
 
     Parameters
@@ -439,6 +439,9 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
         their functions before keep what they found.
     export : bool
         Replace the functions that turn class scores into label files.
+    augmentation : bool
+        Put `gpuresample.batchgenerators.SpatialTransform` in the place of batchgeneratorsv2's, in nnU-Net's trainers
+        and for trainers that are imported later. Transforms that were made before stay what they are.
 
     Returns
     -------
@@ -456,4 +459,14 @@ def install(*, defaults: bool = False, export: bool = True) -> Installation:
     if export:
         done.replace(_CONVERT, convert_predicted_logits_to_segmentation_with_correct_shape)
         done.replace(_EXPORT, export_prediction_from_logits)
+    if augmentation:
+        import nnunetv2.training.nnUNetTrainer.nnUNetTrainer  # noqa: F401 - so that it is there to be changed
+        from batchgeneratorsv2.transforms.spatial import spatial
+
+        from gpuresample.batchgenerators import SpatialTransform
+
+        theirs = spatial.SpatialTransform
+        if theirs is not SpatialTransform:
+            done.assign(spatial, "SpatialTransform", SpatialTransform)
+            done.replace(theirs, SpatialTransform)
     return done

@@ -63,6 +63,8 @@ class Plan:
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
     clip : bool or (low, high)
         Whether sums are clipped to the range of the volume they come from, or the range.
+    scale, offset : float
+        What sums are multiplied by, then, and what is added.
     ignore : float or None
         The value that says "no data", see `resample`.
     signed : bool
@@ -80,6 +82,8 @@ class Plan:
     copies: bool
     divisor: int = 1
     clip: bool | tuple[float, float] = False
+    scale: float = 1.0
+    offset: float = 0.0
     ignore: float | None = None
     signed: bool = False
 
@@ -324,17 +328,21 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
 def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
     """Run what a plan asks for beside its work, on arrays that the engine takes; False if it asks for nothing else."""
     if plan.ignore is not None:
-        renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip, plan.signed)
-    elif plan.clip:
-        clipped.run(engine, plan.work, src, dst, store_of(plan), plan.clip)
-    return plan.ignore is not None or bool(plan.clip)
+        renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip is True, plan.signed)
+    elif plan.clip is True:
+        clipped.run(engine, plan.work, src, dst, store_of(plan))
+    return plan.ignore is not None or plan.clip is True
 
 
 def store_of(plan: Plan) -> Store:
     """How an engine is to store a plan's voxels."""
     # Booleans are summed as bytes; a spline may overshoot 1.
     high = 1 if plan.dtype == np.bool_ else None
-    return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high)
+    window = None
+    if isinstance(plan.clip, tuple) or plan.scale != 1.0 or plan.offset != 0.0:
+        low, top = plan.clip if isinstance(plan.clip, tuple) else (-math.inf, math.inf)
+        window = low, top, plan.scale, plan.offset or -0.0
+    return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high, window=window)
 
 
 def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:

@@ -13,11 +13,13 @@ from __future__ import annotations
 import inspect
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 try:
     import torch
@@ -66,6 +68,8 @@ def resample(
     default_value: float = 0,
     rounding: str = "nearest",
     clip: bool | Sequence[float] = False,
+    scale: float = 1.0,
+    offset: float = 0.0,
     ignore: float | None = None,
     dtype: torch.dtype | None = None,
     spatial_dims: int | None = None,
@@ -85,7 +89,7 @@ def resample(
         that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
         As for `gpuresample.resample`.
-    clip, ignore
+    clip, scale, offset, ignore
         As for `gpuresample.resample`; the range of `clip=True` is that of each volume. There is no gradient with them.
     dtype : torch.dtype, optional
         Type of the result; the image's unless given.
@@ -101,7 +105,7 @@ def resample(
     ------
     ValueError, TypeError
         For arguments out of range, as `gpuresample.resample`; for a gradient of "label_linear" or "label_gaussian",
-        which have none, or with `clip` or `ignore`.
+        which have none, or with `clip`, `scale`, `offset` or `ignore`.
     RuntimeError
         For CUDA tensors where the CUDA engine cannot be used.
 
@@ -118,7 +122,7 @@ def resample(
     keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,
-        "rounding": rounding, "clip": clip, "ignore": ignore,
+        "rounding": rounding, "clip": clip, "scale": scale, "offset": offset, "ignore": ignore,
     }  # fmt: skip
     if is_meta_tensor(image):
         keywords["input_spacing"] = _spacing_of(image, dims, input_spacing)
@@ -150,22 +154,26 @@ def _spacing_of(image: Any, dims: int, input_spacing: Any) -> list[float]:
 
 def _placed(out: Tensor, image: Any, made: Plan, dims: int) -> Tensor:
     """A MetaTensor's affine on the output's grid; it has no trace by which MONAI could invert this."""
-    source, target = made.source, made.target
-    # From voxels of the output to the input's, in axis order.
-    matrix = np.eye(4)
-    matrix[:3, :3] = (source.point_to_index @ target.index_to_point)[::-1, ::-1]
-    matrix[:3, 3] = source.indices(target.points(np.zeros((1, 3))))[0, ::-1]
-    axes = [*range(3 - dims, 4)]
-    inner = np.eye(image.affine.shape[-1])
-    kept = [*range(dims), -1]
-    inner[np.ix_(kept, kept)] = matrix[np.ix_(axes, axes)]
     result: Tensor = type(image)(
         out,
-        affine=image.affine @ image.affine.new_tensor(inner),
+        affine=image.affine @ image.affine.new_tensor(_to_input(made, dims, image.affine.shape[-1])),
         meta={key: value for key, value in image.meta.items() if key != "affine"},
     )
     result.is_batch = image.is_batch
     return result
+
+
+def _to_input(made: Plan, dims: int, rank: int) -> npt.NDArray[np.float64]:
+    """From voxels of the output to the input's, in axis order, as a matrix of this many rows."""
+    source, target = made.source, made.target
+    matrix = np.eye(4)
+    matrix[:3, :3] = (source.point_to_index @ target.index_to_point)[::-1, ::-1]
+    matrix[:3, 3] = source.indices(target.points(np.zeros((1, 3))))[0, ::-1]
+    axes = [*range(3 - dims, 4)]
+    inner = np.eye(rank)
+    kept = [*range(dims), -1]
+    inner[np.ix_(kept, kept)] = matrix[np.ix_(axes, axes)]
+    return inner
 
 
 def _moved(image: Tensor, transform: Any, dims: int, dtype: torch.dtype, keywords: dict[str, Any]) -> Tensor:
@@ -512,10 +520,23 @@ def _expanded(coefficients: Tensor, size: tuple[int, ...], order: int, dims: int
 
 def _refuse_forward_mode(tensor: Tensor) -> None:
     """Forward-mode derivatives do not reach into operators: what comes out would have none, without a word."""
-    if not torch.compiler.is_compiling() and torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None:
+    if torch.compiler.is_compiling():
+        return
+    _refuse_nested_forward_mode()
+    if forward_ad.unpack_dual(tensor).tangent is not None:
         raise RuntimeError(
             "there is no forward-mode derivative (torch.func.jvp, jacfwd, dual numbers); torch.autograd.grad and "
             "torch.autograd.functional.jacobian go backward"
+        )
+
+
+def _refuse_nested_forward_mode() -> None:
+    """Within one `torch.func.jvp` the tangents of another around it are out of sight, and would be lost."""
+    levels = torch._C._functorch.get_interpreter_stack() or []
+    if sum(level.key() == torch._C._functorch.TransformType.Jvp for level in levels) > 1:
+        raise RuntimeError(
+            "there is no forward-mode derivative of a forward-mode derivative (torch.func.jvp in jvp, jacfwd of "
+            "jacfwd); torch.autograd.functional.hessian goes backward twice"
         )
 
 
@@ -692,10 +713,11 @@ def _refuse_votes(plan: Plan, recipe: str) -> None:
 
 
 def _refuse_bounds(plan: Plan) -> None:
-    """Refuse derivatives of sums that are clipped, or leave out voxels."""
-    if plan.clip or plan.ignore is not None:
+    """Refuse derivatives of sums that are clipped or scaled, or leave out voxels."""
+    if plan.clip or plan.ignore is not None or (plan.scale, plan.offset) != (1.0, 0.0):
         raise ValueError(
-            "clip and ignore have no gradient; use image.detach(), or torch.clamp on the result in place of clip"
+            "clip, scale, offset and ignore have no gradient; use image.detach(), or torch.clamp and arithmetic on the "
+            "result in place of the first three"
         )
 
 
@@ -730,6 +752,7 @@ def _applied(image: Tensor, recipe: str) -> Tensor:
         return _placed(_applied(plain(image), recipe), image, made, dims)
     if torch.compiler.is_compiling() or forward_ad._current_level < 0:
         return _run(image, recipe)
+    _refuse_nested_forward_mode()
     primal, tangent = forward_ad.unpack_dual(image)
     if tangent is None:
         return _run(image, recipe)
@@ -831,18 +854,20 @@ class ResampleCollate:
     size : sequence of int
         Spatial size of the batch.
     labels : sequence of str or int
-        Which parts of a sample are label maps: keys, if samples are mappings, or positions, if they are tuples. They
-        are resampled by "nearest".
+        Which parts of a sample are label maps: keys, if samples are mappings, or positions, if they are tuples. They,
+        and all volumes within them, are resampled by "nearest". TorchIO's label maps are known by their type.
     spatial_dims : {2, 3}
         Tensors and NumPy arrays with one more axis are volumes (channels first), in mappings and tuples within a sample
-        too. torch's default collates everything else in a sample.
+        too. torch's default collates everything else in a sample. MetaTensors become a MetaTensor; its affines, and
+        those of TorchIO's images, are those of the new grid.
     interpolation, anchor, boundary, antialias, default_value
         For everything except labels, as for `resample`.
 
     Raises
     ------
     ValueError, TypeError
-        If channels or types differ within a batch, and for arguments that `resample` refuses.
+        If channels or types differ within a batch, if what `labels` names is no volume, and for arguments that
+        `resample` refuses.
 
     Examples
     --------
@@ -875,13 +900,30 @@ class ResampleCollate:
 
     def __call__(self, batch: Sequence[Any]) -> Any:
         """The batch of a list of samples: tensors, mappings or tuples of them."""
+        return self._collated(batch, False)
+
+    def _collated(self, batch: Sequence[Any], label: bool) -> Any:
         first = batch[0]
         if isinstance(first, Mapping):
-            return {key: self._field([sample[key] for sample in batch], key) for key in first}
+            if _is_torchio_image(first):
+                return self._torchio_image(batch, label)
+            return {key: self._field([sample[key] for sample in batch], key, label) for key in first}
         if isinstance(first, (tuple, list)):
-            fields = [self._field(list(field), k) for k, field in enumerate(zip(*batch, strict=True))]
+            fields = [self._field(list(field), k, label) for k, field in enumerate(zip(*batch, strict=True))]
             return type(first)(*fields) if hasattr(first, "_fields") else type(first)(fields)
-        return self._field(list(batch), None)
+        return self._field(list(batch), None, label)
+
+    def _torchio_image(self, images: Sequence[Any], label: bool) -> dict[str, Any]:
+        """TorchIO's images, which hold their voxels (channel, x, y, z) and an affine."""
+        label = label or images[0].get("type") == "label"
+        out = {key: self._field([image[key] for image in images], key, label) for key in images[0]}
+        if self._is_volume(images[0]["data"]):
+            steps = [self._plan(image["data"], label) for image in images]
+            affines = [
+                np.asarray(image["affine"]) @ _to_input(step, 3, 4) for image, step in zip(images, steps, strict=True)
+            ]
+            out["affine"] = torch.from_numpy(np.stack(affines))
+        return out
 
     def _is_volume(self, value: Any) -> bool:
         return isinstance(value, (Tensor, np.ndarray)) and value.ndim == self.spatial_dims + 1
@@ -890,9 +932,21 @@ class ResampleCollate:
         parts = value.values() if isinstance(value, Mapping) else value if isinstance(value, (tuple, list)) else ()
         return any(self._is_volume(part) or self._holds_volumes(part) for part in parts)
 
-    def _field(self, values: list[Any], key: Any) -> Any:
+    def _plan(self, volume: Any, label: bool) -> Plan:
+        return _plan(self._label if label else self._image, _whole(volume.shape[1:]), volume.dtype)
+
+    def _field(self, values: list[Any], key: Any, label: bool) -> Any:
+        named = key is not None and key in self.labels
         if not self._is_volume(values[0]):
-            return self(values) if self._holds_volumes(values[0]) else torch.utils.data.default_collate(values)
+            if self._holds_volumes(values[0]):
+                return self._collated(values, label or named)
+            if named and not label:
+                got = f"shape {tuple(values[0].shape)}" if hasattr(values[0], "shape") else type(values[0]).__name__
+                raise ValueError(
+                    f"labels names {key!r}, which must be a volume of {self.spatial_dims + 1} axes, channels first, "
+                    f"got {got}"
+                )
+            return torch.utils.data.default_collate(values)
         values = [_tensor(value) for value in values]
         first = values[0]
         for value in values:
@@ -902,14 +956,35 @@ class ResampleCollate:
                     f"volumes of a batch must have the same channels and type, got {tuple(first.shape)} {first.dtype} "
                     f"and {tuple(value.shape)} {value.dtype}"
                 )
-        recipe = self._label if key in self.labels else self._image
+        plans = [self._plan(value, label or named) for value in values]
         out = torch.empty((len(values), first.shape[0], *self.size), dtype=first.dtype, device=first.device)
-        for value, place in zip(values, out, strict=True):
-            plan = _plan(recipe, _whole(value.shape[1:]), value.dtype)
+        for value, made, place in zip(values, plans, out, strict=True):
+            if is_meta_tensor(value):
+                value = plain(value)  # noqa: PLW2901
             if self.spatial_dims == 2:
                 value, place = value.unsqueeze(-3), place.unsqueeze(-3)  # noqa: PLW2901
-            run_plan(plan, value, value.dtype, place)
-        return out
+            run_plan(made, value, value.dtype, place)
+        if not all(is_meta_tensor(value) for value in values):
+            return out
+        return _batch_of_meta_tensors(out, values, plans, self.spatial_dims)
+
+
+def _is_torchio_image(value: Mapping[Any, Any]) -> bool:
+    torchio = sys.modules.get("torchio")
+    return torchio is not None and isinstance(value, torchio.Image)
+
+
+def _batch_of_meta_tensors(out: Tensor, values: Sequence[Any], plans: Sequence[Plan], dims: int) -> Tensor:
+    """What MONAI's `list_data_collate` makes of MetaTensors, on the grids of these plans."""
+    placed = [_placed(o, value, made, dims) for o, value, made in zip(out, values, plans, strict=True)]
+    shared = set.intersection(*[set(value.meta) for value in values]) - {"affine"}
+    batch: Tensor = type(values[0])(
+        out,
+        affine=torch.stack([value.affine for value in placed]),
+        meta=torch.utils.data.default_collate([{key: value.meta[key] for key in shared} for value in values]),
+    )
+    batch.is_batch = True
+    return batch
 
 
 def _tensor(value: Any) -> Any:

@@ -29,7 +29,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import Grid
-from gpuresample.planning.works import Gather, Lattice, Linear, Route, Separable
+from gpuresample.planning.works import Gather, Lattice, Linear, Route, Scores, Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import as_numbers, engine_beside, numpy_dtype, run_plan, torch_dtype
 
@@ -142,6 +142,8 @@ class Pull:
         Before the matrix, in voxels of the output. On the volume's device.
     how : str
         See `recipe`.
+    scores : Scores or None
+        See `works.Gather`.
     """
 
     volume: Tensor
@@ -149,6 +151,7 @@ class Pull:
     matrix: Array
     field: Tensor | None
     how: str
+    scores: Scores | None = None
 
 
 def pull_all(pulls: Sequence[Pull]) -> None:
@@ -165,10 +168,8 @@ def pull_all(pulls: Sequence[Pull]) -> None:
                     seen[id(p.field)] = see(p.field).transpose(1, 2, 3, 0)[..., ::-1]
                 work = _work(p.how, p.volume.shape[1:], p.out.shape[1:], p.volume.dtype, (0, 0, 0))
                 route = _route(p.matrix, None if p.field is None else seen[id(p.field)], p.out.shape[1:])
-                # What is chosen takes the output's type first: then it is located with what is summed.
-                copies = work.method != "linear"
-                volume = p.volume.to(p.out.dtype) if copies else p.volume
-                calls.append((replace(work, routes=(route,)), see(volume), see(p.out), Store(exact=copies)))
+                work = replace(work, routes=(route,), scores=p.scores)
+                calls.append((work, see(p.volume), see(p.out), Store(exact=work.method != "linear")))
             engine.run_all(calls)
 
 

@@ -88,15 +88,36 @@ static __device__ __forceinline__ half_t convert(const acc_t value, const half_t
     return voxel;
 }
 
+// A voxel as it is. Copies have one type on both sides; a text with other types has to compile, too.
+template <class T> static __device__ __forceinline__ T same(const T voxel, const T *)
+{
+    return voxel;
+}
+
+template <class S, class T> static __device__ __forceinline__ T same(const S voxel, const T *to)
+{
+    return convert(load(voxel), to);
+}
+
 // Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
 #define NOTHING (-(acc_t)0)
 
-// The only place where a sum becomes a voxel.
+// How a sum becomes a voxel, as kernels are told it.
 //
-// rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero). Integers
-// saturate at [low, high], the smallest and largest acc_t that are stored; NaN becomes 0.
-static __device__ __forceinline__ dst_t store(acc_t value, const acc_t low, const acc_t high, const int rounding)
+// It is kept within [least, most], multiplied by `scale`, and `lift` is added; NaN stays NaN. (-infinity, infinity, 1, -0)
+// change no bit. rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero).
+// Integers saturate at [low, high], the smallest and largest acc_t that are stored; NaN becomes 0.
+#define STORE_PARAMETERS                                                                                          \
+    const acc_t low, const acc_t high, const int rounding, const acc_t least, const acc_t most, const acc_t scale, \
+        const acc_t lift
+#define STORE_ARGUMENTS low, high, rounding, least, most, scale, lift
+
+// The only place where a sum becomes a voxel.
+static __device__ __forceinline__ dst_t store(acc_t value, STORE_PARAMETERS)
 {
+    value = value < least ? least : value;
+    value = value > most ? most : value;
+    value = value * scale + lift;
     if (rounding != 0) {
         value = value == value ? value : (acc_t)0;
         value = value > low ? value : low;

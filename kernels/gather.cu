@@ -54,7 +54,7 @@ template <int PATH> static __device__ __forceinline__ void copy_rows(ROUTED_PARA
             idx_t place = -origin;
 #pragma unroll
             for (int axis = 0; axis < 3; axis++) place += (idx_t)cell[axis] * stride[axis];
-            voxel = src[place];
+            voxel = same(src[place], (const dst_t *)0);
         } else if (is_inside(box, p)) {
             idx_t place = 0;
 #pragma unroll
@@ -63,7 +63,7 @@ template <int PATH> static __device__ __forceinline__ void copy_rows(ROUTED_PARA
                 const int k = fold((int)floor(__dadd_rn(bounded(p[2 - axis], n, rule), 0.5)), n, rule);
                 place += (k - extent[3 + axis]) * stride[axis];
             }
-            voxel = src[place];
+            voxel = same(src[place], (const dst_t *)0);
         }
         dst[x * d_x] = voxel;
     }
@@ -109,9 +109,8 @@ static __device__ __forceinline__ acc_t linear_sum(
 
 // `spline`: find the cell from p in float32, as ITK's splines do; `offset`: from the cell to the lower tap.
 #define LINEAR_PARAMETERS                                                                                          \
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline, \
-        const int offset
-#define LINEAR_ARGUMENTS ROUTED_ARGUMENTS, fill, low, high, rounding, spline, offset
+    ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const int spline, const int offset
+#define LINEAR_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, spline, offset
 
 template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PARAMETERS)
 {
@@ -146,7 +145,7 @@ template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PA
                     apart[axis] = lone ? 0 : stride[axis];
                     place += (idx_t)cell[axis] * stride[axis];
                 }
-                *out = store(linear_sum(src + place, apart, weight), low, high, rounding);
+                *out = store(linear_sum(src + place, apart, weight), STORE_ARGUMENTS);
                 continue;
             }
         }
@@ -163,7 +162,7 @@ template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PA
             place += at[0];
             apart[axis] = at[1] - at[0];
         }
-        *out = store(linear_sum(src + place, apart, weight), low, high, rounding);
+        *out = store(linear_sum(src + place, apart, weight), STORE_ARGUMENTS);
     }
 }
 
@@ -236,14 +235,14 @@ static __device__ __forceinline__ acc_t plain_sum(
 // What kernels take that sum any number of neighbours. `spline`: find the cell from p in float32, as ITK's splines do;
 // coefficients [pieces, width, terms]; `normalise`: divide by the sum of weights.
 #define SUMMED_PARAMETERS                                                                                          \
-    ROUTED_PARAMETERS, const dst_t fill, const acc_t low, const acc_t high, const int rounding, const int spline, \
+    ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const int spline,                                       \
         const acc_t *__restrict__ coefficients, const int pieces, const int width, const int terms,               \
         const double shift, const int offset, const int normalise
 #define SUMMED_ARGUMENTS                                                                                           \
-    ROUTED_ARGUMENTS, fill, low, high, rounding, spline, coefficients, pieces, width, terms, shift, offset, normalise
+    ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset, normalise
 // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for the
 // way in which the cell is found to matter.
-#define CUBIC_ARGUMENTS ROUTED_ARGUMENTS, fill, low, high, rounding, 0, coefficients, 1, 4, 4, shift, offset, normalise
+#define CUBIC_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset, normalise
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <int PATH, int ROOM>
@@ -290,7 +289,7 @@ static __device__ __forceinline__ void gather_rows(SUMMED_PARAMETERS)
             total = border_sum(src, extent, rule, width, s_z, s_y, s_x, first, weight[0], weight[1], weight[2], &sum);
             if (normalise) total /= sum;
         }
-        *out = store(total, low, high, rounding);
+        *out = store(total, STORE_ARGUMENTS);
     }
 }
 

@@ -45,7 +45,7 @@ extern "C" __global__ void resample_axis(
     const idx_t n_batch, const idx_t n_outer, const int n_dst, const idx_t n_inner,
     const idx_t s_batch, const idx_t s_outer, const idx_t s_axis, const idx_t s_inner,
     const idx_t d_batch, const idx_t d_outer, const idx_t d_axis, const idx_t d_inner,
-    const acc_t low, const acc_t high, const int rounding,
+    STORE_PARAMETERS,
     const int n_taps,
     const int along)  // neighbouring threads are neighbours along the axis (1) or along the inner axis (0)
 {
@@ -62,7 +62,7 @@ extern "C" __global__ void resample_axis(
     const int taps = count[i];
     acc_t total = w[0] * load(p[0]);
     for (int k = 1; k < taps; k++) total += w[k] * load(p[k * s_axis]);
-    dst[b * d_batch + o * d_outer + i * d_axis + j * d_inner] = store(total, low, high, rounding);
+    dst[b * d_batch + o * d_outer + i * d_axis + j * d_inner] = store(total, STORE_ARGUMENTS);
 }
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -175,7 +175,7 @@ extern "C" __global__ void resample_axis_tile(
     const idx_t n_batch, const idx_t n_outer, const int n_dst, const idx_t n_inner,
     const idx_t s_batch, const idx_t s_outer, const idx_t s_axis, const idx_t s_inner,
     const idx_t d_batch, const idx_t d_outer, const idx_t d_axis, const idx_t d_inner,
-    const acc_t low, const acc_t high, const int rounding,
+    STORE_PARAMETERS,
     const int window,
     const int wide)  // columns come in whole, aligned fours on both sides
 {
@@ -212,7 +212,7 @@ extern "C" __global__ void resample_axis_tile(
         if (i >= n_dst) break;
         dst4_t four;
 #pragma unroll
-        for (int c = 0; c < TILE_J; c++) four.at[c] = store(total[r][c], low, high, rounding);
+        for (int c = 0; c < TILE_J; c++) four.at[c] = store(total[r][c], STORE_ARGUMENTS);
         if (wide) {
             *(dst4_t *)(d + i * d_axis) = four;
         } else {
@@ -251,7 +251,7 @@ static __device__ __forceinline__ void add_lines(
     acc_t *results, acc_t *spare,       // [LANES, OUT_PITCH] each
     const int here,                     // lines that there are
     const int n_dst, const int group, const int begin, const int window, const int tiles, const int pitch,
-    const int direct, const idx_t d_axis, const acc_t low, const acc_t high, const int rounding,
+    const int direct, const idx_t d_axis, STORE_PARAMETERS,
     const Line &begins)  // where in dst a line begins
 {
     // Warps make tiles; the lanes of a warp are lines.
@@ -282,7 +282,7 @@ static __device__ __forceinline__ void add_lines(
                 if (!direct)
                     results[l * OUT_PITCH + threadIdx.y * TILE_I + r] = total[r];
                 else if (i < n_dst)
-                    e[0][i * d_axis] = store(total[r], low, high, rounding);
+                    e[0][i * d_axis] = store(total[r], STORE_ARGUMENTS);
             }
         }
         if (direct) continue;
@@ -294,7 +294,7 @@ static __device__ __forceinline__ void add_lines(
 #pragma unroll
             for (int u = 0; u < LANES / GROUP; u++) {
                 const int m = u * GROUP + threadIdx.y;
-                if (m < here) e[u][i * d_axis] = store(results[m * OUT_PITCH + threadIdx.x], low, high, rounding);
+                if (m < here) e[u][i * d_axis] = store(results[m * OUT_PITCH + threadIdx.x], STORE_ARGUMENTS);
             }
         }
         acc_t *const other = results;
@@ -312,7 +312,7 @@ extern "C" __global__ void resample_axis_lines(
     const idx_t n_batch, const idx_t n_outer, const int n_dst, const idx_t n_inner,
     const idx_t s_batch, const idx_t s_outer, const idx_t s_axis, const idx_t s_inner,
     const idx_t d_batch, const idx_t d_outer, const idx_t d_axis, const idx_t d_inner,
-    const acc_t low, const acc_t high, const int rounding,
+    STORE_PARAMETERS,
     const int window,
     const int tiles,      // tiles of a block
     const int pitch,      // odd: samples from a staged line to the next
@@ -352,7 +352,7 @@ extern "C" __global__ void resample_axis_lines(
 
     add_lines(
         staged, tile, weight, results, results + LANES * OUT_PITCH, here, n_dst, group, begin, window, tiles, pitch,
-        direct, d_axis, low, high, rounding, [=](const int l) {
+        direct, d_axis, STORE_ARGUMENTS, [=](const int l) {
             const idx_t line = line0 + l, j = line % n_inner, o = line / n_inner % n_outer, b = line / n_inner / n_outer;
             return dst + b * d_batch + o * d_outer + j * d_inner;
         });
@@ -372,7 +372,7 @@ extern "C" __global__ void resample_axis_plane(
     const idx_t n_outer, const int n_rows, const int n_dst,  // as many planes as the grid has room for
     const idx_t s_batch, const idx_t s_outer, const idx_t s_row, const idx_t s_axis,
     const idx_t d_batch, const idx_t d_outer, const idx_t d_row, const idx_t d_axis,
-    const acc_t low, const acc_t high, const int rounding,
+    STORE_PARAMETERS,
     const int row_window,
     const int window,
     const int tiles,      // tiles of a block along the second axis
@@ -424,6 +424,6 @@ extern "C" __global__ void resample_axis_plane(
 
     add_lines(
         between, tile, weight, results, results + LANES * OUT_PITCH, here, n_dst, group, begin, window, tiles, pitch,
-        direct, d_axis, low, high, rounding,
+        direct, d_axis, STORE_ARGUMENTS,
         [=](const int l) { return dst + b * d_batch + o * d_outer + (row0 + l) * d_row; });
 }

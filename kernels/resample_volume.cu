@@ -53,7 +53,7 @@ extern "C" __global__ void resample_volume(
     dst_t *__restrict__ dst,             // [batch, n_z, n_y, n_x], at strides d_*
     const idx_t n_batch, const int n_z, const int n_y, const int n_x, const int taps_z, const int taps_y,
     const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
-    const idx_t d_z, const idx_t d_y, const idx_t d_x, const acc_t low, const acc_t high, const int rounding)
+    const idx_t d_z, const idx_t d_y, const idx_t d_x, STORE_PARAMETERS)
 {
     const Place it = place(n_batch, n_z, n_y, n_x);
     if (!it.any) return;
@@ -75,7 +75,7 @@ extern "C" __global__ void resample_volume(
             }
             total += wz[a] * plane;
         }
-        d[y * d_y] = store(total, low, high, rounding);
+        d[y * d_y] = store(total, STORE_ARGUMENTS);
     }
 }
 
@@ -121,7 +121,7 @@ extern "C" __global__ void resample_volume_two(
     dst_t *__restrict__ dst,             // [batch, n_z, n_y, n_x], at strides d_*
     const idx_t n_batch, const int n_z, const int n_y, const int n_x, const int taps_z, const int taps_y,
     const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
-    const idx_t d_z, const idx_t d_y, const idx_t d_x, const acc_t low, const acc_t high, const int rounding)
+    const idx_t d_z, const idx_t d_y, const idx_t d_x, STORE_PARAMETERS)
 {
     const Place it = place(n_batch, n_z, n_y, n_x);
     if (!it.any) return;
@@ -143,6 +143,6 @@ extern "C" __global__ void resample_volume_two(
         const acc_t h = load(src[far + k]), i = load(src[far + k + next_x]);
         const acc_t plane = blend(ty, blend(tx, a, b), blend(tx, c, e));
         const acc_t after = blend(ty, blend(tx, f, g), blend(tx, h, i));
-        d[y * d_y] = store(blend(tz, plane, after), low, high, rounding);
+        d[y * d_y] = store(blend(tz, plane, after), STORE_ARGUMENTS);
     }
 }

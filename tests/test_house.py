@@ -21,7 +21,8 @@ PACKAGE = Path(gr.__file__).parent
 ROOMS = (
     "checks", "caching", "memory", "texts", "installation", "planning", "engines.*", "engines.cpu", "engines.cuda",
     "engines", "containers", "chunked", "plans", "ops", "sitk", "ndimage", "tensors", "warps", "torch", "monai",
-    "torchio", "nnunet", "files", "omezarr", "pages", "batch", "distributed", "bench", "verification", "cli",
+    "torchio", "batchgenerators", "nnunet", "files", "omezarr", "pages", "batch", "distributed", "bench",
+    "verification", "cli",
 )  # fmt: skip
 # Around the package, not in it: what measures, what compares and the command line use the front door, as users do.
 SHELLS = ("bench", "verification", "cli")
@@ -215,7 +216,8 @@ def test_every_keyword_of_resample_is_documented():
 def test_plan_takes_what_resample_takes():
     of_resample = {n: p.default for n, p in inspect.signature(gr.resample).parameters.items()}
     of_plan = {n: p.default for n, p in inspect.signature(gr.plan).parameters.items()}
-    del of_resample["image"], of_resample["out"], of_plan["image_or_shape"]
+    # A plan is of the whole; its regions are `Plan.crop`'s.
+    del of_resample["image"], of_resample["out"], of_resample["region"], of_plan["image_or_shape"]
     assert of_plan == of_resample
 
 

@@ -21,6 +21,7 @@ from gpuresample.batch.inputs import Item
 from gpuresample.batch.interrupts import Asked
 from gpuresample.batch.outcomes import Outcome, Progress
 from gpuresample.files.job import Settings
+from gpuresample.files.volumes import check_level
 
 # Seconds between looks at Ctrl-C while nothing is finished.
 _PATIENCE = 0.2
@@ -46,6 +47,7 @@ def batch(
     dashboard: bool = False,
     overwrite: bool = False,
     verify: bool = False,
+    level: int | None = None,
     progress: Callable[[Progress], None] | None = None,
     **settings: Any,
 ) -> Outcome:
@@ -82,6 +84,8 @@ def batch(
     verify : bool
         Whether what earlier runs have done is read again and compared with the record, instead of looking at content
         only where size or time of change differ.
+    level : int, optional
+        How hard to pack results, 1 (fast) to 9 (small): as `gpuresample.files.write` takes it.
     progress : callable, optional
         Called with a `Progress` when something has changed.
     **settings
@@ -122,9 +126,11 @@ def batch(
     asked = Settings(**settings)
     listed, rows = (None if p is None else Path(p) for p in (listing, table))
     found = inputs.items(Path(source), Path(target), asked, pattern, listed, rows, file_format)
+    for item in found:
+        check_level(item.target, level)
     folder = _private(Path(os.path.realpath(target)))
     with records.locked(folder) as cut_off:
-        run = _Run(folder, found, overwrite, progress or (lambda p: None))
+        run = _Run(folder, found, overwrite, level, progress or (lambda p: None))
         try:
             if cut_off:
                 run.notes.append(cut_off)
@@ -178,9 +184,11 @@ def _private(target: Path) -> Path:
 class _Run:
     """A run of a batch."""
 
-    def __init__(self, folder: Path, found: list[Item], overwrite: bool, progress: Callable[[Progress], None]) -> None:
+    def __init__(
+        self, folder: Path, found: list[Item], overwrite: bool, level: int | None, progress: Callable[[Progress], None]
+    ) -> None:
         self.folder, self.root, self.items, self.overwrite = folder, folder.parent, found, overwrite
-        self.tell = progress
+        self.level, self.tell = level, progress
         self.journal = records.Journal(folder)
         self.notes: list[str] = []
         self.results: dict[str, records.Record] = {}
@@ -311,7 +319,7 @@ class _Run:
         replace = Path(item.target).exists()
         picture = item.name in self._pictured
         future = team.client.submit(
-            items.run, item, self._identity(item), str(self.root), replace, picture, pure=False
+            items.run, item, self._identity(item), str(self.root), replace, picture, self.level, pure=False
         )  # fmt: skip
         future.add_done_callback(finished.put)
         return future

@@ -28,7 +28,7 @@ _DICOM = (".dcm", ".ima", ".dicom")
 # What a result becomes whose input's format is not written.
 _INSTEAD = {".mhd": ".mha", ".nhdr": ".nrrd", ".hdr": ".nii"}
 _DEFAULT = ".nii.gz"
-_WHOLE_RUN = ("overwrite", "threads")
+_WHOLE_RUN = ("overwrite", "threads", "level")
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,9 @@ def _free_memory() -> int:
     return int(min(available_memory(), MEMORY_LIMIT))
 
 
-def run(item: Item, identity: records.Record, root: str, overwrite: bool, picture: bool) -> records.Record:
+def run(
+    item: Item, identity: records.Record, root: str, overwrite: bool, picture: bool, level: int | None = None
+) -> records.Record:
     """Do one volume.
 
     Parameters
@@ -126,13 +128,15 @@ def run(item: Item, identity: records.Record, root: str, overwrite: bool, pictur
         Whether the output may be replaced.
     picture : bool
         Whether the record gets a thumbnail. Failures and remarkable results get one wherever there are voxels.
+    level : int, optional
+        How hard to pack the result.
 
     Returns
     -------
     dict
         The record: "kind" is "done" or "failed" (with a "reason"). No exception leaves.
     """
-    work = _Work(item, identity, picture)
+    work = _Work(item, identity, picture, level)
     _listen()
     _Process.heard.warnings = []
     try:
@@ -148,8 +152,8 @@ def run(item: Item, identity: records.Record, root: str, overwrite: bool, pictur
 class _Work:
     """A volume under way, and its record so far."""
 
-    def __init__(self, item: Item, identity: records.Record, picture: bool) -> None:
-        self.item, self.picture = item, picture
+    def __init__(self, item: Item, identity: records.Record, picture: bool, level: int | None) -> None:
+        self.item, self.picture, self.level = item, picture, level
         self.seconds: dict[str, float] = {}
         self.thumbnail: thumbnails.Packed | None = None
         self.record: records.Record = {
@@ -182,10 +186,10 @@ class _Work:
         Dask runs a volume again if its worker dies before the answer was fetched: its result is there then, whole.
         """
         if overwrite or not target.exists():
-            return job.run(source, target, self.item.settings, overwrite, self.stage, self.look)
+            return job.run(source, target, self.item.settings, overwrite, self.stage, self.look, level=self.level)
         again = files.partial_beside(target)
         try:
-            headers = job.run(source, again, self.item.settings, True, self.stage, self.look)
+            headers = job.run(source, again, self.item.settings, True, self.stage, self.look, level=self.level)
             if not filecmp.cmp(again, target, shallow=False):
                 raise FileExistsError(f"{target}: has come into being meanwhile and is left alone")
         finally:

@@ -80,10 +80,11 @@ def _run(args: list[str]) -> int:
 
     with warnings.catch_warnings(record=True) as caught:
         try:
-            code = app(args, prog_name="gpuresample", standalone_mode=False)
+            code = app(args)(args, prog_name="gpuresample", standalone_mode=False)
         finally:
-            for warning in caught:
-                _say(f"warning: {warning.message}")
+            # A job looks at headers before it reads, and what it warns of then it may warn of again.
+            for message in dict.fromkeys(str(warning.message) for warning in caught):
+                _say(f"warning: {message}")
     return code if isinstance(code, int) else 0
 
 

@@ -84,6 +84,7 @@ def apply(
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     dicom_series: Annotated[
         str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=flags.RUN)
     ] = None,
@@ -102,6 +103,7 @@ def apply(
         device=device, series=dicom_series,
     )  # fmt: skip
     files.check_output(target, overwrite)
+    files.check_level(target, level, "--level")
     own, fixed = grid_of_file(source), None if like is None else grid_of_file(like)
     others = tuple(None if path is None else grid_of_file(path) for path in (reference, moving))
     with console.native_stderr_hidden():
@@ -120,13 +122,13 @@ def apply(
     with console.Phases() as phases:
 
         @contextlib.contextmanager
-        def stage(name: str, header: files.Header | None) -> Iterator[None]:
+        def stage(name: str, header: files.Header | None) -> Iterator[files.Progress]:
             doing = {"read": f"reading {source.name}", "write": f"writing {target.name}"}
             hidden = contextlib.nullcontext() if name == "resample" else console.native_stderr_hidden()
             with phases.phase(name, doing.get(name, "applying transforms")), hidden:
-                yield
+                yield phases.part
 
-        old, new = job.run(source, target, settings, overwrite, stage, transform=joined, grid=grid)
+        old, new = job.run(source, target, settings, overwrite, stage, transform=joined, grid=grid, level=level)
         with phases.phase("count", "counting points outside"):
             missed, points = chains.outside(joined, grid, own)
     typer.echo(f"{source}: {filtering.geometry(old)}")

@@ -65,6 +65,7 @@ def batch(
     ignore: flags.Ignore = None,
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
+    level: flags.Level = None,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Processes; one per GPU, or per 4 cores, unless given.", rich_help_panel=flags.RUN),
@@ -127,7 +128,7 @@ def batch(
         outcome = run(
             source, target, pattern=pattern, listing=listing, table=table, file_format=file_format,
             scheduler=scheduler, tls=tls or None, workers=workers, dashboard=dashboard, overwrite=overwrite,
-            verify=verify, progress=display.show, **vars(settings),
+            verify=verify, level=level, progress=display.show, **vars(settings),
         )  # fmt: skip
     _report(outcome)
     if outcome.interrupted:

@@ -41,6 +41,7 @@ def blur(
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
@@ -60,4 +61,4 @@ def blur(
         "dtype": dtype,
         "device": device,
     }
-    filtering.run(gr.gaussian, "blur", "blurring", source, target, keywords, threads, series, overwrite)
+    filtering.run(gr.gaussian, "blur", "blurring", source, target, keywords, threads, series, overwrite, level=level)

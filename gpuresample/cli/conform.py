@@ -31,6 +31,7 @@ def conform(
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
@@ -54,5 +55,5 @@ def conform(
     few = keywords | {"size": [min(n, 4) for n in wanted]}
     filtering.run(
         gr.conform, "conform", "conforming", source, target, keywords, threads, series, overwrite,
-        lambda probe: gr.conform(probe, **few),
+        lambda probe: gr.conform(probe, **few), level,
     )  # fmt: skip

@@ -91,6 +91,14 @@ class Phases:
                 task = self._progress.tasks[0]
                 task.description, task.completed, task.total = text, done, total
 
+    def part(self, done: int, total: int) -> None:
+        """How much of how much is done of what the display says."""
+        with self._lock:
+            self._done, self._total = done, total
+            if self._progress is not None:
+                task = self._progress.tasks[0]
+                task.completed, task.total = done, total
+
     @contextlib.contextmanager
     def phase(self, name: str, text: str) -> Iterator[None]:
         """One phase: `name` for the timing, `text` for the display."""

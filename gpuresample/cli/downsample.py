@@ -38,6 +38,7 @@ def downsample(
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
@@ -59,7 +60,7 @@ def downsample(
         }
         filtering.run(
             gr.bin_shrink, "shrink", "shrinking", source, target, blocks, threads, series, overwrite,
-            lambda probe: gr.downsample(probe, blocks["factors"], device=device),
+            lambda probe: gr.downsample(probe, blocks["factors"], device=device), level,
         )  # fmt: skip
         return
     keywords: dict[str, Any] = {
@@ -70,4 +71,6 @@ def downsample(
         "dtype": dtype,
         "device": device,
     }
-    filtering.run(gr.downsample, "downsample", "downsampling", source, target, keywords, threads, series, overwrite)
+    filtering.run(
+        gr.downsample, "downsample", "downsampling", source, target, keywords, threads, series, overwrite, level=level
+    )

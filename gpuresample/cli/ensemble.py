@@ -103,6 +103,7 @@ def ensemble(
     ] = True,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace outputs that exist.", rich_help_panel=flags.RUN)
     ] = False,
@@ -118,6 +119,7 @@ def ensemble(
     drawn = files.png_beside(target) if picture else None
     for path in paths.values():
         files.check_output(path, overwrite)
+        files.check_level(path, level, "--level")
     if drawn is not None and drawn.exists() and not overwrite:
         raise FileExistsError(f"{drawn}: exists already; to replace it, say so (--overwrite)")
     for path in scores:
@@ -155,7 +157,7 @@ def ensemble(
         gr.set_num_threads(threads)
     with console.Phases() as phases:
         with phases.phase("read", f"reading {like.name}"), console.native_stderr_hidden():
-            image = files.read(like)
+            image = files.read(like, progress=phases.part)
         with phases.phase("combine", f"combining {len(scores)} models"):
 
             def one_by_one() -> Iterator[Any]:
@@ -174,7 +176,7 @@ def ensemble(
         for result, path in zip(results, paths.values(), strict=True):
             with phases.phase("write", f"writing {path.name}"), console.native_stderr_hidden():
                 files.keep_notes(image, result)
-                files.write(result, path, overwrite)
+                files.write(result, path, overwrite, level, phases.part)
         if drawn is not None:
             with phases.phase("draw", f"drawing {drawn.name}"):
                 overlay.draw(image, results[0], drawn, overwrite)

@@ -25,6 +25,7 @@ def run(
     series: str | None,
     overwrite: bool,
     check: Callable[[Any], Any] | None = None,
+    level: int | None = None,
 ) -> None:
     """`target` is `function` of `source`; arguments are refused before voxels are read.
 
@@ -39,7 +40,7 @@ def run(
     keywords : dict
         Of `function`.
     threads : int or None
-        Of the CPU engine.
+        That compute and pack.
     series : str or None
         Which series of a DICOM folder.
     overwrite : bool
@@ -47,20 +48,23 @@ def run(
     check : callable, optional
         Refuses arguments by trying them on the stand-in that `read` hands it, where `function` would take offence at
         its size; `function` itself unless given.
+    level : int, optional
+        How hard to pack.
     """
     files.check_output(target, overwrite)
+    files.check_level(target, level, "--level")
+    if threads is not None:
+        gr.set_num_threads(threads)
     with console.Phases() as phases:
         image, header = read(phases, source, series, check or (lambda probe: function(probe, **keywords)))
         if keywords.get("dtype") is not None and np.dtype(keywords["dtype"]) == np.float16:
             raise ValueError("--dtype float16: files have no such voxels; take float32")
-        if threads is not None:
-            gr.set_num_threads(threads)
         with phases.phase(name, f"{doing} {console.times(header.size)}"):
             result = function(image, **keywords)
         files.keep_notes(image, result)
         del image
         with phases.phase("write", f"writing {target.name}"), console.native_stderr_hidden():
-            files.write(result, target, overwrite)
+            files.write(result, target, overwrite, level, phases.part)
     typer.echo(f"{source}: {geometry(header)}")
     typer.echo(f"{target}: {geometry(files.Header.of(result))}; {spent(phases)}")
 
@@ -80,7 +84,7 @@ def read(
         image = files.read(source, series) if source.is_dir() else None
         header = files.header(source) if image is None else files.Header.of(image)
         check(_stand_in(source, header))
-        return (files.read(source, series) if image is None else image), header
+        return (files.read(source, series, phases.part) if image is None else image), header
 
 
 def _stand_in(path: Path, header: files.Header) -> Any:

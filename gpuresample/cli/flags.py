@@ -88,6 +88,14 @@ Dtype = Annotated[str | None, typer.Option(help="Voxel type of the output, such 
 
 # --- the run ---
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=RUN)]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads of the CPU engine.", rich_help_panel=RUN)]
+Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute and pack.", rich_help_panel=RUN)]
+Level = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="How hard to pack, 1 (fast) to 9 (small): .nii.gz, .nrrd, .mha.",
+        rich_help_panel=RUN,
+    ),
+]
 Series = Annotated[str | None, typer.Option(metavar="UID", help="Which series of a DICOM folder.", rich_help_panel=RUN)]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace OUT if it exists.", rich_help_panel=RUN)]

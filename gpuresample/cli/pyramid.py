@@ -93,6 +93,7 @@ def pyramid(
     ] = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what exists.", rich_help_panel=flags.RUN)
@@ -125,6 +126,8 @@ def pyramid(
         "input_spacing": options.one_or_all("--input-spacing", input_spacing),
     }
     if target.name.endswith(pyramid_zarr.ENDING):
+        if level is not None:
+            raise ValueError(f"--level is for files, and {target} is a folder of OME-Zarr; got {level}")
         pyramid_zarr.write(source, target, {**keywords, **stored, "labels": labels}, threads, series, overwrite)
         return
     if stored != {"chunks": None, "shards": True, "input_spacing": None}:
@@ -133,11 +136,13 @@ def pyramid(
         if kind not in ("gaussian", "mode", "label"):
             raise ValueError(f"--labels is --kind mode or label; it cannot be combined with --kind {kind}")
         keywords["kind"] = "mode" if kind == "gaussian" else kind
-    _write_files(source, target, keywords, threads, series, overwrite)
+    if threads is not None:
+        gr.set_num_threads(threads)
+    _write_files(source, target, keywords, level, series, overwrite)
 
 
 def _write_files(
-    source: Path, folder: Path, keywords: dict[str, Any], threads: int | None, series: str | None, overwrite: bool
+    source: Path, folder: Path, keywords: dict[str, Any], hard: int | None, series: str | None, overwrite: bool
 ) -> None:
     """A file a level, and the picture."""
     import matplotlib  # noqa: F401  # missing is better known now than after the work
@@ -147,10 +152,9 @@ def _write_files(
     names = [folder / f"{stem}_level{k}{ending}" for k in range(max(levels, 1))]
     picture = folder / f"{stem}_levels.png"
     _check_folder(folder, [*names, picture], overwrite)
+    files.check_level(names[0], hard, "--level")
     with console.Phases() as phases:
         image, _ = filtering.read(phases, source, series, lambda probe: pyramid_zarr.quietly(probe, keywords))
-        if threads is not None:
-            gr.set_num_threads(threads)
         with phases.phase("levels", f"making {levels} levels"):
             made = gr.pyramid(image, **keywords)
         folder.mkdir(parents=True, exist_ok=True)
@@ -158,7 +162,7 @@ def _write_files(
             with phases.phase("write", f"writing {path.name}, {k + 1} of {len(made)}"), console.native_stderr_hidden():
                 if level is not image:
                     files.keep_notes(image, level)
-                files.write(level, path, overwrite)
+                files.write(level, path, overwrite, hard, phases.part)
         with phases.phase("draw", f"drawing {picture.name}"):
             draw(made, picture, overwrite)
     for level, path in zip(made, names, strict=False):

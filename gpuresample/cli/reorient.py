@@ -10,6 +10,8 @@ def reorient(
     source: flags.Source,
     target: flags.Target,
     orientation: flags.Orientation = "RAS",
+    threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
@@ -18,4 +20,6 @@ def reorient(
     gpuresample reorient ct.nii.gz ras.nii.gz --orientation RAS
     """
     keywords = {"orientation": orientation, "device": "cpu"}
-    filtering.run(gr.reorient, "reorient", "reorienting", source, target, keywords, None, series, overwrite)
+    filtering.run(
+        gr.reorient, "reorient", "reorienting", source, target, keywords, threads, series, overwrite, level=level
+    )

@@ -33,6 +33,7 @@ def resample(
     dtype: flags.Dtype = None,
     device: flags.Device = "auto",
     threads: flags.Threads = None,
+    level: flags.Level = None,
     series: flags.Series = None,
     overwrite: flags.Overwrite = False,
 ) -> None:
@@ -51,17 +52,18 @@ def resample(
     )  # fmt: skip
     if threads is not None:
         gr.set_num_threads(threads)
+    files.check_level(target, level, "--level")
     with console.Phases() as phases:
 
         @contextlib.contextmanager
-        def stage(name: str, header: files.Header | None) -> Iterator[None]:
+        def stage(name: str, header: files.Header | None) -> Iterator[files.Progress]:
             doing = {"read": f"reading {source.name}", "write": f"writing {target.name}"}
             hidden = contextlib.nullcontext() if name == "resample" else console.native_stderr_hidden()
             size = "" if header is None else console.times(header.size)
             with phases.phase(name, doing.get(name, f"resampling {size}")), hidden:
-                yield
+                yield phases.part
 
-        old, new = job.run(source, target, settings, overwrite, stage)
+        old, new = job.run(source, target, settings, overwrite, stage, level=level)
     _report(source, old, target, new, phases)
 
 

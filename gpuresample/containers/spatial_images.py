@@ -127,10 +127,12 @@ class SpatialImageContainer(HostMemory):
         check_voxels(array.dtype, array.shape)
         return array.T
 
-    @property
+    @cached_property
     def dtype(self) -> np.dtype[Any]:
-        """Voxel type: the stored one, or float64 where the header scales."""
-        return self.array.dtype.newbyteorder("=")
+        """Voxel type: the stored one, or float64 where the header scales; one voxel tells it."""
+        one = np.asanyarray(self.image.dataobj[(slice(0, 1),) * len(self.shape)])
+        check_voxels(one.dtype, self.shape)
+        return one.dtype.newbyteorder("=")
 
     def order(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """x, y, z already."""

@@ -29,16 +29,19 @@ class Store:
         Voxels are chosen, not summed: they take the output's type first, so no label passes through a float.
     divisor : int
         What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
-    low, high : int, float or None
-        Smallest and largest integer stored, where that is not the type's (booleans are bytes up to 1).
+    high : int or None
+        Largest integer stored, where that is not the type's (booleans are bytes up to 1).
+    window : (low, high, scale, offset) or None
+        What sums go through before they are rounded and stored: kept within low and high, times the scale, plus the
+        offset; NaN stays NaN. The default value is stored as it is. Never of copies that are exact.
     """
 
     default: int | float = 0
     rounding: str = "nearest"
     exact: bool = False
     divisor: int = 1
-    low: int | float | None = None
-    high: int | float | None = None
+    high: int | None = None
+    window: tuple[float, float, float, float] | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -32,6 +32,6 @@ def converted(run: Run, empty: Empty, convert: Convert, work: Work, src: Any, ds
         run(work, src, dst, store)
         return
     sums = empty(dst.shape, np.dtype(np.float64))
-    run(work, src, sums, replace(store, divisor=1, exact=False, low=None, high=None))
+    run(work, src, sums, replace(store, divisor=1, exact=False, high=None))
     # Multiplied, as ITK does; rounded half up, as of all its filters BinShrink alone does.
     convert(sums, dst, HALF_UP if dst.dtype.kind in "iu" else AS_IT_IS, 1.0 / store.divisor)

@@ -38,17 +38,20 @@ def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> npt.NDA
     if dtype.kind not in "iu":
         return np.array([-np.inf, np.inf], acc)
     info = np.iinfo(dtype)
-    low = info.min if store.low is None else max(info.min, store.low)
-    high = info.max if store.high is None else min(info.max, store.high)
-    bounds = np.array([low, high], acc)
+    bounds = np.array([info.min, info.max if store.high is None else store.high], acc)
     if int(bounds[1]) > info.max:
         bounds[1] = np.nextafter(bounds[1], np.zeros(1, acc)[0])
     return bounds
 
 
+def window_of(acc: np.dtype[Any], store: Store) -> npt.NDArray[Any]:
+    """What sums go through: low, high, scale, offset. Where nothing is asked for they keep all bits, of -0 as well."""
+    return np.array((-np.inf, np.inf, 1.0, -0.0) if store.window is None else store.window, acc)
+
+
 # How kernels store a type: as it is; to nearest, half to even; toward zero; half up, which only conversions do; to
-# nearest, half away from zero.
-AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP, AWAY = 0, 1, 2, 3, 4
+# nearest, half away from zero; the CPU engine's alone, 16-bit floats as their bits.
+AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP, AWAY, AS_HALF = 0, 1, 2, 3, 4, 5
 ROUNDING_CODES = {"nearest": NEAREST, "truncate": TOWARD_ZERO, "away": AWAY}
 
 

@@ -23,7 +23,7 @@ def run(
     dst: Any,
     store: Store,
     ignore: float,
-    clip: bool | tuple[float, float],
+    clip: bool,
     signed: bool,
 ) -> None:
     """Fill `dst` [..., z, y, x] from the voxels of `src` that are not `ignore`, and with that where there are none.
@@ -36,11 +36,11 @@ def run(
     src, dst : array
         In host memory, or on the engine's device.
     store : Store
-        Default value and rounding.
+        Default value, rounding and window.
     ignore : float
         The value that says "no data", or NaN.
-    clip : bool or (low, high)
-        Whether to keep the result within the range of a volume's data, or the range.
+    clip : bool
+        Whether to keep sums within the range of a volume's data, in place of the window's range.
     signed : bool
         See `is_signed`; of the whole work, where this is a part.
     """
@@ -60,14 +60,13 @@ def run(
     outside = xp.isnan(weight)
     enough = weight >= kind(LEAST_OF_SIGNED if signed else LEAST_OF_ALL)
     summed = summed / xp.where(enough, weight, kind(1))
+    low, high, scale, offset = (kind(v) for v in store.window or (-np.inf, np.inf, 1.0, -0.0))
     if clip:
-        if not isinstance(clip, tuple):
-            axes = (-3, -2, -1)
-            low = xp.where(has_data, values, kind(np.inf)).min(axis=axes, keepdims=True)
-            high = xp.where(has_data, values, kind(-np.inf)).max(axis=axes, keepdims=True)
-        else:
-            low, high = kind(clip[0]), kind(clip[1])
-        summed = xp.minimum(xp.maximum(summed, low), high)
+        axes = (-3, -2, -1)
+        low = xp.where(has_data, values, kind(np.inf)).min(axis=axes, keepdims=True)
+        high = xp.where(has_data, values, kind(-np.inf)).max(axis=axes, keepdims=True)
+    if clip or store.window is not None:
+        summed = xp.minimum(xp.maximum(summed, low), high) * scale + offset
     stored = _stored(xp, summed, dst.dtype, store)
     stored = xp.where(enough, stored, dst.dtype.type(ignore))
     dst[...] = xp.where(outside, dst.dtype.type(store.default), stored)
@@ -103,7 +102,7 @@ def _stored(xp: Any, values: Any, dtype: np.dtype[Any], store: Store) -> Any:
     else:
         values = xp.trunc(values)
     info = np.iinfo(dtype)
-    low = info.min if store.low is None else store.low
+    low = info.min
     high = info.max if store.high is None else store.high
     # The float next to a limit may lie beyond it: what reaches a limit is the limit.
     below, beyond = values <= float(low), values >= float(high)

@@ -208,15 +208,6 @@ def extent(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
     return np.fmin.reduce(lowest).item(), np.fmax.reduce(highest).item()
 
 
-def clip(array: npt.NDArray[Any], low: float, high: float) -> None:
-    """`numpy.clip` in place, on all threads."""
-
-    def piece(k: int) -> None:
-        np.clip(array[k], low, high, out=array[k])
-
-    run_items(piece, len(array))
-
-
 def _get_pool() -> ThreadPoolExecutor:
     global _pool
     with _lock:

@@ -121,8 +121,10 @@ def unzipped(
     return head, length
 
 
-def unzipped_into(path: Path, offset: int, memory: npt.NDArray[np.uint8]) -> bytes:
-    """Fill memory with what a gzip file holds from an offset on; answers what comes before.
+def unzipped_into(
+    path: Path, offset: int, memory: npt.NDArray[np.uint8], done: Callable[[int], None] | None = None
+) -> bytes:
+    """Fill memory with what a gzip file holds from an offset on; answers what comes before. `done` is told as it comes.
 
     Raises
     ------
@@ -132,7 +134,7 @@ def unzipped_into(path: Path, offset: int, memory: npt.NDArray[np.uint8]) -> byt
     try:
         with gzips.reading(path) as file:
             head = file.read(offset)
-            length, most = len(head) + gzips.read_into(file, memory), offset + memory.size
+            length, most = len(head) + gzips.read_into(file, memory, done), offset + memory.size
             while block := file.read(1 << 20):
                 length += len(block)
                 if length > most + _BEHIND:

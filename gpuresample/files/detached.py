@@ -12,12 +12,12 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from gpuresample.files import disk, elements
+from gpuresample.files import disk, elements, gzips
 
 # Set to 1, this lets headers name files in any folder: `gpuresample --data-anywhere` sets it.
 ANYWHERE = "GPURESAMPLE_DATA_ANYWHERE"
@@ -56,6 +56,8 @@ class Detached:
         "raw", "zlib", "gzip", "hex", or another of NRRD's, which is not looked into.
     packed : int or None
         Bytes of a zlib stream, as the header has them.
+    big : bool
+        Whether the first byte of a number is the largest.
     """
 
     files: tuple[Path, ...]
@@ -63,6 +65,7 @@ class Detached:
     skip: int = 0
     encoding: str = "raw"
     packed: int | None = None
+    big: bool = False
 
 
 def check(path: Path) -> None:
@@ -92,8 +95,10 @@ def check(path: Path) -> None:
             raise OSError(f"{path}: the file ends early: {max(length, 0):,} of {each:,} bytes of voxels in {file.name}")
 
 
-def check_packed(path: Path) -> None:
+def check_packed(path: Path, watch: Callable[[bytes], None] | None = None) -> None:
     """Refuse compressed data that are damaged, or shorter than the header says; all of them are unpacked once.
+
+    `watch` is handed the unpacked bytes as they pass.
 
     Raises
     ------
@@ -111,8 +116,8 @@ def check_packed(path: Path) -> None:
             with open(file, "rb") as stream:
                 stream.seek(found.skip)
                 packed = os.path.getsize(file) if found.packed is None else found.packed
-                length = _unpacked(stream, found.encoding == "gzip", packed, each)
-        except (EOFError, OSError, zlib.error) as error:
+                length = _unpacked(stream, found.encoding == "gzip", packed, each, watch)
+        except gzips.damaged() as error:
             raise OSError(f"{path}: the compressed voxels in {file.name} are damaged or end early ({error})") from None
         if length < each:
             raise OSError(f"{path}: the file ends early: {length:,} of {each:,} bytes of voxels in {file.name}")
@@ -250,9 +255,11 @@ def _meta(path: Path, head: bytes) -> Detached:
             raise OSError(f"{path}: the voxels are compressed, and the header lacks CompressedDataSize")
         packed = stated[0]
     skip = int(s) if re.fullmatch(r"-?\d{1,18}", s := fields.get("HeaderSize", "0")) else 0
+    order = fields.get("BinaryDataByteOrderMSB", fields.get("ElementByteOrderMSB", "False"))
+    big = order[:1] in ("T", "t", "1")
     name = os.fsdecode(last[1].strip())
     if name.upper() == "LOCAL":
-        return Detached((path,), nbytes, last.end(), encoding, packed)
+        return Detached((path,), nbytes, last.end(), encoding, packed, big)
     words = name.split()
     listed = name.startswith("LIST")
     if listed and not (words[0] == "LIST" and len(words) <= 2 and "".join(words[1:]).isdigit() == (len(words) == 2)):
@@ -268,7 +275,7 @@ def _meta(path: Path, head: bytes) -> Detached:
         names = names[:count]
     else:
         names = [name]
-    return Detached(tuple(_beside(path, n) for n in names), nbytes, skip, encoding, packed)
+    return Detached(tuple(_beside(path, n) for n in names), nbytes, skip, encoding, packed, big)
 
 
 def _nrrd(path: Path, head: bytes) -> Detached:
@@ -289,10 +296,11 @@ def _nrrd(path: Path, head: bytes) -> Detached:
         nbytes = nbytes if words["lineskip"] == "0" else None
     if encoding != "raw" and skip:
         nbytes = None  # counted in unpacked bytes
+    big = words.get("endian") == "big"
     if "datafile" not in fields:
         if end is None:
             raise OSError(f"{path}: the header names no data: neither voxels nor a data file follow")
-        return Detached((path,), nbytes, end.end() + max(skip, 0), encoding)
+        return Detached((path,), nbytes, end.end() + max(skip, 0), encoding, big=big)
     name = os.fsdecode(fields["datafile"])
     if re.fullmatch(r"LIST(\s+\d+)?", name):
         start = re.search(rb"^data ?file:[^\r\n]*\r?\n", head, re.MULTILINE | re.IGNORECASE)
@@ -303,7 +311,7 @@ def _nrrd(path: Path, head: bytes) -> Detached:
         names = [name]
     if not any(names):
         raise OSError(f"{path}: the header names no data: the list of data files is empty")
-    return Detached(tuple(_beside(path, n) for n in names), nbytes, skip, encoding)
+    return Detached(tuple(_beside(path, n) for n in names), nbytes, skip, encoding, big=big)
 
 
 def _whole(text: str) -> list[int]:
@@ -348,28 +356,31 @@ def _beside(path: Path, name: str) -> Path:
     return path.parent / name
 
 
-def _unpacked(stream: IO[bytes], gzipped: bool, packed: int, enough: int) -> int:
+def _unpacked(stream: IO[bytes], gzipped: bool, packed: int, enough: int, watch: Callable[[bytes], None] | None) -> int:
     """Bytes in a compressed stream, whose checksum is verified; what comes long after enough of them is not read.
 
     Raises
     ------
-    EOFError, zlib.error
+    EOFError, zlib.error, or isal's own
         If the stream is cut short or damaged.
     """
     form = 31 if gzipped else 15  # as zlib numbers them
-    length, held, unpack = 0, b"", zlib.decompressobj(form)
+    length, held, unpack = 0, b"", gzips.unpacker(form)
     while length <= enough + _BLOCK:
         if not held:
             held = stream.read(min(_BLOCK, packed))
             packed -= len(held)
             if not held:
                 raise EOFError("the stream does not end")
-        length += len(unpack.decompress(held, _BLOCK))
+        block = unpack.decompress(held, _BLOCK)
+        length += len(block)
+        if watch is not None:
+            watch(block)
         held = unpack.unconsumed_tail
         if unpack.eof:
             held = unpack.unused_data or stream.read(min(_BLOCK, packed))
             # Streams of gzip may follow each other; anything else behind one is not voxels.
             if not (gzipped and length < enough and held.startswith(b"\x1f\x8b")):
                 break
-            unpack = zlib.decompressobj(form)
+            unpack = gzips.unpacker(form)
     return length

@@ -29,9 +29,11 @@ KIND, _FRAMES = 0x00080016, 0x00280008
 _POSITION, _ORIENTATION, PIXEL_SPACING = 0x00200032, 0x00200037, 0x00280030
 _INTERCEPT, _SLOPE = 0x00281052, 0x00281053
 ROWS, COLUMNS, BITS, _SIGNED = 0x00280010, 0x00280011, 0x00280100, 0x00280103
+_BITS_STORED, _HIGH_BIT = 0x00280101, 0x00280102
 _OFFSETS, _DOSE_SCALING = 0x3004000C, 0x3004000E
 SHARED, EACH = 0x52009229, 0x52009230
 _OF_POSITION, _OF_ORIENTATION, OF_MEASURES, _OF_VALUES = 0x00209113, 0x00209116, 0x00289110, 0x00289145
+_PLACE = (_OF_POSITION, _POSITION), (_OF_ORIENTATION, _ORIENTATION)
 # What tells slices of one place apart, the most telling first.
 _APART = {
     "TemporalPositionIdentifier": 0x00200100, "TriggerTime": 0x00181060, "EchoTime": 0x00180081,
@@ -47,6 +49,8 @@ _WRITTEN = 0.0101
 _PARALLEL = 1e-3
 # Slices nearer than this share of a pixel are in one place.
 SAME_PLACE = 1e-3
+# Sizes of pixels may differ by this share in one stack: half a pixel at the far end of 500.
+_SAME_PIXEL = 1e-3
 # Slices may lie this share of their distance aside of a straight stack.
 _ASIDE = 0.05
 # Files that are looked at to say where DICOM files are.
@@ -107,8 +111,13 @@ def frames_of(path: Path, data: DataSet) -> Frames | None:
         return None if dose is None else Frames((0,), dose=dose)
     slopes = _frame_slopes(path, data, count)
     places = _dose_places(path, data, count) if dose is not None else frame_places(data, count)
-    measures = data.numbers(PIXEL_SPACING) or of_group(data, 0, OF_MEASURES, PIXEL_SPACING)
+    measures = data.numbers(PIXEL_SPACING) or frame_pixels(path, data, count)
     if places is None or len(measures) != 2:
+        warnings.warn(
+            f"{path}: it is not told where each of its {count} frames lies; the image's spacing, origin and direction "
+            f"are ITK's guess",
+            stacklevel=4,
+        )
         return Frames(tuple(range(count)), slopes=slopes, dose=dose)
     depth, normal = stacked(path, *places, min(measures), "frames")
     order, step = _in_order(path, depth)
@@ -168,7 +177,13 @@ def stored_voxels(path: Path, data: DataSet, count: int) -> npt.NDArray[Any]:
     held = data.voxels if data.voxels is not None else memoryview(b"")
     if bits not in (8, 16, 32) or len(held) < math.prod(shape) * kind.itemsize:
         raise OSError(f"{path}: the file ends early: {len(held):,} bytes of voxels for {shape} of {bits} bits")
-    return np.frombuffer(held, kind, math.prod(shape)).reshape(shape)
+    voxels = np.frombuffer(held, kind, math.prod(shape)).reshape(shape)
+    used = data.short(_BITS_STORED) or bits
+    if used >= bits:
+        return voxels
+    # The other bits may hold anything. They are shifted out: to the left above, then to the right below, with the sign.
+    above = bits - 1 - (data.short(_HIGH_BIT) or used - 1)
+    return np.right_shift(np.left_shift(voxels, max(above, 0)), bits - used)
 
 
 # --- one file ------------------------------------------------------------------------------------------------------
@@ -204,6 +219,31 @@ def of_group(data: DataSet, frame: int, group: int, number: int) -> list[float]:
             if found := data.numbers(number, item):
                 return found
     return []
+
+
+def frame_pixels(path: Path, data: DataSet, count: int) -> list[float]:
+    """The size of the pixels of an enhanced file's frames, (row, column); empty where it is not told.
+
+    Raises
+    ------
+    OSError
+        If frames have pixels of different sizes.
+    """
+    return _one_size(path, [of_group(data, k, OF_MEASURES, PIXEL_SPACING) for k in range(count)], "frames")
+
+
+def _one_size(path: Path, sizes: Sequence[Sequence[float]], what: str) -> list[float]:
+    """The size that all pixels have, of those slices that tell it; empty where none does."""
+    told = np.asarray([size for size in sizes if len(size) == 2])
+    if not told.size:
+        return []
+    least, most = told.min(axis=0), told.max(axis=0)
+    if np.any(most - least > _SAME_PIXEL * np.abs(most)):
+        raise OSError(
+            f"{path}: the pixels of its {what} are {least[0]:g} x {least[1]:g} to {most[0]:g} x {most[1]:g} mm; "
+            f"a volume's have one size"
+        )
+    return [float(length) for length in told[0]]
 
 
 def frame_places(data: DataSet, count: int) -> tuple[Floats, Floats] | None:
@@ -313,9 +353,21 @@ def check_series(folder: Path, heads: Sequence[tuple[str, DataSet]]) -> bool:
             f"{frame_count(dict(heads)[several[0]])} frames; name one file"
         )
     places = _slice_places(heads)
+    size = _one_size(folder, [_of(data, OF_MEASURES, PIXEL_SPACING) for _, data in heads], "slices")
     if places is not None and len(heads) > 1:
-        pixel = min(heads[0][1].numbers(PIXEL_SPACING), default=1.0)
-        stacked(folder, *places, pixel, "slices", _told_apart(heads, places))
+        stacked(folder, *places, min(size, default=1.0), "slices", _told_apart(heads, places))
+    elif len(heads) > 1:
+        lost = [name for name, data in heads if not _is_placed(data)]
+        if len(lost) < len(heads):
+            raise OSError(
+                f"{folder}: {len(lost)} of its {len(heads)} slices do not tell where they lie, the first of them "
+                f"{Path(lost[0]).name}; take them out of the folder"
+            )
+        warnings.warn(
+            f"{folder}: its {len(heads)} slices do not tell where they lie; their order, the image's spacing, origin "
+            f"and direction are ITK's guess",
+            stacklevel=4,
+        )
     return len({_meaning(data) for _, data in heads}) > 1
 
 
@@ -330,12 +382,17 @@ def _of(data: DataSet, group: int, number: int) -> list[float]:
     return data.numbers(number) or of_group(data, 0, group, number)
 
 
+def _is_placed(data: DataSet) -> bool:
+    """Whether a slice tells its position and its direction."""
+    position, orientation = (_of(data, *where) for where in _PLACE)
+    return len(position) == 3 and len(orientation) == 6
+
+
 def _slice_places(heads: Sequence[tuple[str, DataSet]]) -> tuple[Floats, Floats] | None:
     """Positions and orientations of a series' slices; None where they are not all told."""
-    position = [_of(data, _OF_POSITION, _POSITION) for _, data in heads]
-    orientation = [_of(data, _OF_ORIENTATION, _ORIENTATION) for _, data in heads]
-    if any(len(p) != 3 for p in position) or any(len(o) != 6 for o in orientation):
+    if not all(_is_placed(data) for _, data in heads):
         return None
+    position, orientation = ([_of(data, *where) for _, data in heads] for where in _PLACE)
     return np.asarray(position), np.asarray(orientation)
 
 

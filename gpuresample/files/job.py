@@ -26,7 +26,8 @@ from gpuresample.planning.grid import Grid
 if TYPE_CHECKING:
     import SimpleITK
 
-# `stage(name, header)` is entered for "read" (the header is not known yet), "resample" and "write".
+# `stage(name, header)` is entered for "read" (the header is not known yet), "resample" and "write". What it hands out,
+# a `files.Progress` or None, is told of bytes read and written.
 Stage = Callable[[str, files.Header | None], AbstractContextManager[Any]]
 # `look(image, result)` is called between "resample" and "write".
 Look = Callable[["SimpleITK.Image", "SimpleITK.Image"], None]
@@ -161,6 +162,7 @@ def run(
     look: Look | None = None,
     transform: Any = None,
     grid: Grid | None = None,
+    level: int | None = None,
 ) -> tuple[files.Header, files.Header]:
     """Read, resample, write; arguments are refused before voxels are read, and the output is there whole or not at all.
 
@@ -180,6 +182,8 @@ def run(
         As `resample` takes it, in place of the settings' own.
     grid : Grid, optional
         Of the output, where the settings name no volume that has it.
+    level : int, optional
+        How hard to pack, as `files.write` takes it.
 
     Returns
     -------
@@ -197,9 +201,10 @@ def run(
         If an axis shrinks to one voxel, unless `size` asks for it.
     """
     files.check_output(target, overwrite)
+    files.check_level(target, level)
     stage = stage or (lambda name, header: contextlib.nullcontext())
-    with stage("read", None):
-        image, header, keywords = _read(source, settings, transform, grid)
+    with stage("read", None) as told:
+        image, header, keywords = _read(source, settings, transform, grid, told)
     with stage("resample", header):
         result = resample(image, **keywords)
     files.keep_notes(image, result, settings.like)
@@ -207,8 +212,8 @@ def run(
     if look is not None:
         look(image, result)
     del image
-    with stage("write", header):
-        files.write(result, target, overwrite)
+    with stage("write", header) as told:
+        files.write(result, target, overwrite, level, told)
     return header, files.Header.of(result)
 
 
@@ -239,7 +244,7 @@ def bytes_needed(source: Path, settings: Settings) -> int:
 
 
 def _read(
-    source: Path, settings: Settings, transform: Any, grid: Grid | None
+    source: Path, settings: Settings, transform: Any, grid: Grid | None, told: files.Progress | None
 ) -> tuple[Any, files.Header, dict[str, Any]]:
     keywords = settings.keywords()
     keywords |= {name: value for name, value in (("transform", transform), ("like", grid)) if value is not None}
@@ -247,7 +252,7 @@ def _read(
     image = files.read(source, settings.series) if source.is_dir() else None
     header = files.header(source) if image is None else files.Header.of(image)
     _refuse_float16(plan(stand_in(source, header), **keywords).dtype)
-    return (files.read(source, settings.series) if image is None else image), header, keywords
+    return (files.read(source, settings.series, told) if image is None else image), header, keywords
 
 
 def _value(name: str, text: str, spelled: str) -> Any:

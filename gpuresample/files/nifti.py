@@ -6,11 +6,9 @@ even then. It refuses forms that are not orthonormal, and makes 0 of NaN and inf
 
 from __future__ import annotations
 
-import gzip
 import math
 import shutil
 import struct
-import sys
 import warnings
 import zlib
 from collections.abc import Sequence
@@ -21,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.cpu.memory import writable_alias
 from gpuresample.files import completeness, detached, gzips
 from gpuresample.planning.grid import agree
 
@@ -32,14 +29,16 @@ Floats = npt.NDArray[np.float64]
 
 # From RAS, in which NIfTI's coordinates are, to LPS.
 _FLIP = np.diag([-1.0, -1.0, 1.0])
-# Bytes of a header, and where its codes are: the qform's, then the sform's.
+# Bytes of a header, and where its codes are: the qform's, then the sform's; where its numbers of voxels are, and the
+# largest one.
 _HEAD, _CODES = 348, 252
+_SIZE, _MOST = 42, 32767
 # Shares by which a spacing and its column of the sform may differ: both are float32.
 _SAME_SPACING = 1e-5
 _SAME_COSINE = 1e-3
 _FLOATS = {16: "f4", 64: "f8"}
 # Types of voxels that ITK hands out as they are.
-_VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
+VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
 
 
 @dataclass(frozen=True)
@@ -77,6 +76,12 @@ class Form:
     qform: Floats
     codes: tuple[int, int]
     intent: int
+
+    @property
+    def stored(self) -> np.dtype[Any] | None:
+        """Of voxels, where ITK hands them out as they are stored."""
+        kind = None if self.scales else VOXELS.get(self.datatype)
+        return None if kind is None else np.dtype(self.order + kind)
 
     @property
     def is_float(self) -> bool:
@@ -244,58 +249,31 @@ def without_forms(path: Path, folder: Path) -> Path:
 def patch_codes(path: Path, codes: tuple[int, int]) -> None:
     """Set the codes of sform and qform of an unpacked NIfTI file."""
     with open(path, "r+b") as file:
-        order = _order(file.read(_HEAD))
-        file.seek(_CODES)
-        file.write(struct.pack(f"{order}2h", *codes[::-1]))
+        head = with_codes(file.read(_HEAD), codes)
+        file.seek(0)
+        file.write(head)
 
 
-def repack(path: Path, anew: Path, codes: tuple[int, int]) -> None:
-    """A copy of a packed NIfTI file with other codes of sform and qform."""
-    with gzip.open(path) as file, gzip.open(anew, "wb", compresslevel=6) as out:
-        head = bytearray(file.read(_HEAD))
-        struct.pack_into(f"{_order(head)}2h", head, _CODES, *codes[::-1])
-        out.write(head)
-        shutil.copyfileobj(file, out, 1 << 20)
+def with_codes(head: bytes, codes: tuple[int, int]) -> bytes:
+    """A header with these codes of sform and qform."""
+    made = bytearray(head)
+    struct.pack_into(f"{_order(head)}2h", made, _CODES, *codes[::-1])
+    return bytes(made)
 
 
-def unpacked(path: Path, form: Form, reader: SimpleITK.ImageFileReader) -> SimpleITK.Image | None:
-    """The image of a packed file whose voxels are stored as ITK would hand them out, unpacked once, into place.
-
-    NaN and infinity stay. None where ITK scales the voxels, or makes vectors of them.
-
-    Parameters
-    ----------
-    path : Path
-    form : Form
-        Its header.
-    reader : SimpleITK.ImageFileReader
-        That has read the header, too.
+def with_size(head: bytes, size: Sequence[int]) -> bytes:
+    """A header with these numbers of voxels, and as many axes.
 
     Raises
     ------
     OSError
-        If the stream is damaged or ends early.
+        If the numbers are too large for it.
     """
-    import SimpleITK as sitk
-
-    kind = _VOXELS.get(form.datatype)
-    same = reader.GetSize() == form.size and reader.GetNumberOfComponents() == 1
-    if not same or kind is None or form.scales or form.offset > completeness.MOST_HEAD or detached.half(path):
-        return None
-    image = sitk.Image(reader.GetSize(), reader.GetPixelID())
-    view = sitk.GetArrayViewFromImage(image)
-    if view.dtype != kind:
-        return None
-    array = writable_alias(view, image)
-    completeness.unzipped_into(path, form.offset, array.reshape(-1).view(np.uint8))
-    if form.order != ("<" if sys.byteorder == "little" else ">"):
-        array.byteswap(inplace=True)
-    image.SetSpacing(reader.GetSpacing())
-    image.SetOrigin(reader.GetOrigin())
-    image.SetDirection(reader.GetDirection())
-    for key in reader.GetMetaDataKeys():
-        image.SetMetaData(key, reader.GetMetaData(key))
-    return image
+    if max(size) > _MOST:
+        raise OSError(f"NIfTI holds at most {_MOST:,} voxels along an axis, got {max(size):,}; use .nrrd or .mha")
+    made = bytearray(head)
+    struct.pack_into(f"{_order(head)}{len(size)}h", made, _SIZE, *size)
+    return bytes(made)
 
 
 class NotFinite:

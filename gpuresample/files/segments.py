@@ -68,7 +68,7 @@ def labels_of(path: Path, data: DataSet) -> Labels:
         )
     places = dicom.frame_places(data, count)
     segments = tuple(_segment(data, k) for k in range(count))
-    measures = dicom.of_group(data, 0, dicom.OF_MEASURES, dicom.PIXEL_SPACING)
+    measures = dicom.frame_pixels(path, data, count)
     if places is None or 0 in segments or len(measures) != 2:
         raise OSError(f"{path}: is a DICOM segmentation that does not tell place and segment of each frame")
     position, orientation = places

@@ -22,7 +22,7 @@ import tempfile
 import threading
 import warnings
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample import texts
-from gpuresample.files import completeness, detached, dicom, disk, elements, foreign, gzips, nifti, segments
+from gpuresample.checks import whole
+from gpuresample.files import (
+    completeness,
+    detached,
+    dicom,
+    disk,
+    elements,
+    foreign,
+    gzips,
+    nifti,
+    packing,
+    segments,
+)
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -49,6 +61,7 @@ _HINTS = {
 _LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")
 
 _NIFTI = (".nii", ".nii.gz")
+_PACKED = (".nii.gz", ".nrrd", ".mha")
 _NIFTI_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nia")
 
 _FORMATS = {
@@ -77,6 +90,8 @@ _HEADER_TOLERANCE = 0.05
 _FULL = 1 << 16
 
 PathLike = str | os.PathLike[str]
+# Is told how many bytes are done, and of how many.
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -191,7 +206,7 @@ def _of_frames(found: Header, frames: dicom.Frames) -> Header:
     return replace(found, **geometry, dtype=dtype, pixel_type=_PIXEL_TYPES[dtype.name])
 
 
-def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
+def read(path: PathLike, series: str | None = None, progress: Progress | None = None) -> SimpleITK.Image:
     """Read a volume.
 
     Parameters
@@ -200,6 +215,9 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
         A file of any format SimpleITK reads, or a folder with a DICOM series.
     series : str, optional
         Series instance UID, for a folder with several series.
+    progress : callable, optional
+        Is told the bytes of voxels that have been unpacked, and all of them. Files that are not packed, and those that
+        ITK unpacks, are read without a word.
 
     Returns
     -------
@@ -250,11 +268,10 @@ def read(path: PathLike, series: str | None = None) -> SimpleITK.Image:
                 f"{path}: holds vectors of integers with a slope or an intercept, which ITK's reader (5.4.7) does not "
                 "survive; write them as floats"
             )
-        if form is not None and completeness.is_gzip(path):
-            with _failure(path, "cannot be read"):
-                image = nifti.unpacked(path, form, reader)
-            if image is not None:
-                return _placed(path, image, form)
+        with _failure(path, "cannot be read"):
+            image = packing.read(path, form, reader, _of(progress, expected[1]))
+        if image is not None:
+            return image if form is None else _placed(path, image, form)
         lost = nifti.NotFinite(form)
         check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
@@ -465,7 +482,13 @@ def png_beside(path: PathLike) -> Path:
     return Path(path).with_name(f"{name[: len(name) - len(ending)]}.png")
 
 
-def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> None:
+def write(
+    image: SimpleITK.Image,
+    path: PathLike,
+    overwrite: bool = False,
+    level: int | None = None,
+    progress: Progress | None = None,
+) -> None:
     """Write a volume, whole or not at all.
 
     The file is written beside its place under another name, checked, brought to disk, and renamed. Whatever
@@ -479,11 +502,17 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
         Where to; the extension, one of `WRITABLE`, says the format.
     overwrite : bool
         Whether an existing file may be replaced.
+    level : int, optional
+        How hard to pack, 1 (fast) to 9 (small), for .nii.gz, .nrrd and .mha. Unless given, .nii.gz files are packed
+        fast, and are about as large as ITK's; .nrrd and .mha files are not packed.
+    progress : callable, optional
+        Is told the bytes of voxels that have been packed, and all of them.
 
     Raises
     ------
     ValueError, OSError
-        As `check_output`; OSError also if writing fails or the format cannot hold the image's geometry.
+        As `check_output`; OSError also if writing fails or the format cannot hold the image's geometry. ValueError also
+        for a level that there is not, or with a format that is not packed.
     TypeError
         If `image` is not a SimpleITK image.
 
@@ -491,69 +520,36 @@ def write(image: SimpleITK.Image, path: PathLike, overwrite: bool = False) -> No
     -----
     UserWarning
         If a .nii and a .nii.gz of one name are in the folder now: other programs mix them up.
+
+    Notes
+    -----
+    All threads pack (`gpuresample.set_num_threads`). The bytes are the same on any number of them.
     """
     import SimpleITK as sitk
 
     if not isinstance(image, sitk.Image):
         raise TypeError(f"image must be a SimpleITK.Image, got {type(image).__name__}")
     target = check_output(path, overwrite)
-    failure = _failure(Path(path), "cannot be written")
-    with replacing(target, overwrite) as partial, _plain_of(partial) as plain, _quiet(), failure, _full_disk(target):
-        if _packs(image, target):
-            _write_packed(image, partial, plain)
+    check_level(path, level)
+    failure, length = _failure(Path(path), "cannot be written"), None
+    with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
+        codes = _codes_of(image) if target.name.endswith(_NIFTI) else None
+        if target.name.endswith(".nii.gz") or level is not None:
+            length = packing.write(image, partial, codes, level, _of(progress, Header.of(image).nbytes))
         elif partial.suffix in foreign.WRITTEN:
             foreign.write(image, partial)
         elif partial.suffix in _HDF5:
             _write_apart(image, texts.utf8_name(partial), target)
         else:
             sitk.WriteImage(image, texts.utf8_name(partial))
-            if target.name.endswith(_NIFTI) and (codes := _codes_of(image)) is not None:
-                _write_codes(partial, codes)
-        _check_written(partial, image)
+            if codes is not None:
+                nifti.patch_codes(partial, codes)
+        _check_written(partial, image, length)
     _warn_of_namesakes(target)
 
 
-def _packs(image: SimpleITK.Image, target: Path) -> bool:
-    """Whether a file is written plain and packed then: a .nii.gz file, on a disk that has room for both."""
-    if not (target.name.endswith(".nii.gz") and gzips.packs()):
-        return False
-    return shutil.disk_usage(target.parent).free > 2 * Header.of(image).nbytes + _FULL
-
-
-@contextlib.contextmanager
-def _plain_of(partial: Path) -> Iterator[Path]:
-    """The name of a packed file before it is packed; nothing is of that name in the end."""
-    plain = partial.with_suffix("")
-    try:
-        yield plain
-    finally:
-        plain.unlink(missing_ok=True)
-
-
-def _write_packed(image: SimpleITK.Image, partial: Path, plain: Path) -> None:
-    """Write a .nii.gz file: as .nii by ITK, which is then packed by all threads."""
-    import SimpleITK as sitk
-
-    sitk.WriteImage(image, texts.utf8_name(plain))
-    # ITK says nothing of a file that it could not finish.
-    completeness.check(plain, "NiftiImageIO", Header.of(image).nbytes)
-    if (codes := _codes_of(image)) is not None:
-        nifti.patch_codes(plain, codes)
-    gzips.pack(plain, partial)
-    plain.unlink()
-
-
-def _write_codes(partial: Path, codes: tuple[int, int]) -> None:
-    """Set the codes of a NIfTI file's forms, which ITK always writes as 1; a packed file is packed anew."""
-    if partial.suffix != ".gz":
-        nifti.patch_codes(partial, codes)
-        return
-    anew = partial_beside(partial)
-    try:
-        nifti.repack(partial, anew, codes)
-        os.replace(anew, partial)
-    finally:
-        anew.unlink(missing_ok=True)
+def _of(progress: Progress | None, total: int) -> Callable[[int], None] | None:
+    return None if progress is None else lambda done: progress(min(done, total), total)
 
 
 def _warn_of_namesakes(target: Path) -> None:
@@ -614,7 +610,7 @@ def _full_disk(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if shutil.disk_usage(target.parent).free >= _FULL:
+        if getattr(error, "errno", 0) != errno.ENOSPC and shutil.disk_usage(target.parent).free >= _FULL:
             raise
         full = OSError(f"{target}: cannot be written: no space left on the disk")
         full.errno = errno.ENOSPC
@@ -656,9 +652,7 @@ def is_partial_of(name: str, target: str) -> bool:
     """Whether a file of this name is what `partial_beside` calls one on behalf of a file named `target`."""
     ending = next((e for e in WRITABLE if target.endswith(e)), Path(target).suffix)
     stem = target[: len(target) - len(ending)][:40]
-    # What is packed is written plain first.
-    endings = "|".join(re.escape(e) for e in {ending, ending.removesuffix(".gz")})
-    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial({endings})", name) is not None
+    return re.fullmatch(rf"\.{re.escape(stem)}\.[0-9a-f]{{8}}\.partial{re.escape(ending)}", name) is not None
 
 
 def check_extension(path: PathLike) -> None:
@@ -683,6 +677,31 @@ def check_extension(path: PathLike) -> None:
         f"{path}: volumes are written as {', '.join(endings)}; got {suffix or 'no extension'}"
         + (f" ({hint})" if hint else "")
     )
+
+
+def check_level(path: PathLike, level: int | None, named: str = "level") -> None:
+    """Refuse levels that there are not, and formats that are not packed; None is always right.
+
+    Parameters
+    ----------
+    path : path-like
+        Of what is to be written.
+    level : int or None
+        How hard to pack.
+    named : str
+        The argument's name in errors.
+
+    Raises
+    ------
+    ValueError, TypeError
+        With the argument and what is allowed.
+    """
+    if level is None:
+        return
+    lowest, highest = gzips.LEVELS[0], gzips.LEVELS[-1]
+    whole(named, level, f"a whole number from {lowest} (fast) to {highest} (small)", lowest, highest)
+    if not Path(path).name.endswith(_PACKED):
+        raise ValueError(f"{named} is for {', '.join(_PACKED)}, and {path} is none of these; got {level}")
 
 
 def check_input(path: Path) -> None:
@@ -917,8 +936,10 @@ def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
         warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
 
 
-def _check_written(partial: Path, image: SimpleITK.Image) -> None:
+def _check_written(partial: Path, image: SimpleITK.Image, length: int | None = None) -> None:
     """Read back the header of a file just written, and whether all of it is there.
+
+    `length`: how many bytes were written, where none can have been lost without an error. They are not unpacked again.
 
     Raises
     ------
@@ -932,7 +953,10 @@ def _check_written(partial: Path, image: SimpleITK.Image) -> None:
     else:
         reader = _opened(partial)
         got = Header.of(reader)
-        completeness.check(partial, _image_io(reader), got.nbytes)
+        if length is None:
+            completeness.check(partial, _image_io(reader), got.nbytes)
+        elif os.path.getsize(partial) != length:
+            raise OSError(f"{os.path.getsize(partial):,} of {length:,} bytes are there")
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(

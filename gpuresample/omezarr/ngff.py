@@ -249,7 +249,9 @@ def geometry(
     if names[-d:] != ["z", "y", "x"][3 - d :] or any(name in ("z", "y", "x") for name in names[:-d]):
         raise ValueError(f"must have axes that end with z, y, x or y, x, got {names}")
     scale, translation = np.ones(len(names)), np.zeros(len(names))
-    of_level, of_all = multiscale["datasets"][number].get(STEPS, []), multiscale.get(STEPS, [])
+    # From 0.6 on, the transformations of all levels lead away from the levels' own coordinate system to others.
+    of_all = [] if "coordinateSystems" in multiscale and "axes" not in multiscale else multiscale.get(STEPS, [])
+    of_level = multiscale["datasets"][number].get(STEPS, [])
     with np.errstate(over="ignore"):
         for kind, values in [*_steps(of_level, len(names)), *_steps(of_all, len(names))]:
             if kind == "scale":

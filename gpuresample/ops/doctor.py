@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines import threads
-from gpuresample.engines.cpu import ahead, store
+from gpuresample.engines.cpu import ahead, shipped, store
 from gpuresample.engines.cuda import forks
 from gpuresample.ops.resample import plan
 
@@ -131,9 +131,15 @@ def _threads() -> Finding:
 
 def _kernels() -> Finding:
     """How many of the common kernels need no compiler any more."""
-    wanted = ahead.recorded()
-    left = len(ahead.missing(wanted))
-    text = f"{len(wanted) - left} of {len(wanted)} for common voxel types are compiled for this machine"
+    wanted = [(ahead.kernel_of(name), signature) for name, signature in ahead.recorded()]
+    unshipped = [one for one in wanted if shipped.load(*one) is None]
+    left = sum(not store.is_kept(*one) for one in unshipped)
+    library = shipped.present()
+    brought = "none shipped" if library is None else f"{len(wanted) - len(unshipped)} shipped for {library.level}"
+    text = (
+        f"{len(wanted) - left} of {len(wanted)} for common voxel types are compiled: {brought}, "
+        f"{len(unshipped) - left} kept on this machine"
+    )
     if left == 0:
         return Finding("kernels", "ok", text)
     fix = 'python -c "import gpuresample; gpuresample.warmup()"'

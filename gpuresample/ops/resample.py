@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
-from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, unwrap
+from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, parts, unwrap
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
 from gpuresample.ops import complexes
@@ -44,9 +44,12 @@ def resample(
     default_value: float | Sequence[float] = 0,
     rounding: str = "nearest",
     convention: str | None = None,
-    clip: bool | Sequence[float] = False,
+    clip: bool | Sequence[Any] = False,
+    scale: float | Sequence[float] = 1.0,
+    offset: float | Sequence[float] = 0.0,
     ignore: float | None = None,
     dtype: npt.DTypeLike | Sequence[npt.DTypeLike] | None = None,
+    region: Sequence[slice] | None = None,
     device: str = "auto",
     out: Any = None,
 ) -> Any:
@@ -64,8 +67,9 @@ def resample(
         (such as torch tensors) or `__cuda_array_interface__`, in host memory or on a GPU. NaN is allowed: it spreads to
         the voxels whose taps meet it (12 voxels for cubic splines; in SimpleITK it spreads to the whole volume). NumPy
         and CuPy arrays may be complex, and are resampled as real and imaginary volumes in one pass. A list
-        (an image and its labels, say) comes back as a list; `interpolation`, `default_value` and `dtype` may then be
-        lists, too. Images on one grid share the transform: where their voxels lie is found once for all of them.
+        (an image and its labels, say) comes back as a list; `interpolation`, `default_value`, `clip`, `scale`, `offset`
+        and `dtype` may then be lists, too. Images on one grid share the transform: where their voxels lie is found once
+        for all of them.
     spacing : float or sequence of float, optional
         New spacing in physical units, in the order of the image's kind: x, y, z for images and volumes, axis order for
         arrays. One number is for all axes. The new size is `round(size * spacing / new_spacing)`, halves to even.
@@ -106,7 +110,13 @@ def resample(
         `rounding`, how a size follows from a spacing, and the output's type. A keyword that contradicts it is refused.
     clip : bool or (low, high)
         Keep sums, which splines and sincs let overshoot, within a range: True for the range of the volume that they are
-        of, or two numbers. What lies outside keeps `default_value`. For images in host memory.
+        of, or two numbers, which are the input's. What lies outside keeps `default_value`.
+    scale : float
+        What a sum, clipped or not, is multiplied by before it is rounded and stored: a window and a normalisation on
+        the way, without a pass of their own. `clip=(-1000, 400), scale=1 / 1400, offset=1000 / 1400, dtype="float16"`
+        makes 0 to 1 of a CT. `default_value` is stored as it is. Copies and votes have neither.
+    offset : float
+        What is added after that.
     ignore : float, optional
         A value of the input that says "no data", or NaN. Weights are made of the voxels that have data:
         `sum(w v) / sum(w)` over these. Where data have none of the weight, the output is this value, too; with kernels
@@ -114,6 +124,11 @@ def resample(
         refuse it. It takes memory for four more volumes.
     dtype : dtype, optional
         Voxel type of the output; the input's unless given.
+    region : sequence of slice, optional
+        Which part of the output to make, one slice for each of its spatial axes, in the order of `size`. It has the
+        bits of that part of the whole. Only the input that it needs is read, of a memory map, a zarr or dask array, a
+        nibabel image or `gpuresample.open_nifti`; along transforms, what a bound of their path says. The result of a
+        zarr or dask array is in memory. `Plan.crop` serves many regions of one size.
     device : {"auto", "cpu", "cuda", "cuda:N"}
         Where to compute. "auto" follows the data: an image on a GPU is resampled there; a large image in host memory
         goes to a GPU if there is one and that should be faster (`gpuresample.engines` has the rule); everything else is
@@ -150,14 +165,14 @@ def resample(
     """
     request = Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, ignore, dtype, device,
+        convention, clip, scale, offset, ignore, dtype, device,
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
-        return _several(list(image), input_spacing, request, out)
+        return _several(list(image), input_spacing, request, region, out)
     if complexes.is_complex(image):
-        return _of_complex(image, input_spacing, request, out)
+        return _of_complex(image, input_spacing, request, region, out)
     container = unwrap(image, input_spacing, lazy=True)
-    return execute(_plan(container, request), container, out)
+    return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
 
 
 def plan(
@@ -176,6 +191,8 @@ def plan(
     rounding: str = "nearest",
     convention: str | None = None,
     clip: bool | Sequence[float] = False,
+    scale: float = 1.0,
+    offset: float = 0.0,
     ignore: float | None = None,
     dtype: npt.DTypeLike | None = None,
     device: str = "auto",
@@ -207,17 +224,17 @@ def plan(
         container = unwrap(image_or_shape, input_spacing, lazy=True)
     return _plan(container, Request(
         spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, ignore, dtype, device,
+        convention, clip, scale, offset, ignore, dtype, device,
     ))  # fmt: skip
 
 
-def _of_complex(image: Any, input_spacing: Any, request: Request, out: Any) -> Any:
+def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, out: Any) -> Any:
     """`resample` of a complex array."""
-    if request.clip is not False or request.ignore is not None:
-        raise ValueError(
-            f"clip and ignore must be left out for complex voxels, which have no order, got clip={request.clip!r}, "
-            f"ignore={request.ignore!r}"
-        )
+    nothing = {"clip": False, "offset": 0.0, "ignore": None, "region": None}
+    for name, value in nothing.items():
+        given = region if name == "region" else getattr(request, name)
+        if given != value:
+            raise ValueError(f"{name} must be left out for complex voxels, got {shown(given)}")
     each = request.transform if isinstance(request.transform, (list, tuple)) else None
 
     def plan_of(container: Container, dtype: np.dtype[Any], default: float, both: bool) -> Plan:
@@ -243,16 +260,38 @@ class Request:
     rounding: str
     convention: str | None
     clip: Any
+    scale: Any
+    offset: Any
     ignore: Any
     dtype: Any
     device: str
 
 
 # Keywords that may have one value for each of several images.
-EACH = ("interpolation", "default_value", "dtype")
+EACH = ("interpolation", "default_value", "clip", "scale", "offset", "dtype")
 
 
-def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) -> list[Any]:
+def _at(region: Any, image: Any, container: Container, plan: Plan) -> tuple[Plan, Container]:
+    """What makes a region of the output: the plan, and the container of the part of the image that it needs."""
+    if region is None:
+        return plan, container
+    try:
+        given = tuple(region) if isinstance(region, Sequence) else (region,)
+        block = container.order(given)[::-1]
+        plan_of_block = plan.crop(block)
+    except (TypeError, ValueError) as error:
+        if "dst_slices" not in str(error):
+            raise
+        d, whole = plan.target.dimension, container.order(plan.target.size)
+        raise type(error)(
+            f"region must be {d} non-empty slices of step 1 within the output of size {whole}, got {shown(region)}"
+        ) from None
+    cropped = parts.part(image, container, plan.input_region(block), plan_of_block.source)
+    check_memory(cropped, cropped.output_shape(plan_of_block.target), plan.dtype, f"region {shown(region)}")
+    return plan_of_block, cropped
+
+
+def _several(images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any) -> list[Any]:
     """`resample` of several images: a path is resolved, and voxels are located, once for all on one grid."""
     if not images:
         raise ValueError("image must be an image or a list of at least one image, got an empty list")
@@ -263,21 +302,29 @@ def _several(images: list[Any], input_spacing: Any, request: Request, out: Any) 
         raise ValueError(f"out must be a list of {n} images, one for each image, got {len(outs)}")
     containers = [unwrap(image, input_spacing, lazy=True) for image in images]
     paths: dict[Any, tuple[Transform, ...]] = {}
-    plans = [_plan(c, r, paths) for c, r in zip(containers, requests, strict=True)]
-    return execute_all(list(zip(plans, containers, outs, strict=True)))
+    plans = [_plan(c, r, paths, region is None) for c, r in zip(containers, requests, strict=True)]
+    made = [_at(region, i, c, p) for i, c, p in zip(images, containers, plans, strict=True)]
+    return execute_all([(p, c, o) for (p, c), o in zip(made, outs, strict=True)])
 
 
 def _each(request: Request, n: int) -> dict[str, list[Any]]:
     """Keywords that have a value for each image."""
     found = {name: list(v) for name in EACH if isinstance(v := getattr(request, name), (list, tuple))}
+    if all(isinstance(v, Real) and not isinstance(v, bool) for v in found.get("clip", [])):
+        found.pop("clip", None)  # one range for all
     for name, values in found.items():
         if len(values) != n:
             raise ValueError(f"{name} must be one for all images or a list of {n}, one for each, got {len(values)}")
     return found
 
 
-def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None) -> Plan:
-    """The plan of a request; `paths` are those that were resolved for the images before."""
+def _plan(
+    container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None, whole: bool = True
+) -> Plan:
+    """The plan of a request; `paths` are those that were resolved for the images before.
+
+    `whole`: all of the output is to be made, and has to fit into memory.
+    """
     f = get_filter(r.interpolation)
     rounding = r.rounding
     if r.convention is not None:
@@ -286,7 +333,7 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
             interpolation=f.name, spacing=r.spacing, size=r.size, like=r.like, transform=r.transform,
         )  # fmt: skip
         if c.name != "simpleitk":
-            return _by_convention(c, container, r, f)
+            return _by_convention(c, container, r, f, whole)
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
@@ -300,9 +347,11 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
     store = Store(default_for(r.default_value, output), rounding)
-    clip, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    clip, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
     engines.select(r.device, container.where)
-    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
+    if whole:
+        check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
     if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
@@ -314,8 +363,8 @@ def _plan(container: Container, r: Request, paths: dict[Any, tuple[Transform, ..
         planner.warn_if_apart(source, target)
     copies = f.method != "linear"
     return Plan(
-        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, ignore=ignore,
-        signed=ignore is not None and renormalised.is_signed(work),
+        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, scale=scale,
+        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -336,6 +385,7 @@ def _by_convention(
     container: Container,
     r: Request,
     f: Filter,
+    whole: bool,
 ) -> Plan:
     """A plan that follows another library."""
     source, d = container.grid, container.grid.dimension
@@ -352,8 +402,10 @@ def _by_convention(
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
     store = Store(default_for(r.default_value, output), c.rounding)
-    asked, ignore = clip_range(r.clip, output, f), no_data(r.ignore, container.dtype, output, f)
-    check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    asked, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
+    if whole:
+        check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
     precision = precision_of(container.dtype, output)
     where = conventions.positions(c, source, target, f.name, container.dtype)
@@ -368,8 +420,8 @@ def _by_convention(
     clip = asked or (c.clip and f.spline_order > 1)
     copies = f.method != "linear"
     return Plan(
-        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, ignore=ignore,
-        signed=ignore is not None and renormalised.is_signed(work),
+        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, scale=scale,
+        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
     )  # fmt: skip
 
 
@@ -431,7 +483,29 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
     return tuple(container.order(sigma))
 
 
-def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[float, float]:
+def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[float, float]:
+    """What sums are multiplied by, and what is added to them; copies and votes have neither."""
+    found = []
+    for name, value, none in (("scale", scale, 1.0), ("offset", offset, 0.0)):
+        if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
+            raise TypeError(f"{name} must be a number, got {shown(value)}")
+        number = float(value)
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {shown(value)}")
+        if number != none and f.method != "linear":
+            raise ValueError(
+                f"{name} must be {none:g} for interpolations that copy voxels or vote, such as {f.name!r}; "
+                f"got {shown(value)}"
+            )
+        if number != none and dtype == np.bool_:
+            raise ValueError(f"{name} must be {none:g} for bool voxels, which are no numbers; got {shown(value)}")
+        found.append(number)
+    return found[0], found[1]
+
+
+def clip_range(
+    value: Any, dtype: np.dtype[Any], f: Filter, scaled: tuple[float, float] = (1.0, 0.0)
+) -> bool | tuple[float, float]:
     """The range that sums are kept in: True for the input's own, False for none; a copy has nothing to keep."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value) and f.method == "linear"
@@ -442,7 +516,7 @@ def clip_range(value: Any, dtype: np.dtype[Any], f: Filter) -> bool | tuple[floa
         raise ValueError(f"clip must be False or True for interpolations that copy voxels or vote, got {shown(value)}")
     if low > high:
         raise ValueError(f"clip must be (low, high) with low <= high, got {shown(value)}")
-    if dtype.kind != "f":
+    if dtype.kind != "f" and scaled == (1.0, 0.0):
         default_for(low, dtype, "clip")
         default_for(high, dtype, "clip")
     return low, high

@@ -12,7 +12,8 @@ PROCESSES = f"a whole number from 1 to {MOST_THREADS}"
 def warmup(*, processes: int | None = None) -> int:
     """Compile the CPU engine's kernels for common voxel types, as far as this machine does not have them yet.
 
-    A kernel is compiled once for a machine and kept. Where it is not there when it is first called, that call waits for
+    What the package brought compiled for this processor is there; then nothing is left to do. Other kernels are
+    compiled once for a machine and kept. Where one is not there when it is first called, that call waits for
     some seconds. So run this once: in the build of a container's image, say. It takes some minutes on 2 cores. Other
     voxel types still compile when they are first called. `gr.doctor()` tells what is there.
 

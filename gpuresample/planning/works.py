@@ -189,6 +189,31 @@ class Route:
         return replace(self, start=(self.start[0] + x, self.start[1] + y, self.start[2] + z))
 
 
+@dataclass(frozen=True)
+class Scores:
+    """How labels are voted on by scores in 16-bit floats, as batchgeneratorsv2 does; see `Gather.scores`.
+
+    A label's score is 1000 times its linear share of a voxel's neighbourhood, rounded to a 16-bit float.
+
+    Attributes
+    ----------
+    pair : bool
+        Whether the source has two labels: then the larger one's score is compared with 500, else all with one another.
+    upper : float
+        The larger one of the two.
+    tie : int
+        Which of equal scores wins: 0 the smallest label, 1 the nearest voxel's if it is one of them, 2 the largest.
+    rim : int
+        Samples in front of the source's first one along axes of more than one, for which voxel is the even one: a
+        position halfway between two is nearest to that.
+    """
+
+    pair: bool
+    upper: float
+    tie: int
+    rim: int
+
+
 @dataclass(frozen=True, eq=False)
 class Gather:
     """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
@@ -225,6 +250,8 @@ class Gather:
     derivative : three int
         How often the weights are differentiated along the source's z, y, x, in voxels: from the right on a voxel, 0
         where positions clamp, backwards where they are folded. Of sums that are not normalised.
+    scores : Scores or None
+        Another rule for "label_linear"; the CPU engine's alone.
     """
 
     routes: tuple[Route, ...]
@@ -242,6 +269,7 @@ class Gather:
     normalise: bool
     precision: str
     derivative: tuple[int, int, int] = (0, 0, 0)
+    scores: Scores | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -146,13 +146,15 @@ class Face:
     @contextmanager
     def _observed(self, told: list[float]) -> Iterator[None]:
         """Our own run, with the events that SimpleITK's has, and on as many threads as it was given."""
-        self._progress = told[0]
+        before = told[:1] if told[0] == 0.0 else []
+        self._progress = 0.0
         limits = [n for n in self._threads.values() if n > 0]
         with at_most(min(limits) if limits else None):
             self._happens(sitk.sitkStartEvent)
-            self._happens(sitk.sitkProgressEvent)
+            for self._progress in before:
+                self._happens(sitk.sitkProgressEvent)
             yield
-            for self._progress in told[1:]:
+            for self._progress in told[len(before) :]:
                 self._happens(sitk.sitkProgressEvent)
             self._progress = 1.0
             self._happens(sitk.sitkEndEvent)
@@ -165,8 +167,8 @@ class Face:
     def AddCommand(self, event: int, command: Any) -> Any:  # noqa: N802
         """Call something on an event: start, progress, end.
 
-        Progress is told at 0 and 1, and between as often as by SimpleITK's filters of whole passes. Its others tell it
-        for every chunk of the image, 6 to 180 times, which depends on the image and the machine.
+        Progress is told as often as SimpleITK tells it on one thread; on several, SimpleITK tells the part of the
+        calling one. All of it is told at the end here, but the first 0.
         """
         result = super().AddCommand(event, command)  # type: ignore[misc]
         self._commands.append((event, command))
@@ -181,6 +183,15 @@ class Face:
         """How much of the last run is done, 0 to 1."""
         done: float = super().GetProgress() if self._progress is None else self._progress  # type: ignore[misc]
         return done
+
+
+def told_by_parts(count: int, length: int = 1) -> list[float]:
+    """The progress that ITK tells of so many parts (lines, or voxels): with each that passes a further hundredth."""
+    total = count * length
+    step = max(total // 100, 1)
+    ends = np.unique(-(-np.arange(step, total + 1, step) // length)) * length
+    done = np.unique(np.append(ends // step * step, total))
+    return [float(v) for v in (done / max(total, 1)).astype(np.float32)]
 
 
 def voxel_type(pixel_id: int, vector: bool) -> np.dtype[Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -23,6 +24,14 @@ from gpuresample.sitk._base import Face, NotHereError
 
 class ResampleImageFilter(Face, sitk.ResampleImageFilter):  # type: ignore[misc]
     """`SimpleITK.ResampleImageFilter`, computed by gpuresample."""
+
+    def _told(self, image: sitk.Image) -> list[float]:
+        # SimpleITK does one component after the other; lines where the transform is linear, voxels elsewhere.
+        width, *others = self.GetSize()[: image.GetDimension()]
+        lines = math.prod(others)
+        linear = self.GetTransform().IsLinear()
+        told = _base.told_by_parts(lines, width) if linear else _base.told_by_parts(lines * width)
+        return [0.0, *told, 1.0] * image.GetNumberOfComponentsPerPixel()
 
     def _compute(self, image: sitk.Image) -> sitk.Image:
         vector = _base.is_vector(image)

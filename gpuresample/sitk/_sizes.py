@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -30,6 +31,9 @@ def _for_all(factors: Any) -> Any:
 class ShrinkImageFilter(Face, sitk.ShrinkImageFilter):  # type: ignore[misc]
     """`SimpleITK.ShrinkImageFilter`: its samples and its origin, bit for bit."""
 
+    def _told(self, image: sitk.Image) -> list[float]:
+        return _base.told_by_parts(math.prod(_left(self.GetShrinkFactors(), image)))
+
     def _compute(self, image: sitk.Image) -> sitk.Image:
         _base.is_vector(image)
         f = _factors(self.GetShrinkFactors(), image)
@@ -38,6 +42,10 @@ class ShrinkImageFilter(Face, sitk.ShrinkImageFilter):  # type: ignore[misc]
 
 class BinShrinkImageFilter(Face, sitk.BinShrinkImageFilter):  # type: ignore[misc]
     """`SimpleITK.BinShrinkImageFilter`: block means; integers are rounded half up, those of vectors truncated."""
+
+    def _told(self, image: sitk.Image) -> list[float]:
+        width, *others = _left(self.GetShrinkFactors(), image)
+        return _base.told_by_parts(math.prod(others), width)
 
     def _compute(self, image: sitk.Image) -> sitk.Image:
         vector = _base.is_vector(image)
@@ -71,6 +79,11 @@ class ExpandImageFilter(Face, sitk.ExpandImageFilter):  # type: ignore[misc]
         return _expanded(
             image, _factors(self.GetExpandFactors(), image), _resample.interpolator(self.GetInterpolator())
         )
+
+
+def _left(factors: Any, image: sitk.Image) -> list[int]:
+    """The size that these factors leave."""
+    return [max(n // k, 1) for n, k in zip(image.GetSize(), _factors(factors, image), strict=True)]
 
 
 def _factors(values: Any, image: sitk.Image) -> tuple[int, ...]:

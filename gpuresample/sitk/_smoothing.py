@@ -82,6 +82,11 @@ def itk_gaussian(t: float, max_error: float, max_width: int) -> FloatArray:
 class DiscreteGaussianImageFilter(Face, sitk.DiscreteGaussianImageFilter):  # type: ignore[misc]
     """`SimpleITK.DiscreteGaussianImageFilter`, bit for bit: its kernel, and its truncation after every axis."""
 
+    def _told(self, image: sitk.Image) -> list[float]:
+        d = image.GetDimension()
+        axis = _base.told_by_parts(image.GetNumberOfPixels())
+        return [(k + done) / d for k in range(d) for done in axis]
+
     def _compute(self, image: sitk.Image) -> sitk.Image:
         if _base.is_vector(image):
             raise NotHereError

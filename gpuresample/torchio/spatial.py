@@ -47,9 +47,7 @@ def _moved(transform: Any, images: list[Any], recipe: Callable[[Any], Recipe]) -
             path = moves if path is None else path
             interpolation = transform.get_sitk_interpolator(name)
             out = torch.empty(image.data.shape, dtype=torch.float32)
-            # What is copied takes the output's type first: then it is located with what is summed.
-            tensor = image.data.float() if interpolation == sitk.sitkNearestNeighbor else image.data
-            for channel, target, value in zip(tensor, out, fill, strict=True):
+            for channel, target, value in zip(image.data, out, fill, strict=True):
                 volumes.append(_volume(channel, image.affine))
                 outs.append(_volume(target, image.affine))
                 interpolations.append(interpolation)

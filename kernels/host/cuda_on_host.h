@@ -9,6 +9,9 @@
 //
 // What a launch answers: 0; BARRIER_MISSED where some threads of a block ended while others waited at a barrier;
 // SHARED_OVERRUN where a block wrote past its shared memory.
+//
+// It is compiled with every kernel for every combination of types: of C++'s library it takes the one header that costs
+// nothing to read.
 #pragma once
 #include <math.h>
 #include <stdio.h>
@@ -16,10 +19,7 @@
 #include <string.h>
 #include <ucontext.h>
 
-#include <string>
 #include <type_traits>
-#include <utility>
-#include <vector>
 
 #define __global__
 #define __device__
@@ -47,13 +47,14 @@ struct Fibre {
 };
 
 static dim3 block_index, block_size, grid_size;
-static std::vector<Fibre *> fibres;      // made once, used for every block
+static Fibre **fibres;  // made once, used for every block
+static size_t n_fibres;
 static Fibre *running;
 static ucontext_t scheduler;
 static unsigned next_thread, n_threads;  // of the block at hand
 static void (*body)(void **);
 static void **arguments;
-static std::vector<unsigned char> shared;  // fence, shared memory, fence
+static unsigned char *shared;  // fence, shared memory, fence
 static unsigned char *shared_memory;
 
 // Runs threads until none is left.
@@ -85,7 +86,10 @@ static int run_block()
     size_t used = 0;
     // Every thread up to its first barrier, or its end.
     while (next_thread < n_threads) {
-        if (used == fibres.size()) fibres.push_back(new Fibre);
+        if (used == n_fibres) {
+            fibres = (Fibre **)realloc(fibres, ++n_fibres * sizeof(Fibre *));
+            fibres[used] = new Fibre;
+        }
         Fibre *fibre = fibres[used++];
         fibre->waiting = false;
         getcontext(&fibre->context);
@@ -123,8 +127,9 @@ static int run_grid(const unsigned blocks, const unsigned x, const unsigned y, c
     grid_size = {blocks, 1, 1};
     block_size = {x, y, 1};
     n_threads = x * y;
-    shared.assign(shared_bytes + 2 * FENCE_BYTES, FENCE);
-    shared_memory = shared.data() + FENCE_BYTES;
+    shared = (unsigned char *)realloc(shared, shared_bytes + 2 * FENCE_BYTES);
+    memset(shared, FENCE, shared_bytes + 2 * FENCE_BYTES);
+    shared_memory = shared + FENCE_BYTES;
     for (unsigned b = 0; b < blocks; b++) {
         block_index = {b, 0, 0};
         memset(shared_memory, FRESH, shared_bytes);
@@ -136,28 +141,38 @@ static int run_grid(const unsigned blocks, const unsigned x, const unsigned y, c
 }
 
 // A kernel's parameters as words: p and the pointee's size, or i, f, s (a struct) and the size.
-template <class T> static std::string parameter()
+template <class T> static void parameter(char *&words)
 {
-    if (std::is_pointer<T>::value) return "p" + std::to_string(sizeof(typename std::remove_pointer<T>::type));
-    return (std::is_floating_point<T>::value ? "f" : std::is_integral<T>::value ? "i" : "s") + std::to_string(sizeof(T));
+    const bool pointer = std::is_pointer<T>::value;
+    const char kind = pointer ? 'p' : std::is_floating_point<T>::value ? 'f' : std::is_integral<T>::value ? 'i' : 's';
+    words += sprintf(words, "%c%zu ", kind, sizeof(typename std::remove_pointer<T>::type));
 }
 
 template <class... T> static const char *parameters(void (*)(T...))
 {
-    static std::string words;
-    words.clear();
-    for (const std::string &word : {parameter<typename std::remove_cv<T>::type>()...}) words += word + " ";
-    return words.c_str();
+    static char words[sizeof...(T) * sizeof("s18446744073709551615 ") + 1];
+    char *end = words;
+    (parameter<typename std::remove_cv<T>::type>(end), ...);
+    return words;
 }
 
-template <class... T, size_t... K> static void call(void (*kernel)(T...), void **values, std::index_sequence<K...>)
+// 0, 1, ... as the arguments of a template.
+template <size_t... K> struct Places {
+};
+template <size_t N, size_t... K> struct Count : Count<N - 1, N - 1, K...> {
+};
+template <size_t... K> struct Count<0, K...> {
+    using places = Places<K...>;
+};
+
+template <class... T, size_t... K> static void call(void (*kernel)(T...), void **values, Places<K...>)
 {
     kernel(*(T *)values[K]...);
 }
 
 template <class... T> static void call(void (*kernel)(T...), void **values)
 {
-    call(kernel, values, std::index_sequence_for<T...>());
+    call(kernel, values, typename Count<sizeof...(T)>::places());
 }
 
 // Conversions that a GPU does in one instruction, rounding half to even.

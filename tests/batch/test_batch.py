@@ -51,6 +51,23 @@ def tree(root):
     )
 
 
+def test_a_level_says_how_hard_results_are_packed(folder, tmp_path):
+    (item,) = inputs.items(folder, tmp_path / "out", TWO, pattern="b/c.nrrd")
+    for level, word in ((None, b"encoding: raw"), (1, b"encoding: gzip")):
+        record = items.run(item, {}, str(tmp_path / "out"), True, False, level)
+        assert record["kind"] == "done", record
+        assert word in (tmp_path / "out" / "b" / "c.nrrd").read_bytes()[:600]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"), [({"level": 10}, "level must be a whole number from 1"), ({"level": 1}, "is none of these")]
+)
+def test_levels_that_no_result_can_have_are_refused_before_anything_is_made(words, message, folder, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        batch(folder, tmp_path / "out", spacing=2, file_format=".nii", workers=1, **words)
+    assert not (tmp_path / "out").exists()
+
+
 # What is found
 
 

@@ -148,6 +148,16 @@ def test_one_transform_for_all_volumes(run, folder):
             assert np.abs(sitk.GetArrayFromImage(got)[k] - wanted).max() <= SINGLE * np.ptp(wanted)
 
 
+@pytest.mark.filterwarnings("always:transform leads nowhere")
+@pytest.mark.parametrize("command", ["apply", "resample"])
+def test_a_transform_that_leads_nowhere_is_warned_of_once(run, folder, command):
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1e4, 0, 0)), "away.tfm")
+    typed = ["--like", "fixed.nrrd", "-t" if command == "apply" else "--transform", "away.tfm"]
+    code, _, err = run(command, "moving.nrrd", "out.nrrd", *typed, "--interpolation", "linear")
+    said = "warning: transform leads nowhere near the image: the whole output is the default value\n"
+    assert (code, err) == (0, said)
+
+
 REFUSED = [
     (["-t", "none.tfm"], 1, "none.tfm: no such file"), (["-t", "fixed.nrrd"], 1, "is an image, not a transform"),
     (["-t", "[warp.nrrd,1]"], 2, "warp.nrrd: only matrices can be inverted"), (["-t", "motion"], 1, "is a folder"),

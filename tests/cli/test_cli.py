@@ -630,3 +630,60 @@ def test_an_axis_that_shrinks_to_one_voxel_is_warned_of(tmp_path, run, words, ax
     code, _, err = run("resample", tmp_path / "a.nrrd", tmp_path / "b.nrrd", *words)
     assert code == 0
     assert err == "" if not axes else f"warning: {tmp_path}/a.nrrd: one voxel is left along {axes}" in err
+
+
+# ------------------------------------------------------------------------------------------------ levels and threads
+
+
+@pytest.mark.parametrize("command", ["resample", "reorient"])
+@pytest.mark.parametrize(
+    ("name", "level", "message"),
+    [("o.nii.gz", "0", r"--level must be a whole number from 1 \(fast\) to 9 \(small\), got 0"),
+     ("o.nii.gz", "best", "--level"), ("o.nii", "3", "--level is for .*o.nii is none of these")],
+)  # fmt: skip
+def test_levels_that_there_are_not_are_refused_by_name(tmp_path, run, ct, command, name, level, message):
+    refused(run(command, str(ct), str(tmp_path / name), "--level", level), 2, message)
+    assert not (tmp_path / name).exists()
+
+
+def test_a_level_says_how_hard_to_pack_whatever_the_number_of_threads(tmp_path, run, threads):
+    image = volume(size=(120, 110, 90))
+    sitk.WriteImage(image, str(tmp_path / "a.nii.gz"))
+    made = {}
+    for level, n in ((1, 1), (1, 3), (9, 2)):
+        target = tmp_path / f"{level}-{n}.nrrd"
+        code, _, error = run(
+            "reorient", str(tmp_path / "a.nii.gz"), str(target), "--level", str(level), "--threads", str(n)
+        )
+        assert code == 0, error
+        made[level, n] = target.read_bytes()
+    assert made[1, 1] == made[1, 3]
+    assert made[9, 2] != made[1, 1]
+    assert all(len(content) < 0.7 * sitk.GetArrayFromImage(image).nbytes for content in made.values())
+    read = [sitk.GetArrayFromImage(sitk.ReadImage(str(path))) for path in tmp_path.glob("*.nrrd")]
+    assert all((array == read[0]).all() for array in read)
+
+
+def test_the_display_says_how_much_of_a_file_is_done(tmp_path, ct):
+    phases, told = console.Phases(), []
+
+    def told_of(done, total):
+        phases.part(done, total)
+        told.append((phases._done, phases._total))
+
+    image = files.read(ct, progress=told_of)
+    files.write(image, tmp_path / "o.nii.gz", progress=told_of)
+    count = 24 * 20 * 12 * 2
+    # Unpacked in one block; the header's 352 bytes count as voxels, and are told of first.
+    assert told == [(count, count), (352, count), (count, count)]
+    phases.say("next")
+    assert (phases._done, phases._total) == (0, None)
+
+
+def test_one_command_does_not_load_the_others():
+    code = (
+        "import sys; from gpuresample.cli.app import app; app(['resample', 'a', 'b']); "
+        "print('gpuresample.cli.bench' in sys.modules, 'gpuresample.cli.resample' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -1,7 +1,9 @@
 """Kernels called by address: what they take, answer and raise, their bits, and the list of those compiled ahead."""
 
+import copy
 import json
 import os
+import pickle
 import subprocess
 import sys
 
@@ -223,6 +225,37 @@ def test_code_of_another_machine_or_setting_is_not_run(tmp_path, monkeypatch):
     assert len(seen) == 4
     monkeypatch.setenv("NUMBA_NUM_THREADS", "1")
     assert store._key(kernel, signature) in seen
+
+
+def test_a_setting_that_a_program_makes_counts_as_one_of_the_environment(monkeypatch):
+    from numba import config
+
+    kernel = ahead.kernel_of("table_kernels.copy_block")
+    signature = next(s for name, s in ahead.recorded() if name == kernel.name)
+    usual = store._key(kernel, signature)
+    for name, value in (("BOUNDSCHECK", 1), ("OPT", 0), ("CPU_NAME", "generic")):
+        with monkeypatch.context() as patched:
+            patched.setattr(config, name, value)
+            assert store._key(kernel, signature) != usual
+    assert store._key(kernel, signature) == usual
+    monkeypatch.setattr(config, "DISABLE_JIT", 1)
+    assert store.interpreted()
+
+
+def test_a_kernel_that_python_cannot_run_says_so(monkeypatch):
+    kernel = ahead.kernel_of("gather_kernels.linear_rows")
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    with pytest.raises(
+        RuntimeError, match=r"NUMBA_DISABLE_JIT is set, and gather_kernels\.linear_rows has instructions"
+    ):
+        kernel(np.zeros(3))
+
+
+def test_a_kernel_is_one_and_the_same_when_it_is_copied():
+    for name, _ in ahead.recorded():
+        kernel = ahead.kernel_of(name)
+        assert copy.deepcopy(kernel) is kernel
+        assert pickle.loads(pickle.dumps(kernel)) is kernel
 
 
 def test_code_that_needs_numba_s_own_functions_runs_and_is_not_kept(kernels, caplog):

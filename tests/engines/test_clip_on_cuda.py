@@ -74,6 +74,29 @@ def test_sums_are_clipped(way, interpolation, dtype):
         assert set(finite[(finite < low) | (finite > high)].tolist()) <= {default}
 
 
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("interpolation", ["linear", "bspline"])
+def test_sums_go_through_a_window(way, interpolation):
+    array = noise((2, 9, 10, 11))
+    array[1, 2, 3, 4] = np.nan
+    asked = {"interpolation": interpolation, "scale": 0.5, "offset": 30, "default_value": 9} | WAYS[way]
+    for clip in (False, True, (-400, 700)):
+        got = compared(array, clip=clip, **asked)
+    data = got[np.isfinite(got) & (got != 9)]
+    assert data.min() >= -170
+    assert data.max() <= 380
+
+
+def test_a_window_makes_16_bit_floats():
+    """Of a turned grid: the file of that kernel holds copies as well, which have one type on both sides."""
+    array = noise((9, 10, 11))
+    asked = {"interpolation": "linear", "scale": 1e-3, "dtype": "float16"} | WAYS["turned"]
+    got, expected = np.asarray(gr.resample(on_gpu(array), **asked)), gr.resample(array, device="cpu", **asked)
+    # Engines agree to 1e-6, so a value may lie on the other side of a half: one unit of 11 bits.
+    np.testing.assert_allclose(got.astype(float), expected.astype(float), rtol=2.0**-10, atol=1e-6)
+    assert (got == expected).mean() > 0.99
+
+
 @pytest.mark.parametrize("way", ["aligned", "turned", "apart"])
 @pytest.mark.parametrize("interpolation", ["linear", "bspline"])
 @pytest.mark.parametrize("dtype", ["int16", "float32"])

@@ -174,6 +174,15 @@ def test_code_is_as_old_as_the_instructions_in_it():
         assert {"neighbours.py", "gather_kernels.py", "table_kernels.py"} <= files
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to("/dev/zero")], ids=["pipe", "device"])
+def test_what_is_no_file_is_not_waited_for(kept, make):
+    folder, files = kept
+    files[0].unlink()
+    make(files[0])
+    plus = fresh(folder)
+    assert (plus(3), plus(0.5), loaded(plus)) == (8, 3.0, 1)
+
+
 def test_a_folder_in_the_file_s_place(kept, monkeypatch):
     folder, files = kept
     files[0].unlink()

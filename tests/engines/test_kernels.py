@@ -850,6 +850,13 @@ def check_away(read):
     assert same_bits(out, settled(values, "int16", "away"))
 
 
+def check_window(read):
+    values = np.resize(np.array(SPECIAL, "float32"), 2 * 33 * 48).reshape(1, 2, 33, 48)
+    once = along("plain", identity(48), store=Store(window=(-300.0, 500.0, 0.5, 30.0)))
+    out, _ = run_twice(once, values, values.shape, "float32", read=read)
+    assert same_bits(out, np.clip(values, -300, 500) * np.float32(0.5) + np.float32(30))
+
+
 def check_take(read):
     src = noise((5, 6, 7), "int16")
     work = separable([picks(5, [3, 1]), identity(6), picks(7, [6, 0, 3])], start=(1, 0, 0), n_dst=(4, 6, 3))
@@ -958,6 +965,9 @@ MUTATIONS = [
     ("common.cuh", "round(value)", "rint(value)", check_away),
     ("common.cuh", "rint(value) :", "floor(value + (acc_t)0.5) :", check_store),
     ("common.cuh", "value = value < high ? value : high;", "", check_store),
+    # a window that is open, and one that swallows NaN
+    ("common.cuh", "value > most ? most : value", "value", check_window),
+    ("common.cuh", "value < least ? least : value", "value > least ? value : least", check_window),
     ("convert.cu", "floor(__dadd_rn(value, 0.5))", "rint(value)", check_halves),
     ("convert.cu", "(unsigned long long)v > (un", "(long long)v > (", check_convert("uint64", "int16")),
     ("convert.cu", "sizeof(T) + (", "sizeof(T) + !(", check_convert("int64", "uint8")),

@@ -286,6 +286,28 @@ def test_frames_are_sorted_and_keep_their_slopes(tmp_path, depths, orientation, 
     assert_header(path, image)
 
 
+@pytest.mark.parametrize(
+    ("dtype", "used", "top", "syntax"),
+    [
+        (np.int16, 12, 11, ExplicitVRLittleEndian), (np.uint16, 12, 11, ImplicitVRLittleEndian),
+        (np.int16, 10, 12, ExplicitVRLittleEndian),
+        (np.int16, 12, 11, ExplicitVRBigEndian), (np.int16, 16, 15, ExplicitVRLittleEndian),
+    ],
+)  # fmt: skip
+def test_bits_beside_the_stored_ones_are_no_part_of_a_value(tmp_path, dtype, used, top, syntax):
+    kind = np.dtype(dtype)
+    bits, low = 8 * kind.itemsize, 2 ** (used - 1) if kind.kind == "i" else 0
+    values, junk = noise((4, 4, 6), np.int64, most=2**used) - low, noise((4, 4, 6), np.int64, 1, most=2**bits)
+    mask = (2**used - 1) << (top + 1 - used)
+    stored = ((values << (top + 1 - used)) & mask | junk & ~mask).astype(f"u{kind.itemsize}").view(kind)
+    slopes = np.array(((1, 0), (2, 0), (3, 0), (4, 5)))
+    voxels = stored.byteswap() if syntax == ExplicitVRBigEndian else stored
+    data = made.enhanced(voxels, (0, 2, 4, 6), slopes=slopes.tolist(), syntax=syntax, BitsStored=used, HighBit=top)
+    image = files.read(save(data, tmp_path / "e.dcm"))
+    wanted = values * slopes[:, 0, None, None] + slopes[:, 1, None, None]
+    assert np.array_equal(sitk.GetArrayFromImage(image), wanted)
+
+
 def test_monotonic_frames_are_read_as_simpleitk_reads_them(tmp_path):
     for name, depths in {"up": (0, 2.5, 5), "down": (0, -2.5, -5)}.items():
         path = save(made.enhanced(noise((3, 4, 6)), depths), tmp_path / f"{name}.dcm")
@@ -434,11 +456,67 @@ def test_a_real_enhanced_file_is_as_before(data_dir):
     assert_header(data_dir / "enh.dcm", ours)
 
 
-def test_frames_without_a_place_are_as_before(tmp_path):
-    path = save(made.dataset(MR, noise((3, 4, 6)), "1.2.3"), tmp_path / "us.dcm")
-    ours, theirs = files.read(path), sitk.ReadImage(str(path))
+def place_less(case):
+    """Data of three frames of which one at least does not tell where it lies."""
+    if case == "classic":
+        return made.dataset(MR, noise((3, 4, 6)), "1.2.3")
+    data = made.enhanced(noise((3, 4, 6)), (0, 4, 2))
+    if case == "no position":
+        del data.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence
+    elif case == "fewer groups":
+        data.PerFrameFunctionalGroupsSequence = data.PerFrameFunctionalGroupsSequence[:2]
+    elif case == "no groups":
+        del data.PerFrameFunctionalGroupsSequence
+    elif case == "no size":
+        del data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence
+    return data
+
+
+@pytest.mark.parametrize("case", ["classic", "no position", "fewer groups", "no groups", "no size"])
+def test_frames_without_a_place_are_read_by_itk_with_a_warning(tmp_path, case):
+    path = save(place_less(case), tmp_path / "us.dcm")
+    with pytest.warns(UserWarning, match=r"us\.dcm: it is not told where each of its 3 frames lies; .*ITK's guess"):
+        ours = files.read(path)
+    theirs = sitk.ReadImage(str(path))
     assert np.array_equal(sitk.GetArrayFromImage(ours), sitk.GetArrayFromImage(theirs))
     assert ours.GetSpacing() == theirs.GetSpacing()
+
+
+@pytest.mark.parametrize("spacing", [(0.6, 0.9), (0.61, 0.8), (0.6, 0.799), (1.2, 1.6), (0.8, 0.6), (0.6001, 0.8)])
+def test_pixels_of_several_sizes_are_refused(tmp_path, spacing):
+    small = spacing == (0.6001, 0.8)  # that may be how it was written
+    data = made.enhanced(noise((3, 4, 6)), (0, 2, 4))
+    data.PerFrameFunctionalGroupsSequence[2].PixelMeasuresSequence = made.group(PixelSpacing=list(spacing))
+    paths = [save(data, tmp_path / "e.dcm")]
+    labels = made.segmentation(drawn_labels((4, 5, 6), 2, 0), 2.5)
+    labels.PerFrameFunctionalGroupsSequence[1].PixelMeasuresSequence = made.group(PixelSpacing=list(spacing))
+    paths.append(save(labels, tmp_path / "s.dcm"))
+    slices = [(2 * k, noise((4, 5)), {"PixelSpacing": list(spacing)} if k == 1 else {}) for k in range(3)]
+    paths.append(saved_slices(tmp_path / "ct", slices, spacing=(0.8, 0.6)))
+    for path in paths:
+        if small:
+            assert files.read(path).GetSpacing()[:2] == pytest.approx((0.8, 0.6), abs=1e-3)
+            continue
+        with pytest.raises(OSError, match=r"the pixels of its (frames|slices) are .* mm; a volume's have one size"):
+            files.read(path)
+
+
+@pytest.mark.parametrize("gone", ["ImagePositionPatient", "ImageOrientationPatient"])
+@pytest.mark.parametrize("which", [(1,), (0, 2), (0, 1, 2)])
+def test_slices_without_a_place(tmp_path, gone, which):
+    slices = [(2 * k, noise((4, 5), seed=k), {}) for k in range(3)]
+    folder = saved_slices(tmp_path / "sc", slices)
+    for k in which:
+        path = folder / f"{k + 1:03d}.dcm"
+        data = pydicom.dcmread(path)
+        delattr(data, gone)
+        save(data, path)
+    if len(which) == 3:
+        with pytest.warns(UserWarning, match="its 3 slices do not tell where they lie; .*ITK's guess"):
+            assert files.read(folder).GetSize() == (5, 4, 3)
+    else:
+        with pytest.raises(OSError, match=rf"{len(which)} of its 3 slices do not tell where they lie, the first of"):
+            files.read(folder)
 
 
 # ---------------------------------------------------------------------------------------------- segmentations

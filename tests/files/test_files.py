@@ -125,8 +125,8 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch, e
     files.write(volume(seed=1), path)
     write = sitk.WriteImage
 
-    def failing_write(image, name):
-        write(image, name)
+    def failing_write(*args):
+        write(*args)
         raise error
 
     def failing_replace(*_):
@@ -178,8 +178,8 @@ def test_a_killed_process_leaves_no_file_of_that_name(tmp_path):
         import SimpleITK as sitk
         from gpuresample.files import volumes
         write = sitk.WriteImage
-        def slow(image, name):
-            write(image, name)
+        def slow(*args):
+            write(*args)
             print("written", flush=True)
             time.sleep(60)
         sitk.WriteImage = slow

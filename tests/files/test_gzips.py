@@ -1,9 +1,12 @@
-"""Packed NIfTI files: unpacked once into place, packed by all threads, by isal where it is installed."""
+"""Packed files: unpacked once into place, packed by all threads, by isal and zlib-ng where they are installed."""
 
+import contextlib
+import errno
 import gzip
+import io
+import re
 import struct
 import zlib
-from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -11,19 +14,21 @@ import pytest
 import SimpleITK as sitk
 from support import noise
 
-from gpuresample.files import completeness, gzips, nifti
+from gpuresample.files import completeness, gzips, nifti, packing
 from gpuresample.files import volumes as files
 
 TYPES = ("uint8", "int16", "int32", "float32", "float64", "int8", "uint16", "uint32", "int64", "uint64")
 
 
-@pytest.fixture(params=["isal", "gzip"])
+@pytest.fixture(params=["isal", "zlib"])
 def library(request, monkeypatch):
-    """Streams by isal, and by Python's gzip and ITK."""
-    if request.param == "gzip":
+    """Streams by isal and zlib-ng, and by Python's zlib."""
+    if request.param == "zlib":
         monkeypatch.setattr(gzips, "_fast", lambda: None)
+        monkeypatch.setattr(gzips, "_careful", lambda: zlib)
     else:
-        pytest.importorskip("isal", reason="isal is in the extra gpuresample[cli]")
+        for name in ("isal", "zlib_ng"):
+            pytest.importorskip(name, reason="it is in the extra gpuresample[cli]")
     return request.param
 
 
@@ -38,14 +43,14 @@ def packed(path, dtype="int16", shape=(12, 31, 40), **header):
 
 
 def taken(monkeypatch):
-    """What `nifti.unpacked` answers, call by call."""
-    answers, real = [], nifti.unpacked
+    """What `packing.read` answers, call by call."""
+    answers, real = [], packing.read
 
     def unpacked(*args):
         answers.append(real(*args))
         return answers[-1]
 
-    monkeypatch.setattr(nifti, "unpacked", unpacked)
+    monkeypatch.setattr(packing, "read", unpacked)
     return answers
 
 
@@ -55,7 +60,7 @@ def test_voxels_are_itks(dtype, tmp_path, library, monkeypatch):
     answers = taken(monkeypatch)
     image = files.read(tmp_path / "a.nii.gz")
     assert answers != [None]
-    monkeypatch.setattr(nifti, "unpacked", lambda *args: None)
+    monkeypatch.setattr(packing, "read", lambda *args: None)
     itks = files.read(tmp_path / "a.nii.gz")
     assert sitk.GetArrayViewFromImage(image).dtype == dtype
     np.testing.assert_array_equal(sitk.GetArrayViewFromImage(image), array)
@@ -136,15 +141,19 @@ def members(path):
     return n
 
 
-@pytest.mark.parametrize("what", ["noise", "labels", "small"])
-def test_what_is_written_is_one_stream_of_the_same_bytes_on_any_number_of_threads(what, tmp_path, threads):
-    pytest.importorskip("isal", reason="isal is in the extra gpuresample[cli]")
+def pictures():
+    """Voxels that pack badly, well, and hardly fill a block."""
     z, y, x = np.ogrid[:60, :150, :160]
-    array = {
+    return {
         "noise": (noise((40, 200, 210), "float32") * 100).astype(np.int16),
         "labels": (np.hypot(np.hypot(z - 30, y - 70), x - 80) // 17 % 4).astype(np.uint8),
         "small": noise((3, 4, 5), "int16"),
-    }[what]
+    }
+
+
+@pytest.mark.parametrize("what", ["noise", "labels", "small"])
+def test_what_is_written_is_one_stream_of_the_same_bytes_on_any_number_of_threads(what, tmp_path, threads, library):
+    array = pictures()[what]
     image = sitk.GetImageFromArray(array)
     image.SetSpacing((0.7, 0.8, 2.0))
     made = []
@@ -157,29 +166,173 @@ def test_what_is_written_is_one_stream_of_the_same_bytes_on_any_number_of_thread
     sitk.WriteImage(image, str(tmp_path / "itks.nii.gz"))
     assert gzip.decompress(made[0]) == gzip.decompress((tmp_path / "itks.nii.gz").read_bytes())
     np.testing.assert_array_equal(np.asarray(nib.load(tmp_path / "1.nii.gz").dataobj).T, array)
-    assert len(made[0]) <= 1.1 * (tmp_path / "itks.nii.gz").stat().st_size + 100
+    assert len(made[0]) <= 1.03 * (tmp_path / "itks.nii.gz").stat().st_size + 100
     assert sorted(p.name for p in tmp_path.iterdir()) == ["1.nii.gz", "2.nii.gz", "5.nii.gz", "itks.nii.gz"]
+
+
+@pytest.mark.parametrize(("level", "form"), [(1, "gzip"), (3, "zlib"), (4, "gzip"), (9, "zlib")])
+def test_streams_of_every_level_are_zlibs_and_progress_is_told(form, level, library):
+    content = pictures()["labels"].tobytes()
+    content = content[-gzips.BLOCK :] + content
+    out, told = io.BytesIO(), []
+    gzips.pack([memoryview(content[:7]), memoryview(content)[7:]], out, form, level, told.append)
+    unpack = zlib.decompressobj(31 if form == "gzip" else 15)
+    assert unpack.decompress(out.getvalue()) == content
+    assert unpack.eof
+    assert not unpack.unused_data
+    assert told == [7, gzips.BLOCK + 7, 2 * gzips.BLOCK + 7, len(content)]
+
+
+def parts(content, ending):
+    """What is before the stream, without the number of packed bytes, and what is in the stream."""
+    if ending == ".nii.gz":
+        return b"", gzip.decompress(content)
+    if ending == ".nrrd":
+        head, _, packed = content.partition(b"\n\n")
+        return head, gzip.decompress(packed)
+    head, mark, packed = content.partition(b"ElementDataFile = LOCAL\n")
+    assert int(re.search(rb"CompressedDataSize = +(\d+)\n", head)[1]) == len(packed)
+    return re.sub(rb"CompressedDataSize = .*", b"", head) + mark, zlib.decompress(packed)
+
+
+@pytest.mark.parametrize("ending", files._PACKED)
+@pytest.mark.parametrize(
+    ("size", "components", "kind"),
+    [((12, 9, 7), 0, "Int16"), ((2, 1, 4), 0, "Float64"), ((11, 13), 0, "UInt8"), ((5, 4, 3, 6), 0, "Float32"),
+     ((6, 5, 4), 3, "Float32"), ((6, 5), 2, "UInt8"), ((4, 3, 2, 2), 2, "Int32"), ((1, 1, 1), 0, "Int8")],
+)  # fmt: skip
+def test_what_is_packed_is_what_itk_writes(size, components, kind, ending, tmp_path):
+    image = sitk.Image(size, getattr(sitk, f"sitk{'Vector' * bool(components)}{kind}"), components)
+    sample = sitk.GetArrayFromImage(image)
+    values = (np.arange(sample.size) % 120).reshape(sample.shape).astype(sample.dtype)
+    image = sitk.GetImageFromArray(values, isVector=bool(components))
+    d = len(size)
+    image.SetSpacing((0.7, 0.8, 2.5, 3.0)[:d])
+    image.SetOrigin((-100.3, 50.2, 7.0, 0.0)[:d])
+    if d == 3:
+        image.SetDirection(sitk.VersorTransform((1, 2, 3), 0.3).GetMatrix())
+    # Words that a header has itself.
+    for key in ("descrip", "DimSize", "sizes"):
+        image.SetMetaData(key, "2 2 2")
+    sitk.WriteImage(image, str(tmp_path / f"itks{ending}"), True)
+    files.write(image, tmp_path / f"ours{ending}", level=3)
+    itks, ours = (parts((tmp_path / f"{who}{ending}").read_bytes(), ending) for who in ("itks", "ours"))
+    assert ours == itks
+    for got in (files.read(tmp_path / f"ours{ending}"), sitk.ReadImage(str(tmp_path / f"ours{ending}"))):
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(got), values)
+
+
+@pytest.mark.parametrize("ending", [".nrrd", ".mha"])
+@pytest.mark.parametrize("dtype", ["int16", "float32"])
+@pytest.mark.parametrize("big", [False, True])
+def test_packed_nrrd_and_metaimage_are_unpacked_into_place(big, dtype, ending, tmp_path, library, monkeypatch):
+    array = (noise((5, 6, 7), "float32") * 100).astype(dtype)
+    if dtype == "float32":
+        array[0, 1, 2], array[3, 3, 3] = np.nan, -np.inf
+    image = sitk.GetImageFromArray(array)
+    image.SetSpacing((0.7, 0.8, 2.5))
+    image.SetMetaData("Modality", "CT")
+    path = tmp_path / f"a{ending}"
+    sitk.WriteImage(image, str(path), True)
+    if big:
+        head, voxels = parts(path.read_bytes(), ending)
+        packed = np.frombuffer(voxels, dtype).byteswap().tobytes()
+        if ending == ".nrrd":
+            path.write_bytes(head.replace(b"endian: little", b"endian: big") + b"\n\n" + gzip.compress(packed))
+        else:
+            head, packed = head.replace(b"MSB = False", b"MSB = True"), zlib.compress(packed)
+            path.write_bytes(head.replace(b"\n\n", b"\nCompressedDataSize = %d\n" % len(packed)) + packed)
+    answers, told = taken(monkeypatch), []
+    got = files.read(path, progress=lambda done, total: told.append((done, total)))
+    assert answers != [None]
+    assert told[-1] == (array.nbytes, array.nbytes)
+    itks = sitk.ReadImage(str(path))
+    assert sitk.GetArrayFromImage(got).tobytes() == array.tobytes() == sitk.GetArrayFromImage(itks).tobytes()
+    for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetPixelID"):
+        assert getattr(got, name)() == getattr(itks, name)()
+    kept = {key: itks.GetMetaData(key) for key in itks.GetMetaDataKeys() if not key.startswith("ITK_original")}
+    assert {key: got.GetMetaData(key) for key in got.GetMetaDataKeys()} == kept
+    whole = path.read_bytes()
+    for content in (whole[:-3], whole[:-6] + b"x" + whole[-5:], whole[:-40] + bytes(20) + whole[-20:]):
+        path.write_bytes(content)
+        with pytest.raises(OSError, match=r"damaged or end|ends early"):
+            files.read(path)
+
+
+@pytest.mark.parametrize("level", [0, 10, -1, 2.5, "best", True])
+def test_levels_that_there_are_not_are_refused_by_name(level, tmp_path):
+    with pytest.raises((ValueError, TypeError), match=r"level must be a whole number from 1 .fast. to 9 .small., got"):
+        files.write(sitk.Image(3, 3, 3, sitk.sitkInt16), tmp_path / "a.nii.gz", level=level)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("ending", [".nii", ".h5", ".mgz"])
+def test_levels_are_for_formats_that_are_packed(ending, tmp_path):
+    with pytest.raises(ValueError, match=r"level is for \.nii\.gz, \.nrrd, \.mha, and .* is none of these; got 3"):
+        files.write(sitk.Image(3, 3, 3, sitk.sitkInt16), tmp_path / f"a{ending}", level=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_more_voxels_than_nifti_can_say_are_refused(tmp_path):
+    with pytest.raises(OSError, match="at most 32,767 voxels along an axis, got 32,768"):
+        files.write(sitk.Image(32768, 1, 1, sitk.sitkUInt8), tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+@contextlib.contextmanager
+def files_of_at_most(count):
+    resource = pytest.importorskip("resource", reason="Windows has no limits of files")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (count, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize("ending", files._PACKED)
+def test_a_write_that_the_system_refuses_leaves_the_old_file_and_no_other(ending, tmp_path, threads):
+    threads(3)
+    target = tmp_path / f"a{ending}"
+    files.write(sitk.Image(3, 3, 3, sitk.sitkInt16), target)
+    old = target.read_bytes()
+    image = sitk.GetImageFromArray(pictures()["noise"])
+    with files_of_at_most(1 << 20), pytest.raises(OSError, match="too large") as raised:
+        files.write(image, target, overwrite=True, level=1)
+    assert raised.value.errno == errno.EFBIG
+    assert target.read_bytes() == old
+    assert [p.name for p in tmp_path.iterdir()] == [target.name]
+
+
+def test_a_full_disk_is_told_by_its_name(tmp_path, monkeypatch):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(gzips, "pack", full)
+    with pytest.raises(OSError, match=r"a\.nii\.gz: cannot be written: no space left on the disk"):
+        files.write(sitk.Image(3, 3, 3, sitk.sitkInt16), tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_bytes_that_are_lost_on_the_way_are_missed(tmp_path, monkeypatch):
+    real = gzips.pack
+
+    def lossy(pieces, out, *args):
+        real(pieces, out, *args)
+        out.flush()
+        out.truncate(out.tell() - 1)
+
+    monkeypatch.setattr(gzips, "pack", lossy)
+    with pytest.raises(OSError, match=r"bytes are there"):
+        files.write(sitk.Image(3, 3, 3, sitk.sitkInt16), tmp_path / "a.nii.gz")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_what_a_kill_leaves_is_known_as_a_partial_file(tmp_path):
     target = tmp_path / "a.nii.gz"
     partial = files.partial_beside(target)
-    with files._plain_of(partial) as plain:
-        for path in (partial, plain):
-            assert files.is_partial_of(path.name, target.name)
-            assert not files.is_partial_of(path.name, "b.nii.gz")
-        plain.write_bytes(b"")
-    assert not plain.exists()
-
-
-def test_a_disk_without_room_for_both_is_written_as_before(tmp_path, monkeypatch):
-    image = sitk.GetImageFromArray(noise((9, 10, 11), "int16"))
-    monkeypatch.setattr(gzips, "pack", lambda *args: pytest.fail("packed"))
-    free = files.shutil.disk_usage(tmp_path)
-    monkeypatch.setattr(files.shutil, "disk_usage", lambda path: free._replace(free=1 << 16))
-    files.write(image, tmp_path / "a.nii.gz")
-    assert Path(tmp_path / "a.nii.gz").exists()
-    assert (sitk.GetArrayFromImage(files.read(tmp_path / "a.nii.gz")) == sitk.GetArrayFromImage(image)).all()
+    assert files.is_partial_of(partial.name, target.name)
+    assert not files.is_partial_of(partial.name, "b.nii.gz")
 
 
 @pytest.mark.parametrize("ending", [".nii", ".nii.gz"])

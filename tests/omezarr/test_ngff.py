@@ -74,6 +74,26 @@ def test_scales_and_sequences_of_06(tmp_path, steps, origin, unit, length):
     np.testing.assert_allclose(grid.origin, np.array(origin) * length, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "step",
+    [
+        {"type": "scale", "scale": [1e-3] * 3}, {"type": "translation", "translation": [100.0, 200.0, 300.0]},
+        {"type": "rotation", "rotation": [[0, 1, 0], [1, 0, 0], [0, 0, 1]]}, {"type": "identity"},
+        {"type": "sequence", "transformations": [{"type": "scale", "scale": [7.0] * 3}]},
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_grid_of_06_lies_in_the_coordinate_system_of_its_levels(tmp_path, step, order):
+    systems = [{"name": "physical", "axes": axes("zyx")}, {"name": "world", "axes": axes("zyx", "millimeter")}]
+    path = stored(tmp_path / "a.zarr", noise((4, 5, 6)), {
+        "coordinateSystems": systems[::order], "datasets": dataset(SCALE | ENDS),
+        "coordinateTransformations": [step | {"input": "physical", "output": "world"}],
+    })  # fmt: skip
+    grid = volumes.opened(path).grid
+    np.testing.assert_allclose(grid.spacing, (4e-4, 2e-4, 2e-3))
+    assert grid.origin == (0.0, 0.0, 0.0)
+
+
 @pytest.mark.parametrize("kind", ["rotation", "affine", "mapAxis", "displacements", "bijection", None])
 def test_other_transformations_are_refused_by_their_name(tmp_path, kind):
     steps = {"type": "sequence", "transformations": [SCALE, {"type": kind, str(kind): []}]} | ENDS

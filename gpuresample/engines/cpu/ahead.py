@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from gpuresample.engines.cpu import store
+from gpuresample.engines.cpu import shipped, store
 from gpuresample.engines.cpu.jit import Kernel
 
 LIST = Path(__file__).with_name("signatures.txt")
@@ -45,9 +45,20 @@ def kernel_of(name: str) -> Kernel:
     return found
 
 
+def is_there(kernel: Kernel, signature: str) -> bool:
+    """Whether a kernel's code for a signature was shipped for this machine, or is kept."""
+    return shipped.load(kernel, signature) is not None or store.is_kept(kernel, signature)
+
+
 def missing(wanted: Sequence[Signature]) -> list[Signature]:
-    """Those whose code is not kept for this machine."""
-    return [(name, signature) for name, signature in wanted if not store.is_kept(kernel_of(name), signature)]
+    """Those that would be compiled when they are called."""
+    return [(name, signature) for name, signature in wanted if not is_there(kernel_of(name), signature)]
+
+
+def share(wanted: Sequence[Signature], k: int, n: int) -> list[Signature]:
+    """Process `k`'s part of a list that `n` processes compile."""
+    groups = [wanted[at : at + TOGETHER] for at in range(0, len(wanted), TOGETHER)]
+    return [one for group in groups[k::n] for one in group]
 
 
 def build(processes: int, path: Path = LIST) -> tuple[int, int]:
@@ -83,11 +94,9 @@ def _part(path: Path, k: int, n: int) -> None:
 
     compiler.for_disk_alone()
     # Shares of all that is listed: what is missing is another thing for each process.
-    wanted = recorded(path)
-    groups = [wanted[at : at + TOGETHER] for at in range(0, len(wanted), TOGETHER)]
-    for name, signature in [one for group in groups[k::n] for one in group]:
+    for name, signature in share(recorded(path), k, n):
         kernel = kernel_of(name)
-        if not store.is_kept(kernel, signature):
+        if not is_there(kernel, signature):
             compiler.code_for(kernel, signature)
 
 

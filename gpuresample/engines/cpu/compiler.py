@@ -51,7 +51,18 @@ def dispatcher(kernel: Declared) -> Any:
 
 
 def callable_by_python(kernel: Declared) -> Any:
-    """A kernel as Numba calls it, or as Python does where Numba is told to compile nothing."""
+    """A kernel as Numba calls it, or as Python does where Numba is told to compile nothing.
+
+    Raises
+    ------
+    RuntimeError
+        If Numba is told to compile nothing, and the kernel has instructions that Python cannot run.
+    """
+    if store.interpreted() and any(isinstance(one, Instructions) for one in kernel.calls()):
+        raise RuntimeError(
+            f"NUMBA_DISABLE_JIT is set, and {kernel.name} has instructions of the processor's own, which only a "
+            "compiler can write: unset it"
+        )
     return numba.njit(no_cfunc_wrapper=True, **kernel.targetoptions)(_twin(kernel))
 
 
@@ -130,7 +141,7 @@ def code_for(kernel: Declared, signature: str) -> store.Code:
         if found is not None:
             return found
         log.info("compiling %s for (%s): its machine code is not kept for this machine yet", kernel.name, signature)
-        made, returns, asked = object_of(kernel, signature)
+        made, returns, asked = object_of(kernel, signature, shared=store.linker() is not None)
         if asked:  # of Numba, which is not there when the code is loaded
             log.warning("the machine code of %s cannot be kept: it needs %s", kernel.name, ", ".join(asked))
             return store.in_memory(made, returns)
@@ -158,10 +169,13 @@ def for_disk_alone() -> None:
 
 
 @global_compiler_lock  # type: ignore[untyped-decorator]
-def object_of(kernel: Declared, signature: str) -> tuple[bytes, str, list[str]]:
-    """An object file with a kernel's machine code and the way in; the types of what it returns.
+def object_of(
+    kernel: Declared, signature: str, *, shared: bool, symbol: str = store.SYMBOL
+) -> tuple[bytes, str, list[str]]:
+    """An object file with a kernel's machine code and the way in, `symbol`; the types of what it returns.
 
-    And what it needs that no process has but one that has loaded Numba: nothing, or it cannot be kept.
+    And what it needs that no process has but one that has loaded Numba: nothing, or it cannot be kept. `shared` is
+    whether a linker will make a shared library of it.
     """
     own = dispatcher(kernel)
     kinds = types_of(signature)
@@ -172,11 +186,11 @@ def object_of(kernel: Declared, signature: str) -> tuple[bytes, str, list[str]]:
     codegen = library.codegen
     module = llvm.parse_bitcode(library._final_module.as_bitcode())
     returned = compiled.signature.return_type
-    module.link_in(llvm.parse_assembly(_way_in(own.targetctx, compiled.fndesc, kinds, returned, module)))
-    for function in module.functions:
-        if not function.is_declaration and function.name != store.SYMBOL:
-            function.linkage = "internal"
-    options = {"reloc": "pic", "codemodel": "default"} if store.linker() else {"reloc": "static", "jit": True}
+    module.link_in(llvm.parse_assembly(_way_in(own.targetctx, compiled.fndesc, kinds, returned, module, symbol)))
+    for part in (*module.functions, *module.global_variables):
+        if not part.is_declaration and part.name != symbol:
+            part.linkage = "internal"
+    options = {"reloc": "pic", "codemodel": "default"} if shared else {"reloc": "static", "jit": True}
     machine = llvm.Target.from_triple(module.triple).create_target_machine(
         cpu=codegen._get_host_cpu_name(), features=codegen._tm_features, opt=config.OPT, **options
     )
@@ -249,12 +263,12 @@ class _In:
         return made._getvalue()
 
 
-def _way_in(context: Any, described: Any, kinds: tuple[Any, ...], returned: Any, beside: Any) -> str:
+def _way_in(context: Any, described: Any, kinds: tuple[Any, ...], returned: Any, beside: Any, symbol: str) -> str:
     """A function that reads arguments from slots, calls a kernel and writes down what it returns."""
     module = ir.Module("way_in")
     module.triple, module.data_layout = beside.triple, beside.data_layout
     form = ir.FunctionType(WORD, [POINTER, WORD, POINTER])
-    function = ir.Function(module, form, store.SYMBOL)
+    function = ir.Function(module, form, symbol)
     builder = ir.IRBuilder(function.append_basic_block())
     slots, head, out = function.args
     read = _In(context, builder, slots, head)

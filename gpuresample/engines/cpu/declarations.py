@@ -60,6 +60,11 @@ class Declared:
         self.py_func, self.targetoptions = function, options
         self.imported = stamp(Path(function.__code__.co_filename))
         self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
+        self.__module__ = function.__module__
+
+    def __reduce__(self) -> str:
+        """Copies and other processes take the module's own."""
+        return self.py_func.__qualname__
 
     def __repr__(self) -> str:
         return f"<kernel {self.name}>"
@@ -94,7 +99,9 @@ class Declared:
         for one in self.calls():
             if isinstance(one, Declared):
                 numbers = {
-                    k: v for k, v in _named(one.py_func).items() if isinstance(v, bool | int | float | np.generic | str)
+                    k: f"{type(v).__name__} {v}"  # as every NumPy writes it
+                    for k, v in _named(one.py_func).items()
+                    if isinstance(v, bool | int | float | np.generic | str)
                 }
                 said.append(f"{one.name} {sorted(numbers.items())} {sorted(one.targetoptions.items(), key=str)}")
         return sorted(said)
@@ -102,5 +109,10 @@ class Declared:
 
 def _named(function: Callable[..., Any]) -> dict[str, Any]:
     """What a function's names stand for in its module."""
-    code: CodeType = function.__code__
-    return {name: function.__globals__[name] for name in code.co_names if name in function.__globals__}
+    left: list[CodeType] = [function.__code__]
+    names: set[str] = set()
+    while left:  # before Python 3.12 a comprehension's names are in code of its own
+        code = left.pop()
+        names.update(code.co_names)
+        left += [one for one in code.co_consts if isinstance(one, CodeType)]
+    return {name: function.__globals__[name] for name in sorted(names) if name in function.__globals__}

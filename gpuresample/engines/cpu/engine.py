@@ -19,7 +19,7 @@ from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
-from gpuresample.engines.cpu.ways import way_of
+from gpuresample.engines.cpu.ways import sums, way_of, widens
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
@@ -37,6 +37,9 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Separable) and way_of(work, src.dtype, dst.dtype, store) == "means":
         run_means(work, src, dst, store)
         return
+    if isinstance(work, Gather) and _as_it_is(work, src, dst, store):
+        run_gather(work, src, dst, store)
+        return
     converted(_run, np.empty, convert, work, src, dst, store)
 
 
@@ -44,7 +47,7 @@ def run_all(calls: Sequence[Call]) -> None:
     """`run` of several calls; gathers that have their routes in common locate voxels once. See `contract.Engine`."""
     groups: list[list[GatherCall]] = []
     for work, src, dst, store in calls:
-        if not (isinstance(work, Gather) and dst.size and _as_it_is(src, dst, store)):
+        if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
             run(work, src, dst, store)
             continue
         group = next((g for g in groups if shares(g[0], work, dst)), None)
@@ -58,19 +61,20 @@ def run_all(calls: Sequence[Call]) -> None:
             run_gathers(group)
 
 
-def _as_it_is(src: Array, dst: Array, store: Store) -> bool:
+def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
     """Whether a gather takes these arrays without a conversion."""
-    typed = not store.exact or src.dtype == dst.dtype
-    return typed and store.divisor == 1 and src.dtype.isnative and np.float16 not in (src.dtype, dst.dtype)
+    typed = not store.exact or src.dtype == dst.dtype or widens(work, src.dtype, dst.dtype)
+    wide = src.dtype != np.float16 and (dst.dtype != np.float16 or sums(work))
+    return typed and store.divisor == 1 and src.dtype.isnative and wide
 
 
 def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
     way = way_of(work, src.dtype, dst.dtype, store)
-    # Numba has no 16-bit floats; only copies by index move them as bits.
+    # Numba has no 16-bit floats: only copies by index move them as bits, and only sums are stored as such.
     if np.float16 in (src.dtype, dst.dtype) and way != "copy":
         if src.dtype == np.float16:
             src = src.astype(np.float32)
-        if dst.dtype == np.float16:
+        if dst.dtype == np.float16 and not sums(work):
             wide = np.empty(dst.shape, np.float32)
             _run(work, src, wide, store)
             dst[...] = wide

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.contract import Store
-from gpuresample.engines.cpu.gather import LINES, POINTS, is_cubic, reach_of
+from gpuresample.engines.cpu.gather import is_cubic, most_rows, reach_of
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
-from gpuresample.engines.cpu.ways import way_of
+from gpuresample.engines.cpu.ways import sums, way_of, widens
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
@@ -135,21 +135,21 @@ def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.d
     if way == "means":
         return 0
     held = 0
-    if store.exact and src != dst:
+    if store.exact and src != dst and not widens(work, src, dst):
         held += n_src * (dst.itemsize + converting_bytes(src, dst))
     wide = n_src * 4 * (src == np.float16)
     if store.divisor != 1:
         return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
     if way == "copy":
         return held
-    return held + wide + n_dst * 4 * (dst == np.float16)
+    return held + wide + n_dst * 4 * (dst == np.float16 and not sums(work))
 
 
 def _coordinates(work: Gather, threads: int) -> int:
     """Bytes of a block's positions and of the row that is being summed, on every thread."""
     n_z, n_y, n_x = work.n_dst
     lines = all(route.lines for route in work.routes)
-    planes, rows = LINES if lines else POINTS
+    planes, rows = most_rows(lines, n_x)
     rows = min(planes, n_z) * min(rows, n_y)
     width, item = work.coefficients.shape[1], accumulator(work.precision).itemsize
     row = POINT_BYTES + 8 + 1 + 8 + item * 4 + (0 if width in (2, 4) else 3 * width * item + 3 * 8 + item + 4 + 1)

@@ -14,9 +14,10 @@ import numpy.typing as npt
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
 from gpuresample.engines.cpu import tables, vote_kernels
+from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
-from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
+from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
 from gpuresample.planning.taps import fold
@@ -26,14 +27,14 @@ Array = npt.NDArray[Any]
 
 # Planes and rows of a block whose rows are scan lines: neighbours of a turned row are met again while they are close.
 LINES = (8, 32)
-# The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache.
+# The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache. Of
+# short rows more, up to so many voxels: a block must be worth a call.
 POINTS = (4, 8)
+POINT_VOXELS = 1 << 13
 # Blocks are halved until every thread has so many of them,
 BLOCKS_PER_THREAD = 4
 # but not below so many voxels: then what a block and a second thread cost is more than what they save.
 LEAST = 1 << 12
-
-Rows = Callable[..., None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +104,7 @@ def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
 def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
     """All blocks of the output, over threads."""
     n_z, n_y, n_x = n_dst
-    step_z, step_y = _steps(n_dst, LINES if walk.route.lines else POINTS)
+    step_z, step_y = _steps(n_dst, most_rows(walk.route.lines, n_x))
     across = -(-n_y // step_y)
 
     def block(item: int) -> None:
@@ -116,6 +117,16 @@ def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange:
             strange.append(odd)
 
     run_items(block, -(-n_z // step_z) * across)
+
+
+def most_rows(lines: bool, n_x: int) -> tuple[int, int]:
+    """Planes and rows of a block, at most."""
+    if lines:
+        return LINES
+    z, y = POINTS
+    while z * y * n_x < POINT_VOXELS and y < LINES[1]:
+        z, y = (2 * z, y) if 2 * z <= y else (z, 2 * y)
+    return z, y
 
 
 def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int]:
@@ -154,6 +165,10 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         made = np.empty((1, *work.prefilter.n_dst), acc)
         tables.run_separable(work.prefilter, src, made, Store())
         src = made
+    default = np.array(store.default, dst.dtype)
+    if work.method == "linear":
+        dst, bounds, rounding = tables.storing(dst, acc, store)
+        default = default.view(dst.dtype)
     source, target = flatten(src), Flat(dst)
     strides = np.array(source.strides, np.int64)
     # Where sample (0, 0, 0) of the whole source would be.
@@ -161,36 +176,35 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     moves = np.array(source.offsets, np.int64) - source.offsets[0]
     n_src, box = np.array(work.n_src, np.int64), np.array(work.box)
     starts, steps = np.array(target.offsets, np.int64), np.array(target.strides, np.int64)
-    default = dst.dtype.type(store.default)
-    n_x, bounds = work.n_dst[2], bounds_of(dst.dtype, acc, store)
-    rounding = rounding_of(dst.dtype, store)
+    outside, n_x = default[()], work.n_dst[2]
     before = (source.memory, moves, strides)
     lines, x0, n0 = route.lines, route.start[0], route.n0
 
-    def call(kernel: Rows, so: int, *rest: Any) -> Job:
-        def rows(coordinates: Array, z: int, y: int, n_y: int) -> None:
-            kernel(
-                *before, coordinates, lines, x0, n0, target.memory, starts, steps, z, y, n_y, n_x, n_src, so, box,
-                work.rule, *rest,
-            )  # fmt: skip
-
-        return Job(rows)
+    def call(kernel: Kernel, so: int, *rest: Any) -> Job:
+        block = VARIES, VARIES, VARIES
+        args = (
+            *before, VARIES, lines, x0, n0, target.memory, starts, steps, *block, n_x, n_src, so, box, work.rule, *rest,
+        )  # fmt: skip
+        return Job(Prepared(kernel, args))
 
     if work.method == "index":
-        return call(kernels.copy_rows, first, default)
+        return call(kernels.copy_rows, first, outside)
+    if work.scores is not None:
+        s = work.scores
+        return call(vote_kernels.score_rows, first, s.pair, float(s.upper), s.tie, s.rim)
     if work.method == "label_linear":
-        return call(vote_kernels.vote_rows, first, default)
+        return call(vote_kernels.vote_rows, first, outside)
     if work.method == "label_gaussian":
-        return call(vote_kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, default)
+        return call(vote_kernels.gaussian_vote_rows, first, LABEL_SIGMA, LABEL_SIGMA * LABEL_ALPHA, outside)
     if is_cubic(work) and not derived:
         powers = np.ascontiguousarray(work.coefficients[0].T.astype(acc))
-        return call(kernels.cubic_rows, first, powers, work.offset, default, bounds, rounding)
+        return call(kernels.cubic_rows, first, powers, work.offset, outside, bounds, rounding)
     if is_linear(work) and not derived:
         whole = src.dtype.kind in "iu"
-        return call(kernels.linear_rows, first, work.offset, work.narrow, default, bounds, rounding, whole)
+        return call(kernels.linear_rows, first, work.offset, work.narrow, outside, bounds, rounding, whole)
     return call(
         kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
-        derived, default, bounds, rounding,
+        derived, outside, bounds, rounding,
     )  # fmt: skip
 
 

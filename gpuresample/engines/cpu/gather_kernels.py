@@ -28,6 +28,9 @@ AHEAD = 2
 SHIFT = np.float64(3 << 51)
 SHIFTED = np.int64(SHIFT.view(np.int64))
 
+# A whole number below it, divided by a period, is not rounded up to the next whole number.
+FAR = np.float64(1 << 40)
+
 cubic_sum = instructions("neighbours.cubic_sum")
 linear_sums = instructions("neighbours.linear_sums")
 linear_sums_apart = instructions("neighbours.linear_sums_apart")
@@ -122,11 +125,11 @@ def bring(x, lo, hi, n, low, high, rule):
         top, period = np.float64(n), np.float64(2 * n)
         for i in range(uint64(lo), uint64(hi)):
             v = x[i] + 0.5
-            if v < 0.0 or v > top:
-                v = v - period * np.floor(v / period)
-                v = v if v <= top else period - v
-                v = v if v > 0.0 else 0.0
-                x[i] = (v if v < top else top) - 0.5
+            w = v - period * np.floor(v / period)
+            w = w if w <= top else period - w
+            w = w if w > 0.0 else 0.0
+            w = w if w < top else top
+            x[i] = x[i] if (v >= 0.0) & (v <= top) else w - 0.5
 
 
 @njit(inner=True, **EXACT)
@@ -139,6 +142,32 @@ def find_line(coordinates, row, along, x0, n0, box):
         )
         lo, hi = max(lo, first), min(hi, last)
     return lo, max(lo, hi)
+
+
+@njit(inner=True, **EXACT)
+def find_plain(coordinates, row, along, x0, n0, n_src, rule, lo, hi):
+    """The run of a scan line's voxels [lo, hi) that no border folds: there a position is what it is."""
+    if rule == 0 or rule == 3:
+        return lo, hi
+    begin, end = lo, hi
+    for axis in range(3):
+        n = n_src[2 - axis]
+        if n > 1:  # of one sample all positions are
+            low = -0.5 if rule == 1 else 0.0
+            first, last = run_inside(
+                coordinates[row, 0, axis], coordinates[row, 1, axis], along, x0, n0, low, n - 1.0 - low
+            )
+            begin, end = max(begin, first), min(end, last)
+    return (begin, end) if begin < end else (lo, lo)
+
+
+@njit(inner=True, **EXACT)
+def place_line(coordinates, row, along, lo, hi, position):
+    """Positions of the voxels [lo, hi) of a scan line."""
+    for axis in range(3):
+        a, slope, x = coordinates[row, 0, axis], coordinates[row, 1, axis], position[axis]
+        for i in range(uint64(lo), uint64(hi)):
+            x[i] = along_row(along[i], a, slope)
 
 
 @njit(inner=True, **EXACT)
@@ -165,10 +194,7 @@ def find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
     lo, hi = 0, n_x
     if lines:
         lo, hi = find_line(coordinates, row, along, x0, n0, box)
-        for axis in range(3):
-            a, slope, x = coordinates[row, 0, axis], coordinates[row, 1, axis], position[axis]
-            for i in range(uint64(lo), uint64(hi)):
-                x[i] = along_row(along[i], a, slope)
+        place_line(coordinates, row, along, lo, hi, position)
         return lo, hi, hi - lo
     n_in = mask_row(coordinates[0, row], coordinates[1, row], coordinates[2, row], box, mask)
     for axis in range(3):
@@ -362,22 +388,36 @@ def linear_rows(
     plain = rule == 0 or rule == 3
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         px, py, pz = position[0], position[1], position[2]
-        if plain and lines:
+        if lines:
             lo, hi = find_line(coordinates, row, along, x0, n0, box)
+            begin, end = find_plain(coordinates, row, along, x0, n0, n_src, rule, lo, hi)
             n_in = hi - lo
         elif plain:
             px, py, pz = coordinates[0, row], coordinates[1, row], coordinates[2, row]
             lo, hi, n_in = 0, n_x, mask_row(px, py, pz, box, mask)
+            begin, end = lo, lo
         else:
             lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+            begin, end = lo, lo
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         if n_in > 0:
-            if not plain:
-                for axis in range(3):
-                    bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
-            line = plain and lines
-            ends = coordinates[row] if line else coordinates[0]
-            cells_row(line, along, ends, px, py, pz, lo, hi, n_src, strides, so, offset, narrow, place, fx, fy, fz)
+            if begin < end:
+                ends = coordinates[row]
+                cells_row(
+                    True, along, ends, px, py, pz, begin, end, n_src, strides, so, offset, narrow, place, fx, fy, fz
+                )  # fmt: skip
+            # Before and behind the part of a scan line that needs no folding.
+            for part in range(2):
+                a, b = (lo, begin) if part == 0 else (end, hi)
+                if a == b:
+                    continue
+                if lines:
+                    place_line(coordinates, row, along, a, b, position)
+                if not plain:
+                    for axis in range(3):
+                        bring(position[axis], a, b, n_src[2 - axis], -np.inf, np.inf, rule)
+                ends = coordinates[0]
+                cells_row(False, along, ends, px, py, pz, a, b, n_src, strides, so, offset, narrow, place, fx, fy, fz)
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
             fill_up(place, hi, fx, fy, fz)
@@ -621,38 +661,58 @@ def any_rows(
 
 
 @njit(inner=True, **EXACT)
-def nearest_row(position, lo, hi, n_src, rule, strides, so, place):
-    """The nearest voxel of every voxel of a row, as an offset; halves go up, and are folded after that."""
-    px, py, pz = position[0], position[1], position[2]
-    sz, sy, sx = strides[0], strides[1], strides[2]
-    if rule == 0 or rule == 3:
-        bz, by, bx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
-        for i in range(uint64(lo), uint64(hi)):
-            x, y, z = px[i] + 0.5, py[i] + 0.5, pz[i] + 0.5
-            x, y, z = x if x > 0.0 else 0.0, y if y > 0.0 else 0.0, z if z > 0.0 else 0.0
-            x, y, z = x if x < bx else bx, y if y < by else by, z if z < bz else bz
-            place[i] = so + np.int64(np.int32(z)) * sz + np.int64(np.int32(y)) * sy + np.int64(np.int32(x)) * sx
-        return
-    for i in range(uint64(lo), uint64(hi)):
-        place[i] = so
-    for axis in range(3):
-        p, n, s = position[axis], n_src[2 - axis], strides[2 - axis]
-        if rule >= 4:
-            bring(p, lo, hi, n, -np.inf, np.inf, rule)
-        for i in range(uint64(lo), uint64(hi)):
-            place[i] += folded_whole(np.floor(p[i] + 0.5), n, rule) * s
+def nearest_of(x, last):
+    """The nearest of the samples 0 to `last`; halves go up."""
+    x = x + 0.5
+    x = x if x > 0.0 else 0.0
+    return np.floor(x if x < last else last)
 
 
 @njit(inner=True, **EXACT)
-def folded_whole(k, n, rule):
-    """`fold` of a whole number in float64, however large: by the period first."""
-    if 0.0 <= k < n:
-        return np.int64(k)
-    if rule == 0 or rule == 3 or n == 1:
-        return np.int64(0) if k < 0.0 else np.int64(n - 1)
-    period = np.float64(2 * n if rule == 1 else 2 * (n - 1))
-    k = np.fmod(k, period)
-    return np.int64(fold(np.int64(k), n, rule))
+def nearest_row(line, along, ends, px, py, pz, lo, hi, n_src, strides, so, place):
+    """The nearest voxel of every voxel of a row, as an offset, see `cells_row`; the last one goes on."""
+    start = np.float64(so)
+    ax, ay, az, bx, by, bz = ends[0, 0], ends[0, 1], ends[0, 2], ends[1, 0], ends[1, 1], ends[1, 2]
+    lz, ly, lx = np.float64(n_src[0] - 1), np.float64(n_src[1] - 1), np.float64(n_src[2] - 1)
+    sz, sy, sx = np.float64(strides[0]), np.float64(strides[1]), np.float64(strides[2])
+    for i in range(uint64(lo), uint64(hi)):
+        if line:
+            t = along[i]
+            x, y, z = along_row(t, ax, bx), along_row(t, ay, by), along_row(t, az, bz)
+        else:
+            x, y, z = px[i], py[i], pz[i]
+        kz, ky, kx = nearest_of(z, lz), nearest_of(y, ly), nearest_of(x, lx)
+        place[i] = as_index(((kz * sz + ky * sy) + kx * sx) + start)
+
+
+@njit(inner=True, **EXACT)
+def fold_nearest(p, lo, hi, n, rule, x):
+    """The sample that stands for the nearest one, where the border folds; halves go up, and are folded after that."""
+    if n == 1:
+        for i in range(uint64(lo), uint64(hi)):
+            x[i] = 0.0
+        return
+    if rule >= 4:  # a line that begins again does so before what is nearest is looked for
+        for i in range(uint64(lo), uint64(hi)):
+            x[i] = p[i]
+        bring(x, lo, hi, n, -np.inf, np.inf, rule)
+        for i in range(uint64(lo), uint64(hi)):
+            k = np.floor(x[i] + 0.5)
+            x[i] = k if k < n else 0.0
+        return
+    whole, period = np.float64(n), np.float64(2 * n if rule == 1 else 2 * (n - 1))
+    last = period - 1.0 if rule == 1 else period
+    far = 0
+    for i in range(uint64(lo), uint64(hi)):
+        k = np.floor(p[i] + 0.5)
+        far += not abs(k) < FAR
+        k = k - period * np.floor(k / period)
+        x[i] = k if k < whole else last - k
+    if far > 0:
+        for i in range(uint64(lo), uint64(hi)):
+            k = np.fmod(np.floor(p[i] + 0.5), period)
+            k = k + period if k < 0.0 else k
+            x[i] = k if k < whole else last - k
 
 
 @njit(**OPTIONS)
@@ -664,11 +724,35 @@ def copy_rows(
     position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
     along = positions(n_x, x0, n0)
     step = uint64(steps[2])
+    plain = rule == 0 or rule == 3
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
-        lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        px, py, pz = position[0], position[1], position[2]
+        if lines:
+            lo, hi = find_line(coordinates, row, along, x0, n0, box)
+            begin, end = find_plain(coordinates, row, along, x0, n0, n_src, rule, lo, hi)
+            n_in = hi - lo
+        else:
+            px, py, pz = coordinates[0, row], coordinates[1, row], coordinates[2, row]
+            lo, hi, n_in = 0, n_x, mask_row(px, py, pz, box, mask)
+            begin, end = (lo, hi) if plain else (lo, lo)
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         if n_in > 0:
-            nearest_row(position, lo, hi, n_src, rule, strides, so, place)
+            if begin < end and lines:
+                nearest_row(True, along, coordinates[row], px, py, pz, begin, end, n_src, strides, so, place)
+            elif begin < end:
+                nearest_row(False, along, coordinates[0], px, py, pz, begin, end, n_src, strides, so, place)
+            # Before and behind the part that needs no folding.
+            for part in range(2):
+                a, b = (lo, begin) if part == 0 else (end, hi)
+                if a == b:
+                    continue
+                if lines:
+                    place_line(coordinates, row, along, a, b, position)
+                fold_nearest(px, a, b, n_src[2], rule, position[0])
+                fold_nearest(py, a, b, n_src[1], rule, position[1])
+                fold_nearest(pz, a, b, n_src[0], rule, position[2])
+                x, y, z = position[0], position[1], position[2]
+                nearest_row(False, along, coordinates[0], x, y, z, a, b, n_src, strides, so, place)
             if n_in < hi - lo:
                 steer(place, mask, lo, hi)
         else:

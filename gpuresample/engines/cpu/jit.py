@@ -8,6 +8,7 @@ them. Only where no machine code is found does `compiler` make it, and loads Num
 from __future__ import annotations
 
 import ctypes
+import itertools
 import os
 import pickle
 import struct
@@ -19,7 +20,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from gpuresample.engines.cpu import store
+from gpuresample.engines.cpu import shipped, store
 from gpuresample.engines.cpu.declarations import Declared, Instructions
 from gpuresample.engines.cpu.store import FINE, NOT_C
 
@@ -29,6 +30,8 @@ ndarray = np.ndarray
 FORK_WAITS = 60.0
 # Where the fields of an array begin, behind what every Python object has.
 HEAD = object.__basicsize__
+# Bytes of a slot.
+SLOT = 8
 # Types of numbers: how a signature calls them, and how `struct` packs them into eight bytes.
 PACKED = {
     "b1": "?7x", "i1": "b7x", "i2": "h6x", "i4": "i4x", "i8": "q", "u1": "B7x", "u2": "H6x", "u4": "I4x", "u8": "Q",
@@ -46,32 +49,66 @@ class Entry:
     signature : str
     """
 
-    __slots__ = ("_code", "_function", "_pack", "_unpack")
+    __slots__ = ("_code", "_formats", "_function", "_pack", "_unpack")
 
     def __init__(self, code: store.Code, signature: str) -> None:
         self._code = code
         self._function = code.function
-        self._pack = struct.Struct("=" + "".join(PACKED.get(leaf, "q") for leaf in leaves(signature))).pack
+        self._formats = [PACKED.get(leaf, "q") for leaf in leaves(signature)]
+        self._pack = _packer(self._formats)
         returned = leaves(code.returns)
         self._unpack = struct.Struct("=" + "".join(PACKED[leaf] for leaf in returned)) if returned else None
 
     def __call__(self, slots: Sequence[Any]) -> Any:
-        """What the kernel returns; `NOT_C` where an array is not as the signature says."""
+        """What the kernel returns; `NotImplemented` where an array is not as the signature says."""
+        return self._run(self._pack(*slots))
+
+    def with_fixed(self, slots: Sequence[Any], varies: Sequence[bool]) -> Callable[[Sequence[Any]], Any]:
+        """The same for slots most of which stay as they are: packed once, but for those that vary."""
+        pack = _packer([f for f, one in zip(self._formats, varies, strict=True) if one])
+        packed = self._pack(*slots)
+        fixed: list[bytes] = []
+        moving: list[slice] = []
+        n = 0
+        for one, group in itertools.groupby(range(len(slots)), varies.__getitem__):
+            part = list(group)
+            if one:
+                moving.append(slice(SLOT * n, SLOT * (n + len(part))))
+                n += len(part)
+            if not one or not fixed:
+                fixed.append(b"" if one else packed[SLOT * part[0] : SLOT * (part[-1] + 1)])
+        if len(fixed) == len(moving):
+            fixed.append(b"")
+
+        def call(values: Sequence[Any]) -> Any:
+            new = pack(*values)
+            parts = [fixed[0]]
+            for k, where in enumerate(moving, 1):
+                parts += new[where], fixed[k]
+            return self._run(b"".join(parts))
+
+        return call
+
+    def _run(self, packed: bytes) -> Any:
         unpack = self._unpack
         if unpack is None:
-            answer = self._function(self._pack(*slots), HEAD, None)
+            answer = self._function(packed, HEAD, None)
             if answer == FINE:
                 return None
             values: tuple[Any, ...] = ()
         else:
             room = ctypes.create_string_buffer(unpack.size)
-            answer = self._function(self._pack(*slots), HEAD, room)
+            answer = self._function(packed, HEAD, room)
             values = unpack.unpack(room.raw)
         if answer == FINE:
             return values if self._code.returns.startswith("(") else values[0]
         if answer == NOT_C:
             return NotImplemented
         raise _described(answer)
+
+
+def _packer(formats: Sequence[str]) -> Callable[..., bytes]:
+    return struct.Struct("=" + "".join(formats)).pack
 
 
 def _described(address: int) -> Exception:
@@ -85,6 +122,69 @@ def _described(address: int) -> Exception:
 def leaves(signature: str) -> list[str]:
     """The types of a signature, whatever tuples they are in."""
     return signature.replace("(", " ").replace(")", " ").split()
+
+
+class Varying:
+    """The place of an argument that every call of a `Prepared` kernel brings along."""
+
+
+VARIES = Varying()
+
+
+class Prepared:
+    """A kernel for many calls that have most of their arguments in common: these are put side by side once.
+
+    What a call costs in Python is time that no other thread's calls have.
+
+    Parameters
+    ----------
+    kernel : Kernel
+    args : sequence
+        Its arguments, `VARIES` in place of those that calls bring along.
+    """
+
+    __slots__ = ("_args", "_at", "_calls", "_kernel", "_kinds", "_quick")
+
+    def __init__(self, kernel: Kernel, args: Sequence[Any]) -> None:
+        self._kernel = kernel
+        self._args = tuple(args)
+        self._at = [k for k, value in enumerate(self._args) if value is VARIES]
+        self._calls = 0
+        self._kinds: list[Any] | None = None
+        self._quick: Callable[[Sequence[Any]], Any] | None = None
+
+    def __call__(self, *values: Any) -> Any:
+        """Run the kernel with these in the places that vary; see `Kernel`."""
+        if self._quick is not None:
+            kinds: list[Any] = []
+            slots: list[Any] = []
+            _side_by_side(values, kinds, slots)
+            if kinds == self._kinds:
+                result = self._quick(slots)
+                if result is not NotImplemented:
+                    return result
+        args = list(self._args)
+        for k, value in zip(self._at, values, strict=True):
+            args[k] = value
+        result = self._kernel(*args)
+        self._calls += 1
+        if self._calls > 1 and self._kinds is None:  # nothing is made for a single call
+            self._prepare(args, values)
+        return result
+
+    def _prepare(self, args: Sequence[Any], values: Sequence[Any]) -> None:
+        kinds: list[Any] = []
+        slots: list[Any] = []
+        varies: list[bool] = []
+        for k, value in enumerate(args):
+            _side_by_side((value,), kinds, slots)
+            varies += [k in self._at] * (len(slots) - len(varies))
+        own: list[Any] = []
+        _side_by_side(values, own, [])
+        self._kinds = own
+        entry = self._kernel.quick(kinds)
+        if entry is not None:
+            self._quick = entry.with_fixed(slots, varies)
 
 
 class Kernel(Declared):
@@ -123,6 +223,10 @@ class Kernel(Declared):
                 return result
         return self._slowly(args, tuple(kinds))
 
+    def quick(self, kinds: Sequence[Any]) -> Entry | None:
+        """What is called for arguments of these kinds, if there was such a call."""
+        return self._quick.get(tuple(kinds))
+
     def _slowly(self, args: tuple[Any, ...], kinds: tuple[Any, ...]) -> Any:
         """A call for the first time, or with arrays that are not in C order."""
         if store.interpreted() or not store.layout_is_known():
@@ -148,7 +252,8 @@ class Kernel(Declared):
         return called
 
     def _found(self, signature: str) -> Entry:
-        return Entry(store.load(self, signature) or _compiler().code_for(self, signature), signature)
+        there = shipped.load(self, signature) or store.load(self, signature)
+        return Entry(there or _compiler().code_for(self, signature), signature)
 
 
 def _compiler() -> Any:

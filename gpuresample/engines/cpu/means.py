@@ -41,7 +41,7 @@ def sum_type(dtype: np.dtype[Any], voxels: int) -> np.dtype[Any] | None:
 
 def is_means(work: Separable, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> bool:
     """Whether a work is means of blocks that lie side by side, of a type whose sums need no tables to be exact."""
-    if store.divisor == 1 or store.low is not None or store.high is not None or src != dst:
+    if store.divisor == 1 or store.high is not None or src != dst:
         return False
     whole = work.dst_axis == (0, 1, 2) and work.n_dst == tuple(t.n_dst for t in work.tables)
     return sum_type(src, store.divisor) is not None and whole and all(sums_blocks(t) for t in work.tables)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines.cpu import path_kernels as kernels
+from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat
 from gpuresample.engines.cpu.tables import scratch
 from gpuresample.planning.filters import FloatArray
@@ -21,6 +22,7 @@ from gpuresample.planning.works import Lattice, Linear, Route
 
 Place = tuple[int, int, int, int, FloatArray]
 """z, y, x of a block's first voxel in the whole output, rows of a plane, and the block's points."""
+PLACE = (VARIES,) * 5
 Move = Callable[[Place], None]
 """Moves points of a block, in place."""
 
@@ -32,14 +34,14 @@ class Walk:
     Attributes
     ----------
     route : Route
-    lines : tuple or None
-        Where rows are scan lines: numbers that their ends are computed from.
+    lines : callable or None
+        Where rows are scan lines: fills their ends, by z, y and rows of a plane.
     points : callable or None
         Where they are not: fills a block's points, and answers how many are no numbers.
     """
 
     route: Route
-    lines: tuple[FloatArray, ...] | None
+    lines: Callable[[int, int, int, FloatArray], None] | None
     points: Callable[[Place], int] | None
 
     @classmethod
@@ -51,7 +53,9 @@ class Walk:
         if route.lines:
             only = route.stages[0]
             assert isinstance(only, Linear)
-            return cls(route, (step, origin, _fresh(only.matrix), _fresh(only.offset), inverse, origin_in), None)
+            linear = _fresh(only.matrix), _fresh(only.offset)
+            given = (step, origin, *linear, inverse, origin_in, route.n0, *[VARIES] * 4)
+            return cls(route, Prepared(kernels.row_ends, given), None)
         given = route.given
         if given is not None:
             # Nothing is computed of positions that are there: they are copied to where kernels read them.
@@ -60,13 +64,15 @@ class Walk:
         whole = _whole(route, (step, origin), (inverse, origin_in))
         if whole is not None:
             return cls(route, None, whole)
+        start = Prepared(kernels.start_block, (step, origin, *PLACE))
         moves = [_move(stage) for stage in route.stages]
+        finish = Prepared(kernels.finish_block, (inverse, origin_in, VARIES))
 
         def points(place: Place) -> int:
-            kernels.start_block(step, origin, *place)
+            start(*place)
             for move in moves:
                 move(place)
-            return kernels.finish_block(inverse, origin_in, place[-1])
+            return finish(place[-1])
 
         return cls(route, None, points)
 
@@ -81,7 +87,7 @@ class Walk:
         rows = n_z * n_y
         if self.lines is not None:
             ends = scratch(rows * 6, np.float64, "ends")[: rows * 6].reshape(rows, 2, 3)
-            kernels.row_ends(*self.lines, self.route.n0, z0 + z, y0 + y, n_y, ends)
+            self.lines(z0 + z, y0 + y, n_y, ends)
             return ends, 0
         assert self.points is not None
         points = scratch(rows * 3 * n_x, np.float64, "points")[: rows * 3 * n_x].reshape(3, rows, n_x)
@@ -110,15 +116,18 @@ def _whole(
     end = (bool(rest), _fresh(last.matrix), _fresh(last.offset), *after)
     held = components(lattice.vectors)
     if lattice.direct:
-        return lambda place: kernels.direct_block(*before, *held, *end, *place)
+        direct = Prepared(kernels.direct_block, (*before, *held, *end, *PLACE))
+        return lambda place: direct(*place)
     tables, samples = _parallel(lattice)
     to_index = route.inverse @ last.matrix
     still = route.inverse @ (last.matrix @ route.origin + last.offset - route.origin_in)
     linear = _fresh(to_index @ route.step), _fresh(still), _fresh(to_index)
 
+    parallel = Prepared(kernels.parallel_block, (*before, *held, *tables, *linear, *end, *PLACE, VARIES, VARIES))
+
     def points(place: Place) -> int:
         *corner, block = place
-        return kernels.parallel_block(*before, *held, *tables, *linear, *end, *corner, *_room(samples), block)
+        return parallel(*corner, *_room(samples), block)
 
     return points
 
@@ -126,20 +135,24 @@ def _whole(
 def _move(stage: Linear | Lattice) -> Move:
     if isinstance(stage, Linear):
         matrix, offset = _fresh(stage.matrix), _fresh(stage.offset)
-        return lambda place: kernels.move_linear(matrix, offset, place[-1])
+        linear = Prepared(kernels.move_linear, (matrix, offset, VARIES))
+        return lambda place: linear(place[-1])
     held = components(stage.vectors)
     n_z, n_y, n_x = stage.vectors.shape[:3]
     size = np.array([n_x, n_y, n_z], np.int64)
     if stage.direct:
-        return lambda place: kernels.move_direct(*held, *place)
+        direct = Prepared(kernels.move_direct, (*held, *PLACE))
+        return lambda place: direct(*place)
     if stage.table is not None:
         tables, samples = _parallel(stage)
-        return lambda place: kernels.move_parallel(*held, *tables, *place[:-1], *_room(samples), place[-1])
+        parallel = Prepared(kernels.move_parallel, (*held, *tables, *PLACE, VARIES, VARIES))
+        return lambda place: parallel(*place[:-1], *_room(samples), place[-1])
     inverse, origin = _fresh(stage.inverse), _fresh(stage.origin)
     if stage.kind == "spline":
-        return lambda place: kernels.move_spline(*held, size, inverse, origin, stage.order, place[-1])
-    nearest = stage.kind == "nearest"
-    return lambda place: kernels.move_field(*held, size, inverse, origin, nearest, place[-1])
+        move = Prepared(kernels.move_spline, (*held, size, inverse, origin, stage.order, VARIES))
+    else:
+        move = Prepared(kernels.move_field, (*held, size, inverse, origin, stage.kind == "nearest", VARIES))
+    return lambda place: move(place[-1])
 
 
 def _parallel(stage: Lattice) -> tuple[tuple[Any, ...], tuple[int, int]]:

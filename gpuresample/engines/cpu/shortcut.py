@@ -10,8 +10,8 @@ import numpy.typing as npt
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat
-from gpuresample.engines.cpu.tables import pack, run_separable
-from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
+from gpuresample.engines.cpu.tables import pack, run_separable, storing
+from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items
 from gpuresample.planning.works import Branch, Separable
 
@@ -53,9 +53,9 @@ def _two(work: Separable, along_y: Array, along_z: Array, dst: Array, store: Sto
     acc = along_y.dtype
     y, z = pack(work.shortcut[0].last.tables[1], acc), pack(work.shortcut[1].last.tables[0], acc)
     n_z, _, n_x = dst.shape
+    dst, bounds, rounding = storing(dst, acc, store)
     target = Flat(dst)
     dz, dy, dx = target.strides
-    bounds, rounding = bounds_of(dst.dtype, acc, store), rounding_of(dst.dtype, store)
     flat_y, flat_z = along_y.reshape(-1), along_z.reshape(-1)
 
     def job(row: int) -> None:

@@ -22,7 +22,7 @@ import sys
 import tempfile
 import uuid
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
@@ -40,6 +40,11 @@ DIGEST_BYTES = 32
 SIZE_BYTES = 4
 # Numba's settings that change nothing of the code.
 HARMLESS = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER"}
+# Those that code is made by and a program may set itself, and what they usually are.
+CONFIGURED = {
+    "BOUNDSCHECK": None, "CPU_FEATURES": None, "CPU_NAME": None, "DEBUGINFO_DEFAULT": 0, "LOOP_VECTORIZE": 1, "OPT": 3,
+    "SLP_VECTORIZE": 0,
+}  # fmt: skip
 # What a Linux system says of a processor, and machine code depends on.
 PROCESSOR = {
     "vendor_id", "cpu family", "model", "model name", "stepping", "flags", "CPU implementer", "CPU architecture",
@@ -52,7 +57,7 @@ FINE, NOT_C = 0, 1
 # Of slots, the size of an object's head, and where results go.
 Function = Callable[[bytes, int, Any], int]
 PROTOTYPE = ctypes.CFUNCTYPE(ctypes.c_ssize_t, ctypes.c_char_p, ctypes.c_ssize_t, ctypes.c_void_p)
-SYMBOL = "kernel"
+SYMBOL = "kernel"  # of a library that holds one kernel
 _COMPILER = Path(__file__).with_name("compiler.py")
 _COMPILER_THEN = declarations.stamp(_COMPILER)
 
@@ -84,13 +89,24 @@ class Code:
 
 
 def settings() -> dict[str, str]:
-    """What the environment tells Numba that changes the code."""
-    return {k: v for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in HARMLESS}
+    """What the environment, or a program by `numba.config`, tells Numba that changes the code."""
+    told = {k: v for k, v in sorted(os.environ.items()) if k.startswith("NUMBA_") and k not in HARMLESS}
+    for name, usual in CONFIGURED.items():
+        value = _configured(name, usual)
+        by_environment = f"NUMBA_{name.removesuffix('_DEFAULT')}" in told
+        if value not in (usual, "") and not by_environment:
+            told[f"numba.config.{name}"] = str(value)
+    return told
+
+
+def _configured(name: str, usual: Any) -> Any:
+    """A setting of Numba's, if it is loaded."""
+    return getattr(sys.modules.get("numba.core.config"), name, usual)
 
 
 def interpreted() -> bool:
     """Whether Numba is told to compile nothing."""
-    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0")
+    return os.environ.get("NUMBA_DISABLE_JIT", "0") not in ("", "0") or bool(_configured("DISABLE_JIT", 0))
 
 
 @lru_cache(maxsize=1)
@@ -124,7 +140,7 @@ def _content(path: Path, changed: int, size: int) -> str:
     return _digest(path.read_bytes()).hex()
 
 
-def _sources(kernel: Declared) -> list[str]:
+def sources(kernel: Declared) -> list[str]:
     """What a kernel's code is made of: the files of all functions that go into it, and of what compiles them.
 
     Raises
@@ -143,7 +159,7 @@ def _sources(kernel: Declared) -> list[str]:
 
 def _key(kernel: Declared, signature: str) -> str:
     """All that a kernel's machine code depends on."""
-    return json.dumps([FORM, *_slot(kernel, signature), _sources(kernel), _numba()])
+    return json.dumps([FORM, *_slot(kernel, signature), sources(kernel), _numba()])
 
 
 def _slot(kernel: Declared, signature: str) -> list[Any]:
@@ -185,7 +201,7 @@ def _kept(kernel: Declared, signature: str) -> Iterator[tuple[Path, bytes, str]]
     for folder in folders(kernel):
         for path in (folder / f"{name}.so", folder / f"{name}.o"):
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # not there, not ours
-                content = path.read_bytes()
+                content = path.read_bytes() if path.is_file() else b""  # a named pipe would never end
                 body, digest = content[:-DIGEST_BYTES], content[-DIGEST_BYTES:]
                 n = int.from_bytes(body[-SIZE_BYTES:], "little")
                 if _digest(body) == digest:
@@ -289,22 +305,36 @@ def linked(made: bytes) -> bytes | None:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "kernel.o"), Path(folder, "kernel.so")
             source.write_bytes(made)
-            arguments = [
-                driver,
-                "-shared",
-                "-nostartfiles",
-                "-s",
-                "-Wl,-z,defs",
-                "-o",
-                str(target),
-                str(source),
-                "-lm",
-                "-lc",
-            ]
-            subprocess.run(arguments, check=True, capture_output=True, timeout=60)
+            link(driver, [source], target)
             return target.read_bytes()
     except (OSError, subprocess.SubprocessError):
         return None
+
+
+def link(driver: str, sources: Sequence[Path], target: Path) -> None:
+    """Make one shared library of object files that were made for it.
+
+    Raises
+    ------
+    OSError, subprocess.SubprocessError
+        If it cannot be made.
+    """
+    # Names by way of a file: all of them together may be longer than a command line.
+    named = sources[0].with_suffix(".names")
+    named.write_text("".join(f'"{source}"\n' for source in sources))
+    if sys.platform == "darwin":
+        options = ["-dynamiclib", "-Wl,-x"]
+    else:
+        options = ["-shared", "-nostartfiles", "-s", "-Wl,-z,defs"]
+    arguments = [
+        driver,
+        *options,
+        "-o",
+        str(target),
+        f"@{named}",
+        *([] if sys.platform == "darwin" else ["-lm", "-lc"]),
+    ]
+    subprocess.run(arguments, check=True, capture_output=True, timeout=60)
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -226,12 +226,70 @@ def settle(value, low, high, rounding):
     return whole if number else low - low
 
 
+@njit(inline="always")
+def windowed(value, low, high, scale, offset):
+    """A sum kept within a range, times a factor, plus an offset; NaN stays NaN."""
+    value = low if value < low else value
+    value = high if value > high else value
+    return value * scale + offset
+
+
+@njit(inline="always")
+def half_bits(value):
+    """The bits of the 16-bit float nearest to a number, half to even; Numba has no such type.
+
+    Normal numbers lose 13 bits of their 23 by integer arithmetic, which carries into the exponent where it must. What
+    is below 2^-14 is a multiple of 2^-24.
+    """
+    narrow = np.float32(value)
+    bits = narrow.view(np.uint32)
+    size = bits & np.uint32(0x7FFFFFFF)
+    normal = (size + np.uint32(0xFFF) + ((size >> np.uint32(13)) & np.uint32(1))) >> np.uint32(13)
+    normal = normal - np.uint32(112 << 10)  # exponents count from 15, not from 127
+    small = np.uint32(np.int32(np.rint(min(abs(narrow), np.float32(1.0)) * np.float32(1 << 24))))
+    half = small if size < np.uint32(113 << 23) else normal
+    half = half if size < np.uint32(0x477FF000) else np.uint32(0x7C00)
+    half = half if size <= np.uint32(0x7F800000) else np.uint32(0x7E00)
+    return half | ((bits >> np.uint32(16)) & np.uint32(0x8000))
+
+
+@njit(inner=True, **OPTIONS)
+def store_window(dst, do, step, src, so, n, bounds, rounding):
+    """`store_row` of sums that go through a window first."""
+    do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
+    kind = dst.dtype.type
+    low, high, a, b, scale, offset = bounds[0], bounds[1], bounds[2], bounds[3], bounds[4], bounds[5]
+    if rounding == 0 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(windowed(src[so + j], a, b, scale, offset))
+    elif rounding == 1 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(settle(windowed(src[so + j], a, b, scale, offset), low, high, 1))
+    elif rounding == 5 and step == 1:
+        for j in range(n):
+            dst[do + j] = kind(half_bits(windowed(src[so + j], a, b, scale, offset)))
+    else:
+        for j in range(n):
+            value = windowed(src[so + j], a, b, scale, offset)
+            if rounding == 0:
+                dst[do + j * step_u] = kind(value)
+            elif rounding == 5:
+                dst[do + j * step_u] = kind(half_bits(value))
+            else:
+                dst[do + j * step_u] = kind(settle(value, low, high, rounding))
+
+
 @njit(inner=True, **OPTIONS)
 def store_row(dst, do, step, src, so, n, bounds, rounding):
     """`dst[do + j * step] = src[so + j]` in the destination's type.
 
-    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero).
+    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero), 5 for
+    16-bit floats as their bits. `bounds`: smallest and largest integer; and the window that sums go through, where
+    there is one: low, high, scale, offset.
     """
+    if bounds.size > 2:
+        store_window(dst, do, step, src, so, n, bounds, rounding)
+        return
     do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
     kind = dst.dtype.type
     low, high = bounds[0], bounds[1]

@@ -15,7 +15,7 @@ from gpuresample.caching import kept, on_clear
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat, flatten
-from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
+from gpuresample.engines.packing import AS_HALF, accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
@@ -207,14 +207,14 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
         # Two taps and two are one sweep over rows without gaps, which rounds otherwise than two sweeps: an image's
         # voxels must not depend on how it lies in memory.
         src = in_rows(src)
+    dst, bounds, rounding = storing(dst, acc, store)
     source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
     strides = np.array([*source.strides, *target.strides], np.int64)
     n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
     room = np.array(cut.room, np.int64)
-    bounds = bounds_of(target.memory.dtype, acc, store)
-    rounding = rounding_of(dst.dtype, store)
     # Sums that are voxels as they are go to their place at once.
-    straight = target.memory if dst.dtype == acc and target.strides[-1] == 1 else np.empty(0, acc)
+    as_they_are = dst.dtype == acc and target.strides[-1] == 1 and store.window is None
+    straight = target.memory if as_they_are else np.empty(0, acc)
     (step_a, step_b), (n_items_a, n_items_b) = cut.steps, cut.blocks
 
     def job(item: int) -> None:
@@ -227,6 +227,16 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
         )  # fmt: skip
 
     run_items(job, n_volumes * n_items_a * n_items_b)
+
+
+def storing(dst: npt.NDArray[Any], acc: np.dtype[Any], store: Store) -> tuple[npt.NDArray[Any], npt.NDArray[Any], int]:
+    """A destination as the kernels see it (16-bit floats are their bits to them), their bounds and rounding."""
+    bounds, rounding = bounds_of(dst.dtype, acc, store), rounding_of(dst.dtype, store)
+    if dst.dtype == np.float16:
+        dst, rounding = dst.view(np.uint16), AS_HALF
+    elif store.window is None:
+        return dst, bounds, rounding
+    return dst, np.concatenate([bounds, window_of(acc, store)]), rounding
 
 
 def in_rows(array: npt.NDArray[Any]) -> npt.NDArray[Any]:

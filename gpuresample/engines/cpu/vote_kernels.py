@@ -21,6 +21,7 @@ from gpuresample.engines.cpu.gather_kernels import (
 )
 from gpuresample.engines.cpu.jit import njit
 from gpuresample.engines.cpu.path_kernels import EXACT
+from gpuresample.engines.cpu.table_kernels import half_bits
 
 
 @njit(inner=True, **EXACT)
@@ -140,6 +141,100 @@ def vote_rows(
                 nx, ny, nz = 1 + (dx > 0.0), 1 + (dy > 0.0), 1 + (dz > 0.0)
                 dst[out + i * step] = vote_linear(values, a, nx, ny, nz, dx, dy, dz)
             default_row(dst, starts[v] + at, steps[2], lo, hi, n_x, n_in, mask, default)
+
+
+# The bits of 500 as a 16-bit float; those of positive numbers are in their order.
+HALF_SCORE = np.uint32(np.float16(500).view(np.uint16))
+
+
+@njit(inner=True, **EXACT)
+def upper_is_nearest(x, rim, n):
+    """Whether the upper one of two neighbours is nearer to a position, or halfway the even one."""
+    rim = rim if n > 1 else 0
+    return np.rint(x - rim) > np.floor(x - rim)
+
+
+@njit(inner=True, **EXACT)
+def vote_scores(values, weights, near, pair, upper, tie):
+    """The label with the largest score of 8 neighbours, see `works.Scores`; `near` is the nearest one's place."""
+    best, own = np.uint32(0), np.uint32(0)
+    smallest, largest = values[0], values[0]
+    known = False
+    for k in range(8):
+        label = values[k]
+        seen, share = False, np.float32(0.0)
+        for j in range(8):
+            if values[j] == label:
+                seen = seen or j < k
+                share = share + weights[j]
+        if seen:
+            continue
+        score = np.uint32(half_bits(np.float32(1000.0) * share))
+        if pair and label != upper:
+            score = HALF_SCORE
+        if label == values[near]:
+            own = score
+        if not known or score > best:
+            best, smallest, largest, known = score, label, label, True
+        elif score == best:
+            smallest = label if label < smallest else smallest
+            largest = label if label > largest else largest
+    if tie == 2:
+        return largest
+    if tie == 1 and own == best:
+        return values[near]
+    return smallest
+
+
+@njit(**EXACT)
+def score_rows(
+    src, moves, strides, coordinates, lines, x0, n0, dst, starts, steps, z0, y0, n_y, n_x, n_src, so, box, rule,
+    pair, upper, tie, rim,
+):  # fmt: skip
+    """The label with the largest score of every voxel's 8 neighbours; positions are inside everywhere."""
+    position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
+    fx, fy, fz = np.empty(n_x, np.float32), np.empty(n_x, np.float32), np.empty(n_x, np.float32)
+    along = positions(n_x, x0, n0)
+    values, weights = np.empty(8, src.dtype), np.empty(8, np.float32)
+    jz = uint64(strides[0] if n_src[0] > 1 else 0)
+    jy = uint64(strides[1] if n_src[1] > 1 else 0)
+    jx = uint64(strides[2] if n_src[2] > 1 else 0)
+    one = np.float32(1.0)
+    step = uint64(steps[2])
+    for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
+        lo, hi, _ = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
+        if rule == 1 or rule == 2:
+            for axis in range(3):
+                bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
+        at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
+        ends, px, py, pz = coordinates[0], position[0], position[1], position[2]
+        cells_row(False, along, ends, px, py, pz, lo, hi, n_src, strides, so, 0, False, place, fx, fy, fz)
+        for v in range(moves.size):
+            out = uint64(starts[v] + at)
+            for i in range(uint64(lo), uint64(hi)):
+                r0 = uint64(place[i]) + uint64(moves[v])
+                r1 = r0 + jy
+                r2, r3 = r0 + jz, r1 + jz
+                a, b, c, d = src[r0], src[r0 + jx], src[r1], src[r1 + jx]
+                e, f, g, h = src[r2], src[r2 + jx], src[r3], src[r3 + jx]
+                if (a == b) & (a == c) & (a == d) & (a == e) & (a == f) & (a == g) & (a == h):
+                    dst[out + i * step] = a
+                    continue
+                values[0], values[1], values[2], values[3] = a, b, c, d
+                values[4], values[5], values[6], values[7] = e, f, g, h
+                x, y, z = fx[i], fy[i], fz[i]
+                weights[0] = (one - x) * (one - y) * (one - z)
+                weights[1] = x * (one - y) * (one - z)
+                weights[2] = (one - x) * y * (one - z)
+                weights[3] = x * y * (one - z)
+                weights[4] = (one - x) * (one - y) * z
+                weights[5] = x * (one - y) * z
+                weights[6] = (one - x) * y * z
+                weights[7] = x * y * z
+                near = 1 if x == one or (x > 0 and upper_is_nearest(px[i], rim, n_src[2])) else 0
+                near += 2 if y == one or (y > 0 and upper_is_nearest(py[i], rim, n_src[1])) else 0
+                near += 4 if z == one or (z > 0 and upper_is_nearest(pz[i], rim, n_src[0])) else 0
+                dst[out + i * step] = vote_scores(values, weights, near, pair, upper, tie)
 
 
 @njit(**EXACT)

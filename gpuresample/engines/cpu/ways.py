@@ -8,9 +8,22 @@ import numpy as np
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu.means import is_means
-from gpuresample.planning.works import Gather, Majority, Work
+from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
+
+# Types that copies change as they are made: those that labels have, where augmentations answer floats.
+WIDENED = tuple((np.dtype(label), np.dtype(np.float32)) for label in (np.uint8, np.int16))
+
+
+def widens(work: Work, src: np.dtype[Any], dst: np.dtype[Any]) -> bool:
+    """Whether copies become the destination's type as they are made."""
+    return isinstance(work, Gather) and work.method == "index" and (src, dst) in WIDENED
+
+
+def sums(work: Work) -> bool:
+    """Whether a work's voxels are sums, or copies by tables; not votes, nor what else is chosen."""
+    return isinstance(work, Separable) or (isinstance(work, Gather) and work.method == "linear")
 
 
 def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Way:
@@ -22,6 +35,6 @@ def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> 
     if is_means(work, src, dst, store):
         return "means"
     # Whoever asks for exact copies has the source in the destination's type first.
-    if work.copies and (store.exact or src == dst):
+    if work.copies and store.window is None and (store.exact or src == dst):
         return "copy"
     return "shortcut" if work.shortcut else "tables"

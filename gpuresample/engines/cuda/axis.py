@@ -28,7 +28,7 @@ from gpuresample.engines.cuda.tiles import (
     steps,
 )
 from gpuresample.engines.cuda.views import NONE, Axis, View, contiguous, merge
-from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of
+from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
@@ -114,7 +114,7 @@ class Axes:
 
     def run(self, work: Separable, src: View, dst: View, store: Store) -> None:
         """Fill `dst` (batch, z, y, x) from `src` (batch, z, y, x)."""
-        if work.copies and src.dtype == dst.dtype:
+        if work.copies and src.dtype == dst.dtype and store.window is None:
             self.copy(work, src, dst, store)
             return
         dst = dst.transpose([0, *[1 + axis for axis in work.dst_axis]])
@@ -168,7 +168,7 @@ class Axes:
         arguments: list[Argument] = [
             pointer(src), *tables, pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
             *[np.int32(table.n_taps) for table in work.tables], *[idx(s) for s in src.strides],
-            *[idx(s) for s in dst.strides], *_storing(dst.dtype, acc, store),
+            *[idx(s) for s in dst.strides], *storing(dst.dtype, acc, store),
         ]  # fmt: skip
         types = Types.of(src.dtype, dst.dtype, idx, acc)
         # Narrow volumes have threads for as many more rows.
@@ -206,7 +206,7 @@ class Axes:
         contiguous_axis = abs(it.axis.d) == 1
         blocks = -(-it.lines * it.n_dst // BLOCK)
         arguments: list[Argument] = [
-            pointer(src), *tables, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store), np.int32(table.n_taps),
+            pointer(src), *tables, pointer(dst), *it.shape(), *storing(dst.dtype, acc, store), np.int32(table.n_taps),
             np.int32(contiguous_axis),
         ]  # fmt: skip
         self._runtime.launch(Launch("resample_axis", "resample_axis", it.types(acc), blocks, (BLOCK, 1), arguments))
@@ -225,7 +225,7 @@ class Axes:
         strips = -(-it.inner.n // (LANES * TILE_J))
         blocks = -(-n_tiles // GROUP) * strips * it.outer.n * it.batch.n
         arguments: list[Argument] = [
-            pointer(src), tile, weight, pointer(dst), *it.shape(), *_storing(dst.dtype, acc, store), np.int32(window),
+            pointer(src), tile, weight, pointer(dst), *it.shape(), *storing(dst.dtype, acc, store), np.int32(window),
             np.int32(wide),
         ]  # fmt: skip
         self._runtime.launch(
@@ -249,7 +249,7 @@ class Axes:
         blocks = -(-n_tiles // block.tiles) * -(-it.lines // LANES)
         arguments: list[Argument] = [
             pointer(src), tile, weight, self._reach(table, block.tiles), pointer(dst), *it.shape(),
-            *_storing(dst.dtype, acc, store), np.int32(window), *[np.int32(n) for n in block], np.int32(wide),
+            *storing(dst.dtype, acc, store), np.int32(window), *[np.int32(n) for n in block], np.int32(wide),
         ]  # fmt: skip
         shared = block.bytes(acc)
         self._runtime.launch(
@@ -291,7 +291,7 @@ class Axes:
             idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
             *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
             *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
-            *_storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],
+            *storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],
             np.int32(src.shape[column]), np.int32(pairs),
         ]  # fmt: skip
         blocks = -(-n_tiles // block.tiles) * -(-n_row_tiles // GROUP) * batch.n * outer.n
@@ -408,10 +408,10 @@ def fill_of(store: Store, dtype: np.dtype[Any], seen_as: np.dtype[Any]) -> np.ge
     return cast("np.generic", np.array(store.default, dtype).view(seen_as)[()])
 
 
-def _storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:
-    """The kernels' low, high and rounding."""
+def storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:
+    """The kernels' STORE_PARAMETERS."""
     low, high = bounds_of(dtype, acc, store)
-    return low, high, np.int32(rounding_of(dtype, store))
+    return low, high, np.int32(rounding_of(dtype, store)), *window_of(acc, store)
 
 
 def _aligned(view: View, strides: Iterable[int], n: int = 4) -> bool:

@@ -52,7 +52,7 @@ def footprint(
         return total + _gather(work, src_shape, src)
     if isinstance(work, Majority):
         return total
-    return total + _separable(work, src_shape, src, copies=work.copies and src == sums)
+    return total + _separable(work, src_shape, src, copies=work.copies and src == sums and store.window is None)
 
 
 def _separable(work: Separable, src_shape: Sequence[int], src: np.dtype[Any], copies: bool) -> int:

@@ -10,11 +10,11 @@ import numpy as np
 
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import routes
-from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer
+from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer, storing
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View
-from gpuresample.engines.packing import accumulator, bounds_of, rounding_of
+from gpuresample.engines.packing import accumulator
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
 from gpuresample.planning.works import RULES, Gather, Separable
 
@@ -110,14 +110,15 @@ class Gathers:
         """File, function and the arguments that only that kernel takes."""
         if work.method == "index":
             return "gather", "gather_copy", ()
+        if work.scores is not None:
+            raise ValueError("votes by scores in 16-bit floats are the CPU engine's alone")
         if work.method == "label_linear":
             return "vote", "vote_linear", ()
         if work.method == "label_gaussian":
             cut = LABEL_SIGMA * LABEL_ALPHA
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
-        low, high = bounds_of(dtype, acc, store)
-        common = (low, high, np.int32(rounding_of(dtype, store)), np.int32(work.narrow))
+        common = (*storing(dtype, acc, store), np.int32(work.narrow))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
             return "gather", "gather_linear", (*common, np.int32(work.offset))

@@ -26,8 +26,8 @@ from gpuresample.engines.cuda import runtime
 from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, assemble, functions
 
 SHIM = "host/cuda_on_host.h"
-# No fused multiply-add: `__dmul_rn` and its kin are plain operators there.
-OPTIONS = ("-x", "c++", "-std=c++17", "-O1", "-g", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+# No fused multiply-add: `__dmul_rn` and its kin are plain operators there. Compiling takes longer than running.
+OPTIONS = ("-x", "c++", "-std=c++17", "-Og", "-ffp-contract=off", "-fPIC", "-shared", "-w")
 ERRORS = {
     1: "some threads of a block ended while others waited at a barrier",
     2: "a block wrote past its shared memory",

@@ -170,3 +170,63 @@ def test_collate_finds_volumes_within_a_samples_parts():
     assert torch.equal(out["ct"]["seg"], collate([{"seg": sample["ct"]["seg"]}] * 2)["seg"])
     assert out["pair"][1] == ["name", "name"]
     assert [v.tolist() for v in out["spacing"]] == [[1.0, 1.0], [2.0, 2.0]]
+
+
+def assert_covered(before, n, after, m):
+    """Both affines put the outer faces of these many voxels to the same places."""
+    for end in (-0.5, None):
+        corners = [np.append(np.full(3, -0.5) if end else np.asarray(k) - 0.5, 1) for k in (n, m)]
+        np.testing.assert_allclose(np.asarray(before) @ corners[0], np.asarray(after) @ corners[1], atol=1e-9)
+
+
+TURNED = np.array([[0, -1.6, 0, 30], [1.2, 0, 0, -20], [0, 0, 2.5, 5], [0, 0, 0, 1]])
+
+
+def test_collated_meta_tensors_have_the_affines_of_the_new_grid():
+    from monai.data import MetaTensor, list_data_collate
+
+    sizes = ((7, 9, 8), (12, 5, 6))
+    images = [MetaTensor(torch.from_numpy(volumes(2, *n)), affine=torch.from_numpy(TURNED), meta={"p": k})
+              for k, n in enumerate(sizes)]  # fmt: skip
+    samples = [{"image": image, "seg": (image[:1] > 40).to(torch.uint8)} for image in images]
+    out = grt.ResampleCollate((5, 6, 7), labels=["seg"])(samples)
+    alone = [grt.resample(x, size=(5, 6, 7), anchor="edge", interpolation="linear") for x in images]
+    theirs = list_data_collate([{"image": x} for x in alone])["image"]
+    for name in ("image", "seg"):
+        assert type(out[name]) is MetaTensor
+        assert out[name].is_batch
+        torch.testing.assert_close(out[name].affine, theirs.affine, rtol=0, atol=1e-12)
+        for k, n in enumerate(sizes):
+            assert_covered(TURNED, n, out[name].affine[k], (5, 6, 7))
+    assert torch.equal(out["image"].as_tensor(), theirs.as_tensor())
+    assert out["image"].meta["p"].tolist() == theirs.meta["p"].tolist() == [0, 1]
+    assert set(out["seg"].unique().tolist()) <= {0, 1}
+
+
+def test_collated_subjects_of_torchio_have_the_affines_of_the_new_grid_and_whole_labels():
+    tio = pytest.importorskip("torchio")
+    subjects = [
+        tio.Subject(
+            ct=tio.ScalarImage(tensor=volumes(1, *n), affine=TURNED),
+            seg=tio.LabelMap(tensor=9 * (volumes(1, *n) > 40).astype(np.uint8), affine=TURNED),
+        )
+        for n in ((7, 9, 8), (12, 5, 6))
+    ]
+    out = grt.ResampleCollate((5, 6, 7))(subjects)
+    assert set(out["seg"]["data"].unique().tolist()) == {0, 9}
+    for name in ("ct", "seg"):
+        assert out[name]["data"].shape == (2, 1, 5, 6, 7)
+        for k, subject in enumerate(subjects):
+            assert_covered(TURNED, subject[name].spatial_shape, out[name]["affine"][k], (5, 6, 7))
+
+
+def test_labels_name_volumes_and_all_within():
+    collate = grt.ResampleCollate((5, 6, 7), labels=["seg", 1])
+    masks = 9 * (volumes(1, 8, 9, 7) > 40).astype(np.uint8)
+    out = collate([{"seg": {"left": masks, "right": [masks, 3]}}] * 2)["seg"]
+    assert [set(v.unique().tolist()) for v in (out["left"], out["right"][0])] == [{0, 9}] * 2
+    for wrong in (masks[0], "liver", 3):
+        with pytest.raises(ValueError, match=r"labels names .seg., which must be a volume of 4 axes, .* got"):
+            collate([{"seg": wrong}] * 2)
+    with pytest.raises(ValueError, match="labels names 1, which must be a volume"):
+        collate([(masks, masks[0])] * 2)

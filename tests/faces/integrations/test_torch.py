@@ -447,6 +447,20 @@ def test_jacobians_of_both_modes_agree():
 
 
 @OWN_WARNING
+def test_forward_mode_within_forward_mode_is_refused_not_zero():
+    x, t = torch.rand(4, 5, 6), torch.ones(4, 5, 6)
+    cube = lambda v: grt.gaussian(v, 1.0) ** 3  # noqa: E731
+    moved = lambda v: grt.resample(v, size=(4, 5, 6), transform=np.eye(4))  # noqa: E731
+    for f in (cube, moved):
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            torch.func.jvp(lambda a, f=f: torch.func.jvp(f, (a,), (t,))[1], (x,), (t,))
+        # The image has a tangent of the outer level alone.
+        with pytest.raises(RuntimeError, match="no forward-mode derivative"):
+            torch.func.jvp(lambda a, f=f: torch.func.jvp(lambda b: f(a) * b, (t,), (t,))[1], (x,), (t,))
+    with pytest.raises(RuntimeError, match="no forward-mode derivative of a forward-mode derivative"):
+        torch.func.jacfwd(torch.func.jacfwd(cube))(x[:2, :2, :2])
+
+
 def test_votes_and_integers_have_no_derivative_in_forward_mode():
     x, t = volume(4, 5, 6), volume(4, 5, 6, seed=1)
     with pytest.raises(ValueError, match="is a vote among labels and has no gradient"):
@@ -458,7 +472,8 @@ def test_votes_and_integers_have_no_derivative_in_forward_mode():
 # --- clip and ignore ------------------------------------------------------------------------------------------------
 
 BOUNDS = [
-    {"clip": True}, {"clip": (20, 90)}, {"ignore": 33}, {"ignore": 33, "clip": True}, {"ignore": 0, "clip": (5, 50)},
+    {"clip": True}, {"clip": (20, 90), "scale": 0.5, "offset": 3}, {"ignore": 33}, {"ignore": 33, "clip": True},
+    {"ignore": 0, "clip": (5, 50)},
 ]  # fmt: skip
 WHERE = [{"size": (7, 15, 9)}, {"spacing": 0.6}, {"transform": [[1, 0.1, 0, 1], [-0.1, 1, 0, 0], [0, 0.2, 1, -2]]}]
 
@@ -493,16 +508,16 @@ def test_no_data_in_half_precision_and_in_pictures(value):
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
-@pytest.mark.parametrize("bounds", [{"clip": True}, {"ignore": 0.0}, {"clip": (0, 1)}], ids=str)
+@pytest.mark.parametrize("bounds", [{"scale": 2}, {"ignore": 0.0}, {"clip": (0, 1)}], ids=str)
 @pytest.mark.parametrize("where", [{"size": (5, 6, 7)}, {"transform": np.eye(3, 4) * 1.1}], ids=["size", "transform"])
 def test_bounds_have_no_gradient_and_say_so(bounds, where):
     image = torch.rand(4, 5, 6, requires_grad=True)
-    with pytest.raises(ValueError, match="clip and ignore have no gradient"):
+    with pytest.raises(ValueError, match="clip, scale, offset and ignore have no gradient"):
         grt.resample(image, interpolation="linear", **where, **bounds)
     with torch.no_grad():
         assert not grt.resample(image, interpolation="linear", **where, **bounds).requires_grad
     if "size" in where:
-        with pytest.raises(ValueError, match="clip and ignore have no gradient"):
+        with pytest.raises(ValueError, match="clip, scale, offset and ignore have no gradient"):
             torch.func.jvp(lambda v: grt.resample(v, **where, **bounds), (image.detach(),), (torch.ones(4, 5, 6),))
 
 
