@@ -49,7 +49,8 @@ def read(
     import SimpleITK as sitk
 
     layout = _layout(path, form, reader.GetSize())
-    if layout is None or reader.GetNumberOfComponents() != 1:
+    metadata = _metadata(reader)
+    if layout is None or metadata is None or reader.GetNumberOfComponents() != 1:
         return None
     image = sitk.Image(reader.GetSize(), reader.GetPixelID())
     view = sitk.GetArrayViewFromImage(image)
@@ -67,9 +68,17 @@ def read(
     image.SetSpacing(reader.GetSpacing())
     image.SetOrigin(reader.GetOrigin())
     image.SetDirection(reader.GetDirection())
-    for key in reader.GetMetaDataKeys():
-        image.SetMetaData(key, reader.GetMetaData(key))
+    for key, value in metadata.items():
+        image.SetMetaData(key, value)
     return image
+
+
+def _metadata(reader: SimpleITK.ImageFileReader) -> dict[str, str] | None:
+    """What a header says besides; None where some of it is no text, which ITK alone can hand on."""
+    try:
+        return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    except (TypeError, UnicodeError):
+        return None
 
 
 def _layout(

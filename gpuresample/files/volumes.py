@@ -610,7 +610,8 @@ def _full_disk(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if getattr(error, "errno", 0) != errno.ENOSPC and shutil.disk_usage(target.parent).free >= _FULL:
+        full_disk = getattr(error, "errno", 0) == errno.ENOSPC
+        if str(error).startswith(f"{target}: ") if full_disk else shutil.disk_usage(target.parent).free >= _FULL:
             raise
         full = OSError(f"{target}: cannot be written: no space left on the disk")
         full.errno = errno.ENOSPC
