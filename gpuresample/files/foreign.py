@@ -30,6 +30,7 @@ _OTHERS = {
     ".lif": f"a Leica image; {_MICROSCOPE}", ".nd2": f"a Nikon image; {_MICROSCOPE}",
     ".ims": f"an Imaris image; {_MICROSCOPE}", ".oib": f"an Olympus image; {_MICROSCOPE}",
     ".gii": "a GIFTI surface, not an image", ".trk": _LINES, ".tck": _LINES, ".stl": "a surface, not an image",
+    ".b2nd": "an array of Blosc2, which has no spacing, origin and direction; resample the image that it was made of",
 }  # fmt: skip
 
 

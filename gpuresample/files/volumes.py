@@ -57,6 +57,7 @@ _HINTS = {
     ".nhdr": "it is a pair of files that cannot be replaced in one step; use .nrrd",
     ".hdr": "it is a pair of files that cannot be replaced in one step; use .nii",
     ".img": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".b2nd": "it has no place for spacing, origin and direction; use .nii.zst",
     ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
 }
 _LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")

@@ -224,7 +224,7 @@ def test_a_link_stays_a_link(tmp_path):
         ("a.mhd", r"use \.mha"), ("a.nhdr", r"use \.nrrd"), ("a.hdr", r"use \.nii"), ("a.dcm", "scanner"),
         ("a.tif", "does not keep spacing"), ("a.png", "does not keep spacing"), ("a.xyz", r"got \.xyz"),
         ("a.MHA", "small letters"), ("a.gz", r"got \.gz"), ("a", "no extension"), (".nii", "got"),
-        ("nii", "no extension"),
+        ("nii", "no extension"), ("a.b2nd", "no place"),
     ],
 )  # fmt: skip
 def test_extensions_that_cannot_be_written(tmp_path, name, hint):
