@@ -29,9 +29,7 @@ def is_complex(image: object) -> bool:
     return known and image.dtype.kind == "c"  # type: ignore[attr-defined]
 
 
-def run(
-    image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf, alike: bool = True
-) -> Any:
+def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf, alike: bool = True) -> Any:
     """Run a plan on both halves of a complex array.
 
     Parameters

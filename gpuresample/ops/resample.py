@@ -494,7 +494,9 @@ def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[f
         if isinstance(value, (bool, np.bool_)) or not isinstance(value, Real):
             raise TypeError(f"{name} must be a number, got {shown(value)}")
         number = float(value)
-        if not abs(number) <= MOST_SINGLE:
+        if not math.isfinite(number):
+            raise ValueError(f"{name} must be finite, got {shown(value)}")
+        if abs(number) > MOST_SINGLE:
             raise ValueError(f"{name} must be from -{MOST_SINGLE:.3g} to {MOST_SINGLE:.3g}, got {shown(value)}")
         if number != none and f.method != "linear":
             raise ValueError(
