@@ -191,7 +191,7 @@ def test_voxels_must_be_numbers(dtype):
 
 
 def test_complex_voxels_of_volumes_get_a_hint():
-    with pytest.raises(TypeError, match="got complex128; resample image.real and image.imag separately"):
+    with pytest.raises(TypeError, match=r"got complex128; resample image\.real and image\.imag separately"):
         gr.Volume(np.zeros((3, 4, 5), complex), (1, 1, 1), (0, 0, 0))
 
 
