@@ -154,7 +154,9 @@ static __device__ __forceinline__ double basis(const int order, const double u)
 static __device__ __forceinline__ bool enter_spline(const int n, const int order, double *x)
 {
     const double lower = 0.5 * (order - 1), upper = n - lower - 1.0;
-    const long long apart = __double_as_longlong(*x) - __double_as_longlong(upper);
+    // Unsigned: of numbers far apart the difference wraps around.
+    const unsigned long long bits = (unsigned long long)__double_as_longlong(*x);
+    const long long apart = (long long)(bits - (unsigned long long)__double_as_longlong(upper));
     if (*x > 0.0 && apart >= -4 && apart <= 4) {
         *x = __longlong_as_double(__double_as_longlong(upper) - 6);
         return true;

@@ -21,8 +21,8 @@ REPORTS = ("report.csv", "report.html")
 
 # Formats of volumes. Pictures (PNG, JPEG) are taken by pattern only: folders of volumes have previews in them.
 READABLE = (
-    ".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".h5", ".hdf5", ".mnc", ".mrc", ".gipl", ".gipl.gz",
-    ".vtk", ".tif", ".tiff", ".mgz", ".mgh",
+    ".nii", ".nii.gz", ".nii.zst", ".nrrd", ".nhdr", ".mha", ".mhd", ".hdr", ".h5", ".hdf5", ".mnc", ".mrc", ".gipl",
+    ".gipl.gz", ".vtk", ".tif", ".tiff", ".mgz", ".mgh",
 )  # fmt: skip
 _DICOM = (".dcm", ".ima", ".dicom")
 # What a result becomes whose input's format is not written.

@@ -93,7 +93,7 @@ Level = Annotated[
     int | None,
     typer.Option(
         metavar="N",
-        help="How hard to pack, 1 (fast) to 9 (small): .nii.gz, .nrrd, .mha.",
+        help="How hard to pack, 1 (fast) to 9 (small): .nii.gz, .nii.zst, .nrrd, .mha.",
         rich_help_panel=RUN,
     ),
 ]

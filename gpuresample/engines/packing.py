@@ -46,7 +46,8 @@ def bounds_of(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> npt.NDA
 
 def window_of(acc: np.dtype[Any], store: Store) -> npt.NDArray[Any]:
     """What sums go through: low, high, scale, offset. Where nothing is asked for they keep all bits, of -0 as well."""
-    return np.array((-np.inf, np.inf, 1.0, -0.0) if store.window is None else store.window, acc)
+    with np.errstate(over="ignore"):  # a bound beyond the type is none
+        return np.array((-np.inf, np.inf, 1.0, -0.0) if store.window is None else store.window, acc)
 
 
 # How kernels store a type: as it is; to nearest, half to even; toward zero; half up, which only conversions do; to

@@ -9,6 +9,7 @@ import numpy as np
 
 from gpuresample.engines.clipped import library_of
 from gpuresample.engines.contract import Engine, Store
+from gpuresample.engines.packing import window_of
 from gpuresample.planning.works import Gather, Separable, Work
 
 # The share of the weight that data must have. Weights that are nowhere negative are worth something however few they
@@ -60,7 +61,7 @@ def run(
     outside = xp.isnan(weight)
     enough = weight >= kind(LEAST_OF_SIGNED if signed else LEAST_OF_ALL)
     summed = summed / xp.where(enough, weight, kind(1))
-    low, high, scale, offset = (kind(v) for v in store.window or (-np.inf, np.inf, 1.0, -0.0))
+    low, high, scale, offset = window_of(np.dtype(kind), store)
     if clip:
         axes = (-3, -2, -1)
         low = xp.where(has_data, values, kind(np.inf)).min(axis=axes, keepdims=True)

@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import struct
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.files import detached, gzips
+from gpuresample.files import detached, gzips, zstds
 
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040
-# Bytes that may follow the voxels in a gzip file, and that may come before them.
+# The same of zstandard: a block of 4 bytes stands for 128 KiB at most.
+_ZSTD_RATIO = 1 << 15
+# Bytes that may follow the voxels in a compressed file, and that may come before them.
 _BEHIND = MOST_HEAD = 64 << 20
+_DAMAGED = (*gzips.DAMAGED, zstds.DamagedError)
 
 
 def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], None] | None = None) -> None:
-    """Refuse a file that holds fewer voxels than its header says, or a damaged gzip stream.
+    """Refuse a file that holds fewer voxels than its header says, or a damaged stream.
 
-    Uses nothing of ITK, so that it can run while ITK reads. `watch` is handed the bytes of a gzip stream as they pass.
+    Uses nothing of ITK, so that it can run while ITK reads. `watch` is handed the bytes of a packed file as they pass.
 
     Raises
     ------
@@ -31,7 +36,7 @@ def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], 
         With what is missing.
     """
     detached.check_packed(path)
-    if is_gzip(path):
+    if is_packed(path):
         head, length = unzipped(path, lambda head: max(voxel_bytes, _needed(path, image_io, voxel_bytes, head)), watch)
     else:
         with open(path, "rb") as file:
@@ -71,7 +76,7 @@ def check_plausible(path: Path, image_io: str, voxel_bytes: int) -> None:
     """
     known = image_io in ("NiftiImageIO", "NrrdImageIO", "MetaImageIO")
     stored = detached.stored_bytes(path)
-    most = _DEFLATE_RATIO * stored
+    most = (_ZSTD_RATIO if zstds.named(path) else _DEFLATE_RATIO) * stored
     if known and voxel_bytes > most:
         raise OSError(
             f"{path}: the file ends early, or its header is damaged: it asks for {voxel_bytes:,} bytes of voxels, and "
@@ -85,10 +90,35 @@ def is_gzip(path: Path) -> bool:
         return file.read(2) == b"\x1f\x8b"
 
 
+def is_packed(path: Path) -> bool:
+    """Whether a file is compressed as a whole: by gzip, or a NIfTI file by zstandard."""
+    return zstds.named(path) or is_gzip(path)
+
+
+def reading(path: Path) -> AbstractContextManager[io.BufferedIOBase]:
+    """A compressed file, to be read: `gzips.reading`, `zstds.reading`."""
+    return zstds.reading(path) if zstds.named(path) else gzips.reading(path)
+
+
+def head_of(path: Path, length: int) -> bytes:
+    """The first bytes of what a compressed file holds.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged there.
+    """
+    try:
+        with reading(path) as file:
+            return file.read(length)
+    except _DAMAGED as error:
+        raise _damaged(path, error) from None
+
+
 def unzipped(
-    path: Path, expected: Callable[[bytes], int] = lambda head: 0, watch: Callable[[bytes], None] | None = None
+    path: Path, expected: Callable[[bytes], int] = lambda head: 0, watch: Callable[[bytes], object] | None = None
 ) -> tuple[bytes, int]:
-    """The first bytes and the length of what a gzip file holds; its checksum is verified on the way.
+    """The first bytes and the length of what a compressed file holds; its checksum is verified on the way.
 
     Parameters
     ----------
@@ -105,7 +135,7 @@ def unzipped(
         terabytes.
     """
     try:
-        with gzips.reading(path) as file:
+        with reading(path) as file:
             head = file.read(1024)
             length, most = len(head), expected(head) + _BEHIND
             if watch is not None:
@@ -116,7 +146,7 @@ def unzipped(
                 length += len(block)
                 if length > most:
                     raise _goes_on(path)
-    except gzips.DAMAGED as error:
+    except _DAMAGED as error:
         raise _damaged(path, error) from None
     return head, length
 
@@ -124,7 +154,9 @@ def unzipped(
 def unzipped_into(
     path: Path, offset: int, memory: npt.NDArray[np.uint8], done: Callable[[int], None] | None = None
 ) -> bytes:
-    """Fill memory with what a gzip file holds from an offset on; answers what comes before. `done` is told as it comes.
+    """Fill memory with what a compressed file holds from an offset on; answers what comes before.
+
+    `done` is told how many bytes there are so far.
 
     Raises
     ------
@@ -132,14 +164,14 @@ def unzipped_into(
         As `unzipped`; and if there is less.
     """
     try:
-        with gzips.reading(path) as file:
+        with reading(path) as file:
             head = file.read(offset)
             length, most = len(head) + gzips.read_into(file, memory, done), offset + memory.size
             while block := file.read(1 << 20):
                 length += len(block)
                 if length > most + _BEHIND:
                     raise _goes_on(path)
-    except gzips.DAMAGED as error:
+    except _DAMAGED as error:
         raise _damaged(path, error) from None
     if length < most:
         raise _short(path, length, most)
@@ -151,7 +183,8 @@ def _goes_on(path: Path) -> OSError:
 
 
 def _damaged(path: Path, error: Exception) -> OSError:
-    return OSError(f"{path}: the gzip stream is damaged or ends early ({error})")
+    kind = "zstandard" if zstds.named(path) else "gzip"
+    return OSError(f"{path}: the {kind} stream is damaged or ends early ({error})")
 
 
 def _short(path: Path, length: int, needed: int) -> OSError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample.containers.spatial_images import grid_of_image
-from gpuresample.files import elements
+from gpuresample.files import completeness, elements, zstds
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -31,6 +30,7 @@ _OTHERS = {
     ".lif": f"a Leica image; {_MICROSCOPE}", ".nd2": f"a Nikon image; {_MICROSCOPE}",
     ".ims": f"an Imaris image; {_MICROSCOPE}", ".oib": f"an Olympus image; {_MICROSCOPE}",
     ".gii": "a GIFTI surface, not an image", ".trk": _LINES, ".tck": _LINES, ".stl": "a surface, not an image",
+    ".b2nd": "an array of Blosc2, which has no spacing, origin and direction; resample the image that it was made of",
 }  # fmt: skip
 
 
@@ -40,7 +40,7 @@ def format_of(path: Path) -> str:
     if path.is_file() and elements.is_dicom(path):
         return ""
     found = next((kind for ending, kind in READ.items() if name.endswith(ending)), "")
-    if not found and name.endswith((".nii", ".nii.gz")) and _is_second(path):
+    if not found and name.endswith((".nii", ".nii.gz", zstds.ENDING)) and _is_second(path):
         return _SECOND
     return found
 
@@ -54,9 +54,7 @@ def what_it_is(path: Path) -> str:
 def _is_second(path: Path) -> bool:
     """Whether a NIfTI file's header is that of version 2, which ITK (5.4.7) does not read."""
     try:
-        with open(path, "rb") as file:
-            packed = file.read(2) == b"\x1f\x8b"
-        with gzip.open(path) if packed else open(path, "rb") as stream:
+        with completeness.reading(path) if completeness.is_packed(path) else open(path, "rb") as stream:
             head = stream.read(8)
     except (OSError, EOFError, zlib.error):
         return False

@@ -47,10 +47,10 @@ def open_nifti(path: PathLike) -> Volume:
     form = nifti.of(path)
     if form is None or detached.half(path):
         raise ValueError(f"{path}: must be a NIfTI file in one piece (.nii), to be mapped; read it by its own library")
-    if completeness.is_gzip(path):
+    if completeness.is_packed(path):
         raise ValueError(
             f"{path}: is packed, so a part of it cannot be read without all that comes before it; unpack it once "
-            "(gunzip), or store it as zarr"
+            "(gunzip, zstd -d), or store it as zarr"
         )
     kind = nifti.VOXELS.get(form.datatype)
     if kind is None or found.components or len(form.size) > 4:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.files import completeness, detached, gzips
+from gpuresample.files import completeness, detached, zstds
 from gpuresample.planning.grid import agree
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ Floats = npt.NDArray[np.float64]
 _FLIP = np.diag([-1.0, -1.0, 1.0])
 # Bytes of a header, and where its codes are: the qform's, then the sform's; where its numbers of voxels are, and the
 # largest one.
-_HEAD, _CODES = 348, 252
+HEAD, _CODES = 348, 252
 _SIZE, _MOST = 42, 32767
 # Shares by which a spacing and its column of the sform may differ: both are float32.
 _SAME_SPACING = 1e-5
@@ -129,7 +129,7 @@ class Form:
 
 def of(path: Path) -> Form | None:
     """The header of a NIfTI file; None for other files, Analyze's included, and for what is no header."""
-    if not path.name.lower().endswith((".nii", ".nii.gz", ".hdr", ".hdr.gz", ".img", ".img.gz", ".nia")):
+    if not path.name.lower().endswith((".nii", ".nii.gz", zstds.ENDING, ".hdr", ".hdr.gz", ".img", ".img.gz", ".nia")):
         return None
     if detached.half(path) == ".img":
         header = next((p for p in detached.parts(path) if detached.half(p) == ".hdr"), None)
@@ -137,8 +137,8 @@ def of(path: Path) -> Form | None:
             return None
         path = header
     try:
-        with gzips.reading(path) if completeness.is_gzip(path) else open(path, "rb") as file:
-            return _parsed(file.read(_HEAD))
+        with completeness.reading(path) if completeness.is_packed(path) else open(path, "rb") as file:
+            return _parsed(file.read(HEAD))
     except (OSError, EOFError, zlib.error, struct.error):
         return None
 
@@ -160,7 +160,7 @@ def _parsed(head: bytes) -> Form | None:
     unit = {1: 1e3, 3: 1e-3}.get(head[123] & 7, 1.0)
     scales = slope not in (0.0, 1.0) or inter != 0.0
     # In a file of one part voxels do not begin within the header, whatever it says: ITK's rule and nifti_clib's.
-    offset = max(offset, _HEAD) if head[344:348] == b"n+1\0" else offset
+    offset = max(offset, HEAD) if head[344:348] == b"n+1\0" else offset
     return Form(
         tuple(max(1, n) for n in dim[1 : 1 + dim[0]]), order, values("h", 70)[0], int(offset), slope if scaled else 1.0,
         inter if scaled else 0.0, scales, unit * _FLIP @ np.reshape(np.asarray(rows, np.float64), (3, 4)),
@@ -171,7 +171,7 @@ def _parsed(head: bytes) -> Form | None:
 
 def _order(head: bytes | bytearray) -> str:
     """A header's byte order, as struct spells it."""
-    return "<" if struct.unpack_from("<i", head)[0] == _HEAD else ">"
+    return "<" if struct.unpack_from("<i", head)[0] == HEAD else ">"
 
 
 def _of_quaternion(values: Sequence[float], pixdim: Sequence[float]) -> Floats:
@@ -240,7 +240,10 @@ def codes_kept(form: Form, taken: str) -> tuple[int, int]:
 def without_forms(path: Path, folder: Path) -> Path:
     """An unpacked copy of a file of one part whose header has no forms: ITK refuses some, and reads it then."""
     copy = folder / "copy.nii"
-    with gzips.reading(path) if completeness.is_gzip(path) else open(path, "rb") as file, open(copy, "wb") as out:
+    with (
+        completeness.reading(path) if completeness.is_packed(path) else open(path, "rb") as file,
+        open(copy, "wb") as out,
+    ):
         shutil.copyfileobj(file, out, 1 << 20)
     patch_codes(copy, (0, 0))
     return copy
@@ -249,7 +252,7 @@ def without_forms(path: Path, folder: Path) -> Path:
 def patch_codes(path: Path, codes: tuple[int, int]) -> None:
     """Set the codes of sform and qform of an unpacked NIfTI file."""
     with open(path, "r+b") as file:
-        head = with_codes(file.read(_HEAD), codes)
+        head = with_codes(file.read(HEAD), codes)
         file.seek(0)
         file.write(head)
 

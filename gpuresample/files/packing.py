@@ -6,6 +6,7 @@ import gzip
 import math
 import re
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ import numpy.typing as npt
 
 from gpuresample import texts
 from gpuresample.engines.cpu.memory import writable_alias
-from gpuresample.files import completeness, detached, gzips, nifti
+from gpuresample.files import completeness, detached, gzips, nifti, zstds
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -49,7 +50,8 @@ def read(
     import SimpleITK as sitk
 
     layout = _layout(path, form, reader.GetSize())
-    if layout is None or reader.GetNumberOfComponents() != 1:
+    metadata = _metadata(reader)
+    if layout is None or metadata is None or reader.GetNumberOfComponents() != 1:
         return None
     image = sitk.Image(reader.GetSize(), reader.GetPixelID())
     view = sitk.GetArrayViewFromImage(image)
@@ -67,9 +69,17 @@ def read(
     image.SetSpacing(reader.GetSpacing())
     image.SetOrigin(reader.GetOrigin())
     image.SetDirection(reader.GetDirection())
-    for key in reader.GetMetaDataKeys():
-        image.SetMetaData(key, reader.GetMetaData(key))
+    for key, value in metadata.items():
+        image.SetMetaData(key, value)
     return image
+
+
+def _metadata(reader: SimpleITK.ImageFileReader) -> dict[str, str] | None:
+    """What a header says besides; None where some of it is no text, which ITK alone can hand on."""
+    try:
+        return {key: reader.GetMetaData(key) for key in reader.GetMetaDataKeys()}
+    except (TypeError, UnicodeError):
+        return None
 
 
 def _layout(
@@ -78,7 +88,7 @@ def _layout(
     """Whether voxels are of the other byte order, their bytes, and their type if known; None where ITK must read."""
     little = sys.byteorder == "little"
     if form is not None:
-        ours = completeness.is_gzip(path) and not detached.half(path) and form.offset <= completeness.MOST_HEAD
+        ours = completeness.is_packed(path) and not detached.half(path) and form.offset <= completeness.MOST_HEAD
         if not ours or form.stored is None or form.size != tuple(size):
             return None
         return (form.order == ">") == little, math.prod(size) * form.stored.itemsize, form.stored.newbyteorder("=")
@@ -117,11 +127,11 @@ def write(
     image : SimpleITK.Image
         What to write.
     target : Path
-        A name that ends in .nii.gz, .nrrd or .mha; what is there is lost.
+        A name that ends in .nii.gz, .nii.zst, .nrrd or .mha; what is there is lost.
     codes : tuple of int, optional
         Of sform and qform of a NIfTI file, where they are not 1 and 1.
     level, done : optional
-        As `gzips.pack` takes them.
+        As `gzips.pack` and `zstds.pack` take them.
 
     Returns
     -------
@@ -135,7 +145,10 @@ def write(
     RuntimeError
         If ITK does not write such images.
     """
-    is_nifti, is_meta = target.name.endswith(".nii.gz"), target.suffix == ".mha"
+    import SimpleITK as sitk
+
+    is_zstd, is_meta = zstds.named(target), target.suffix == ".mha"
+    is_nifti = is_zstd or target.name.endswith(".nii.gz")
     head = _head(image, target, is_nifti)
     if is_nifti and codes is not None:
         head = nifti.with_codes(head, codes)
@@ -143,7 +156,11 @@ def write(
         if not is_nifti:
             out.write(head)
         pieces = _pieces(image, head if is_nifti else b"", is_nifti)
-        gzips.pack(pieces, out, "zlib" if is_meta else "gzip", level, done)
+        if is_zstd:
+            nbytes = sitk.GetArrayViewFromImage(image).nbytes
+            zstds.pack(pieces, out, len(head) + nbytes, level, done)
+        else:
+            gzips.pack(pieces, out, "zlib" if is_meta else "gzip", level, done)
         length = out.tell()
         if is_meta:
             out.seek(head.index(_ROOM * b" " + b"\n"))
@@ -175,10 +192,16 @@ def _head(image: SimpleITK.Image, target: Path, is_nifti: bool) -> bytes:
     small.SetDirection(image.GetDirection())
     for key in image.GetMetaDataKeys():
         small.SetMetaData(key, image.GetMetaData(key))
-    sitk.WriteImage(small, texts.utf8_name(target), True)
-    content = target.read_bytes()
+    if zstds.named(target):  # which ITK does not write
+        with tempfile.TemporaryDirectory(prefix="gpuresample-") as folder:
+            plain = Path(folder) / "small.nii"
+            sitk.WriteImage(small, str(plain))
+            content = plain.read_bytes()
+    else:
+        sitk.WriteImage(small, texts.utf8_name(target), True)
+        content = target.read_bytes()
     if is_nifti:
-        unpacked = gzip.decompress(content)
+        unpacked = content if zstds.named(target) else gzip.decompress(content)
         return nifti.with_size(unpacked[: len(unpacked) - sitk.GetArrayViewFromImage(small).nbytes], size)
     old, new = (b" ".join(b"%d" % n for n in numbers) for numbers in (small.GetSize(), size))
     if target.suffix == ".nrrd":

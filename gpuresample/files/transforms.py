@@ -30,7 +30,7 @@ FORMATS = ("itk", "elastix", "field", "fsl", "afni", "freesurfer", "x5", "lps", 
 
 _STRAIGHT = "from output to input, as stored"
 _TURNED = "from input to output in the file, inverted"
-_IMAGES = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".vtk")
+_IMAGES = (".nii", ".nii.gz", ".nii.zst", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh", ".vtk")
 # NIfTI's intents: vectors in LPS as ITK and ANTs write them, displacements in RAS, FSL's fields and coefficients.
 _LPS, _RAS, _FNIRT, _COEFFICIENTS = 1007, 1006, 2006, range(2007, 2017)
 # Bytes of a text that are looked at to know what it is.

@@ -43,25 +43,29 @@ from gpuresample.files import (
     nifti,
     packing,
     segments,
+    zstds,
 )
 
 if TYPE_CHECKING:
     import SimpleITK
 
 # Formats of one file that keep voxel type, spacing, origin and direction; each is held to that by the tests.
-WRITABLE = (".nii", ".nii.gz", ".nrrd", ".mha", ".h5", ".hdf5")
+WRITABLE = (".nii", ".nii.gz", ".nii.zst", ".nrrd", ".mha", ".h5", ".hdf5")
 
 _HINTS = {
     ".mhd": "it is a pair of files that cannot be replaced in one step; use .mha",
     ".nhdr": "it is a pair of files that cannot be replaced in one step; use .nrrd",
     ".hdr": "it is a pair of files that cannot be replaced in one step; use .nii",
     ".img": "it is a pair of files that cannot be replaced in one step; use .nii",
+    ".b2nd": "it has no place for spacing, origin and direction; use .nii.zst",
     ".dcm": "a resampled volume is no longer what its scanner made; use .nii.gz or .nrrd",
 }
 _LOSSY = (".tif", ".tiff", ".png", ".jpg", ".jpeg", ".bmp", ".gipl", ".mrc", ".vtk")
 
 _NIFTI = (".nii", ".nii.gz")
-_PACKED = (".nii.gz", ".nrrd", ".mha")
+_PACKED = (".nii.gz", ".nii.zst", ".nrrd", ".mha")
+# Of which nothing but packed files are written.
+_ALWAYS_PACKED = (".nii.gz", ".nii.zst")
 _NIFTI_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz", ".nia")
 
 _FORMATS = {
@@ -273,6 +277,8 @@ def read(path: PathLike, series: str | None = None, progress: Progress | None = 
         if image is not None:
             return image if form is None else _placed(path, image, form)
         lost = nifti.NotFinite(form)
+        if zstds.named(path):
+            _complete(path, reader, expected[1])
         check = pool.submit(_checked, path, expected, lost)
         with _failure(path, "cannot be read"):
             image = _executed(reader, check.result)
@@ -301,7 +307,7 @@ def _of_ras(origin: Sequence[float], direction: Sequence[float]) -> tuple[tuple[
 def _checked(path: Path, expected: tuple[str, int], lost: nifti.NotFinite) -> None:
     """Whether a file is whole; on the way, values are found that ITK makes 0 of."""
     stored = _nifti_voxels(path)
-    passes = stored == path and completeness.is_gzip(path)
+    passes = stored == path and completeness.is_packed(path)
     completeness.check(path, *expected, lost.watch if passes else None)
     if lost.form is not None and not passes:
         with gzips.reading(stored) if completeness.is_gzip(stored) else open(stored, "rb") as file:
@@ -382,7 +388,7 @@ def in_parts(path: PathLike) -> Header | None:
         found.format not in ("NIfTI", "MetaImage")
         or found.components
         or found.dimension > 3
-        or completeness.is_gzip(path)
+        or completeness.is_packed(path)
     ):
         return None
     form = nifti.of(path)
@@ -444,10 +450,14 @@ def check_output(path: PathLike, overwrite: bool = False) -> Path:
         If the folder is missing, is none, `path` is a folder, or the folder is not writable.
     FileExistsError
         If the file exists and `overwrite` is False.
+    OSError
+        For .nii.zst without a library of zstandard.
     """
     check_extension(path)
     target = Path(os.path.realpath(path))
     texts.utf8_name(target)
+    if zstds.named(target):
+        zstds.library(Path(path))
     if target.is_dir():
         raise IsADirectoryError(f"{path}: is a folder, not a file to write to")
     return check_place(path, overwrite)
@@ -503,8 +513,9 @@ def write(
     overwrite : bool
         Whether an existing file may be replaced.
     level : int, optional
-        How hard to pack, 1 (fast) to 9 (small), for .nii.gz, .nrrd and .mha. Unless given, .nii.gz files are packed
-        fast, and are about as large as ITK's; .nrrd and .mha files are not packed.
+        How hard to pack, 1 (fast) to 9 (small), for .nii.gz, .nii.zst, .nrrd and .mha; levels of .nii.zst are
+        zstandard's. Unless given, .nii.gz files are packed fast, and are about as large as ITK's, .nii.zst files are
+        packed at level 3, and .nrrd and .mha files are not packed.
     progress : callable, optional
         Is told the bytes of voxels that have been packed, and all of them.
 
@@ -533,8 +544,8 @@ def write(
     check_level(path, level)
     failure, length = _failure(Path(path), "cannot be written"), None
     with replacing(target, overwrite) as partial, _quiet(), failure, _full_disk(target):
-        codes = _codes_of(image) if target.name.endswith(_NIFTI) else None
-        if target.name.endswith(".nii.gz") or level is not None:
+        codes = _codes_of(image) if target.name.endswith((*_NIFTI, zstds.ENDING)) else None
+        if target.name.endswith(_ALWAYS_PACKED) or level is not None:
             length = packing.write(image, partial, codes, level, _of(progress, Header.of(image).nbytes))
         elif partial.suffix in foreign.WRITTEN:
             foreign.write(image, partial)
@@ -610,7 +621,8 @@ def _full_disk(target: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError) as error:
-        if getattr(error, "errno", 0) != errno.ENOSPC and shutil.disk_usage(target.parent).free >= _FULL:
+        full_disk = getattr(error, "errno", 0) == errno.ENOSPC
+        if str(error).startswith(f"{target}: ") if full_disk else shutil.disk_usage(target.parent).free >= _FULL:
             raise
         full = OSError(f"{target}: cannot be written: no space left on the disk")
         full.errno = errno.ENOSPC
@@ -727,20 +739,62 @@ def _opened(path: Path) -> Any:
     completeness.check_dimensions(path)
     detached.check(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(texts.utf8_name(_alone(path, reader)))
+    is_zstd = zstds.named(path)
+    reader.SetFileName(texts.utf8_name(_head_alone(path, reader) if is_zstd else _alone(path, reader)))
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        if completeness.is_gzip(path):
+        if completeness.is_packed(path):
             completeness.unzipped(path)  # says so where that is the reason
         form = nifti.of(path) if "orthonormal" in str(error) else None
         if form is None or path.name.lower().endswith(_NIFTI_PAIR):
             raise
-        folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
-        weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
-        reader.SetFileName(texts.utf8_name(nifti.without_forms(path, folder)))
+        if is_zstd:
+            nifti.patch_codes(Path(reader.GetFileName()), (0, 0))
+        else:
+            reader.SetFileName(texts.utf8_name(nifti.without_forms(path, _folder_of(reader))))
         reader.ReadImageInformation()
     return reader
+
+
+def _folder_of(reader: Any) -> Path:
+    """A folder that is there as long as a reader."""
+    folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
+    weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
+    return folder
+
+
+def _head_alone(path: Path, reader: Any) -> Path:
+    """A file with what comes before the voxels of a .nii.zst, which ITK does not read: its header is all that it asks.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged there, and without a library of zstandard.
+    """
+    copy = _folder_of(reader) / "head.nii"
+    head = completeness.head_of(path, nifti.HEAD)
+    form = nifti.of(path)
+    if form is not None and nifti.HEAD < form.offset <= completeness.MOST_HEAD:
+        head = completeness.head_of(path, form.offset)
+    copy.write_bytes(head)
+    return copy
+
+
+def _complete(path: Path, reader: Any, nbytes: int) -> None:
+    """Put the voxels of a .nii.zst behind its header in the file that its reader has of it.
+
+    Raises
+    ------
+    OSError
+        If the stream is damaged, ends early, or goes on far behind its volume.
+    """
+    copy = Path(reader.GetFileName())
+    head = copy.read_bytes()[: nifti.HEAD]  # perhaps without its forms
+    with open(copy, "wb") as out:
+        completeness.unzipped(path, lambda _: nbytes, out.write)
+        out.seek(0)
+        out.write(head)
 
 
 def _namesakes(path: Path) -> list[Path]:
@@ -769,9 +823,7 @@ def _alone(path: Path, reader: Any) -> Path:
     """
     if not _namesakes(path):
         return path
-    folder = Path(tempfile.mkdtemp(prefix="gpuresample-"))
-    weakref.finalize(reader, shutil.rmtree, folder, ignore_errors=True)
-    link = folder / path.name
+    link = _folder_of(reader) / path.name
     try:
         link.symlink_to(path.resolve())
     except OSError as error:

@@ -138,6 +138,8 @@ def _correlate(input: Any, weights: Any, axis: int, output: Any, mode: str, cval
         pair(array.real, row, real, target.real)
         pair(array.imag, row, imaginary, target.imag)
         return out.done()
+    if source.where == "cpu" and np.may_share_memory(array, target):
+        array = array.copy()  # both halves of the result are sums of both halves of the input
     pair(array.real, row.real, real, target.real)
     pair(array.real, row.imag, real, target.imag)
     if array.dtype.kind == "c":
@@ -476,10 +478,7 @@ def _halves(source: Input, out: Output, do: Callable[[Input, Output, float], Non
     """Do something to the whole, or to the real and the imaginary half."""
     if source.array.dtype.kind != "c":
         if out.array.dtype.kind == "c":
-            imaginary = out.array.imag
-            imaginary[...] = 0
-            do(source, storing.halves(out)[0], float(np.real(cval)))
-            return
+            raise RuntimeError(f"output must not be complex for real input, got {out.array.dtype}")
         do(source, out, float(cval))  # type: ignore[arg-type]
         return
     if out.array.dtype.kind != "c":
@@ -495,10 +494,10 @@ def _halves(source: Input, out: Output, do: Callable[[Input, Output, float], Non
 def _filter(source: Input, out: Output, steps: Sequence[Step], cval: float) -> None:
     """Filters along axes, one after the other; results between are of the output's type, as SciPy stores them."""
     array, target, space = source.array, out.array, source.space
-    storing.check_stored(target.dtype)
     if not steps or not array.size:
         target[...] = array
         return
+    storing.check_stored(target.dtype)
     whole = target.dtype.kind != "f"
     precision = "double" if whole else storing.precision_for(array.dtype, target.dtype)
     shape = array.shape
@@ -513,7 +512,7 @@ def _filter(source: Input, out: Output, steps: Sequence[Step], cval: float) -> N
             if line is not None and line.missing is not None and cval != 0.0:
                 spread = [1] * array.ndim
                 spread[axis] = shape[axis]
-                sums += (space.asarray(line.missing) * cval).reshape(spread).astype(sums.dtype)
+                sums += storing.share_of(space.asarray(line.missing), cval, space).reshape(spread).astype(sums.dtype)
         if whole and source.where == "cpu":
             _mend(values, sums, group[0], cval)
         storing.cut(sums, target)
@@ -581,10 +580,10 @@ def _means(source: Input, out: Output, steps: Sequence[tuple[int, int, int, str]
         rows: list[Step] = [(axis, (1.0 / size,) * size, origin, mode) for axis, size, origin, mode in steps]
         _filter(source, out, rows, cval)
         return
-    storing.check_stored(target.dtype)
     if not steps or not array.size:
         target[...] = array
         return
+    storing.check_stored(target.dtype)
     for axis, size, origin, mode in steps:
         values = summed(array)
         sums = space.empty(array.shape, np.float64)
@@ -594,7 +593,7 @@ def _means(source: Input, out: Output, steps: Sequence[tuple[int, int, int, str]
         if line.missing is not None and cval != 0.0:
             spread = [1] * array.ndim
             spread[axis] = array.shape[axis]
-            sums += (space.asarray(line.missing) * cval).reshape(spread)
+            sums += storing.share_of(space.asarray(line.missing), cval, space).reshape(spread)
         sums /= size
         storing.cut(sums, target)
         array = target

@@ -49,6 +49,8 @@ AT_ONCE = 1 << 20
 ROW = 1 << 10
 # Samples so far away are beyond any array; infinite positions are as good as these where a line repeats its ends.
 FAR = 1e15
+# Samples of a line that begins again, up to which the table of its coefficients, as wide as it is long, is small.
+LONGEST_WRAP = 2048
 
 
 # --- the spline's coefficients ---------------------------------------------------------------------------------------
@@ -127,22 +129,44 @@ def spline_filter(input: Any, order: int = 3, output: Any = np.float64, mode: st
 def _solve(source: Input, output: Output, order: int, mode: str, axes: Sequence[int]) -> None:
     """Coefficients along some axes, one after the other in the output's type, as SciPy stores them."""
     array, target, space = source.array, output.array, source.space
-    storing.check_stored(target.dtype)
     if not axes or not array.size:
         storing.cut(array if target.dtype.kind != "b" else array.astype(np.float64), target)
         return
+    storing.check_stored(target.dtype)
+    if target.dtype.kind != "f":
+        raise NotHereError("coefficients as integers: the last digit of SciPy's own sums decides where they are cut")
+    _check_lines(array.shape, order, mode)
     precision = "double" if target.dtype != np.float32 or array.dtype == np.float64 else "single"
-    lines: list[Line | None] = [None] * array.ndim
-    steps = [axes] if target.dtype.kind == "f" else [(axis,) for axis in axes]
-    for step in steps:
-        for axis in range(array.ndim):
-            n = array.shape[axis]
-            lines[axis] = works.coefficient_line(n, order, mode, precision) if axis in step else None
-        numbers = summed(array)
-        sums = storing.target_of(target, numbers, precision, space, source.where)
-        along_axes(numbers, lines, sums, precision, storing.STORE, space, source.where)
-        storing.cut(sums, target)
-        array = target
+    lines = [
+        works.coefficient_line(n, order, mode, precision) if axis in axes else None
+        for axis, n in enumerate(array.shape)
+    ]
+    numbers = summed(array)
+    sums = storing.target_of(target, numbers, precision, space, source.where)
+    along_axes(numbers, lines, sums, precision, storing.STORE, space, source.where)
+    storing.cut(sums, target)
+
+
+def _check_lines(shape: Sequence[int], order: int, mode: str) -> None:
+    """Leave to SciPy what would need a table as long as it is wide."""
+    if mode == "grid-wrap" and order > 1 and max(shape, default=0) > LONGEST_WRAP:
+        raise NotHereError(f"coefficients of lines of more than {LONGEST_WRAP} samples with mode 'grid-wrap'")
+
+
+def _check_border(array: Any, order: int, mode: str, cval: complex, prefilter: bool) -> None:
+    """Leave to SciPy what borders of splines cannot be made of here."""
+    if not prefilter or order < 2:
+        return
+    _check_lines(array.shape, order, mode)
+    if mode == "grid-constant" and array.dtype.kind in "iub" and not _is_held(array.dtype, cval):
+        raise NotHereError(f"a constant that {array.dtype} does not hold, beside voxels of that type")
+
+
+def _is_held(dtype: np.dtype[Any], value: complex) -> bool:
+    """Whether integers of a type hold a value as it is."""
+    number = float(np.real(value))
+    low, high = (0, 1) if dtype.kind == "b" else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    return math.isfinite(number) and number.is_integer() and low <= number <= high
 
 
 # --- along axes ------------------------------------------------------------------------------------------------------
@@ -195,6 +219,7 @@ def zoom(
         out.array[...] = array
         return out.done()
     word = mode_of(mode)
+    _check_border(array, number, word, cval, prefilter)
     if grid_mode and mode in ("constant", "wrap"):
         warnings.warn(
             f"It is recommended to use mode = grid-{mode} instead of {mode} when grid_mode is True.", stacklevel=3
@@ -244,6 +269,7 @@ def shift(
     _check_rank(array.ndim)
     out = output_of(output, source, is_complex=array.dtype.kind == "c")
     word = mode_of(mode)
+    _check_border(array, number, word, cval, prefilter)
     moves = [-float(s) for s in per_axis("shift", shift, array.ndim)]
 
     def line(axis: int, precision: str) -> Line:
@@ -287,7 +313,7 @@ def _sample_half(
     along_axes(numbers, lines, sums, precision, store, space, source.where)
     missing = missing_of(lines, space)
     if missing is not None and cval != 0.0:
-        sums += (missing * cval).astype(sums.dtype)
+        sums += storing.share_of(missing, cval, space).astype(sums.dtype)
     storing.rounded(sums, target, space)
 
 
@@ -351,6 +377,7 @@ def affine_transform(
     _check_rank(min(n, len(shape)))
     out = output_of(output, source, shape, array.dtype.kind == "c")
     word = mode_of(mode)
+    _check_border(array, number, word, cval, prefilter)
     turn, move = _matrix_of(matrix, offset, n, len(shape))
     pairs = _along(turn, len(shape))
     if pairs is not None:
@@ -490,6 +517,7 @@ def map_coordinates(
         )
     out = output_of(output, source, shape, array.dtype.kind == "c")
     word = mode_of(mode)
+    _check_border(source.array, number, word, cval, prefilter)
     if not (at.dtype in (np.float32, np.float64) and at.dtype.isnative):
         at = at.astype(np.float64)
     for k, (half, given) in enumerate(_parts(source, out)):
@@ -537,6 +565,7 @@ def geometric_transform(
     _check_rank(min(array.ndim, len(shape)))
     out = output_of(output, source, shape, array.dtype.kind == "c")
     word = mode_of(mode)
+    _check_border(array, number, word, cval, prefilter)
     if not callable(mapping) or type(mapping).__name__ == "LowLevelCallable":
         raise NotHereError("a mapping that is no Python function")
     if array.ndim > 3:
@@ -607,6 +636,7 @@ def rotate(
     shape[first], shape[second] = int(made[0]), int(made[1])
     out = output_of(output, source, shape, array.dtype.kind == "c")
     word = mode_of(mode)
+    _check_border(array, number, word, cval, prefilter)
     pairs = _along(turn, 2)
     if pairs is not None:
 
@@ -638,13 +668,20 @@ def _degrees(angle: float) -> tuple[float, float]:
     exact = {0.0: (1.0, 0.0), 90.0: (0.0, 1.0), 180.0: (-1.0, 0.0), 270.0: (0.0, -1.0)}
     if quarter % 360.0 in exact:
         return exact[quarter % 360.0]
-    return math.cos(math.radians(quarter)), math.sin(math.radians(quarter))
+    try:
+        from scipy import special
+    except ImportError:
+        return math.cos(math.radians(quarter)), math.sin(math.radians(quarter))
+    # The last bit of these decides on which side of a sample a half-way position lies.
+    return float(special.cosdg(angle)), float(special.sindg(angle))
 
 
 def _is_simple(mode: str, order: int) -> bool:
     """Whether the gather has the border itself, with its prefilter."""
     if mode == "nearest":
         return order < 2  # other splines need SciPy's own padding
+    if mode == "wrap":
+        return False  # of multiples of its period SciPy takes the last sample below, the first one above
     # Brought to the line, halves lie between two other samples.
     return mode != "grid-constant" and (order > 0 or mode == "constant")
 

@@ -69,11 +69,17 @@ def cut(sums: Any, output: Any) -> None:
             output[...] = sums.astype(output.dtype)
 
 
+def share_of(missing: Any, cval: float, space: ModuleType) -> Any:
+    """What a constant adds to sums that lack a part of their weights; where nothing is missing that is 0 of any."""
+    with np.errstate(invalid="ignore"):
+        return space.where(missing != 0.0, missing * cval, 0.0)
+
+
 def constant_of(value: Any, dtype: np.dtype[Any]) -> Any:
     """A constant as it is stored by `rounded`."""
     with np.errstate(invalid="ignore"):
         if dtype.kind == "b":
-            return np.bool_(np.uint8(int(value) & 255))
+            return np.bool_(np.isfinite(value) and int(value) & 255)
         if dtype.kind == "f":
             return dtype.type(value)
     if np.isnan(value):
@@ -90,6 +96,6 @@ def halves(output: Output) -> tuple[Output, Output]:
 
 STORE = Store()
 __all__ = [
-    "STORE", "check_stored", "constant_of", "cut", "halves", "is_plain", "precision_for", "rounded", "sums_type",
-    "target_of",
+    "STORE", "check_stored", "constant_of", "cut", "halves", "is_plain", "precision_for", "rounded", "share_of",
+    "sums_type", "target_of",
 ]  # fmt: skip

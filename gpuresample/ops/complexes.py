@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuresample.checks import shown
 from gpuresample.containers import Container, unwrap
-from gpuresample.plans import Plan, execute
+from gpuresample.plans import Plan, execute_all
 
 # Halves of complex types.
 REAL: dict[np.dtype[Any], np.dtype[Any]] = {
@@ -18,8 +18,8 @@ REAL: dict[np.dtype[Any], np.dtype[Any]] = {
     np.dtype(np.complex128): np.dtype(np.float64),
 }
 
-PlanOf = Callable[[Container, np.dtype[Any], float, bool], Plan]
-"""The plan for a half's container, its type and default value, and whether both halves are in it."""
+PlanOf = Callable[[Container, np.dtype[Any], float], Plan]
+"""The plan for a container of a half or of both, its type and default value."""
 
 
 def is_complex(image: object) -> bool:
@@ -29,7 +29,7 @@ def is_complex(image: object) -> bool:
     return known and image.dtype.kind == "c"  # type: ignore[attr-defined]
 
 
-def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf) -> Any:
+def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf, alike: bool = True) -> Any:
     """Run a plan on both halves of a complex array.
 
     Parameters
@@ -40,6 +40,8 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
     default : number
         Value of voxels outside.
     plan_of : callable
+    alike : bool
+        Whether all volumes go the same way: then halves are volumes of one batch.
 
     Returns
     -------
@@ -61,12 +63,12 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
         raise TypeError(f"default_value must be a number, got {shown(default)}")
     constant = complex(default)
     # Of two axes, the halves would be taken for the third; and a constant may be another for each.
-    together = image.ndim > 2 and constant == 0
+    together = alike and image.ndim > 2 and constant == 0
     real = REAL[wanted]
     sources = [_both(image)] if together else [image.real, image.imag]
     values = [0.0] if together else [constant.real, constant.imag]
     containers = [unwrap(source, input_spacing) for source in sources]
-    plans = [plan_of(c, real, value, together) for c, value in zip(containers, values, strict=True)]
+    plans = [plan_of(c, real, value) for c, value in zip(containers, values, strict=True)]
     d = plans[0].target.dimension
     shape = (*image.shape[: image.ndim - d], *plans[0].output_shape)
     if out is None:
@@ -76,8 +78,7 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
     elif tuple(out.shape) != shape:
         raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
     targets = [_both(out)] if together else [out.real, out.imag]
-    for plan, container, target in zip(plans, containers, targets, strict=True):
-        execute(plan, container, target)
+    execute_all(list(zip(plans, containers, targets, strict=True)))
     return out
 
 

@@ -110,9 +110,7 @@ def gaussian(
         )
 
     if complexes.is_complex(image):
-        return complexes.run(
-            image, out, dtype, 0, input_spacing, lambda container, real, _, __: plan_of(container, real)
-        )
+        return complexes.run(image, out, dtype, 0, input_spacing, lambda container, real, _: plan_of(container, real))
     container = unwrap(image, input_spacing, lazy=True)
     return execute(plan_of(container, dtype), container, out)
 

@@ -235,13 +235,13 @@ def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, o
         given = region if name == "region" else getattr(request, name)
         if given != value:
             raise ValueError(f"{name} must be left out for complex voxels, got {shown(given)}")
-    each = request.transform if isinstance(request.transform, (list, tuple)) else None
 
-    def plan_of(container: Container, dtype: np.dtype[Any], default: float, both: bool) -> Plan:
-        moved = [*each, *each] if each is not None and both else request.transform
-        return _plan(container, replace(request, dtype=dtype, default_value=default, transform=moved))
+    def plan_of(container: Container, dtype: np.dtype[Any], default: float) -> Plan:
+        return _plan(container, replace(request, dtype=dtype, default_value=default))
 
-    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of)
+    # A transform may have a member for each volume: of which there are twice as many once halves are volumes, too.
+    alike = request.transform is None
+    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of, alike)
 
 
 @dataclass(frozen=True)
@@ -483,6 +483,10 @@ def _antialias(container: Container, value: Any, method: str, d: int) -> bool | 
     return tuple(container.order(sigma))
 
 
+# Where voxels are summed in 32-bit floats, a larger number is infinite.
+MOST_SINGLE = float(np.finfo(np.float32).max)
+
+
 def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[float, float]:
     """What sums are multiplied by, and what is added to them; copies and votes have neither."""
     found = []
@@ -492,6 +496,8 @@ def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[f
         number = float(value)
         if not math.isfinite(number):
             raise ValueError(f"{name} must be finite, got {shown(value)}")
+        if abs(number) > MOST_SINGLE:
+            raise ValueError(f"{name} must be from -{MOST_SINGLE:.3g} to {MOST_SINGLE:.3g}, got {shown(value)}")
         if number != none and f.method != "linear":
             raise ValueError(
                 f"{name} must be {none:g} for interpolations that copy voxels or vote, such as {f.name!r}; "

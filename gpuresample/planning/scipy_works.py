@@ -317,7 +317,7 @@ def gather(n_src: tuple[int, int, int], order: int, mode: str, prefilter: bool, 
         changed = tuple(axis for axis, table in enumerate((a, b, c)) if not table.is_identity)
         work = Separable((a, b, c), changed, (0, 1, 2), n_src, (0, 0, 0), precision)
     endless = (-np.inf, np.inf)
-    box = tuple((0.0, float(np.nextafter(n - 1.0, np.inf))) if mode == "constant" and n > 1 else endless for n in n_src)
+    box = tuple((0.0, float(np.nextafter(n - 1.0, np.inf))) if mode == "constant" else endless for n in n_src)
     return Gather(
         routes=(), n_dst=(0, 0, 0), method=f.method, prefilter=work, coefficients=coefficients, shift=f.shift,
         offset=offset, narrow=False, n_src=n_src, base=(0, 0, 0), box=box, rule=RULES[rule], normalise=False,

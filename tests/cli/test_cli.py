@@ -182,7 +182,7 @@ def test_nan_stays_where_it_is(run, tmp_path):
         (["--spacing", "2", "--interpolation", "cubic-spline"], "interpolation must be one of"),
         (["--spacing", "2", "--interpolation", "bsplin"], "did you mean 'bspline'"),
         (["--spacing", "2", "--anchor", "middle"], "anchor must be one of"),
-        (["--spacing", "2", "--boundary", "wrap"], "boundary must be one of"),
+        (["--spacing", "2", "--boundary", "bounce"], "boundary must be one of"),
         (["--spacing", "2", "--rounding", "up"], "rounding must be one of"),
         (["--spacing", "2", "--dtype", "int5"], "dtype must be"),
         (["--spacing", "2", "--dtype", "float16"], "files have no such voxels"),

@@ -50,9 +50,9 @@ def counted(monkeypatch):
     """Compilations of a test."""
     made, Compiler.compiled = compiler.object_of, 0
 
-    def counting(kernel, signature):
+    def counting(kernel, signature, **options):
         Compiler.compiled += 1
-        return made(kernel, signature)
+        return made(kernel, signature, **options)
 
     monkeypatch.setattr(compiler, "object_of", counting)
 

@@ -250,7 +250,7 @@ def test_plan_cost_knows_vectors_and_series(run, tmp_path):
 
 def test_plan_cost_takes_every_option_of_resample(run, ct, tmp_path):
     mine, theirs = (inspect.signature(f).parameters for f in (plan_cost.plan_cost, resample.resample))
-    shared = [p for name, p in theirs.items() if name not in ("source", "target", "overwrite")]
+    shared = [p for name, p in theirs.items() if name not in ("source", "target", "overwrite", "level")]
     assert [(p.name, p.default, p.annotation) for p in shared] == [
         (mine[p.name].name, mine[p.name].default, mine[p.name].annotation) for p in shared
     ]

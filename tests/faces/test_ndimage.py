@@ -302,7 +302,9 @@ def test_complex_voxels_are_resampled_as_two_real_volumes(kind):
     ("request_", "error", "message"),
     [
         ({"dtype": "float32"}, TypeError, "dtype must be complex64 or complex128 for a complex image, got float32"),
-        ({"clip": True}, ValueError, "clip and ignore must be left out for complex voxels"),
+        ({"clip": True}, ValueError, "clip must be left out for complex voxels, got True"),
+        ({"offset": 2.0}, ValueError, "offset must be left out for complex voxels, got 2.0"),
+        ({"region": (slice(0, 2),) * 3}, ValueError, "region must be left out for complex voxels"),
         ({"default_value": "0"}, TypeError, "default_value must be a number, got '0'"),
         ({"out": np.zeros((3, 3, 3))}, TypeError, "out must be an array of complex128 like the input, got"),
         ({"out": np.zeros((3, 3, 3), complex)}, ValueError, "out must have shape"),
@@ -311,3 +313,63 @@ def test_complex_voxels_are_resampled_as_two_real_volumes(kind):
 def test_what_complex_voxels_cannot_have_is_refused(request_, error, message):
     with pytest.raises(error, match=message):
         gr.resample(volume().astype(complex), size=(5, 5, 5), **request_)
+
+
+def test_an_axis_of_one_sample_ends_there():
+    agree("rotate", np.ones((5, 1)), 30, reshape=False, order=1, cval=-7)
+    places = [[0, 0.5, 1, -2, 0], [0, 1, 1, 1, 2]]
+    for order in (0, 1, 3):
+        agree("map_coordinates", np.array([[1.0, 2, 3]]), places, order=order, cval=-7)
+    slab = np.array([[1, 0, 0], [0, 0.75, 0.5], [0, -0.5, 0.75]])  # without rounding, so that no side is a matter of it
+    agree("affine_transform", volume((1, 200, 190)), slab, offset=(0, 3, 98), output_shape=(2, 200, 190), order=1)
+
+
+def test_a_wrapped_line_begins_anew_as_scipys_does():
+    agree("map_coordinates", np.array([10.0, 20, 40]), [[-6, -4, -2, 0, 2, 4]], order=1, mode="wrap")
+    agree("affine_transform", volume((5, 6)), [[1, 1], [0, 1]], offset=(-8, -5), output_shape=(20, 20), mode="wrap")
+    agree("affine_transform", volume((5, 6)), [[1, 1], [0, 1]], offset=(-8, -5), output_shape=(200, 200), mode="wrap")
+
+
+@pytest.mark.parametrize("cval", [np.nan, np.inf])
+def test_a_constant_that_is_no_number_stays_where_it_is_met(cval):
+    line = np.arange(12.0)
+    with np.errstate(invalid="ignore"):
+        for name, more in (("correlate1d", {"weights": [1, 1, 1]}), ("gaussian_filter", {"sigma": 1})):
+            agree(name, line, **more, mode="constant", cval=cval)
+        for order in (0, 1):
+            agree("shift", line, 1.5, order=order, mode="grid-constant", cval=cval)
+
+
+def left_to_scipy(name, array, *args, **keywords):
+    _base._warned.clear()
+    with pytest.warns(ours.LeftToSciPyWarning):
+        found = getattr(ours, name)(array, *args, **keywords)
+    np.testing.assert_array_equal(found, getattr(theirs, name)(array, *args, **keywords))
+
+
+def test_whose_last_digit_or_table_is_scipys_goes_to_scipy():
+    left_to_scipy("spline_filter", np.full((9, 9), 100, np.int16), 2, output="int16")
+    few = np.full(5, 10, np.uint8)
+    left_to_scipy("shift", few, 2.5, output="f8", mode="grid-constant", cval=7.9)
+    left_to_scipy("zoom", few, 2, mode="grid-constant", cval=300.0)
+    left_to_scipy("shift", np.zeros(6000, "f4"), 0.5, mode="grid-wrap")
+
+
+def test_a_rotation_by_whole_degrees_lies_where_scipys_does():
+    array = volume((64, 64), "uint8")
+    for angle in (45, 60, 120, -30):
+        agree("rotate", array, angle, order=0, mode="reflect")
+
+
+def test_complex_weights_in_place():
+    line, row = np.array([1 + 2j, 3 - 1j, 2j, 4]), np.array([1j, 1, 0.5])
+    wanted = theirs.correlate1d(line, row)
+    ours.correlate1d(line, row, output=line)
+    np.testing.assert_allclose(line, wanted, atol=1e-14)
+
+
+def test_real_input_has_no_complex_output():
+    for name in ("gaussian_filter", "uniform_filter"):
+        for library in (theirs, ours):
+            with pytest.raises(RuntimeError):
+                getattr(library, name)(volume((4, 5)), 2, output=complex)

@@ -147,6 +147,7 @@ def test_afni(tmp_path, factor, matrix):
 @pytest.mark.parametrize(("name", "match"), [
     ("a.mif", "an MRtrix image; mrconvert"), ("a.mif.gz", "an MRtrix image"), ("a.czi", "a Zeiss image"),
     ("a.gii", "a GIFTI surface"), ("a.trk", "a file of streamlines"), ("a.nd2", "a Nikon image"),
+    ("a.b2nd", "an array of Blosc2, which has no spacing"),
 ])  # fmt: skip
 def test_other_formats_are_called_by_their_names(tmp_path, run, name, match):
     (tmp_path / name).write_bytes(b"mrtrix image\ndim: 4,3,2\n" * 20)

@@ -202,7 +202,7 @@ def test_what_goes_on_is_not_unpacked(tmp_path, whole, run, ending, monkeypatch)
         # What was unpacked to look at it: hardly more than the volume.
         packed, enough = tmp_path / "v.raw.gz", detached.of_header(voxels).nbytes
         with open(packed, "rb") as stream:
-            assert enough < detached._unpacked(stream, True, packed.stat().st_size, enough) < enough + (4 << 20)
+            assert enough < detached._unpacked(stream, True, packed.stat().st_size, enough, None) < enough + (4 << 20)
     assert read[0] < 4 << 20
 
 

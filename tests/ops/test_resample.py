@@ -721,3 +721,21 @@ def test_aligned_corners_keep_their_last_plane():
     ones = np.ones((31, 40, 37))
     got = gr.resample(ones, size=(16, 50, 29), anchor="center", interpolation="linear", boundary="constant")
     assert (got == 1).all()
+
+
+@pytest.mark.parametrize(
+    "transform",
+    [
+        np.eye(4).tolist(),
+        np.stack([np.eye(3, 4), np.eye(3, 4) + 0.25]),
+        gr.DisplacementField(np.stack([np.zeros((3, 4, 5, 3)), np.full((3, 4, 5, 3), 0.5)])),
+    ],
+    ids=["nested lists", "matrices", "fields"],
+)
+def test_complex_voxels_go_through_the_transforms_that_real_ones_do(transform):
+    rng = np.random.default_rng(3)
+    both = (rng.standard_normal((2, 3, 4, 5)) + 1j * rng.standard_normal((2, 3, 4, 5))).astype(np.complex64)
+    asked = {"transform": transform, "interpolation": "linear", "device": "cpu"}
+    found = gr.resample(both, **asked)
+    np.testing.assert_array_equal(found.real, gr.resample(np.ascontiguousarray(both.real), **asked))
+    np.testing.assert_array_equal(found.imag, gr.resample(np.ascontiguousarray(both.imag), **asked))

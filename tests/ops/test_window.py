@@ -142,3 +142,14 @@ def test_a_window_in_the_inputs_units_need_not_fit_the_output():
     assert got.dtype == np.uint8
     assert got.min() == 0
     assert got.max() == 255
+
+
+def test_numbers_beyond_single_precision():
+    values = np.linspace(-3, 3, 5 * 6 * 7, dtype=np.float32).reshape(5, 6, 7)
+    turn = gr.Affine([[0.9, -0.1, 0], [0.1, 0.9, 0], [0, 0, 1]])
+    asked = {"transform": turn, "interpolation": "linear", "device": "cpu"}
+    # No bound at all, and no warning of it.
+    np.testing.assert_array_equal(gr.resample(values, clip=(-1e300, 1e300), **asked), gr.resample(values, **asked))
+    for name in ("scale", "offset"):
+        with pytest.raises(ValueError, match=rf"{name} must be from -3.4e\+38 to 3.4e\+38, got 1e\+39"):
+            gr.resample(values, **asked, **{name: 1e39})

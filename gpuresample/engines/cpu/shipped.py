@@ -1,7 +1,7 @@
 """Machine code that came with the package: a library for each instruction set, and which of them this processor runs.
 
 `build` makes them, for a wheel. A library's functions are named by all that they were made of, so what another version
-of the package left behind is not found, and never run. What is damaged or of another machine counts as not there; a
+of the package left behind is not found, and never run. What is cut or of another machine counts as not there; a
 warning says so once, and kernels compile as if nothing had been shipped.
 """
 
