@@ -236,14 +236,6 @@ def test_signatures_are_scipys(name):
     assert [(p.name, p.default, p.kind) for p in mine.values()] == [(p.name, p.default, p.kind) for p in other.values()]
 
 
-def test_tensors_stay_tensors():
-    torch = pytest.importorskip("torch")
-    array = volume(dtype="float32")
-    found = ours.zoom(torch.from_numpy(array), 1.5, order=1)
-    assert isinstance(found, torch.Tensor)
-    np.testing.assert_allclose(found.numpy(), theirs.zoom(array, 1.5, order=1), rtol=0, atol=2e-6)
-
-
 @pytest.mark.filterwarnings("ignore:It is recommended to use mode = grid-wrap")
 @pytest.mark.parametrize("boundary", ["wrap", "grid-wrap"])
 def test_resample_begins_again_at_the_other_end(boundary):
