@@ -299,6 +299,8 @@ def _sample_half(
         return
     if not array.size:
         raise NotHereError("input is empty")
+    if array.ndim > 3 and not math.isfinite(cval):
+        raise NotHereError("a constant that is no finite number, of more than 3 dimensions")
     if order == 0:
         lines = [line(axis, "double") for axis in range(array.ndim)]
         if missing_of(lines, space) is None and target.dtype == array.dtype:

@@ -345,6 +345,7 @@ def test_whose_last_digit_or_table_is_scipys_goes_to_scipy():
     left_to_scipy("shift", few, 2.5, output="f8", mode="grid-constant", cval=7.9)
     left_to_scipy("zoom", few, 2, mode="grid-constant", cval=300.0)
     left_to_scipy("shift", np.zeros(6000, "f4"), 0.5, mode="grid-wrap")
+    left_to_scipy("shift", volume((4, 5, 6, 7)), (1.5, 0.5, 0.25, 0.3), cval=np.inf)
 
 
 def test_a_rotation_by_whole_degrees_lies_where_scipys_does():

@@ -61,6 +61,17 @@ def share(wanted: Sequence[Signature], k: int, n: int) -> list[Signature]:
     return [one for group in groups[k::n] for one in group]
 
 
+def parts(
+    module: str, arguments: Sequence[str], started: int, of: int, environment: dict[str, str] | None = None
+) -> list[int]:
+    """Run a module's `main` in several processes at once, `--part k/of` for each; their exit codes."""
+    # What this process imports from is what they import from; nothing is imported from the current folder.
+    start = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", start, *arguments, "--part"]
+    running = [subprocess.Popen([*command, f"{k}/{of}"], env=environment) for k in range(started)]
+    return [process.wait() for process in running]
+
+
 def build(processes: int, path: Path = LIST) -> tuple[int, int]:
     """Compile what is missing of a list.
 
@@ -79,12 +90,7 @@ def build(processes: int, path: Path = LIST) -> tuple[int, int]:
     left = missing(recorded(path))
     if not left:
         return 0, 0
-    # What this process imports from is what they import from; nothing is imported from the current folder.
-    start = f"import sys; sys.path[:] = {sys.path!r}; from {__spec__.name} import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", start, "--list", str(path), "--part"]
-    running = [subprocess.Popen([*command, f"{k}/{processes}"]) for k in range(min(processes, len(left)))]
-    for process in running:
-        process.wait()
+    parts(__spec__.name, ["--list", str(path)], min(processes, len(left)), processes)
     return len(left), len(left) - len(missing(left))
 
 

@@ -83,11 +83,8 @@ def _compile(scratch: Path, level: str, path: Path, processes: int) -> None:
     told = {"NUMBA_CPU_NAME": TARGETS.get(level, level), "NUMBA_CPU_FEATURES": "", "NUMBA_DISABLE_INTEL_SVML": "1"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | told
     processes = min(processes, -(-len(ahead.recorded(path)) // ahead.TOGETHER))
-    start = f"import sys; sys.path[:] = {sys.path!r}; from {__spec__.name} import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", start, "--to", str(scratch), "--levels", level, "--list", str(path), "--part"]
-    running = [subprocess.Popen([*command, f"{k}/{processes}"], env=environment) for k in range(processes)]
-    codes = [process.wait() for process in running]
-    if any(codes):
+    asked = ["--to", str(scratch), "--levels", level, "--list", str(path)]
+    if any(ahead.parts(__spec__.name, asked, processes, processes, environment)):
         raise RuntimeError(f"kernels could not be compiled for {level}")
 
 

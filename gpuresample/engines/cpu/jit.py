@@ -143,24 +143,25 @@ class Prepared:
         Its arguments, `VARIES` in place of those that calls bring along.
     """
 
-    __slots__ = ("_args", "_at", "_calls", "_kernel", "_kinds", "_quick")
+    __slots__ = ("_args", "_at", "_calls", "_kernel", "_quick")
 
     def __init__(self, kernel: Kernel, args: Sequence[Any]) -> None:
         self._kernel = kernel
         self._args = tuple(args)
         self._at = [k for k, value in enumerate(self._args) if value is VARIES]
         self._calls = 0
-        self._kinds: list[Any] | None = None
-        self._quick: Callable[[Sequence[Any]], Any] | None = None
+        # Kinds of what varies, and what is called for these: in one step, for threads prepare at the same time.
+        self._quick: tuple[list[Any], Callable[[Sequence[Any]], Any] | None] | None = None
 
     def __call__(self, *values: Any) -> Any:
         """Run the kernel with these in the places that vary; see `Kernel`."""
-        if self._quick is not None:
+        known, quick = self._quick or (None, None)
+        if quick is not None:
             kinds: list[Any] = []
             slots: list[Any] = []
             _side_by_side(values, kinds, slots)
-            if kinds == self._kinds:
-                result = self._quick(slots)
+            if kinds == known:
+                result = quick(slots)
                 if result is not NotImplemented:
                     return result
         args = list(self._args)
@@ -168,7 +169,7 @@ class Prepared:
             args[k] = value
         result = self._kernel(*args)
         self._calls += 1
-        if self._calls > 1 and self._kinds is None:  # nothing is made for a single call
+        if self._calls > 1 and self._quick is None:  # nothing is made for a single call
             self._prepare(args, values)
         return result
 
@@ -181,10 +182,8 @@ class Prepared:
             varies += [k in self._at] * (len(slots) - len(varies))
         own: list[Any] = []
         _side_by_side(values, own, [])
-        self._kinds = own
         entry = self._kernel.quick(kinds)
-        if entry is not None:
-            self._quick = entry.with_fixed(slots, varies)
+        self._quick = own, None if entry is None else entry.with_fixed(slots, varies)
 
 
 class Kernel(Declared):
