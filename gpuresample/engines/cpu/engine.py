@@ -19,6 +19,7 @@ from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.cpu.tables import ready as tables_ready
 from gpuresample.engines.cpu.ways import sums, way_of, widens
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Separable, Work
@@ -41,6 +42,13 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         run_gather(work, src, dst, store)
         return
     converted(_run, np.empty, convert, work, src, dst, store)
+
+
+def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """See `engines.ready`."""
+    if not isinstance(work, Separable) or way_of(work, src.dtype, dst.dtype, store) != "tables" or store.divisor != 1:
+        return None
+    return tables_ready(work, src, dst, store)
 
 
 def run_all(calls: Sequence[Call]) -> None:
