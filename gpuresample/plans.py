@@ -18,6 +18,7 @@ from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
 from gpuresample.engines.contract import Call, Engine, Store
 from gpuresample.engines.cpu import costs
+from gpuresample.engines.packing import accumulator
 from gpuresample.memory import check_room
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
@@ -69,6 +70,9 @@ class Plan:
         The value that says "no data", see `resample`.
     signed : bool
         Whether some weight is negative, which a part of the work may not tell; where values are ignored.
+    beyond : float
+        What is taken from all samples, and added to all sums: the constant that goes on past the border, of which
+        tables know nothing (`taps.ENDLESS`).
     """
 
     source: Grid
@@ -86,6 +90,7 @@ class Plan:
     offset: float = 0.0
     ignore: float | None = None
     signed: bool = False
+    beyond: float = 0.0
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -254,6 +259,8 @@ class Plan:
 
     def _beside(self, lead: int) -> int:
         """Bytes that finding and leaving out voxels without data takes, whatever the engine."""
+        if self.beyond:
+            return lead * self.source.voxels * accumulator(self.precision).itemsize
         if self.ignore is None:
             return 0
         return renormalised.bytes_of(lead * self.source.voxels, lead * self.target.voxels, self.dtype, self.precision)
@@ -331,7 +338,11 @@ def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
         renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip is True, plan.signed)
     elif plan.clip is True:
         clipped.run(engine, plan.work, src, dst, store_of(plan))
-    return plan.ignore is not None or plan.clip is True
+    elif plan.beyond:
+        moved = src.astype(accumulator(plan.precision))
+        moved -= plan.beyond
+        engine.run(plan.work, moved, dst, store_of(plan))
+    return plan.ignore is not None or plan.clip is True or plan.beyond != 0.0
 
 
 def store_of(plan: Plan) -> Store:
@@ -339,9 +350,10 @@ def store_of(plan: Plan) -> Store:
     # Booleans are summed as bytes; a spline may overshoot 1.
     high = 1 if plan.dtype == np.bool_ else None
     window = None
-    if isinstance(plan.clip, tuple) or plan.scale != 1.0 or plan.offset != 0.0:
+    if isinstance(plan.clip, tuple) or plan.scale != 1.0 or plan.offset != 0.0 or plan.beyond:
         low, top = plan.clip if isinstance(plan.clip, tuple) else (-math.inf, math.inf)
-        window = low, top, plan.scale, plan.offset or -0.0
+        offset = plan.offset + plan.scale * plan.beyond
+        window = low - plan.beyond, top - plan.beyond, plan.scale, offset or -0.0
     return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high, window=window)
 
 

@@ -41,7 +41,7 @@ from gpuresample.ops.transforms import control_points
 from gpuresample.planning import planner
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.taps import BOUNDARIES, CYCLIC
+from gpuresample.planning.taps import BOUNDARIES, CYCLIC, ENDLESS
 from gpuresample.planning.torch_tables import interpolate_table
 from gpuresample.planning.transforms import Nodes, Transform, route
 from gpuresample.planning.works import Lattice, Separable
@@ -122,6 +122,8 @@ def resample(
     `vmap`. `torch.func.grad` does not work through custom operators.
     """
     dims = _spatial_dims(image, spatial_dims)
+    if boundary == ENDLESS:
+        one_of("boundary", boundary, (*BOUNDARIES, *CYCLIC))
     keywords = {
         "spacing": spacing, "size": size, "input_spacing": input_spacing, "interpolation": interpolation,
         "anchor": anchor, "boundary": boundary, "antialias": antialias, "default_value": default_value,

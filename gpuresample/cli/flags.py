@@ -47,7 +47,7 @@ Interpolation = Annotated[
 Boundary = Annotated[
     str | None,
     typer.Option(
-        help="nearest, reflect, mirror, constant, wrap, grid-wrap; SimpleITK's rule unless given.",
+        help="nearest, reflect, mirror, constant, wrap, grid-wrap, grid-constant; SimpleITK's rule unless given.",
         rich_help_panel=VALUES,
     ),
 ]

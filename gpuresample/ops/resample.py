@@ -22,7 +22,7 @@ from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
-from gpuresample.planning.taps import BOUNDARIES, CYCLIC
+from gpuresample.planning.taps import BOUNDARIES, CYCLIC, ENDLESS
 from gpuresample.planning.transforms import Transform
 from gpuresample.plans import Plan, execute, execute_all, precision_of
 
@@ -92,10 +92,11 @@ def resample(
         What stays in place. "first": the centre of the first voxel (SimpleITK recipes). "edge": the volume's outer
         faces (torch with `align_corners=False`, scikit-image). "center": the centres of the corner voxels
         (`scipy.ndimage.zoom`).
-    boundary : {None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap"}
+    boundary : {None, "nearest", "reflect", "mirror", "constant", "wrap", "grid-wrap", "grid-constant"}
         How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
         sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
-        outside take `default_value`. The other words mean what they mean in SciPy; votes refuse the last two.
+        outside take `default_value`. The other words mean what they mean in SciPy; votes refuse the last three. With
+        "grid-constant" the image goes on as samples of `default_value`, and is interpolated with these.
     antialias : bool, float or sequence of float
         Blur before sampling. True: by a Gaussian of sigma (step - 1) / 2 input voxels, along axes that get fewer
         voxels. A number is sigma itself, in input voxels; a sequence has one sigma for each axis.
@@ -337,8 +338,8 @@ def _plan(
         rounding = c.rounding
     source, d = container.grid, container.grid.dimension
     if r.boundary is not None:
-        one_of("boundary", r.boundary, (*BOUNDARIES, *CYCLIC))
-    if f.method == "vote" and r.boundary in CYCLIC:
+        one_of("boundary", r.boundary, (*BOUNDARIES, *CYCLIC, ENDLESS))
+    if f.method == "vote" and r.boundary in (*CYCLIC, ENDLESS):
         raise ValueError(f"boundary must be {BOUNDARIES} or None for interpolation={f.name!r}, got {r.boundary!r}")
     one_of("rounding", rounding, ROUNDINGS)
     engines.check_device(r.device)
@@ -353,10 +354,13 @@ def _plan(
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
+    boundary, beyond = _beyond(r, f, float(store.default), clip, ignore)
+    if beyond and precision == "single" and output == np.float32:
+        precision = "double"  # however far the constant is from the voxels
     if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
         # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
         precision = "exact"
-    work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
+    work = planner.make_work(source, target, moved, f.name, boundary, blur, precision)
     if moved:
         planner.warn_if_nowhere(work)
     elif r.like is not None:
@@ -364,8 +368,23 @@ def _plan(
     copies = f.method != "linear"
     return Plan(
         source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, scale=scale,
-        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
+        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work), beyond=beyond,
     )  # fmt: skip
+
+
+def _beyond(r: Request, f: Filter, default: float, clip: Any, ignore: Any) -> tuple[str | None, float]:
+    """The border that tables and gathers know, and the constant beyond it."""
+    if r.boundary != ENDLESS:
+        return r.boundary, 0.0
+    for name, value, allowed in (("ignore", ignore, ignore is None), ("clip", clip, clip is not True)):
+        if not allowed:
+            wanted = "left out" if name == "ignore" else "False or (low, high)"
+            raise ValueError(f"{name} must be {wanted} with boundary={ENDLESS!r}, got {shown(value)}")
+    if f.method != "linear":
+        return None, 0.0  # a copy is of a sample, or of the constant: as SimpleITK's rule has it
+    if not math.isfinite(default):
+        raise ValueError(f"default_value must be finite with boundary={ENDLESS!r}, got {default}")
+    return ENDLESS, default
 
 
 def _path(

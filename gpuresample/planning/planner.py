@@ -268,13 +268,19 @@ def _neighbourhood(
     blur = tuple(gaussian_response(s) for s in sigmas)
     # Past the border, coefficients of a line that goes on as its last voxel are not the last coefficient; they
     # are computed until they settle.
-    pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" else 0
+    endless = rule == taps.ENDLESS
+    pad = max(taps.response_radius(f.spline_order, precision, s) for s in blur) if rule == "nearest" or endless else 0
+    if endless:
+        # As far as taps reach once coefficients are nothing: from there on the last one, which is nothing, is repeated.
+        pad, rule = pad + coefficients.shape[1], "nearest"
+    # The axis that a picture does not have has no border.
+    borders = [taps.ENDLESS if endless and k >= 3 - d else taps.blur_rule(rule) for k in range(3)]
     box = tuple(taps.inside_box(n, boundary, margin) for n in n_src)
     prefilter = None
-    if f.spline_order > 1 or any(s is not None for s in blur):
+    if f.spline_order > 1 or endless or any(s is not None for s in blur):
         tables = [
-            taps.prefilter_table(f.spline_order, n, taps.blur_rule(rule), precision, blur=s, pad=pad)
-            for n, s in zip(n_src, (*([None] * (3 - d)), *blur[::-1]), strict=True)
+            taps.prefilter_table(f.spline_order, n, border, precision, blur=s, pad=pad)
+            for n, s, border in zip(n_src, (*([None] * (3 - d)), *blur[::-1]), borders, strict=True)
         ]
         prefilter = _prefilter(tables, precision)
         n_src = prefilter.n_dst

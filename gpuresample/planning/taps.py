@@ -18,6 +18,9 @@ from gpuresample.planning.filters import Filter, FloatArray, IntArray, prefilter
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
 # Those that begin again at the other end.
 CYCLIC = ("wrap", "grid-wrap")
+# Samples of a constant, as many as anything asks for. Tables leave them out: whoever runs them takes the constant from
+# all samples first, and adds it to the sums.
+ENDLESS = "grid-constant"
 
 # Voxels that `scipy.ndimage` adds on either side before it prefilters with mode "nearest".
 SCIPY_PAD = 12
@@ -191,7 +194,7 @@ def near(x: FloatArray, n: int, boundary: str) -> FloatArray:
     A far position on a line that repeats its ends is as good as any other there; on a mirrored line it is reduced by
     the line's period.
     """
-    if n == 1 or boundary in ("nearest", "crop"):
+    if n == 1 or boundary in ("nearest", "crop", ENDLESS):
         return np.clip(x, -FAR, n - 1 + FAR)
     if boundary in CYCLIC:
         # Taps of "wrap" do not go the way of its positions, so all of these are brought.
@@ -219,14 +222,16 @@ def _within_reach(blur: FloatArray | None, low: int, high: int, n_src: int, boun
 def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArray:
     """Weights of fewer neighbours that give the same once they are folded, where they reach far beyond `n` samples.
 
-    Whatever lies `reach` samples away or further is an end's voxel on a line that repeats its ends. A mirrored line
-    repeats itself.
+    Whatever lies `reach` samples away or further is an end's voxel on a line that repeats its ends, and nothing on one
+    that goes on as a constant. A mirrored line repeats itself.
     """
     radius = response.size // 2
-    if n == 1 or boundary == "nearest":
+    if n == 1 or boundary in ("nearest", ENDLESS):
         if radius <= MUCH_BEYOND * reach:
             return response
         short = response[radius - reach : radius + reach + 1].copy()
+        if boundary == ENDLESS:
+            return short
         short[0], short[-1] = response[: radius - reach + 1].sum(), response[radius + reach :].sum()
         return short
     period = 2 * (n - 1) if boundary in ("mirror", "wrap") else 2 * n
@@ -239,8 +244,13 @@ def _summed(response: FloatArray, n: int, reach: int, boundary: str) -> FloatArr
 
 
 def folded_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) -> tuple[IntArray, FloatArray]:
-    """Bring rows that reach past the border inside; weights that land on one sample add up."""
+    """Bring rows that reach past the border inside; weights that land on one sample add up.
+
+    With `ENDLESS` weights past the border are dropped.
+    """
     width = weight.shape[1]
+    if boundary == ENDLESS:
+        return _dropped(first, weight, n_src)
     outside = np.flatnonzero((first < 0) | (first + width > n_src))
     if outside.size == 0:
         return first, weight
@@ -257,6 +267,15 @@ def folded_rows(first: IntArray, weight: FloatArray, n_src: int, boundary: str) 
     np.add.at(folded, (np.arange(outside.size)[:, None], position - start[:, None]), rows)
     first[outside], weight[outside] = start, folded
     return first, weight
+
+
+def _dropped(first: IntArray, weight: FloatArray, n_src: int) -> tuple[IntArray, FloatArray]:
+    """Rows without what lies past the border. All begin at a sample that exists, empty ones, too."""
+    width = weight.shape[1]
+    start = first.clip(0, n_src - 1)
+    k = np.arange(width) + (start - first)[:, None]
+    there = (k >= 0) & (k < width) & (start[:, None] + np.arange(width) < n_src)
+    return start, np.where(there, np.take_along_axis(weight, k.clip(0, width - 1), axis=1), 0.0)
 
 
 def trim(n_src: int, first: IntArray, weight: FloatArray, tolerance: float, least: int = 1) -> TapTable:

@@ -499,8 +499,8 @@ def test_gathers_agree_with_the_cpu_engine(interpolation, boundary):
 
 
 @pytest.mark.parametrize("interpolation", ["linear", "bspline2", "bspline3"])
-@pytest.mark.parametrize("boundary", ["wrap", "grid-wrap"])
-def test_lines_that_begin_again(interpolation, boundary):
+@pytest.mark.parametrize("boundary", ["wrap", "grid-wrap", "grid-constant"])
+def test_lines_that_begin_again_or_go_on_as_nothing(interpolation, boundary):
     test_gathers_agree_with_the_cpu_engine(interpolation, boundary)
 
 
