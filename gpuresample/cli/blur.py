@@ -34,7 +34,8 @@ def blur(
     boundary: Annotated[
         str | None,
         typer.Option(
-            help="nearest, reflect, mirror, grid-wrap; the kind's own unless given.", rich_help_panel=flags.VALUES
+            help="nearest, reflect, mirror, grid-wrap, grid-constant; the kind's own unless given.",
+            rich_help_panel=flags.VALUES,
         ),
     ] = None,
     rounding: flags.Rounding = "nearest",

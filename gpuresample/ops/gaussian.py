@@ -25,7 +25,7 @@ from gpuresample.plans import Plan, execute, precision_of
 
 KINDS = ("discrete", "sampled", "recursive")
 
-BOUNDARIES = ("nearest", "reflect", "mirror", "grid-wrap")
+BOUNDARIES = ("nearest", "reflect", "mirror", "grid-wrap", taps.ENDLESS)
 # How a line goes on past its ends, unless `boundary` says otherwise: as in the filter that the kind is taken from.
 _KIND_BOUNDARY = {"discrete": "nearest", "sampled": "reflect", "recursive": "nearest"}
 _RECURSIVE_TAIL = {"single": 1e-7, "double": 1e-11}
@@ -77,9 +77,9 @@ def gaussian(
         Weight that "discrete" may cut off (SimpleITK's default is 0.01, which loses 7 % of the variance).
     max_radius : int, optional
         Largest radius of "discrete", in voxels (SimpleITK's MaximumKernelWidth, 32 there).
-    boundary : {None, "nearest", "reflect", "mirror", "grid-wrap"}
-        How the image continues beyond its border, in SciPy's words. None: "reflect" for "sampled", as in SciPy;
-        "nearest" for the others, as in SimpleITK.
+    boundary : {None, "nearest", "reflect", "mirror", "grid-wrap", "grid-constant"}
+        How the image continues beyond its border, in SciPy's words; with "grid-constant" as zeros. None: "reflect" for
+        "sampled", as in SciPy; "nearest" for the others, as in SimpleITK.
     input_spacing, rounding, dtype, device, out
         As for `gpuresample.resample`.
 
@@ -155,7 +155,7 @@ def gaussian_plan(
             responses.append(recursive_gaussian_response(widths[axis], orders[axis], _RECURSIVE_TAIL[precision]))
     tables = [taps.smoothing_table(r, n, rule) for r, n in zip(responses, sizes[::-1], strict=True)]
     work = planner.along_axes(tables, precision)
-    if rule != "grid-wrap":  # a coarse grid need not begin again where the image does
+    if rule not in ("grid-wrap", taps.ENDLESS):  # a coarse grid need not begin again, or end, where the image does
         work = replace(work, shortcut=shortcuts.shortcut(responses, tables, rule, precision))
     return planned(container, container.grid, work, output, rounding, device, precision)
 

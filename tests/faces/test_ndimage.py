@@ -322,11 +322,15 @@ def test_what_an_endless_constant_cannot_have_is_refused(keywords, message):
         gr.resample(volume(), **{"size": (8, 8, 8), "boundary": "grid-constant", "interpolation": "linear", **keywords})
 
 
-def test_blurs_begin_again_at_the_other_end():
+@pytest.mark.parametrize(("boundary", "mode"), [("grid-wrap", "wrap"), ("grid-constant", "constant")])
+def test_blurs_begin_again_at_the_other_end_or_meet_zeros(boundary, mode):
     array = volume()
     for sigma in (2, 20):  # the second reaches around several times
-        found = gr.gaussian(array, sigma, kind="sampled", boundary="grid-wrap")
-        np.testing.assert_allclose(found, theirs.gaussian_filter(array, sigma, mode="wrap"), rtol=0, atol=1e-9)
+        found = gr.gaussian(array, sigma, kind="sampled", boundary=boundary)
+        np.testing.assert_allclose(found, theirs.gaussian_filter(array, sigma, mode=mode), rtol=0, atol=1e-9)
+    row = array[:, :1, :1]
+    found = gr.gaussian(row, 2, kind="sampled", boundary=boundary)
+    np.testing.assert_allclose(found, theirs.gaussian_filter(row, 2, mode=mode), rtol=0, atol=1e-9)
 
 
 # --- complex voxels --------------------------------------------------------------------------------------------------
