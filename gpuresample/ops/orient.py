@@ -65,7 +65,8 @@ def reorient(image: Any, orientation: str = "RAS", *, device: str = "auto", out:
     x = tuple(np.arange(n, dtype=np.float64)[:: -1 if f else 1] for n, f in zip(target.size, flipped, strict=True))
     precision = precision_of(container.dtype, container.dtype)
     work = planner.sampled(AxisMap(axes, x), source, get_filter("nearest"), None, (None,) * 3, precision)
-    plan = Plan(source, target, container.dtype, container.dtype, device, work, Store(0, "nearest"), precision, True)
+    store = Store.of(container.dtype, exact=True)
+    plan = Plan(source, target, container.dtype, container.dtype, device, work, store)
     made = execute(plan, container, out)
     if isinstance(container, SpatialImageContainer):
         turn_scan(container.image, made, axes, flipped)

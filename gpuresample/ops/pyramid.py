@@ -294,7 +294,7 @@ def _itk_plan(
     target = _itk_grid(source, factors)
     where = aligned_map(target, source)
     work = planner.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    return planned(container, target, work, floats, "nearest", device, precision)
+    return planned(container, target, work, floats, "nearest", device)
 
 
 def _itk_grid(source: Grid, factors: tuple[int, ...]) -> Grid:

@@ -346,26 +346,35 @@ def _plan(
     moved = _path(container, r.transform, target, {} if paths is None else paths)
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
-    store = Store(default_for(r.default_value, output), rounding)
-    scale, offset = scaling(r.scale, r.offset, output, f)
-    clip, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
+    store, clip, ignore = _storing(container, r, f, output, rounding)
     engines.select(r.device, container.where)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
-    if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
-        # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
-        precision = "exact"
+    if rounding == "truncate" and output.kind in "iu" and f.lands:
+        precision = "uncut"
     work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
     if moved:
         planner.warn_if_nowhere(work)
     elif r.like is not None:
         planner.warn_if_apart(source, target)
-    copies = f.method != "linear"
-    return Plan(
-        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, scale=scale,
-        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
-    )  # fmt: skip
+    signed = ignore is not None and renormalised.is_signed(work)
+    return Plan(source, target, container.dtype, output, r.device, work, store, clip, ignore, signed)
+
+
+def _storing(
+    container: Container, r: Request, f: Filter, output: np.dtype[Any], rounding: str, clips: bool = False
+) -> tuple[Store, bool, float | None]:
+    """How sums become voxels, whether they are clipped to their volume's range, and the value that says "no data".
+
+    `clips`: they are, unless a range is given.
+    """
+    default = default_for(r.default_value, output)
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    clip = clip_range(r.clip, output, f, (scale, offset)) or clips
+    exact = f.method != "linear"
+    store = Store.of(output, default, rounding, exact=exact, clip=clip, scale=scale, offset=offset)
+    return store, clip is True, no_data(r.ignore, container.dtype, output, f)
 
 
 def _path(
@@ -401,9 +410,7 @@ def _by_convention(
         container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
     )
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
-    store = Store(default_for(r.default_value, output), c.rounding)
-    scale, offset = scaling(r.scale, r.offset, output, f)
-    asked, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
+    store, clip, ignore = _storing(container, r, f, output, c.rounding, c.clip and f.spline_order > 1)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     engines.select(device, container.where)
@@ -417,12 +424,8 @@ def _by_convention(
         sigma = [max(0.0, (n / m - 1.0) / 2.0) for n, m in zip(source.size, target.size, strict=True)]
         responses = tuple(gaussian_response(s if blur else 0.0) for s in sigma)
         work = planner.sampled(where, source, f, rule, responses, precision)
-    clip = asked or (c.clip and f.spline_order > 1)
-    copies = f.method != "linear"
-    return Plan(
-        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, scale=scale,
-        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
-    )  # fmt: skip
+    signed = ignore is not None and renormalised.is_signed(work)
+    return Plan(source, target, container.dtype, output, device, work, store, clip, ignore, signed)
 
 
 def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:

@@ -70,6 +70,11 @@ class Filter:
     pieces: int = 1
     degree: int = 1
 
+    @property
+    def lands(self) -> bool:
+        """Whether sums often land on a voxel but for the last bit, of which truncation makes a whole unit."""
+        return self.method == "linear" and self.window(np.zeros(1))[1].shape[1] == 2
+
 
 def _nearest(x: FloatArray) -> Window:
     return np.floor(x + 0.5).astype(np.int64), np.ones((x.size, 1))
