@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.planning.taps import BOUNDS
 from gpuresample.plans import precision_of
 
 Array = npt.NDArray[Any]
 
-SINGLE, DOUBLE, DOUBLE_GAUSSIAN = 2e-6, 1e-9, 1e-7
+SINGLE, DOUBLE, DOUBLE_GAUSSIAN = BOUNDS["single"], BOUNDS["double"], 1e-7
 # ITK's Bessel polynomials are good to 1e-8 of a kernel's peak.
 DOUBLE_DISCRETE = 2e-8
 # SimpleITK's recursive filters store float32 after every axis.
