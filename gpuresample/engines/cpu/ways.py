@@ -1,7 +1,8 @@
-"""Which of the CPU engine's ways a work goes: for what runs it, what counts its memory and what counts its work."""
+"""The steps of a call on the CPU engine, told once: for what runs it, what counts its memory, what counts its work."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
@@ -38,3 +39,62 @@ def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> 
     if work.copies and store.window is None and (store.exact or src == dst):
         return "copy"
     return "shortcut" if work.shortcut else "tables"
+
+
+@dataclass(frozen=True, eq=False)
+class Steps:
+    """What a call takes, in this order.
+
+    Attributes
+    ----------
+    typed : bool
+        The source is brought into the destination's type.
+    widened : bool
+        Then 16-bit floats become float32.
+    way : str
+        Which loop runs.
+    tables : tuple of Separable
+        Works of tables that it applies: itself, its shortcut's or its prefilter.
+    narrowed : bool
+        It makes float32, which become 16-bit floats.
+    divided : bool
+        It makes sums in float64, which are divided.
+    """
+
+    typed: bool
+    widened: bool
+    way: Way
+    tables: tuple[Separable, ...]
+    narrowed: bool
+    divided: bool
+
+    @property
+    def one(self) -> bool:
+        """Whether the loop takes both arrays as they are."""
+        return not (self.typed or self.widened or self.narrowed or self.divided)
+
+
+def steps_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Steps:
+    """The steps of a work between arrays of these types, in this machine's byte order."""
+    way = way_of(work, src, dst, store)
+    tables = _tables(work, way)
+    if way == "means":
+        return Steps(False, False, way, tables, False, False)
+    typed = store.exact and src != dst and not widens(work, src, dst)
+    divided = store.divisor != 1
+    # Numba has no 16-bit floats: only copies by index move them as bits, and only sums are stored as such.
+    widened = (dst if typed else src) == np.float16 and way != "copy"
+    narrowed = dst == np.float16 and not divided and not sums(work)
+    return Steps(typed, widened, way, tables, narrowed, divided)
+
+
+def _tables(work: Work, way: Way) -> tuple[Separable, ...]:
+    if isinstance(work, Gather):
+        return () if work.prefilter is None else (work.prefilter,)
+    if isinstance(work, Majority) or way == "copy":
+        return ()
+    if way == "shortcut":
+        return tuple(
+            step for b in work.shortcut for step in (b.first, *[s for chain in b.middle for s in chain], b.last)
+        )
+    return (work,)
