@@ -140,7 +140,7 @@ def planned(
 ) -> Plan:
     """The plan of a work, its arguments checked; `exact` and `divisor` are those of a `Store`."""
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     store = Store.of(output, rounding=rounding, exact=exact, divisor=divisor)
     return Plan(container.grid, target, container.dtype, output, device, work, store)

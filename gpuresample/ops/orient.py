@@ -61,7 +61,7 @@ def reorient(image: Any, orientation: str = "RAS", *, device: str = "auto", out:
     axes, flipped = _turn(source, orientation)
     target = _turned(source, axes, flipped)
     check_memory(container, container.output_shape(target), container.dtype, f"size {target.size}")
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     x = tuple(np.arange(n, dtype=np.float64)[:: -1 if f else 1] for n, f in zip(target.size, flipped, strict=True))
     precision = precision_of(container.dtype, container.dtype)
     work = planner.sampled(AxisMap(axes, x), source, get_filter("nearest"), None, (None,) * 3, precision)

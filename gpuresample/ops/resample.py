@@ -350,7 +350,7 @@ def _plan(
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
     store, clip, ignore = _storing(container, r, f, output, rounding)
-    engines.select(r.device, container.where)
+    engines.check_engine(r.device, container.where)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
@@ -408,7 +408,7 @@ def _by_convention(c: Convention, container: Container, r: Request, f: Filter, w
     store, clip, ignore = _storing(container, r, f, output, c.rounding, c.clip and f.spline_order > 1)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
-    engines.select(r.device, container.where)
+    engines.check_engine(r.device, container.where)
     precision = precision_of(container.dtype, output)
     where = conventions.positions(c, source, target, f.name, container.dtype)
     if where is None:

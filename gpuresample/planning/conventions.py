@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from gpuresample.checks import one_of, positive_numbers, sizes
-from gpuresample.planning.filters import FloatArray
+from gpuresample.planning.filters import SINCS, FloatArray
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.maps import AxisMap
 
 BSPLINES = ("bspline", "bspline1", "bspline2", "bspline3", "bspline4", "bspline5")
-SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 TORCHIO_FILTERS = ("nearest", "linear", "bspline", "bspline3", "gaussian", *SINCS, "label_gaussian")
 SITK_FILTERS = ("nearest", "linear", *BSPLINES, "gaussian", *SINCS, "label_gaussian", "label_linear")
 

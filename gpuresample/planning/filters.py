@@ -163,6 +163,9 @@ _SINC_WINDOWS: dict[str, Callable[[FloatArray], FloatArray]] = {
 }
 
 
+SINCS = tuple(_SINC_WINDOWS)
+
+
 def _sinc(name: str) -> Callable[[FloatArray], Window]:
     taper = _SINC_WINDOWS[name]
 

@@ -43,7 +43,7 @@ ITEM_VOXELS = 1 << 14
 COLUMNS = 512
 
 
-def span(array: Array) -> float:
+def range_of(array: Array) -> float:
     """Largest minus smallest value of an array."""
     flat = np.ravel(array)
     found: list[tuple[Any, Any]] = []
@@ -85,7 +85,7 @@ def truncated(
     default : number
         For voxels outside, a value of `dst`'s type.
     width : float
-        `span(src)`.
+        `range_of(src)`.
     wrap : bool
         Wrap into the type as C does, instead of saturating.
     always : bool
