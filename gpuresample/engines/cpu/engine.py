@@ -67,9 +67,9 @@ def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
 
 def _by_floats(steps: Steps, work: Work, src: Array, dst: Array, store: Store) -> None:
     """A work on 16-bit floats, if there are any, by way of float32."""
-    if steps.widened:
+    if steps.from_half:
         src = src.astype(np.float32)
-    made = np.empty(dst.shape, np.float32) if steps.narrowed else dst
+    made = np.empty(dst.shape, np.float32) if steps.to_half else dst
     _run(steps.way, work, src, made, store)
     if made is not dst:
         dst[...] = made

@@ -48,30 +48,30 @@ class Steps:
     Attributes
     ----------
     typed : bool
-        The source is brought into the destination's type.
-    widened : bool
-        Then 16-bit floats become float32.
+        Whether the source is brought into the destination's type.
+    from_half : bool
+        Whether 16-bit floats then become float32.
     way : str
         Which loop runs.
     tables : tuple of Separable
-        Works of tables that it applies: itself, its shortcut's or its prefilter.
-    narrowed : bool
-        It makes float32, which become 16-bit floats.
+        Works of tables that the loop applies: the work itself, or those of its shortcut, or its prefilter.
+    to_half : bool
+        Whether the loop makes float32, which then become 16-bit floats.
     divided : bool
-        It makes sums in float64, which are divided.
+        Whether the loop makes sums in float64, which are then divided.
     """
 
     typed: bool
-    widened: bool
+    from_half: bool
     way: Way
     tables: tuple[Separable, ...]
-    narrowed: bool
+    to_half: bool
     divided: bool
 
     @property
     def one(self) -> bool:
         """Whether the loop takes both arrays as they are."""
-        return not (self.typed or self.widened or self.narrowed or self.divided)
+        return not (self.typed or self.from_half or self.to_half or self.divided)
 
 
 def steps_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Steps:
@@ -83,9 +83,9 @@ def steps_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -
     typed = store.exact and src != dst and not widens(work, src, dst)
     divided = store.divisor != 1
     # Numba has no 16-bit floats: only copies by index move them as bits, and only sums are stored as such.
-    widened = (dst if typed else src) == np.float16 and way != "copy"
-    narrowed = dst == np.float16 and not divided and not sums(work)
-    return Steps(typed, widened, way, tables, narrowed, divided)
+    from_half = (dst if typed else src) == np.float16 and way != "copy"
+    to_half = dst == np.float16 and not divided and not sums(work)
+    return Steps(typed, from_half, way, tables, to_half, divided)
 
 
 def _tables(work: Work, way: Way) -> tuple[Separable, ...]:
