@@ -103,6 +103,11 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
     return cpu
 
 
+def check_engine(device: str, where: str = "cpu") -> None:
+    """Refuse, before any work, a device that cannot be used or that an image does not lie on; errors as `select`."""
+    select(device, where)
+
+
 def _cuda(device: str, host: bool = False) -> Engine:
     from gpuresample.engines.cuda import engine as cuda
 

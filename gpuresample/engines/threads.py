@@ -195,7 +195,7 @@ def copy(dst: npt.NDArray[Any], src: npt.NDArray[Any]) -> None:
     run_items(piece, n)
 
 
-def extent(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
+def extremes(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
     """Smallest and largest value, found by all threads; of floats those that are numbers, NaN if none is."""
     lowest, highest = (np.empty(len(array), array.dtype) for _ in range(2))
 

@@ -37,7 +37,7 @@ class Separable:
         Destination samples along each *source* axis, those outside included.
     start : three int
         First destination sample inside, along each source axis.
-    precision : {"single", "double", "exact"}
+    precision : {"single", "double"}
         Sums are made in float32 ("single") or float64.
     shortcut : tuple of Branch
         Empty, or what an engine may do instead, within the numeric contract: add up the results of one or two branches.
@@ -245,7 +245,7 @@ class Gather:
         One of `RULES`: what a tap past the border becomes.
     normalise : bool
         Divide by the sum of weights.
-    precision : {"single", "double", "exact"}
+    precision : {"single", "double"}
         Coefficients and sums are float32 ("single") or float64.
     derivative : three int
         How often the weights are differentiated along the source's z, y, x, in voxels: from the right on a voxel, 0
@@ -289,6 +289,11 @@ class Majority:
     block: tuple[int, int, int]
     n_dst: tuple[int, int, int]
     labels_first: bool = False
+
+    @property
+    def precision(self) -> str:
+        """That any voxels suit it: they are compared, not summed."""
+        return "double"
 
 
 Work = Separable | Gather | Majority

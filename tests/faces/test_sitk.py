@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from support import TRUNCATED_SHARE, flat, noise, rotation
 
 import gpuresample.sitk as ours
+from gpuresample import installation
 from gpuresample.engines import threads as pool
 from gpuresample.engines.cpu import truncation
-from gpuresample.sitk import _base
 
 FILTERS = [name for name in ours.OURS if name.endswith("ImageFilter")]
 FUNCTIONS = [name for name in ours.OURS if not name.endswith("ImageFilter")]
@@ -67,7 +67,7 @@ def alone(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _nothing_said():
-    _base._warned.clear()
+    installation.said.clear()
 
 
 # --- names, signatures, defaults ---------------------------------------------------------------------------------
