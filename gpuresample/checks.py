@@ -38,6 +38,14 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     raise error(f"{name} must be one of {', '.join(map(repr, allowed))}, got {text}{hint}")
 
 
+def length(value: object) -> int:
+    """How many values there are; 0 for what has no length, as an array of no axes."""
+    try:
+        return len(value) if isinstance(value, Sized) else 0
+    except TypeError:
+        return 0
+
+
 def _sequence(name: str, value: object, count: int, what: str) -> list[Any]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Iterable):
         raise TypeError(f"{name} must be {count} {what}, got {shown(value)}")

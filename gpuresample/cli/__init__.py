@@ -22,8 +22,8 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
+# Nothing that takes time to load: a Ctrl-C before `main` listens is a traceback.
 from gpuresample import texts
-from gpuresample.files import detached
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
@@ -46,12 +46,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    anywhere = _ANYWHERE in args
     # With nothing to do, say what could be done.
-    if _ANYWHERE in args:
-        os.environ[detached.ANYWHERE] = "1"  # workers of a batch on this machine see it, too
     args = [a for a in args if a not in ("--debug", _ANYWHERE)] or ["--help"]
     try:
         with _any_text():
+            if anywhere:
+                from gpuresample.files import detached
+
+                os.environ[detached.ANYWHERE] = "1"  # workers of a batch on this machine see it, too
             return _run(args)
     except KeyboardInterrupt:
         return _stopped(130, "interrupted")

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.checks import numbers, positive_numbers
+from gpuresample.checks import numbers, positive_numbers, shown
 from gpuresample.containers.kinds import ARRAYS, Held, hold, lazy_kind
 from gpuresample.containers.voxels import check_voxels
 from gpuresample.memory import available_memory
@@ -53,11 +53,12 @@ class Volume:
         d = min(len(shape), 3)
         spacing = positive_numbers("spacing", self.spacing, d)
         origin = numbers("origin", self.origin, d) if self.origin is not None else (0.0,) * d
-        direction = (
-            tuple(np.ravel(self.direction).tolist())
-            if self.direction is not None
-            else tuple(np.eye(d).ravel().tolist())
-        )
+        direction = tuple(np.eye(d).ravel().tolist())
+        if self.direction is not None:
+            try:
+                direction = tuple(np.ravel(self.direction).tolist())
+            except ValueError:  # rows of unlike length
+                raise ValueError(f"direction must be {d * d} finite numbers, got {shown(self.direction)}") from None
         grid = Grid(shape[: -d - 1 : -1], spacing, origin, direction)
         for name in ("spacing", "origin", "direction"):
             object.__setattr__(self, name, getattr(grid, name))

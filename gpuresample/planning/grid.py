@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence, Sized
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from gpuresample.checks import MOST_ON_AXIS, numbers, one_of, positive_numbers, shown, sizes
+from gpuresample.checks import MOST_ON_AXIS, length, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.planning.filters import FloatArray
 
 ANCHORS = ("first", "edge", "center")
@@ -57,7 +57,7 @@ class Grid:
     direction: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        d = len(self.size) if isinstance(self.size, Sized) else 0
+        d = length(self.size)
         if d not in (2, 3):
             raise ValueError(f"size must have 2 or 3 values, one per axis, got {shown(self.size)}")
         set_ = object.__setattr__
