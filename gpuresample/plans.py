@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,6 +91,11 @@ class Plan:
     def input_shape(self) -> tuple[int, ...]:
         """Spatial shape of inputs, array order."""
         return self.source.size[::-1]
+
+    @cached_property
+    def stored(self) -> Store:
+        """How an engine is to store voxels."""
+        return _stored(self)
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -337,6 +343,10 @@ def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
 
 def store_of(plan: Plan) -> Store:
     """How an engine is to store a plan's voxels."""
+    return plan.stored
+
+
+def _stored(plan: Plan) -> Store:
     # Booleans are summed as bytes; a spline may overshoot 1.
     high = 1 if plan.dtype == np.bool_ else None
     window = None

@@ -135,7 +135,7 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
     Items are handed out one by one, so uneven ones balance. An exception, Ctrl-C included, stops the handing
     out, waits for what is running and is raised here.
     """
-    n_threads = min(get_num_threads(), n_items)
+    n_threads = min(get_num_threads(), n_items) if n_items > 1 else n_items
     if n_threads <= 1:
         for item in range(n_items):
             job(item)
