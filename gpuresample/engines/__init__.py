@@ -58,8 +58,9 @@ def pays(voxels: int, gathers: bool) -> bool:
     gathers : bool
         Whether the output's grid is rotated or deformed, so that no tables serve it.
     """
-    on_cpu = voxels * (CPU_GATHER if gathers else CPU_TABLES) / get_num_threads()
-    return on_cpu > GPU_CALL + voxels * GPU_VOXEL
+    on_cpu, on_gpu = voxels * (CPU_GATHER if gathers else CPU_TABLES), GPU_CALL + voxels * GPU_VOXEL
+    # Of few voxels it is known without the number of threads.
+    return on_cpu > on_gpu and on_cpu / get_num_threads() > on_gpu
 
 
 def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False, gathers: bool = False) -> Engine:

@@ -6,6 +6,7 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,12 @@ class Separable:
     precision: str
     shortcut: tuple[Branch, ...] = ()
 
-    @property
+    @cached_property
     def copies(self) -> bool:
         """Whether every voxel is a copy of one source voxel."""
         return all(t.is_index for t in self.tables)
 
-    @property
+    @cached_property
     def inside(self) -> tuple[Range, ...]:
         """Half-open range of destination samples inside the source, along each source axis."""
         return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu import ensemble
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
@@ -122,6 +121,8 @@ def moments(values: Array, field: Array | None, out: Array) -> None:
 @contextmanager
 def combining(models: int) -> Iterator[Combiner]:
     """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+    from gpuresample.engines.cpu import ensemble
+
     yield ensemble.CpuCombiner(run, models)
 
 
