@@ -98,6 +98,19 @@ def kept(function: Callable[P, R]) -> Kept[P, R]:
     return Kept(function)
 
 
+class Remembered(Generic[R]):
+    """What callers keep under keys of their own, within the same bound."""
+
+    def get(self, key: Hashable) -> R | None:
+        """What was put under a key, if it is still there."""
+        found = _kept.get((self, key))
+        return None if found is None else found[0]
+
+    def put(self, key: Hashable, value: R) -> None:
+        """Keep something."""
+        _kept.put((self, key), value, LEAST_BYTES + n_bytes(value, set()))
+
+
 def n_bytes(value: Any, seen: set[int]) -> int:
     """Bytes of the arrays that a value holds, each counted once; `seen` has the ids of what was counted."""
     if id(value) in seen:

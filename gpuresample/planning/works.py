@@ -127,6 +127,15 @@ class Lattice:
     direct: bool = False
 
 
+def _fixed(array: FloatArray) -> FloatArray:
+    array.setflags(write=False)
+    return array
+
+
+# What moves nothing, at hand for routes that are made for every call.
+NOTHING, NOWHERE, UNIT = _fixed(np.zeros((3, 3))), _fixed(np.zeros(3)), _fixed(np.eye(3))
+
+
 @dataclass(frozen=True, eq=False)
 class Route:
     """From the index of an output voxel to a continuous index of the source; all in x, y, z.
@@ -166,8 +175,12 @@ class Route:
         only = self.stages[0] if len(self.stages) == 1 else None
         if not isinstance(only, Lattice) or not only.direct:
             return None
-        still = not (self.step.any() or self.origin.any() or self.origin_in.any())
-        return only.vectors if still and np.array_equal(self.inverse, np.eye(3)) else None
+        for own, known in (
+            (self.step, NOTHING), (self.origin, NOWHERE), (self.origin_in, NOWHERE), (self.inverse, UNIT)
+        ):  # fmt: skip
+            if own is not known and not np.array_equal(own, known):
+                return None
+        return only.vectors
 
     def equals(self, other: Route) -> bool:
         """Whether another route leads to the same places, as far as that is seen without reading a vector."""
