@@ -415,7 +415,7 @@ def decoded(text: str) -> Step:
         if words[0] in ("BRA", "CALL", "RET", "EXIT", "BAR"):
             return Step(counted, guard, fails, _control(words[0], parts))
         return Step(counted, guard, _act(words[0], words[1:], parts), None)
-    except (NotImplementedError, IndexError, KeyError, AssertionError):
+    except (NotImplementedError, IndexError, KeyError, AssertionError, ValueError):
         return Step(counted, guard, fails, None)
 
 
@@ -506,9 +506,10 @@ def _memory(op: str, flags: list[str], a: list[str]) -> Act:
         if more is not None:
             at = at + more(m)[lanes]
         if shared:
+            at = at & 0xFFFFFFFF
             word = at // 4
-            if at.min() < 0 or (at % size).any() or int(word.max()) + words > m.room:
-                raise IndexError("a kernel touches shared memory that it does not have")
+            if (at % size).any() or int(word.max()) + words > m.room:
+                raise IndexError(f"a kernel touches byte {int(at.max())} of {4 * m.room} bytes of shared memory")
             m.count_banks(lanes, word, words)
             block = m.block[lanes]
             for c in range(words):
@@ -650,9 +651,11 @@ def _shifts(op: str, flags: list[str], a: list[str]) -> Any:
 
         return shift
     if op == "LOP3":
-        if _is_predicate(a[1]):
-            return None
+        # Whether a bit is left, for those that ask; combined with none but what is always false.
+        asked = [w for w in a[:1] if _is_predicate(w)]
+        a = a[len(asked) :]
         values, table = [_reads(w, "u") for w in a[1:4]], int(a[4], 16)
+        assert a[5] in ("!PT", "!UPT")
 
         def logic(m: Machine, lanes: Lanes) -> None:
             given = [np.asarray(v(m)) for v in values]
@@ -662,6 +665,8 @@ def _shifts(op: str, flags: list[str], a: list[str]) -> Any:
                     x, y, z = (v if k >> (2 - j) & 1 else ~v for j, v in enumerate(given))
                     total = total | x & y & z
             _write(m, lanes, a[0], np.asarray(total, np.uint32))
+            for predicate in asked:
+                _set(m, lanes, predicate, np.asarray(total) != 0)
 
         return logic
     if op == "PRMT":
@@ -728,6 +733,23 @@ def _choices(op: str, flags: list[str], a: list[str]) -> Any:
             _set(m, lanes, a[0], (table >> index & 1).astype(bool))
 
         return logic
+    if op == "P2R" and len(flags) == 0:
+        other, mask = _reads(a[2], "u"), int(a[3], 16)
+
+        def pack(m: Machine, lanes: Lanes) -> None:
+            bits = (m.p[:7].astype(np.uint32) << np.arange(7, dtype=np.uint32)[:, None]).sum(axis=0, dtype=np.uint32)
+            _write(m, lanes, a[0], bits & np.uint32(mask) | other(m) & np.uint32(~mask & 0xFFFFFFFF))
+
+        return pack
+    if op == "R2P" and len(flags) == 0:
+        bits, mask = _reads(a[1], "u"), int(a[2], 16)
+
+        def unpack(m: Machine, lanes: Lanes) -> None:
+            for k in range(7):
+                if mask >> k & 1:
+                    _set(m, lanes, f"P{k}", (bits(m) >> np.uint32(k) & np.uint32(1)).astype(bool))
+
+        return unpack
     if op in ("SEL", "FSEL"):
         x, y, which = (
             _reads(a[1], "u" if op == "SEL" else "f"),

@@ -25,6 +25,7 @@
 #define __device__
 #define __restrict__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) alignas(n)
 

@@ -324,7 +324,7 @@ def test_the_estimate_counts_what_blocks_read_and_sum():
     rng = np.random.default_rng(1)
     first, second = random_table(rng, 300, 210, 11, 300 / 210), random_table(rng, 260, 333, 9, 260 / 333)
     costs = cuda_tiles.estimate(first, second, np.dtype(np.int16), SINGLE)
-    tiles = cuda_tiles.room(second, SINGLE, direct=False, made=True).tiles
+    tiles = 4 * cuda_tiles.columns(second, SINGLE).fours
 
     def read(table, rows):
         spans = []
