@@ -1,10 +1,10 @@
 """Runs a kernel's machine code, instruction by instruction, and counts what it executes; no GPU is needed.
 
-The code is what NVRTC makes of the kernels' text and `nvdisasm` lists. All threads of a launch are lanes of NumPy
+The code is what NVRTC makes of the kernels' text, as `cuobjdump` lists it. All threads of a launch are lanes of NumPy
 arrays. Of the lanes that are not at the same instruction those at the earliest go on: they meet again where code does.
-An instruction counts once for every warp that has a lane in it, as a GPU's own counters do. Memory is the process's own:
-every access must lie in an array that the runtime knows. So a launch gives its result, too, and whoever counts compares
-it with what g++ makes of the same text: a listing that is misread gives wrong voxels.
+An instruction counts once for every warp that has a lane in it, as a GPU's own counters do. Memory is the process's
+own: every access must lie in an array that the runtime knows. So a launch gives its result, too, and whoever counts
+compares it with what g++ makes of the same text: a listing that is misread gives wrong voxels.
 
 What it does not know is time: caches, waiting, how many instructions a cycle takes.
 """
@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -118,7 +118,7 @@ def kernels(file: str, types: Types, architecture: int = ARCHITECTURE) -> dict[s
     return listing(compiled(assemble(file, types), architecture))
 
 
-# --- memory ------------------------------------------------------------------------------------------------------------
+# --- memory ----------------------------------------------------------------------------------------------------------
 
 
 class Memory:
@@ -137,7 +137,7 @@ class Memory:
             bases = sorted(self._known)
             self._bases = np.array(bases, np.uint64)
             self._views = [
-                np.frombuffer((ctypes.c_uint8 * self._known[base]).from_address(base), np.uint8) for base in bases
+                np.ctypeslib.as_array((ctypes.c_uint8 * self._known[base]).from_address(base)) for base in bases
             ]
 
     def at(self, address: Array, size: int, unit: int) -> list[tuple[Lanes, Array, Array]]:
@@ -205,7 +205,15 @@ class Machine:
         self.steps = [decoded(text) for text in code]
 
     def run(self) -> None:
-        """All threads to their ends."""
+        """All threads to their ends.
+
+        Raises
+        ------
+        NotImplementedError
+            If an instruction is executed that is not known here.
+        IndexError
+            If memory is touched that is none of the kernel's.
+        """
         while self.live.any():
             ready = self.live & ~self.waits
             if not ready.any():
@@ -266,7 +274,7 @@ def _bank(launch: Launch, start: int) -> Array:
     return bank
 
 
-# --- operands ------------------------------------------------------------------------------------------------------------
+# --- operands --------------------------------------------------------------------------------------------------------
 
 NUMBER = re.compile(r"[-+]?(\d+(\.\d*)?([eE][-+]?\d+)?|INF|QNAN|NAN)$")
 
@@ -372,7 +380,7 @@ def _set(m: Machine, lanes: Lanes, word: str, value: Any) -> None:
         np.copyto((m.q if found[1] else m.p)[int(found[2])], value, where=lanes)
 
 
-# --- instructions ------------------------------------------------------------------------------------------------------
+# --- instructions ----------------------------------------------------------------------------------------------------
 
 
 class Step(NamedTuple):
@@ -396,7 +404,7 @@ class Step(NamedTuple):
     moves: Act | None
 
 
-@lru_cache(maxsize=None)
+@cache
 def decoded(text: str) -> Step:
     """An instruction; one that is not known fails when it is executed, not before."""
     guard, whole = None, text
@@ -496,7 +504,7 @@ def _memory(op: str, flags: list[str], a: list[str]) -> Act:
     base = _reads(found[1] or "RZ", "u" if shared else "q")
     more = _reads(found[2], "u") if found[2] else None
     offset = int(found[3] or "0", 16)
-    file, k = _register(register) or ("R", 255)
+    _, k = _register(register) or ("R", 255)
     words, unit, signed = max(1, size // 4), min(4, size), next((flag for flag in flags if flag in ("S16", "S8")), "")
 
     def act(m: Machine, lanes: Lanes) -> None:
@@ -553,7 +561,7 @@ def _low(value: Any) -> Any:
 
 
 def _term(word: str) -> Callable[[Machine], Any]:
-    """A summand in 64 bits; what is subtracted is inverted, and one added, so that carries are those of the hardware."""
+    """A summand in 64 bits; what is subtracted is inverted, and one added: carries are those of the hardware."""
     if word.startswith("-") and not word.startswith("-0x"):
         inner = _reads(word[1:], "u")
         return lambda m: _wide(~inner(m)) + np.uint64(1)
@@ -674,7 +682,7 @@ def _shifts(op: str, flags: list[str], a: list[str]) -> Any:
 
         def permute(m: Machine, lanes: Lanes) -> None:
             pair, chosen = _wide(x(m)) | _wide(y(m)) << HALF, _wide(selector(m))
-            total = np.uint64(0)
+            total: Any = np.uint64(0)
             for k in range(4):
                 nibble = chosen >> np.uint64(4 * k) & np.uint64(15)
                 byte = pair >> (nibble & np.uint64(7)) * np.uint64(8) & np.uint64(255)
@@ -691,13 +699,13 @@ def _shifts(op: str, flags: list[str], a: list[str]) -> Any:
 def _ordered(flag: str, x: Any, y: Any) -> Any:
     """A comparison by its word; those that end in U are true where a side is no number."""
     with np.errstate(invalid="ignore"):
+        either = np.isnan(x) | np.isnan(y)
         if flag in ("NAN", "NUM"):
-            return (x != x) | (y != y) if flag == "NAN" else (x == x) & (y == y)
+            return either if flag == "NAN" else ~either
         made = {
             "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal,
             "NE": np.not_equal,
         }[flag[:2]](x, y)  # fmt: skip
-        either = (x != x) | (y != y)
         return made | either if flag.endswith("U") else made & ~either
 
 
@@ -729,7 +737,7 @@ def _choices(op: str, flags: list[str], a: list[str]) -> Any:
         values, table = [_predicate(w) for w in a[2:5]], int(a[5], 16)
 
         def logic(m: Machine, lanes: Lanes) -> None:
-            index = sum(np.asarray(v(m)).astype(np.int64) << (2 - j) for j, v in enumerate(values))
+            index: Any = sum(np.asarray(v(m)).astype(np.int64) << (2 - j) for j, v in enumerate(values))
             _set(m, lanes, a[0], (table >> index & 1).astype(bool))
 
         return logic
@@ -759,12 +767,12 @@ def _choices(op: str, flags: list[str], a: list[str]) -> Any:
         return lambda m, lanes: _write(m, lanes, a[0], np.where(which(m), x(m), y(m)))
     if op in ("VIMNMX", "VIADDMNMX"):
         values, least = [_reads(w, "u") for w in a[1:-1]], _predicate(a[-1])
-        kind = np.uint32 if "U32" in flags else np.int32
+        whole = np.uint32 if "U32" in flags else np.int32
 
         def extreme(m: Machine, lanes: Lanes) -> None:
             given = [np.asarray(v(m)) for v in values]
-            x = (given[0] + given[1] if len(given) == 3 else given[0]).view(kind)
-            y = given[-1].view(kind)
+            x = (given[0] + given[1] if len(given) == 3 else given[0]).view(whole)
+            y = given[-1].view(whole)
             _write(m, lanes, a[0], np.where(least(m), np.minimum(x, y), np.maximum(x, y)))
 
         return extreme
@@ -809,7 +817,22 @@ def _floats(op: str, flags: list[str], a: list[str]) -> Any:
         return check
     if op == "MUFU":
         x = _reads(a[1], "f")
-        functions = {"RCP": lambda v: 1 / v, "EX2": np.exp2, "RSQ": lambda v: 1 / np.sqrt(v), "LG2": np.log2}
+        if flags[0] == "RCP64H":
+            # Of a double's upper half, to the first guess of a division.
+            half = _reads(a[1], "u")
+
+            def guess(m: Machine, lanes: Lanes) -> None:
+                with np.errstate(all="ignore"):
+                    made = 1 / np.asarray(_wide(half(m)) << HALF).view(np.float64)
+                _write(m, lanes, a[0], (made.view(np.uint64) >> HALF).astype(np.uint32))
+
+            return guess
+        functions: dict[str, Callable[[Any], Any]] = {
+            "RCP": lambda v: 1 / v,
+            "EX2": np.exp2,
+            "RSQ": lambda v: 1 / np.sqrt(v),
+            "LG2": np.log2,
+        }
         function = functions[flags[0]]
 
         def special(m: Machine, lanes: Lanes) -> None:
@@ -820,22 +843,49 @@ def _floats(op: str, flags: list[str], a: list[str]) -> Any:
     return None
 
 
+ROUNDINGS: dict[str, Callable[[Any], Any]] = {"TRUNC": np.trunc, "FLOOR": np.floor, "CEIL": np.ceil}
+
+
 def _doubles(op: str, flags: list[str], a: list[str]) -> Any:
-    if op in ("DADD", "DMUL", "DFMA") and not flags:
+    """In float64; a fused sum is rounded by way of the widest type that there is, which may show in its last bit."""
+    if op in ("DADD", "DMUL", "DFMA"):
         values = [_reads(w, "d") for w in a[1:]]
+        toward = -np.inf if "RM" in flags else np.inf if "RP" in flags else None
 
         def compute(m: Machine, lanes: Lanes) -> None:
             with np.errstate(all="ignore"):
-                given = [v(m) for v in values]
+                given = [np.asarray(v(m), np.longdouble) for v in values]
                 total = given[0] + given[1] if op == "DADD" else given[0] * given[1]
                 total = total + given[2] if op == "DFMA" else total
-            _write(m, lanes, a[0], np.broadcast_to(np.asarray(total, np.float64), m.lanes).copy(), wide=True)
+                made = total.astype(np.float64)
+                if toward is not None:
+                    beyond = made > total if toward < 0 else made < total
+                    made = np.where(beyond, np.nextafter(made, toward), made)
+            _write(m, lanes, a[0], np.broadcast_to(made, m.lanes).copy(), wide=True)
 
         return compute
+    wide = "F64" in flags
+    rounded = next((ROUNDINGS[flag] for flag in flags if flag in ROUNDINGS), np.rint)
+    if op == "FRND" and wide:
+        x = _reads(a[1], "d")
+        return lambda m, lanes: _write(m, lanes, a[0], np.asarray(rounded(x(m)), np.float64), wide=True)
+    if op == "F2F" and wide:
+        x, out = _reads(a[1], "d" if flags[-1] == "F64" else "f"), np.float64 if flags[0] == "F64" else np.float32
+        return lambda m, lanes: _write(m, lanes, a[0], np.asarray(x(m)).astype(out), wide=flags[0] == "F64")
+    if op == "I2F" and wide:
+        x, kind = _reads(a[1], "u"), np.uint32 if "U32" in flags else np.int32
+        return lambda m, lanes: _write(m, lanes, a[0], np.asarray(x(m)).view(kind).astype(np.float64), wide=True)
+    if op == "F2I" and wide and not {"S64", "U64"} & set(flags):
+        x = _reads(a[1], "d")
+        low, high = (0, 2**32 - 1) if "U32" in flags else (-(2**31), 2**31 - 1)
+
+        def whole(m: Machine, lanes: Lanes) -> None:
+            with np.errstate(all="ignore"):
+                value = np.clip(np.nan_to_num(rounded(x(m)), nan=0.0), low, high)
+                _write(m, lanes, a[0], (value.astype(np.int64) & 0xFFFFFFFF).astype(np.uint32))
+
+        return whole
     return None
-
-
-ROUNDINGS: dict[str, Callable[[Any], Any]] = {"TRUNC": np.trunc, "FLOOR": np.floor, "CEIL": np.ceil}
 
 
 def _conversions(op: str, flags: list[str], a: list[str]) -> Any:

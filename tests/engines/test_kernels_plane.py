@@ -196,7 +196,7 @@ def wide(n_src, n_dst, n_taps):
 def test_a_table_too_wide_for_shared_memory_is_refused():
     tables = random_table(np.random.default_rng(1), 9, 12, 3, 0.7), wide(500, 40, 400)
     src = noise((1, 1, 9, 500), "float32")
-    with pytest.raises(ValueError, match="reads more columns than shared memory holds: 400"):
+    with pytest.raises(ValueError, match="read more columns than shared memory holds: 400"):
         run_twice(plane(tables, (2, 3)), src, (1, 1, 12, 40), "float32")
 
 

@@ -282,7 +282,7 @@ class Axes:
         tile, weight, window, n_tiles = self._tiles(second, acc, FOUR)
         block = self._uploads.get(second, ("columns", acc), lambda: columns(second, acc))
         if block is None:
-            raise ValueError(f"a four of tiles of the second table reads more columns than shared memory holds: {window}")
+            raise ValueError(f"tiles of the second table read more columns than shared memory holds: {window}")
         idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
         types = Types.of(src.dtype, dst.dtype, idx, acc)
         pairs = src.strides[column] == 1 and _aligned(src, (batch.s, outer.s, src.strides[row]), 2)
