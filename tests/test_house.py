@@ -91,6 +91,7 @@ PURE = {
     "functools",
     "itertools",
     "math",
+    "struct",
     "typing",
     "warnings",
     "weakref",
