@@ -718,7 +718,7 @@ def _torchs_nearest(made: Plan) -> Plan:
     """A plan whose samples halfway between voxels go torch's way: its float32 decides, not the round-off of a grid."""
     sizes_of = zip(made.input_shape, made.output_shape, strict=True)
     tables = [interpolate_table(n, m, "nearest-exact", False, np.float32) for n, m in sizes_of]
-    return replace(made, work=planner.along_axes(tables, made.precision))
+    return replace(made, work=planner.along_axes(tables, precision_of(made.input_dtype, made.dtype)))
 
 
 def _interpolate_plan(shape: tuple[int, ...], keywords: dict[str, Any], dtype: np.dtype[Any]) -> Plan:
@@ -826,7 +826,7 @@ def _refuse_votes(plan: Plan, recipe: str) -> None:
 
 def _refuse_bounds(plan: Plan) -> None:
     """Refuse derivatives of sums that are clipped or scaled, or leave out voxels."""
-    if plan.clip or plan.ignore is not None or (plan.scale, plan.offset) != (1.0, 0.0):
+    if plan.clip or plan.ignore is not None or plan.store.window is not None:
         raise ValueError(
             "clip, scale, offset and ignore have no gradient; use image.detach(), or torch.clamp and arithmetic on the "
             "result in place of the first three"

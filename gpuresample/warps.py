@@ -197,11 +197,8 @@ def pull(
     work = _work(how, volume.shape[2:], size, volume.dtype, derivative)
     out = _empty(volume, (*volume.shape[:2], *size))
     whole = not out.is_floating_point()
-    store = Store(
-        int(default) if whole else default,
-        exact=work.method != "linear",
-        high=1 if volume.dtype == torch.bool else None,
-    )
+    value = int(default) if whole else default
+    store = Store.of(numpy_dtype(volume.dtype), value, exact=work.method != "linear")
     with engine_beside(volume) as (engine, see):
         source, target = see(volume), see(out)
         for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):

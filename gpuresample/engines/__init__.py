@@ -63,10 +63,9 @@ def pays(voxels: int, gathers: bool) -> bool:
     gathers : bool
         Whether the output's grid is rotated or deformed, so that no tables serve it.
     """
-    alone = voxels * (CPU_GATHER if gathers else CPU_TABLES)
-    if alone <= GPU_CALL:  # nor would it be with more threads, which take longer to count than a small call may last
-        return False
-    return alone / get_num_threads() > GPU_CALL + voxels * GPU_VOXEL
+    on_cpu, on_gpu = voxels * (CPU_GATHER if gathers else CPU_TABLES), GPU_CALL + voxels * GPU_VOXEL
+    # Of few voxels it is known without the number of threads.
+    return on_cpu > on_gpu and on_cpu / get_num_threads() > on_gpu
 
 
 def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False, gathers: bool = False) -> Engine:
@@ -108,6 +107,11 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
     from gpuresample.engines.cpu import engine as cpu
 
     return cpu
+
+
+def check_engine(device: str, where: str = "cpu") -> None:
+    """Refuse, before any work, a device that cannot be used or that an image does not lie on; errors as `select`."""
+    select(device, where)
 
 
 def ready(

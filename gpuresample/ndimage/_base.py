@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import operator
-import os
 import sys
 import warnings
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -21,6 +20,7 @@ from gpuresample.caching import Remembered, kept
 from gpuresample.checks import shown
 from gpuresample.containers import Held, hold
 from gpuresample.engines.contract import Store
+from gpuresample.installation import callers_level, warn_once
 from gpuresample.planning import scipy_works as works
 from gpuresample.planning.scipy_works import Line
 from gpuresample.planning.works import Gather, Separable, Work
@@ -46,7 +46,6 @@ class NotHereError(Exception):
     """What is asked is SciPy's to do; the reason."""
 
 
-_warned: set[str] = set()
 _local = {"device": "auto"}
 
 
@@ -107,24 +106,13 @@ def or_scipy(function: Callable[P, Any]) -> Callable[P, Any]:
             return result.done()
         theirs = scipys(name, reason)
         result = theirs(*args, **keywords)
-        if (key := f"{name}: {reason}") not in _warned:
-            _warned.add(key)
-            warnings.warn(
-                f"gpuresample.ndimage.{name} leaves this to SciPy: {reason}. (Said once for every reason.)",
-                LeftToSciPyWarning,
-                stacklevel=_callers_level(),
-            )
+        warn_once(
+            f"gpuresample.ndimage.{name} leaves this to SciPy: {reason}. (Said once for every reason.)",
+            LeftToSciPyWarning,
+        )
         return result
 
     return call
-
-
-def _callers_level() -> int:
-    """How far up the stack, seen from our caller, the first frame outside this folder is."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(__file__):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 # --- calls that come again -------------------------------------------------------------------------------------------
@@ -278,7 +266,7 @@ def output_of(given: object, source: Input, shape: Sequence[int] | None = None, 
         if is_complex and dtype.kind != "c":
             if isinstance(given, str):
                 raise RuntimeError(f"output must have complex dtype, got {given!r}")
-            warnings.warn("promoting specified output dtype to complex", stacklevel=_callers_level())
+            warnings.warn("promoting specified output dtype to complex", stacklevel=callers_level())
             dtype = np.promote_types(dtype, np.complex64)
         elif isinstance(given, str) and not issubclass(dtype.type, np.number):
             raise RuntimeError(f"output must have numeric dtype, got {given!r}")

@@ -9,7 +9,8 @@ import scipy.ndimage as theirs
 
 import gpuresample as gr
 import gpuresample.ndimage as ours
-from gpuresample.ndimage import _base, _filters, _interpolation
+from gpuresample import installation
+from gpuresample.ndimage import _filters, _interpolation
 
 MODES = ("nearest", "wrap", "reflect", "mirror", "constant", "grid-wrap", "grid-constant", "grid-mirror")
 # Of the range, by the numeric contract.
@@ -207,8 +208,8 @@ def test_what_scipy_refuses_is_refused(name, args, keywords, error):
             getattr(module, name)(array, *args, **keywords)
 
 
-def test_what_is_not_here_scipy_does_and_says_so_once(monkeypatch):
-    monkeypatch.setattr(_base, "_warned", set())
+def test_what_is_not_here_scipy_does_and_says_so_once():
+    installation.said.clear()
     array = volume((4, 5, 3, 4))
     at = np.random.default_rng(0).random((4, 6)) * 3
     with pytest.warns(ours.LeftToSciPyWarning, match="leaves this to SciPy: arrays of more") as said:
@@ -400,7 +401,7 @@ def test_a_constant_that_is_no_number_stays_where_it_is_met(cval):
 
 
 def left_to_scipy(name, array, *args, **keywords):
-    _base._warned.clear()
+    installation.said.clear()
     with pytest.warns(ours.LeftToSciPyWarning):
         found = getattr(ours, name)(array, *args, **keywords)
     np.testing.assert_array_equal(found, getattr(theirs, name)(array, *args, **keywords))

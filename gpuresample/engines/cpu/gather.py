@@ -171,6 +171,10 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     if work.method == "linear":
         dst, bounds, rounding = tables.storing(dst, acc, store)
         default = default.view(dst.dtype)
+    elif work.method == "index" and src.dtype == dst.dtype:
+        # One kernel copies all voxels of a size, whatever their bits say.
+        bits = np.dtype(f"u{src.dtype.itemsize}")
+        src, dst, default = src.view(bits), dst.view(bits), default.view(bits)
     source, target = flatten(src), Flat(dst)
     strides = _numbers(source.strides, np.int64)
     # Where sample (0, 0, 0) of the whole source would be.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,8 @@ class Walk:
     @classmethod
     def of(cls, route: Route) -> Walk:
         """Prepare a route."""
+        if route.lines:
+            return _of_lines(route)
         given = route.given
         if given is not None:
             # Nothing is computed of positions that are there: they are copied to where kernels read them.
@@ -59,12 +62,6 @@ class Walk:
         step, origin, inverse, origin_in = (
             _fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in)
         )
-        if route.lines:
-            only = route.stages[0]
-            assert isinstance(only, Linear)
-            linear = _fresh(only.matrix), _fresh(only.offset)
-            fixed = (step, origin, *linear, inverse, origin_in, route.n0)
-            return cls(route, Prepared(kernels.row_ends, (*fixed, *[VARIES] * 4)), None)
         whole = _whole(route, (step, origin), (inverse, origin_in))
         if whole is not None:
             return cls(route, None, whole)
@@ -98,6 +95,16 @@ class Walk:
         assert self.points is not None
         points = scratch(rows * 3 * n_x, np.float64, "points")[: rows * 3 * n_x].reshape(3, rows, n_x)
         return points, self.points((z0 + z, y0 + y, x0 + x, n_y, points))
+
+
+@lru_cache(maxsize=64)
+def _of_lines(route: Route) -> Walk:
+    """`Walk.of` a route of scan lines: made once, for the works of small calls are kept."""
+    only = route.stages[0]
+    assert isinstance(only, Linear)
+    numbers = (route.step, route.origin, only.matrix, only.offset, route.inverse, route.origin_in)
+    given = (*(_fresh(a) for a in numbers), route.n0, *[VARIES] * 4)
+    return Walk(route, Prepared(kernels.row_ends, given), None)
 
 
 def _copied(vectors: npt.NDArray[Any], z: int, y: int, x: int, n_y: int, points: FloatArray) -> int:

@@ -168,6 +168,7 @@ class Tiling:
     blocks: tuple[int, int]
 
 
+@kept
 def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
     """The blocks of so many volumes of a work, for so many threads."""
     acc = accumulator(work.precision)
