@@ -91,7 +91,7 @@ def resample(
         As for `gpuresample.resample` beside a bare array: axis order, units of `input_spacing`. `warp` has transforms
         that are tensors.
     interpolation, anchor, boundary, antialias, default_value, rounding
-        As for `gpuresample.resample`.
+        As for `gpuresample.resample`; `boundary="grid-constant"` is refused.
     clip, scale, offset, ignore
         As for `gpuresample.resample`; the range of `clip=True` is that of each volume. There is no gradient with them.
     dtype : torch.dtype, optional

@@ -529,3 +529,8 @@ def test_bad_bounds_are_refused():
     ):
         with pytest.raises((ValueError, TypeError), match=message):
             grt.resample(torch.zeros(4, 5, 6), size=(3, 3, 3), **bounds)
+
+
+def test_a_border_of_endless_constants_is_refused():
+    with pytest.raises(ValueError, match=r"boundary must be one of .*'grid-wrap', got 'grid-constant'"):
+        grt.resample(torch.zeros(4, 5, 6), size=(3, 3, 3), boundary="grid-constant")
