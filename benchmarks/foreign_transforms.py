@@ -25,8 +25,8 @@ import SimpleITK as sitk
 
 import gpuresample as gr
 from gpuresample.bench.cases import Array
+from gpuresample.bench.contract import SINGLE
 
-BOUND = 2e-6
 SIZE = (56, 60, 48)
 NAMES = {"linear": ("linear", "linear"), "nearest": ("nearestNeighbor", "nearest"), "bspline": ("bSpline", "bspline")}
 INTERPOLATORS = {
@@ -62,7 +62,7 @@ def compared(what: str, ours: sitk.Image, theirs: Array) -> dict[str, Any]:
     off = np.abs(mine - theirs)
     span = float(np.ptp(theirs))
     return {
-        "what": what, "voxels": mine.size, "differ": int((off > 0).sum()), "beyond": int((off > BOUND * span).sum()),
+        "what": what, "voxels": mine.size, "differ": int((off > 0).sum()), "beyond": int((off > SINGLE * span).sum()),
         "largest": float(off.max()) / span, "sides": int(((mine == 0) != (theirs == 0)).sum()),
     }  # fmt: skip
 

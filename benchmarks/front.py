@@ -30,10 +30,11 @@ import SimpleITK as sitk
 import gpuresample as gr
 from gpuresample.bench import cases, measure, reference, tables
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.bench.contract import EXACT, bound_of, distance, span_of
+from gpuresample.bench.contract import EXACT, bound_of, distance
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.bench.runs import machine_name
+from gpuresample.containers.voxels import finite_range
 from gpuresample.engines.threads import cores
 from gpuresample.files.volumes import replacing
 from gpuresample.ops.transforms import Path as TransformPath
@@ -375,7 +376,7 @@ def checked(key: str, given: Given) -> tuple[Found, dict[str, Call]]:
     # A call of its own, for matrices take turns and the first one's result is known.
     made = voxels_of(line.ours(given)())
     found.output = made.nbytes
-    low, high = span_of(given.array)
+    low, high = finite_range(given.array)[:2]
     if given.interpolation in EXACT:
         found.outside = int(np.count_nonzero(made != given.expected))
         found.error = found.outside / made.size

@@ -31,7 +31,7 @@ from gpuresample.engines.cuda.views import View
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads
 from gpuresample.planning.works import Separable
-from gpuresample.plans import Plan, store_of
+from gpuresample.plans import Plan
 
 # What DESIGN.md asks for, section 7.
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
@@ -68,7 +68,7 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
         return {"pass": name, "kernels": kernels, "bytes": moved, "seconds": seconds}
 
     whole = nbytes(src.shape, src.dtype) + nbytes(dst.shape, dst.dtype)
-    store = store_of(job)
+    store = job.store
     if not isinstance(work, Separable) or work.copies or np.prod([t.n_taps for t in work.tables]) <= 8:
         yield row("all at once", whole, lambda: engine.run(work, src, dst, store))
         return
@@ -145,7 +145,7 @@ def planes(device: Device, interpolation: str, job: Plan, runs: int) -> dict[str
 
 def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str, Any]:
     """Device to device, and host to host with pinned and with pageable memory, beside the bare copies."""
-    store = store_of(job)
+    store = job.store
     host = volume.astype(job.input_dtype)
     src, dst = device.array(host), device.empty(job.output_shape, job.dtype)
     out = np.empty(job.output_shape, job.dtype)
@@ -171,7 +171,7 @@ def end_to_end(device: Device, job: Plan, volume: Array, runs: int) -> dict[str,
 def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
     from gpuresample.engines.cpu import engine as cpu
 
-    cpu.run(job.work, src, dst, store_of(job))
+    cpu.run(job.work, src, dst, job.store)
 
 
 def _wall(call: Callable[[], Any], runs: int) -> list[float]:
@@ -184,7 +184,7 @@ def agreement(device: Device, job: Plan, volume: Array) -> float:
     host = volume.astype(job.input_dtype)
     expected, dst = np.empty(job.output_shape, job.dtype), device.empty(job.output_shape, job.dtype)
     _on_cpu(job, host, expected)
-    device.engine.run(job.work, device.array(host), dst, store_of(job))
+    device.engine.run(job.work, device.array(host), dst, job.store)
     difference = np.abs(device.host(dst).astype(np.float64) - expected)
     return float(difference.max() / np.ptp(host.astype(np.float64)))
 

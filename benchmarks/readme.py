@@ -21,18 +21,20 @@ from typing import Any
 
 from benchmarks import smoothing_parity
 from gpuresample.bench import listing, records
+from gpuresample.bench.contract import LABEL_MODES, SINGLE
 from gpuresample.bench.measure import ROOT
 from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
 from gpuresample.bench.tables import duration, megabytes, times
 from gpuresample.bench.targets import Verdict, verdicts
+from gpuresample.planning.filters import SINCS
 
 FAMILIES = {
     "nearest": ("nearest",),
     "linear": ("linear",),
     "B-splines of order 1 to 5": ("bspline", "bspline1", "bspline2", "bspline4", "bspline5"),
     "Gaussian": ("gaussian",),
-    "windowed sinc (5 windows)": ("hamming", "cosine", "welch", "lanczos", "blackman"),
-    "labels (Gaussian, linear)": ("label_gaussian", "label_linear"),
+    "windowed sinc (5 windows)": SINCS,
+    "labels (Gaussian, linear)": LABEL_MODES,
 }
 FILTERS = {
     "blurs: discrete, recursive, sampled (SciPy)": smoothing_parity.BLURS,
@@ -263,7 +265,7 @@ def _in_bounds(report: dict[str, Any]) -> None:
 
 def _largest(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The largest difference of floats, of doubles, and the share of integer voxels that differ."""
-    single = [row for row in rows if row["bound"] >= 2e-6]
+    single = [row for row in rows if row["bound"] >= SINGLE]
     double = [row for row in rows if row not in single]
     return [f"{_worst(single, 'error'):.0e}", f"{_worst(double, 'error'):.0e}", f"{100 * _worst(rows, 'differ'):.2g} %"]
 

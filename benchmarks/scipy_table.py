@@ -19,9 +19,10 @@ import scipy
 import scipy.ndimage
 
 import gpuresample.ndimage
+from gpuresample.bench.contract import DOUBLE, SINGLE
 
 MODES = ("nearest", "wrap", "reflect", "mirror", "constant", "grid-wrap", "grid-constant")
-BOUNDS = {"float32": 2e-6, "float64": 1e-9, "int16": 0.0, "uint8": 0.0}
+BOUNDS = {"float32": SINGLE, "float64": DOUBLE, "int16": 0.0, "uint8": 0.0}
 SHAPE = (23, 30, 27)
 TIE = 1e-9
 

@@ -35,7 +35,8 @@ class Reasons(set[str]):
         self.alone = alone
 
     def __contains__(self, reason: object) -> bool:
-        self.now.append(str(reason))
+        said = str(reason).removeprefix("gpuresample.ndimage.").removesuffix(" (Said once for every reason.)")
+        self.now.append(said.replace(" leaves this to SciPy: ", ": ").removesuffix("."))
         return True
 
 
@@ -77,11 +78,12 @@ class Swap:
         import scipy.ndimage
 
         import gpuresample.ndimage
+        from gpuresample import installation
         from gpuresample.ndimage import _base
 
         self.face = Face(scipy.ndimage, gpuresample.ndimage)
         self.originals = {id(getattr(scipy.ndimage, name)): name for name in gpuresample.ndimage.OURS}
-        self.reasons = _base._warned = Reasons(alone)
+        self.reasons = installation.said = Reasons(alone)
         if alone:
             _base.scipys = self._refuse
         self.tests: dict[str, set[str]] = {}

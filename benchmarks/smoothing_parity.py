@@ -13,7 +13,8 @@ import gpuresample as gr
 from benchmarks import real
 from gpuresample.bench import cases, reference
 from gpuresample.bench.cases import Array
-from gpuresample.bench.contract import Row, bound_of, difference, floats, is_wide, span_of
+from gpuresample.bench.contract import Row, bound_of, difference, floats, is_wide
+from gpuresample.containers.voxels import finite_range
 
 # Names of the rows, for the README's families.
 BLURS = ("blur, discrete", "blur, recursive", "blur, sampled (SciPy)")
@@ -27,7 +28,7 @@ FACTORS = ((2, 2, 2), (3, 1, 2), (4, 5, 3))
 
 
 def _close(what: str, name: str, where: str, ours: Array, theirs: Array, array: Array, bound: float) -> Row:
-    low, high = span_of(array)
+    low, high = finite_range(array)[:2]
     error = difference(ours, theirs).largest / (high - low)
     return Row(what, name, where, error, bound, 0, 0.0, error <= bound)
 

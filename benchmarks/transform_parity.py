@@ -41,8 +41,8 @@ from gpuresample.bench.contract import (
     bound_of,
     distance,
     floats,
-    span_of,
 )
+from gpuresample.containers.voxels import finite_range
 from gpuresample.engines.threads import cores
 
 Generator = np.random.Generator
@@ -490,7 +490,7 @@ def compare(case: Case) -> Found:
             tied = tied | _tied_labels(case, mine, right, (gap > 0) & ~tied)
         bound = 0.0
     else:
-        low, high = span_of(case.array)
+        low, high = finite_range(case.array)[:2]
         unit = high - low or max(abs(high), 1.0)
         mine, right = ours(case, dtype=floats(case.array.dtype)), theirs(case, sitk.sitkFloat64)
         gap, bound = distance(mine, right) / unit, bound_of(case.interpolation, case.array.dtype)

@@ -12,7 +12,6 @@ a volume for each label. What gpuresample cannot do the library does itself, and
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +28,7 @@ except ImportError as error:
     ) from error
 
 from gpuresample import warps
+from gpuresample.installation import warn_once
 from gpuresample.planning.works import Scores
 
 __all__ = ["SpatialTransform"]
@@ -43,14 +43,6 @@ TIES = {"lowest": 0, "nearest": 1, "highest": 2}
 
 # The library draws from NumPy's global stream.
 _uniform = np.random.uniform
-
-_warned: set[str] = set()
-
-
-def _warn(reason: str) -> None:
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"{reason}: batchgeneratorsv2's own transform does it", RuntimeWarning, stacklevel=4)
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +89,7 @@ class SpatialTransform(_library.SpatialTransform):
         image = data_dict["image"]
         reason = self._reason(data_dict)
         if reason:
-            _warn(reason)
+            warn_once(f"{reason}: batchgeneratorsv2's own transform does it")
             given: dict[str, Any] = super().get_parameters(**data_dict)
             return given
         d, shape = image.ndim - 1, tuple(image.shape[1:])

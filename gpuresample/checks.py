@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import operator
@@ -31,6 +30,8 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the words in `allowed`, else raise with the nearest word."""
     if isinstance(value, str) and value in allowed:
         return value
+    import difflib
+
     text = shown(value)
     close = difflib.get_close_matches(text.strip("'\"").lower(), allowed, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""

@@ -1,12 +1,19 @@
-"""Our functions and classes in the place of another library's, and back."""
+"""Our functions and classes in the place of another library's, and back; what is said where the library does it."""
 
 from __future__ import annotations
 
+import os
 import sys
+import warnings
 from collections.abc import Callable
 from functools import partial
 from types import FunctionType, TracebackType
 from typing import Any, cast
+
+_FOLDER = os.path.dirname(__file__) + os.sep
+
+# What `warn_once` has said.
+said: set[str] = set()
 
 
 class Installation:
@@ -77,3 +84,18 @@ def borrowed(function: Any, **names: Any) -> Callable[..., Any]:
     )
     made.__kwdefaults__, made.__doc__ = function.__kwdefaults__, function.__doc__
     return made
+
+
+def warn_once(text: str, category: type[Warning] = RuntimeWarning) -> None:
+    """Warn, once in a process for each text, at the caller's line; such as that the other library does it itself."""
+    if text not in said:
+        said.add(text)
+        warnings.warn(text, category, stacklevel=callers_level())
+
+
+def callers_level() -> int:
+    """How far up the stack, seen from our caller, the first frame outside this package is."""
+    frame, level = sys._getframe(1), 1
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_FOLDER):
+        frame, level = frame.f_back, level + 1
+    return level

@@ -30,7 +30,7 @@ from nnunetv2.preprocessing.resampling import default_resampling, resample_torch
 
 from gpuresample.caching import kept
 from gpuresample.checks import sizes
-from gpuresample.installation import Installation
+from gpuresample.installation import Installation, warn_once
 from gpuresample.ops.ensemble import ensemble
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.grid import Grid
@@ -420,13 +420,8 @@ def export_prediction_from_logits(*args: Any, **kwargs: Any) -> Any:
         return _EXPORT(*args, **kwargs)
 
 
-_warned: set[str] = set()
-
-
 def _warn(reason: str) -> None:
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"{reason}; nnU-Net's own function does it", RuntimeWarning, stacklevel=3)
+    warn_once(f"{reason}; nnU-Net's own function does it")
 
 
 # --- installation ----------------------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import shown, sizes
-from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
@@ -51,20 +50,12 @@ class Plan:
         Voxel types of input and output.
     device : str
         Where it runs; "auto" is decided by every image.
-    work : Separable or Gather
+    work : Separable, Gather or Majority
         What the engine is asked for.
     store : Store
-        Default value and rounding.
-    precision : {"single", "double", "exact"}
-        What tables were cut for and sums are made in.
-    copies : bool
-        Whether voxels are chosen (nearest, labels), not summed.
-    divisor : int
-        What sums are divided by at the end, integers then rounded half up; 1 for everything but block means.
-    clip : bool or (low, high)
-        Whether sums are clipped to the range of the volume they come from, or the range.
-    scale, offset : float
-        What sums are multiplied by, then, and what is added.
+        How sums become voxels.
+    clip : bool
+        Whether sums are clipped to the range of the volume they come from; a range that was given is the store's.
     ignore : float or None
         The value that says "no data", see `resample`.
     signed : bool
@@ -78,12 +69,7 @@ class Plan:
     device: str
     work: Work
     store: Store
-    precision: str
-    copies: bool
-    divisor: int = 1
-    clip: bool | tuple[float, float] = False
-    scale: float = 1.0
-    offset: float = 0.0
+    clip: bool = False
     ignore: float | None = None
     signed: bool = False
 
@@ -146,9 +132,10 @@ class Plan:
             raise ValueError(
                 f"image must have as many volumes as the plan has transforms, {len(self.work.routes)}, got {volumes}"
             )
-        if precision_of(container.dtype, self.dtype) == "double" and self.precision == "single":
+        precision = self.work.precision
+        if precision_of(container.dtype, self.dtype) == "double" and precision == "single":
             raise TypeError(
-                f"image must have voxels that the plan's precision ({self.precision}) suits, as the planned "
+                f"image must have voxels that the plan's precision ({precision}) suits, as the planned "
                 f"{self.input_dtype}; got {container.dtype}"
             )
         if container.kind != "array" and container.grid != self.source:
@@ -197,7 +184,7 @@ class Plan:
         ValueError, TypeError
             For slices that leave the output or are empty.
         """
-        if self.clip is True:
+        if self.clip:
             raise ValueError(
                 "a plan that clips to the whole image's range has no blocks: give the range, clip=(low, high)"
             )
@@ -256,7 +243,7 @@ class Plan:
         """Bytes that finding and leaving out voxels without data takes, whatever the engine."""
         if self.ignore is None:
             return 0
-        return renormalised.bytes_of(lead * self.source.voxels, lead * self.target.voxels, self.dtype, self.precision)
+        return renormalised.bytes_of(self.work, lead * self.source.voxels, lead * self.target.voxels, self.dtype)
 
     def _block(self, dst_slices: Sequence[slice]) -> tuple[Range, Range, Range]:
         d = self.source.dimension
@@ -294,6 +281,8 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     for plan, container, out in calls:
         plan.check_image(container)
         if isinstance(container, LazyContainer):
+            from gpuresample.chunked import blocks
+
             results.append(blocks.execute(plan, container, out))
             continue
         result, target, engine, call = _prepared(plan, container, out)
@@ -312,7 +301,7 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     """The result, its array, the engine, and what that is called with."""
     d = plan.source.dimension
     voxels = (plan.source.voxels + plan.target.voxels) * math.prod(container.shape[:-d])
-    engine = engines.select(plan.device, container.where, voxels, plan.copies, isinstance(plan.work, Gather))
+    engine = engines.select(plan.device, container.where, voxels, plan.store.exact, isinstance(plan.work, Gather))
     if out is None:
         check_memory(container, container.output_shape(plan.target), plan.dtype, f"size {plan.target.size}")
         result, target = container.new(plan.target, plan.dtype)
@@ -322,49 +311,33 @@ def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Eng
     if engine.name == "cpu" and voxels > SCRATCH_ASKED:
         scratch = plan.scratch_bytes(src.dtype, math.prod(src.shape[:-3]), pool.get_num_threads())
         check_room(scratch, f"size {container.order(plan.target.size)} asks for memory beside the output")
-    return result, target, engine, (plan.work, src, dst, store_of(plan))
+    return result, target, engine, (plan.work, src, dst, plan.store)
 
 
 def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
     """Run what a plan asks for beside its work, on arrays that the engine takes; False if it asks for nothing else."""
     if plan.ignore is not None:
-        renormalised.run(engine, plan.work, src, dst, store_of(plan), plan.ignore, plan.clip is True, plan.signed)
-    elif plan.clip is True:
-        clipped.run(engine, plan.work, src, dst, store_of(plan))
-    return plan.ignore is not None or plan.clip is True
-
-
-def store_of(plan: Plan) -> Store:
-    """How an engine is to store a plan's voxels."""
-    # Booleans are summed as bytes; a spline may overshoot 1.
-    high = 1 if plan.dtype == np.bool_ else None
-    window = None
-    if isinstance(plan.clip, tuple) or plan.scale != 1.0 or plan.offset != 0.0:
-        low, top = plan.clip if isinstance(plan.clip, tuple) else (-math.inf, math.inf)
-        window = low, top, plan.scale, plan.offset or -0.0
-    return replace(plan.store, exact=plan.copies, divisor=plan.divisor, high=high, window=window)
+        renormalised.run(engine, plan.work, src, dst, plan.store, plan.ignore, plan.clip, plan.signed)
+    elif plan.clip:
+        clipped.run(engine, plan.work, src, dst, plan.store)
+    return plan.ignore is not None or plan.clip
 
 
 def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:
     """What an engine is called with, as far as it costs memory; on the planned type unless given another."""
     voxels = plan.input_dtype if source is None else np.dtype(source)
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
-    return costs.Call(plan.work, store_of(plan), src_shape, _number(voxels), dst_shape, _number(plan.dtype))
+    return costs.Call(plan.work, plan.store, src_shape, _number(voxels), dst_shape, _number(plan.dtype))
 
 
-def of_work(
-    work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, store: Store | None = None, device: str = "auto"
-) -> Plan:
+def of_work(work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, device: str = "auto") -> Plan:
     """The plan of tables that are there already, on arrays whose last three axes are space."""
     n = [0, 0, 0]
     for axis, out in enumerate(work.dst_axis):
         n[out] = work.n_dst[axis]
     sizes = tuple(t.n_src for t in work.tables)[::-1], tuple(n)[::-1]
-    store = Store() if store is None else store
-    return Plan(
-        Grid.of_size(sizes[0]), Grid.of_size(sizes[1]), np.dtype(source), np.dtype(target), device, work, store,
-        work.precision, False,
-    )  # fmt: skip
+    grids, output = (Grid.of_size(sizes[0]), Grid.of_size(sizes[1])), np.dtype(target)
+    return Plan(*grids, np.dtype(source), output, device, work, Store.of(output))
 
 
 def _part(grid: Grid, block: tuple[Range, Range, Range]) -> Grid:

@@ -19,7 +19,7 @@ from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.runtime import scratch_from
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
-from gpuresample.plans import Plan, of_work, run_beside, store_of
+from gpuresample.plans import Plan, of_work, run_beside
 
 # Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
 BY_WAY_OF = {torch.bfloat16: torch.float32, torch.float16: torch.float32}
@@ -139,7 +139,7 @@ def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
     with stream:
         src, dst = as_array(as_numbers(source)), as_array(as_numbers(target))
         if not run_beside(plan, engine, src, dst):
-            engine.run(plan.work, src, dst, store_of(plan))
+            engine.run(plan.work, src, dst, plan.store)
 
 
 def as_numbers(tensor: torch.Tensor) -> torch.Tensor:

@@ -25,6 +25,7 @@ import numpy as np
 
 from gpuresample.batch import records, thumbnails
 from gpuresample.batch.inputs import Item
+from gpuresample.containers.voxels import finite_range
 from gpuresample.engines.threads import set_num_threads
 from gpuresample.files import job
 from gpuresample.files import volumes as files
@@ -276,7 +277,7 @@ def _checks(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict
     import SimpleITK as sitk
 
     old, new = (sitk.GetArrayViewFromImage(i) for i in (image, result))
-    (low, high, bad_before), (new_low, new_high, bad) = _range(old), _range(new)
+    (low, high, bad_before), (new_low, new_high, bad) = finite_range(old), finite_range(new)
     beyond = max(low - new_low, new_high - high, 0.0)
     outside = item.settings.default_value
     if low <= outside <= high or not (new_low <= outside <= new_high):
@@ -312,21 +313,6 @@ def _labels(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict
         return {}
     shifts = [c.shift for c in before if c.voxels[1]]
     return {"labels": len(before), "labels_lost": list(report.lost), "labels_shift": max(shifts, default=None)}
-
-
-def _range(voxels: Any) -> tuple[float, float, int]:
-    """Smallest and largest finite value, and how many are not finite."""
-    bad = 0
-    if voxels.dtype.kind == "f":
-        low, high = float(voxels.min()), float(voxels.max())
-        if np.isfinite(low) and np.isfinite(high):
-            return low, high, 0
-        finite = np.isfinite(voxels)
-        bad = int(voxels.size - finite.sum())
-        voxels = voxels[finite]
-        if not voxels.size:
-            return 0.0, 0.0, bad
-    return float(voxels.min()), float(voxels.max()), bad
 
 
 def _extent_kept(old: files.Header, new: files.Header, item: Item) -> bool | None:

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.planning.filters import FILTERS
+from gpuresample.planning.taps import BOUNDS
 from gpuresample.plans import precision_of
 
 Array = npt.NDArray[Any]
 
-SINGLE, DOUBLE, DOUBLE_GAUSSIAN = 2e-6, 1e-9, 1e-7
+SINGLE, DOUBLE, DOUBLE_GAUSSIAN = BOUNDS["single"], BOUNDS["double"], 1e-7
 # ITK's Bessel polynomials are good to 1e-8 of a kernel's peak.
 DOUBLE_DISCRETE = 2e-8
 # SimpleITK's recursive filters store float32 after every axis.
@@ -22,7 +24,7 @@ MOST_DIFFERING = 0.005
 # Sums of values that lie so many times further from zero than from each other are wrong by their last digits.
 FAR = 2.0
 
-LABEL_MODES = ("label_gaussian", "label_linear")
+LABEL_MODES = tuple(f.name for f in FILTERS.values() if f.method == "vote")
 # What must be equal voxel by voxel.
 EXACT = ("nearest", *LABEL_MODES, "shrink", "bin_shrink")
 _DOUBLES = {"gaussian": DOUBLE_GAUSSIAN, "gaussian_discrete": DOUBLE_DISCRETE}
@@ -84,17 +86,6 @@ def bound_of(what: str, dtype: npt.DTypeLike) -> float:
     if what == "gaussian_recursive":
         return RECURSIVE
     return _DOUBLES.get(what, DOUBLE) if is_wide(dtype) else SINGLE
-
-
-def span_of(array: Array) -> tuple[float, float]:
-    """Smallest and largest finite value; zeros if there is none."""
-    if array.dtype.kind != "f":
-        return float(array.min()), float(array.max())
-    finite = np.isfinite(array)
-    if not finite.any():
-        return 0.0, 0.0
-    low = np.min(array, where=finite, initial=np.inf)
-    return float(low), float(np.max(array, where=finite, initial=-np.inf))
 
 
 def unit_of(low: float, high: float) -> float:

@@ -16,8 +16,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from gpuresample import Grid
-from gpuresample.bench.cases import Array, Job, image
-from gpuresample.bench.peers import ENUMERATORS, Peer, order_of
+from gpuresample.bench.cases import Array, Geometry, Job, image
+from gpuresample.bench.peers import Peer, order_of
+from gpuresample.bench.reference import resampled
 from gpuresample.bench.tasks import Error
 from gpuresample.planning.conventions import CONVENTIONS
 from gpuresample.planning.conventions import grid as grid_of
@@ -79,11 +80,8 @@ def _simpleitk(job: Job, target: Grid, block: tuple[slice, ...]) -> Array:
     begin = np.array([[float(s.start) for s in region[::-1]]])
     piece = job.volume[region]
     grid = Grid(piece.shape[::-1], source.spacing, tuple(source.points(begin)[0].tolist()), source.direction)
-    out = sitk.Resample(
-        image(piece.astype(np.float64), grid), part.size, transform, ENUMERATORS[job.interpolation], part.origin,
-        part.spacing, part.direction, 0.0,
-    )  # fmt: skip
-    return sitk.GetArrayFromImage(out)
+    there = Geometry("", grid, part, transform)
+    return sitk.GetArrayFromImage(resampled(image(piece.astype(np.float64), grid), there, job.interpolation))
 
 
 def _scipy(peer: Peer, job: Job, shape: tuple[int, ...], block: tuple[slice, ...]) -> Array:

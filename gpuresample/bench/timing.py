@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 
 from gpuresample.bench import devices, measure
-from gpuresample.bench.contract import SINGLE, span_of, unit_of
+from gpuresample.bench.contract import SINGLE, unit_of
 from gpuresample.bench.journal import Journal
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array
 from gpuresample.bench.suite import Profile
 from gpuresample.bench.tasks import TOLERANCE, Call, Case, Doer, Row
+from gpuresample.containers.voxels import finite_range
 from gpuresample.engines.threads import cores
 
 
@@ -149,7 +150,7 @@ class Session:
         return answer
 
     def _judge(self, case: Case, doer: Doer, answer: Any, answers: dict[str, Any], found: Found) -> None:
-        unit = unit_of(*span_of(case.array(self._data))) or 1.0
+        unit = unit_of(*finite_range(case.array(self._data))[:2]) or 1.0
         if doer.reference is not None and (measured := doer.reference(self._data)) is not None:
             found.error = measured(answer) / unit
         if doer.judge:

@@ -306,7 +306,7 @@ def pinned(plan: Planned, container: LazyContainer) -> Any:
     """The plan on the engine that the whole would take: engines agree to the contract, not to the bit."""
     lead = math.prod(container.shape[: -plan.source.dimension])
     voxels = (plan.source.voxels + plan.target.voxels) * lead
-    engine = engines.select(plan.device, "cpu", voxels, plan.copies, isinstance(plan.work, Gather))
+    engine = engines.select(plan.device, "cpu", voxels, plan.store.exact, isinstance(plan.work, Gather))
     return replace(cast(Any, plan), device=engine.name) if plan.device == "auto" else plan
 
 
@@ -326,7 +326,7 @@ def check(plan: Planned) -> None:
             "transform must be one for all volumes of an image that is computed or read block by block, "
             f"got {len(plan.work.routes)}; resample its volumes one by one"
         )
-    if plan.clip is True:
+    if plan.clip:
         raise ValueError(
             "image must be in memory to be clipped to its own range, got one that is computed or read block by block; "
             "give the range, clip=(low, high)"

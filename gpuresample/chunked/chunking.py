@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuresample.containers import LazyContainer
+from gpuresample.engines.contract import Store
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Separable, Work
 
@@ -45,12 +46,12 @@ class Planned(Protocol):
         """Where it runs."""
 
     @property
-    def copies(self) -> bool:
-        """Whether voxels are chosen, not summed."""
+    def store(self) -> Store:
+        """How sums become voxels."""
 
     @property
-    def clip(self) -> bool | tuple[float, float]:
-        """True if the range of the whole input matters to every voxel; a range that is given does not."""
+    def clip(self) -> bool:
+        """Whether the range of the whole input matters to every voxel."""
 
     @property
     def output_shape(self) -> tuple[int, ...]:

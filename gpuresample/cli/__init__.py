@@ -15,6 +15,7 @@ on the line, adds the traceback; `--data-anywhere` lets headers name data files 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -28,6 +29,8 @@ from gpuresample import texts
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
 _ANYWHERE = "--data-anywhere"
+# New objects after which Python looks for cycles: more than all that is imported for one volume.
+_OBJECTS = 200_000
 _BATCH = ("dask", "distributed", "cryptography")
 
 
@@ -50,7 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     # With nothing to do, say what could be done.
     args = [a for a in args if a not in ("--debug", _ANYWHERE)] or ["--help"]
     try:
-        with _any_text():
+        with _any_text(), _rare_collections():
             if anywhere:
                 from gpuresample.files import detached
 
@@ -75,6 +78,17 @@ def _any_text() -> Iterator[None]:
     finally:
         for stream in streams:
             stream.reconfigure(errors="strict")
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Python looks for cycles less often: modules, SimpleITK's above all, make very many objects."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _run(args: list[str]) -> int:

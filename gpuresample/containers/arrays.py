@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,10 @@ class Volume:
         return self.grid.size
 
 
+# One for all arrays of a shape, since grids do not change.
+_grid_of = lru_cache(maxsize=256)(Grid.of_size)
+
+
 def volume_on(array: Any, grid: Grid) -> Volume:
     """A `Volume` of voxels that are known to fit a grid: nothing is checked again."""
     made: Volume = object.__new__(Volume)
@@ -102,7 +107,7 @@ class ArrayContainer:
         d = min(len(shape), 3)
         spacing = (1.0,) * d if input_spacing is None else positive_numbers("input_spacing", input_spacing, d)[::-1]
         self.dtype, self.shape = np.dtype(dtype).newbyteorder("="), shape
-        self.grid = Grid.of_size(tuple(shape[: -d - 1 : -1]), spacing)
+        self.grid = _grid_of(tuple(shape[: -d - 1 : -1]), spacing)
 
     @property
     def array(self) -> Any:

@@ -30,6 +30,19 @@ def spatial(array: Any, dimension: int) -> Any:
     return array[..., None, :, :] if dimension == 2 else array
 
 
+def finite_range(array: Any) -> tuple[float, float, int]:
+    """Smallest and largest finite value of an array in host memory, zeros if there is none; how many are not finite."""
+    low, high = float(array.min()), float(array.max())
+    if math.isfinite(low) and math.isfinite(high):
+        return low, high, 0
+    finite = np.isfinite(array)
+    bad = int(array.size - np.count_nonzero(finite))
+    if bad == array.size:
+        return 0.0, 0.0, bad
+    low = float(np.min(array, where=finite, initial=np.inf))
+    return low, float(np.max(array, where=finite, initial=-np.inf)), bad
+
+
 def overlaps_itself(array: Any) -> bool:
     """Whether two elements of an array share memory; where that would take too long to find out, yes."""
     axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)

@@ -32,7 +32,7 @@ def run(engine: Engine, work: Work, src: Any, dst: Any, store: Store) -> None:
         engine.run(work, src, dst, replace(store, window=None))
         return
     for k, volume in enumerate(np.ndindex(dst.shape[:-3])):
-        low, high = _extent(src[volume])
+        low, high = _extremes(src[volume])
         one = replace(work, routes=(work.routes[k],)) if isinstance(work, Gather) and len(work.routes) > 1 else work
         if math.isnan(low) or low > high:  # it has no range
             low, high = -math.inf, math.inf
@@ -44,11 +44,11 @@ def library_of(array: Any) -> Any:
     return sys.modules["cupy"] if hasattr(array, "__cuda_array_interface__") else np
 
 
-def _extent(array: Any) -> tuple[float, float]:
+def _extremes(array: Any) -> tuple[float, float]:
     """Smallest and largest number of an array, NaN or the wrong way round if there is none; waits for a GPU."""
     xp = library_of(array)
     if xp is np:
-        return pool.extent(array)
+        return pool.extremes(array)
     if array.dtype.kind != "f":
         return array.min().item(), array.max().item()
     none = xp.isnan(array)

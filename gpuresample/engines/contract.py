@@ -6,10 +6,13 @@ batch of independent volumes. 2-D work has z of size 1.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
+
+import numpy as np
 
 from gpuresample.planning.works import Ensemble, Gather, Work
 
@@ -42,6 +45,31 @@ class Store:
     divisor: int = 1
     high: int | None = None
     window: tuple[float, float, float, float] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        dtype: np.dtype[Any],
+        default: int | float = 0,
+        rounding: str = "nearest",
+        *,
+        exact: bool = False,
+        divisor: int = 1,
+        clip: bool | tuple[float, float] = False,
+        scale: float = 1.0,
+        offset: float = 0.0,
+    ) -> Store:
+        """What stores sums as voxels of a type, booleans too.
+
+        `clip` is a range that sums are kept in. True, the range of the volume that they are of, is left to `clipped`
+        and `renormalised`, which look at voxels.
+        """
+        window = None
+        if isinstance(clip, tuple) or scale != 1.0 or offset != 0.0:
+            low, top = clip if isinstance(clip, tuple) else (-math.inf, math.inf)
+            window = low, top, scale, offset or -0.0
+        # Booleans are summed as bytes; a spline may overshoot 1.
+        return cls(default, rounding, exact, divisor, 1 if dtype == np.bool_ else None, window)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuresample.engines.clipped import library_of
 from gpuresample.engines.contract import Engine, Store
-from gpuresample.engines.packing import window_of
+from gpuresample.engines.packing import accumulator, window_of
 from gpuresample.planning.works import Gather, Separable, Work
 
 # The share of the weight that data must have. Weights that are nowhere negative are worth something however few they
@@ -47,7 +47,7 @@ def run(
     """
     assert isinstance(work, (Separable, Gather))
     xp = library_of(src)
-    kind = np.float32 if work.precision == "single" else np.float64
+    kind = accumulator(work.precision).type
     values = src.astype(kind)
     has_data = ~xp.isnan(values) if math.isnan(ignore) else src != src.dtype.type(ignore)
     zero = kind(0)
@@ -73,9 +73,9 @@ def run(
     dst[...] = xp.where(outside, dst.dtype.type(store.default), stored)
 
 
-def bytes_of(n_src: int, n_dst: int, dst: np.dtype[Any], precision: str) -> int:
+def bytes_of(work: Work, n_src: int, n_dst: int, dst: np.dtype[Any]) -> int:
     """Bytes of `run`, at most, beside source, destination and what the engine takes."""
-    size = 4 if precision == "single" else 8
+    size = accumulator(work.precision).itemsize
     return n_src * (2 * size + 1) + n_dst * (5 * size + 4 + 2 * dst.itemsize)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from monai.utils.enums import LazyAttr
 
 from gpuresample import warps
 from gpuresample.engines.cuda import engine as cuda
+from gpuresample.installation import warn_once
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.taps import TapTable
@@ -27,8 +27,6 @@ from gpuresample.warps import Pull
 
 # --- the way back ----------------------------------------------------------------------------------------------------
 
-warned: set[str] = set()
-
 
 class CannotError(Exception):
     """What cannot be done here, in words."""
@@ -36,9 +34,7 @@ class CannotError(Exception):
 
 def warn(reason: str) -> None:
     """Say, once for each reason, that MONAI does it itself."""
-    if reason not in warned:
-        warned.add(reason)
-        warnings.warn(f"{reason}: MONAI's own transform does it", RuntimeWarning, stacklevel=4)
+    warn_once(f"{reason}: MONAI's own transform does it")
 
 
 def is_lazy(transform: Any, lazy: bool | None) -> bool:

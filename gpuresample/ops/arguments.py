@@ -119,12 +119,12 @@ def planned_tables(
     device: str,
     precision: str,
     *,
-    copies: bool = False,
+    exact: bool = False,
     divisor: int = 1,
 ) -> Plan:
     """The plan of one table for each of the axes (z,) y, x."""
     work = planner.along_axes(tables, precision)
-    return planned(container, target, work, output, rounding, device, precision, copies=copies, divisor=divisor)
+    return planned(container, target, work, output, rounding, device, exact=exact, divisor=divisor)
 
 
 def planned(
@@ -134,14 +134,13 @@ def planned(
     output: np.dtype[Any],
     rounding: str,
     device: str,
-    precision: str,
     *,
-    copies: bool = False,
+    exact: bool = False,
     divisor: int = 1,
 ) -> Plan:
-    """The plan of a work, its arguments checked."""
+    """The plan of a work, its arguments checked; `exact` and `divisor` are those of a `Store`."""
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
-    store = Store(0, rounding)
-    return Plan(container.grid, target, container.dtype, output, device, work, store, precision, copies, divisor)
+    store = Store.of(output, rounding=rounding, exact=exact, divisor=divisor)
+    return Plan(container.grid, target, container.dtype, output, device, work, store)

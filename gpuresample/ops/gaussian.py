@@ -157,7 +157,7 @@ def gaussian_plan(
     work = planner.along_axes(tables, precision)
     if rule != "grid-wrap":  # a coarse grid need not begin again where the image does
         work = replace(work, shortcut=shortcuts.shortcut(responses, tables, rule, precision))
-    return planned(container, container.grid, work, output, rounding, device, precision)
+    return planned(container, container.grid, work, output, rounding, device)
 
 
 def _check_axis(kind: str, n: int, width: float, order: int, name: str, sigma: object) -> None:

@@ -128,7 +128,7 @@ def laplacian(
         voxel_sigmas(container, sigma)
     if get_filter(interpolation).method == "vote":
         raise ValueError(f"interpolation must sum or copy voxels, got {interpolation!r}")
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     floats = floats_for(container.dtype)
     links = chain(container.grid, steps)
     now = downsample(image, 1, dtype=floats, device=device)

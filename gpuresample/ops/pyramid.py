@@ -136,7 +136,7 @@ def levels_of(
     steps = steps_of(container, levels, factors, schedule)
     # Checked here too, for levels that need them not.
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     if isinstance(sigma, str):
         one_of("sigma", sigma, SIGMA_RULES)
     else:
@@ -249,7 +249,7 @@ def _itk(
 ) -> list[Level]:
     """The levels of ITK's two pyramids, finest first. See `pyramid`; source: ITK 5.4."""
     one_of("rounding", rounding, ROUNDINGS)
-    engines.select(device, container.where)
+    engines.check_engine(device, container.where)
     chart = _schedule(container, levels, factors, schedule)
     floats = floats_for(container.dtype)
     linked = recursive and all(
@@ -294,7 +294,7 @@ def _itk_plan(
     target = _itk_grid(source, factors)
     where = aligned_map(target, source)
     work = planner.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    return planned(container, target, work, floats, "nearest", device, precision)
+    return planned(container, target, work, floats, "nearest", device)
 
 
 def _itk_grid(source: Grid, factors: tuple[int, ...]) -> Grid:

@@ -12,10 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
+from gpuresample.caching import keep, recalled
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
-from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, parts, unwrap
+from gpuresample.containers import (
+    ArrayContainer,
+    Container,
+    ImageContainer,
+    VolumeContainer,
+    check_memory,
+    grid_like,
+    parts,
+    unwrap,
+)
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
+from gpuresample.memory import ALWAYS_FITS
 from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
@@ -164,14 +175,18 @@ def resample(
     (10, 50, 50)
     """
     request = Request(
-        spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, scale, offset, ignore, dtype, device,
+        spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
+        boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
+        clip=clip, scale=scale, offset=offset, ignore=ignore, dtype=dtype, device=device,
     )  # fmt: skip
     if isinstance(image, (list, tuple)):
         return _several(list(image), input_spacing, request, region, out)
     if complexes.is_complex(image):
         return _of_complex(image, input_spacing, request, region, out)
     container = unwrap(image, input_spacing, lazy=True)
+    key = _asked(container, request) if region is None else None
+    if key is not None:
+        return execute(_planned(key, container, request), container, out)
     return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
 
 
@@ -222,10 +237,12 @@ def plan(
         container = ArrayContainer.of_shape(shape, input_spacing, voxels)
     else:
         container = unwrap(image_or_shape, input_spacing, lazy=True)
-    return _plan(container, Request(
-        spacing, size, like, transform, interpolation, anchor, boundary, antialias, default_value, rounding,
-        convention, clip, scale, offset, ignore, dtype, device,
-    ))  # fmt: skip
+    request = Request(
+        spacing=spacing, size=size, like=like, transform=transform, interpolation=interpolation, anchor=anchor,
+        boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
+        clip=clip, scale=scale, offset=offset, ignore=ignore, dtype=dtype, device=device,
+    )  # fmt: skip
+    return _plan(container, request)
 
 
 def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, out: Any) -> Any:
@@ -244,7 +261,7 @@ def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, o
     return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of, alike)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Request:
     """What a call of `resample` asks for; see there."""
 
@@ -318,6 +335,47 @@ def _each(request: Request, n: int) -> dict[str, list[Any]]:
     return found
 
 
+# Types of which a value's text says all; of containers, those whose plans hang on nothing but what `_asked` names.
+_TEXTS = {type(None), bool, int, float, str}
+_CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
+
+
+def _planned(key: tuple[Any, ...], container: Container, r: Request) -> Plan:
+    """`_plan`; what small images are asked for again is planned once, as it takes longer than they do.
+
+    Nothing that a call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no
+    other image, and on no memory that is left.
+    """
+    found: Plan | None = recalled(_planned, key)
+    if found is None:
+        found = _plan(container, r)
+        if math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS:
+            keep(_planned, key, found)
+    return found
+
+
+def _asked(container: Container, r: Request) -> tuple[Any, ...] | None:
+    """All that a plan hangs on, 0 and -0, 1 and True told apart; None where that cannot be written down."""
+    if type(container) not in _CONTAINERS or r.transform is not None or r.like is not None:
+        return None
+    values = tuple(vars(r).values())
+    if not all(type(v) in _TEXTS or _says_all(v) for v in values):
+        return None
+    try:
+        text = repr(values)
+    except ValueError:  # an integer of more digits than Python will write
+        return None
+    grid = container.grid
+    return type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, text
+
+
+def _says_all(value: Any) -> bool:
+    """Whether the text of a sequence, or of a NumPy type, says all of it."""
+    if type(value) in (tuple, list):
+        return all(type(v) in _TEXTS for v in value)
+    return isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
+
+
 def _plan(
     container: Container, r: Request, paths: dict[Any, tuple[Transform, ...]] | None = None, whole: bool = True
 ) -> Plan:
@@ -342,30 +400,39 @@ def _plan(
         raise ValueError(f"boundary must be {BOUNDARIES} or None for interpolation={f.name!r}, got {r.boundary!r}")
     one_of("rounding", rounding, ROUNDINGS)
     engines.check_device(r.device)
-    target = _target(container, r.spacing, r.size, r.like, r.anchor, r.transform is not None)
+    target = _target(container, r)
     moved = _path(container, r.transform, target, {} if paths is None else paths)
     output = output_dtype(container.dtype, r.dtype)
     blur = _antialias(container, r.antialias, f.method, d)
-    store = Store(default_for(r.default_value, output), rounding)
-    scale, offset = scaling(r.scale, r.offset, output, f)
-    clip, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
-    engines.select(r.device, container.where)
+    store, clip, ignore = _storing(container, r, f, output, rounding)
+    engines.check_engine(r.device, container.where)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
-    if rounding == "truncate" and output.kind in "iu" and f.name in ("linear", "bspline1"):
-        # Two-tap filters often land on a voxel but for the last bit, and truncation makes a whole unit of it.
-        precision = "exact"
+    if rounding == "truncate" and output.kind in "iu" and f.lands:
+        precision = "uncut"
     work = planner.make_work(source, target, moved, f.name, r.boundary, blur, precision)
     if moved:
         planner.warn_if_nowhere(work)
     elif r.like is not None:
         planner.warn_if_apart(source, target)
-    copies = f.method != "linear"
-    return Plan(
-        source, target, container.dtype, output, r.device, work, store, precision, copies, clip=clip, scale=scale,
-        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
-    )  # fmt: skip
+    signed = ignore is not None and renormalised.is_signed(work)
+    return Plan(source, target, container.dtype, output, r.device, work, store, clip, ignore, signed)
+
+
+def _storing(
+    container: Container, r: Request, f: Filter, output: np.dtype[Any], rounding: str, clips: bool = False
+) -> tuple[Store, bool, float | None]:
+    """How sums become voxels, whether they are clipped to their volume's range, and the value that says "no data".
+
+    `clips`: they are, unless a range is given.
+    """
+    default = default_for(r.default_value, output)
+    scale, offset = scaling(r.scale, r.offset, output, f)
+    clip = clip_range(r.clip, output, f, (scale, offset)) or clips
+    exact = f.method != "linear"
+    store = Store.of(output, default, rounding, exact=exact, clip=clip, scale=scale, offset=offset)
+    return store, clip is True, no_data(r.ignore, container.dtype, output, f)
 
 
 def _path(
@@ -380,33 +447,23 @@ def _path(
     return paths[key]
 
 
-def _by_convention(
-    c: Convention,
-    container: Container,
-    r: Request,
-    f: Filter,
-    whole: bool,
-) -> Plan:
+def _by_convention(c: Convention, container: Container, r: Request, f: Filter, whole: bool) -> Plan:
     """A plan that follows another library."""
     source, d = container.grid, container.grid.dimension
-    spacing, size, dtype, device = r.spacing, r.size, r.dtype, r.device
     conventions.check_type(c, container.dtype, f.name)
-    spacing = None if spacing is None else container.order(positive_numbers("spacing", spacing, d))
-    size = None if size is None else container.order(sizes("size", size, d))
+    spacing = None if r.spacing is None else container.order(positive_numbers("spacing", r.spacing, d))
+    size = None if r.size is None else container.order(sizes("size", r.size, d))
     if r.like is None:
         target = conventions.grid(c, source, spacing, size, container.kind != "array")
     else:
-        target = _target(container, r.spacing, r.size, r.like, "first", has_transform=False)
-    output = output_dtype(
-        container.dtype, conventions.output_type(c, container.dtype, f.name) if dtype is None else dtype
-    )
+        target = _target(container, r)
+    own = conventions.output_type(c, container.dtype, f.name)
+    output = output_dtype(container.dtype, own if r.dtype is None else r.dtype)
     blur = conventions.check_blur(c, source, target, f.name, container.dtype)
-    store = Store(default_for(r.default_value, output), c.rounding)
-    scale, offset = scaling(r.scale, r.offset, output, f)
-    asked, ignore = clip_range(r.clip, output, f, (scale, offset)), no_data(r.ignore, container.dtype, output, f)
+    store, clip, ignore = _storing(container, r, f, output, c.rounding, c.clip and f.spline_order > 1)
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
-    engines.select(device, container.where)
+    engines.check_engine(r.device, container.where)
     precision = precision_of(container.dtype, output)
     where = conventions.positions(c, source, target, f.name, container.dtype)
     if where is None:
@@ -417,38 +474,30 @@ def _by_convention(
         sigma = [max(0.0, (n / m - 1.0) / 2.0) for n, m in zip(source.size, target.size, strict=True)]
         responses = tuple(gaussian_response(s if blur else 0.0) for s in sigma)
         work = planner.sampled(where, source, f, rule, responses, precision)
-    clip = asked or (c.clip and f.spline_order > 1)
-    copies = f.method != "linear"
-    return Plan(
-        source, target, container.dtype, output, device, work, store, precision, copies, clip=clip, scale=scale,
-        offset=offset, ignore=ignore, signed=ignore is not None and renormalised.is_signed(work),
-    )  # fmt: skip
+    signed = ignore is not None and renormalised.is_signed(work)
+    return Plan(source, target, container.dtype, output, r.device, work, store, clip, ignore, signed)
 
 
-def _target(container: Container, spacing: Any, size: Any, like: Any, anchor: str, has_transform: bool) -> Grid:
+def _target(container: Container, r: Request) -> Grid:
     source, d = container.grid, container.grid.dimension
-    if like is not None:
-        for name, value, given in (
-            ("spacing", spacing, spacing is not None),
-            ("size", size, size is not None),
-            ("anchor", anchor, anchor != "first"),
-        ):
+    if r.like is not None:
+        for name, given in (
+            ("spacing", r.spacing is not None), ("size", r.size is not None), ("anchor", r.anchor != "first"),
+        ):  # fmt: skip
             if given:
-                raise ValueError(f"like gives the whole grid; it cannot be combined with {name}={value!r}")
-        grid = grid_like(container, like)
+                raise ValueError(f"like gives the whole grid; it cannot be combined with {name}={getattr(r, name)!r}")
+        grid = grid_like(container, r.like)
         if isinstance(grid, Grid):
             return grid
         if len(grid) < d:
             raise ValueError(f"like must have at least the image's {d} spatial axes, got shape {grid}")
-        return resized(source, None, grid[: -d - 1 : -1], anchor)
-    if spacing is not None:
-        spacing = container.order(positive_numbers("spacing", spacing, d))
-    if size is not None:
-        size = container.order(sizes("size", size, d))
-    if spacing is None and size is None and has_transform:
-        one_of("anchor", anchor, ("first",))
+        return resized(source, None, grid[: -d - 1 : -1], r.anchor)
+    spacing = None if r.spacing is None else container.order(positive_numbers("spacing", r.spacing, d))
+    size = None if r.size is None else container.order(sizes("size", r.size, d))
+    if spacing is None and size is None and r.transform is not None:
+        one_of("anchor", r.anchor, ("first",))
         return source
-    return resized(source, spacing, size, anchor)
+    return resized(source, spacing, size, r.anchor)
 
 
 def output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtype[Any]:

@@ -71,7 +71,7 @@ def shrink(image: Any, factors: int | Sequence[int], *, device: str = "auto", ou
     target, index = kept(source, f)
     tables = [taps.index_table(n, i) for n, i in zip(source.size[::-1], index[::-1], strict=True)]
     precision = precision_of(container.dtype, container.dtype)
-    made = planned_tables(container, target, tables, container.dtype, "nearest", device, precision, copies=True)
+    made = planned_tables(container, target, tables, container.dtype, "nearest", device, precision, exact=True)
     return execute(made, container, out)
 
 
@@ -134,7 +134,7 @@ def bin_plan(container: Container, factors: int | Sequence[int], reduce: str = "
     if reduce != "mean":
         (fx, fy, fz), (nx, ny, nz) = (*f, 1)[:3], (*target.size, 1)[:3]
         work = Majority((fz, fy, fx), (nz, ny, nx), labels_first=reduce == "label")
-        return planned(container, target, work, container.dtype, "nearest", device, "double", copies=True)
+        return planned(container, target, work, container.dtype, "nearest", device, exact=True)
     tables = [taps.block_sum_table(source.size[axis], f[axis]) for axis in reversed(range(source.dimension))]
     return planned_tables(container, target, tables, container.dtype, "nearest", device, "double", divisor=math.prod(f))
 
@@ -266,7 +266,7 @@ def downsample_plan(
         gaussian_response(s) if kind == "sampled" else discrete_gaussian_response(s, 1e-4) for s in widths
     )
     work = planner.sampled(where, source, FILTERS["linear"], "nearest", blur, precision)
-    return planned(container, target, work, output, rounding, device, precision)
+    return planned(container, target, work, output, rounding, device)
 
 
 def upsample(
@@ -335,5 +335,4 @@ def upsample_plan(
     precision = precision_of(container.dtype, output)
     where = aligned_map(target, source)
     work = planner.sampled(where, source, filter_, "nearest", (None,) * source.dimension, precision)
-    copies = filter_.method == "index"
-    return planned(container, target, work, output, rounding, device, precision, copies=copies)
+    return planned(container, target, work, output, rounding, device, exact=filter_.method == "index")

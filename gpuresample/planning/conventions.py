@@ -16,12 +16,11 @@ from typing import Any
 import numpy as np
 
 from gpuresample.checks import one_of, positive_numbers, sizes
-from gpuresample.planning.filters import FloatArray
+from gpuresample.planning.filters import SINCS, FloatArray
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.maps import AxisMap
 
 BSPLINES = ("bspline", "bspline1", "bspline2", "bspline3", "bspline4", "bspline5")
-SINCS = ("hamming", "cosine", "welch", "lanczos", "blackman")
 TORCHIO_FILTERS = ("nearest", "linear", "bspline", "bspline3", "gaussian", *SINCS, "label_gaussian")
 SITK_FILTERS = ("nearest", "linear", *BSPLINES, "gaussian", *SINCS, "label_gaussian", "label_linear")
 
@@ -72,8 +71,6 @@ class Convention:
         What the library offers with the same mathematics.
     ways : tuple of str
         How the new grid may be given.
-    tolerance : float
-        Of float images, in units of the image's range. Integers: their rounding, so off by one where that decides.
     missing : str
         What the library has that we do not offer under its name.
     size : {"round", "floor", "corners round", "corners ceil"}
@@ -98,7 +95,6 @@ class Convention:
     boundary: str | None
     interpolations: tuple[str, ...]
     ways: tuple[str, ...]
-    tolerance: float
     missing: str = ""
     antialias: bool = False
     rounding: str = "nearest"
@@ -124,37 +120,37 @@ CONVENTIONS = {
         Convention(
             "simpleitk", "SimpleITK", "2.5.7",
             "Resample(image, size, Transform(), interpolator, origin, spacing, direction)",
-            "first", None, SITK_FILTERS, ("spacing", "size", "like", "transform"), 2e-6, rounding="truncate",
+            "first", None, SITK_FILTERS, ("spacing", "size", "like", "transform"), rounding="truncate",
         ),
         Convention(
             "scipy", "scipy", "1.17.1", "ndimage.zoom(array, zoom, order=order)",
-            "center", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, rounding="away",
+            "center", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "size"), rounding="away",
             positions=_corners,
         ),
         Convention(
             "skimage", "scikit-image", "0.26.0", "transform.resize(array, shape, order=order, preserve_range=True)",
-            "edge", "mirror", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, antialias=True,
+            "edge", "mirror", ("nearest", "linear", *BSPLINES), ("spacing", "size"), antialias=True,
             positions=_faces, clip=True, floats=True,
             missing="nearest on floats that shrink: scikit-image blurs before it",
         ),
         Convention(
             "torch", "torch", "2.13.0", 'nn.functional.interpolate(tensor, size, mode="trilinear" or "nearest-exact")',
-            "edge", "nearest", ("nearest", "linear"), ("spacing", "size"), 2e-6, positions=_torch,
+            "edge", "nearest", ("nearest", "linear"), ("spacing", "size"), positions=_torch,
             missing='"bicubic" is Keys\' filter, not a B-spline; "nearest" is biased, "area" averages',
         ),
         Convention(
             "monai", "monai", "1.6.1", 'transforms.Spacing(pixdim, mode="bilinear" or "nearest")(image)',
-            "first", "nearest", ("nearest", "linear"), ("spacing",), 2e-6, size="corners round", single=True,
+            "first", "nearest", ("nearest", "linear"), ("spacing",), size="corners round", single=True,
             missing="splines (integer modes); halfway between voxels, either may be nearest",
         ),
         Convention(
             "torchio", "torchio", "1.2.1", "Resample(spacing, image_interpolation=name)(image)",
-            "middle", None, TORCHIO_FILTERS, ("spacing",), 2e-6, rounding="truncate", size="floor",
+            "middle", None, TORCHIO_FILTERS, ("spacing",), rounding="truncate", size="floor",
             missing="antialias: a recursive Gaussian before it",
         ),
         Convention(
             "nibabel", "nibabel", "5.4.2", "processing.resample_to_output(image, voxel_sizes, order=order)",
-            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "like"), 2e-6, rounding="away",
+            "first", "constant", ("nearest", "linear", *BSPLINES), ("spacing", "like"), rounding="away",
             size="corners ceil",
             missing="halfway between voxels, either is nearest; on its border nibabel's round-off may lose a plane",
             upright=True,
@@ -162,7 +158,7 @@ CONVENTIONS = {
         Convention(
             "nnunet", "nnunetv2", "2.8.1",
             "resample_data_or_seg_to_shape(data, shape, spacing, new, order=order, force_separate_z=False)",
-            "edge", "padded", ("nearest", "linear", *BSPLINES), ("spacing", "size"), 2e-6, rounding="truncate",
+            "edge", "padded", ("nearest", "linear", *BSPLINES), ("spacing", "size"), rounding="truncate",
             positions=_faces, clip=True,
             missing="segmentations (is_seg=True), and slices apart (force_separate_z)",
         ),

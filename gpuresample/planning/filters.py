@@ -70,6 +70,11 @@ class Filter:
     pieces: int = 1
     degree: int = 1
 
+    @property
+    def lands(self) -> bool:
+        """Whether sums often land on a voxel but for the last bit, of which truncation makes a whole unit."""
+        return self.method == "linear" and self.window(np.zeros(1))[1].shape[1] == 2
+
 
 def _nearest(x: FloatArray) -> Window:
     return np.floor(x + 0.5).astype(np.int64), np.ones((x.size, 1))
@@ -156,6 +161,9 @@ _SINC_WINDOWS: dict[str, Callable[[FloatArray], FloatArray]] = {
     "lanczos": lambda t: np.sinc(t / SINC_RADIUS),
     "blackman": lambda t: 0.42 + 0.5 * np.cos(np.pi * t / SINC_RADIUS) + 0.08 * np.cos(2 * np.pi * t / SINC_RADIUS),
 }
+
+
+SINCS = tuple(_SINC_WINDOWS)
 
 
 def _sinc(name: str) -> Callable[[FloatArray], Window]:

@@ -62,8 +62,8 @@ def make_work(
     antialias : bool or tuple of float
         False, True (sigma (step - 1) / 2 on source axes that are sampled more coarsely than 1), or a sigma for
         every source axis x, y, z, in source voxels.
-    precision : {"single", "double"}
-        What tables are cut for and sums are made in.
+    precision : {"single", "double", "uncut"}
+        What tables are cut for, see `taps.build`.
     margin : float
         Voxels of the source by which its inside is taken to be larger on every side.
     """
@@ -184,7 +184,8 @@ def sampled(
         n_dst.insert(0, 1)
         start.insert(0, 0)
     t = (tables[0], tables[1], tables[2])
-    return Separable(t, pass_order(t), _three(dst_axis), _three(n_dst), _three(start), precision)
+    sums = taps.sums_for(precision)
+    return Separable(t, pass_order(t), _three(dst_axis), _three(n_dst), _three(start), sums)
 
 
 def along_axes(tables: list[TapTable], precision: str) -> Separable:
@@ -276,7 +277,7 @@ def _neighbourhood(
             taps.prefilter_table(f.spline_order, n, taps.blur_rule(rule), precision, blur=s, pad=pad)
             for n, s in zip(n_src, (*([None] * (3 - d)), *blur[::-1]), strict=True)
         ]
-        prefilter = _prefilter(tables, precision)
+        prefilter = _prefilter(tables, taps.sums_for(precision))
         n_src = prefilter.n_dst
     return Gather(
         routes=(),
@@ -292,7 +293,7 @@ def _neighbourhood(
         box=box,
         rule=RULES[rule],
         normalise=f.border == "crop",
-        precision=precision,
+        precision=taps.sums_for(precision),
     )
 
 

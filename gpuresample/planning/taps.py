@@ -39,12 +39,19 @@ ROW_BYTES, TAP_BYTES = 48, 20
 # Of each weight that is made at once, with what follows from it meanwhile.
 MADE_BYTES = 96
 
-# A row may lose outer taps whose magnitudes add up to this much. Three axes of it stay below a third of the
-# numeric contract (2e-6 of the range in float32, 1e-9 in float64): an input swings by half its range at most
-# once the row sum is kept, and a cardinal spline amplifies that by 1.6 per later axis.
-# "exact" is for truncated integers, where a last bit becomes a whole unit: nothing that has a weight is dropped.
-TOLERANCE = {"single": 3e-7, "double": 1e-11, "exact": 0.0}
-PREFILTER_TOLERANCE = {"single": 3e-9, "double": 1e-13, "exact": 1e-13}
+# What sums may be wrong by, in units of the image's range, by what they are made in: the promise of docs/numbers.md.
+BOUNDS = {"single": 2e-6, "double": 1e-9}
+# A row may lose outer taps whose magnitudes add up to this much. Three axes of it stay below a third of `BOUNDS`: an
+# input swings by half its range at most once the row sum is kept, and a cardinal spline amplifies that by 1.6 per
+# later axis.
+# "uncut" is for truncated integers, where a last bit becomes a whole unit: nothing that has a weight is dropped.
+TOLERANCE = {"single": 3e-7, "double": 1e-11, "uncut": 0.0}
+PREFILTER_TOLERANCE = {"single": 3e-9, "double": 1e-13, "uncut": 1e-13}
+
+
+def sums_for(precision: str) -> str:
+    """What sums are made in, "single" or "double", of tables that are cut for a precision."""
+    return "single" if precision == "single" else "double"
 
 
 @dataclass(frozen=True, eq=False)
@@ -312,8 +319,8 @@ def build(
         "constant" concerns samples outside only: inside, taps mirror, as `scipy.ndimage` has it.
     blur : ndarray, float64, optional
         Weights of neighbours, of odd number and centred at 0, of a smoothing that is applied before sampling.
-    precision : {"single", "double", "exact"}
-        The accuracy that the taps are cut for.
+    precision : {"single", "double", "uncut"}
+        What taps are cut for: sums in float32, in float64, or not at all.
     """
     rule = border_rule(f, boundary)
     width, n_window = _width(f, blur, precision), 0

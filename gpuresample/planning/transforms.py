@@ -533,7 +533,7 @@ def _expansion(nodes: Nodes, size: tuple[int, int, int], axes: tuple[int, ...], 
             rows = np.flatnonzero(taps.inside(at, n, None))
             first, last = (int(rows[0]), int(rows[-1]) + 1) if rows.size else (0, 0)
             rule = FILTERS["nearest" if nodes.kind == "nearest" else "linear"]
-            table = taps.build(rule, at[first:last], n, precision="exact")
+            table = taps.build(rule, at[first:last], n, precision="uncut")
         tables.append(table)
         dst_axis.append(2 - out)
         n_dst.append(at.size)

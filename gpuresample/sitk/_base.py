@@ -7,9 +7,6 @@ and refusals are SimpleITK's own; only `Execute` is ours, and whatever it cannot
 from __future__ import annotations
 
 import functools
-import os
-import sys
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -20,6 +17,7 @@ import SimpleITK as sitk
 
 from gpuresample.engines import check_device
 from gpuresample.engines.threads import at_most
+from gpuresample.installation import warn_once
 
 # SimpleITK's pixel types that we compute on, by the words of theirs: scalar and vector.
 DTYPES = {
@@ -29,7 +27,6 @@ DTYPES = {
 SCALARS: dict[int, np.dtype[Any]] = {getattr(sitk, f"sitk{k}"): np.dtype(v) for k, v in DTYPES.items()}
 VECTORS: dict[int, np.dtype[Any]] = {getattr(sitk, f"sitkVector{k}"): np.dtype(v) for k, v in DTYPES.items()}
 
-_warned: set[str] = set()
 _device = "auto"
 
 
@@ -57,25 +54,6 @@ def set_device(device: str) -> None:
 def device() -> str:
     """Where the filters compute."""
     return _device
-
-
-def _warn_once(name: str, reason: str) -> None:
-    if (key := f"{name}: {reason}") in _warned:
-        return
-    _warned.add(key)
-    warnings.warn(
-        f"gpuresample.sitk.{name} leaves this to SimpleITK: {reason}. (Said once for every reason.)",
-        RuntimeWarning,
-        stacklevel=_callers_level(),
-    )
-
-
-def _callers_level() -> int:
-    """How far up the stack, seen from our caller, the first frame outside this folder is."""
-    frame, level = sys._getframe(1), 1
-    while frame.f_back is not None and os.path.dirname(frame.f_code.co_filename) == os.path.dirname(__file__):
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 def _chained(setter: Callable[..., Any]) -> Callable[..., Any]:
@@ -129,7 +107,8 @@ class Face:
         result = super().Execute(image1)  # type: ignore[misc]
         # Only now: where SimpleITK refuses too, its error says it all.
         if reason is not None:
-            _warn_once(type(self).__name__, reason)
+            name = type(self).__name__
+            warn_once(f"gpuresample.sitk.{name} leaves this to SimpleITK: {reason}. (Said once for every reason.)")
         return result
 
     def _told(self, image: sitk.Image) -> list[float]:

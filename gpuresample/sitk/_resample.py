@@ -160,7 +160,7 @@ def truncated(
             and isinstance(where, AxisMap)
             and truncation.aligned_linear(whole, np.ascontiguousarray(one), where, default, wrap=expanding)
         ):
-            width = truncation.span(one)
+            width = truncation.range_of(one)
             single = not expanding and truncation.precision_for(one.dtype, dtype, width) == "single"
             volume = Volume(one if d == 3 else one[0], grid.spacing, grid.origin, grid.direction)
             sums = run(volume, np.dtype(np.float32 if single else np.float64)).array.reshape(out.shape)

@@ -108,10 +108,8 @@ def _expanded(image: sitk.Image, factors: tuple[int, ...], f: Filter) -> sitk.Im
     def run(volume: Any, dtype: np.dtype[Any]) -> Any:
         precision = precision_of(container.dtype, dtype)
         work = planner.sampled(where, source, f, None, (None,) * d, precision)
-        plan = Plan(
-            source, target, container.dtype, dtype, _base.device(), work, Store(), precision, f.method == "index"
-        )
-        return plan.run(volume)
+        store = Store.of(dtype, exact=f.method == "index")
+        return Plan(source, target, container.dtype, dtype, _base.device(), work, store).run(volume)
 
     if f.method == "index" or container.dtype.kind == "f":
         result = run(image, container.dtype)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -13,15 +12,13 @@ import torchio
 from torchio.data.io import get_sitk_metadata_from_ras_affine, nib_to_sitk
 
 from gpuresample.containers import Volume
-from gpuresample.installation import borrowed
+from gpuresample.installation import borrowed, warn_once
 from gpuresample.ops.resample import resample
 from gpuresample.ops.transforms import BSpline
 from gpuresample.planning.grid import Grid
 
 # How far the axes of ITK's lattices may be from an image's own, as unit vectors: some roundings in float32.
 ROUNDED = 1e-6
-
-_warned: set[str] = set()
 
 # What is asked of a transform for an image: SimpleITK's transform, the interpolation, and the fill of every channel.
 Recipe = tuple[Any, str, list[float]]
@@ -70,9 +67,7 @@ def _volume(tensor: torch.Tensor, affine: Any) -> Volume:
 
 
 def _warn(reason: str) -> None:
-    if reason not in _warned:
-        _warned.add(reason)
-        warnings.warn(f"{reason}: TorchIO's own transform does it", RuntimeWarning, stacklevel=4)
+    warn_once(f"{reason}: TorchIO's own transform does it")
 
 
 def _along(spline: sitk.BSplineTransform, direction: Any) -> BSpline:

@@ -15,7 +15,7 @@ from gpuresample.checks import one_of, sizes
 from gpuresample.containers import Container, unwrap
 from gpuresample.engines.threads import get_num_threads
 from gpuresample.ops.resample import ROUNDINGS, plan
-from gpuresample.planning.filters import get_filter
+from gpuresample.planning.filters import SINCS, get_filter
 from gpuresample.planning.grid import Grid
 from gpuresample.verification.judging import Judge
 from gpuresample.verification.pairs import FACTOR, FILTERS, SIGMA, pair_of
@@ -28,7 +28,7 @@ from gpuresample.verification.samples import CLASSES, MOST_CHANNELS, Sample, sam
 STEPS = (1.2843, 1.2843, 0.7109)
 # Voxels of the box that is compared, and how many times fewer for what SimpleITK takes microseconds a voxel for.
 VOXELS, SLOWER = 1 << 21, 32
-SLOW = ("gaussian", "hamming", "cosine", "welch", "lanczos", "blackman", *LABEL_MODES)
+SLOW = ("gaussian", *SINCS, *LABEL_MODES)
 INTERPOLATIONS = tuple(name for name in ENUMERATORS if name != "bspline3")  # which is "bspline"
 
 
@@ -150,7 +150,7 @@ def _usable(asked: Sequence[str] | None) -> tuple[list[str], dict[str, str]]:
         for name in asked:
             if engines.check_device(name) == "auto":
                 raise ValueError("engines must be of 'cpu', 'cuda', 'cuda:N', got 'auto'")
-            engines.select(name)
+            engines.check_engine(name)
         if not asked:
             raise ValueError("engines must not be empty")
         return list(dict.fromkeys(asked)), {}

@@ -12,8 +12,9 @@ import numpy.typing as npt
 
 from gpuresample.bench import cases
 from gpuresample.bench.cases import Geometry
-from gpuresample.bench.contract import span_of, unit_of
+from gpuresample.bench.contract import unit_of
 from gpuresample.containers import Container, ImageContainer
+from gpuresample.containers.voxels import finite_range
 from gpuresample.planning.grid import Grid
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ class Sample:
     @cached_property
     def span(self) -> tuple[float, float]:
         """Smallest and largest finite value."""
-        return span_of(self.array)
+        return finite_range(self.array)[:2]
 
     @property
     def unit(self) -> float:

@@ -10,9 +10,9 @@ import SimpleITK as sitk
 from support import TRUNCATED_SHARE, flat, noise, rotation
 
 import gpuresample.sitk as ours
+from gpuresample import installation
 from gpuresample.engines import threads as pool
 from gpuresample.engines.cpu import truncation
-from gpuresample.sitk import _base
 
 FILTERS = [name for name in ours.OURS if name.endswith("ImageFilter")]
 FUNCTIONS = [name for name in ours.OURS if not name.endswith("ImageFilter")]
@@ -67,7 +67,7 @@ def alone(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def _nothing_said():
-    _base._warned.clear()
+    installation.said.clear()
 
 
 # --- names, signatures, defaults ---------------------------------------------------------------------------------
@@ -215,7 +215,7 @@ def test_filled_air_truncates_as_simpleitks(alone, value, interpolator):
 
 
 @pytest.mark.parametrize("interpolator", [sitk.sitkLinear, sitk.sitkBSpline3, sitk.sitkNearestNeighbor])
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "int64"])
 def test_integers_of_every_type(alone, dtype, interpolator):
     picture = image(dtype)
     theirs = [resampled(sitk, picture, (1.31, 0.83, 1.17), interpolator, t) for t in (None, TURN)]

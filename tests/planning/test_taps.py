@@ -51,7 +51,7 @@ def test_rows_sum_to_one(name, boundary):
         np.testing.assert_allclose(t.dense().sum(axis=1), 1.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("precision", ["single", "double", "exact"])
+@pytest.mark.parametrize("precision", ["single", "double", "uncut"])
 @pytest.mark.parametrize("name", NORMALISED)
 def test_trimming_keeps_row_sums(name, precision):
     t = build(name, samples(40), 40, precision=precision)
@@ -120,7 +120,7 @@ def test_source_range_is_tight():
 def test_trimming_stays_within_its_tolerance(name, precision):
     x = samples(60)
     cut = build(name, x, 60, precision=precision)
-    whole = build(name, x, 60, precision="exact")
+    whole = build(name, x, 60, precision="uncut")
     assert cut.n_taps < whole.n_taps
     lost = np.abs(cut.dense() - whole.dense()).sum(axis=1).max()
     # What is dropped, once more for what the rest gains, and the prefilter's own cut.
@@ -129,7 +129,7 @@ def test_trimming_stays_within_its_tolerance(name, precision):
 
 def test_exact_tables_drop_no_weight():
     x = np.array([3 + 1e-13, 5 - 1e-13])
-    assert build("linear", x, 10, precision="exact").count.tolist() == [2, 2]
+    assert build("linear", x, 10, precision="uncut").count.tolist() == [2, 2]
     assert build("linear", x, 10, precision="single").count.tolist() == [1, 1]
 
 
@@ -156,8 +156,8 @@ def test_a_boundary_is_padding(name, boundary):
     """The table of an axis equals the table of the axis laid out further, its columns folded back."""
     n, pad = 5, 60
     x = np.linspace(-4.3, 9.1, 23)
-    short = build(name, x, n, boundary=boundary, precision="exact").dense()
-    long = build(name, x + pad, n + 2 * pad, boundary=boundary, precision="exact").dense()
+    short = build(name, x, n, boundary=boundary, precision="uncut").dense()
+    long = build(name, x + pad, n + 2 * pad, boundary=boundary, precision="uncut").dense()
     folded = np.zeros_like(short)
     for column, sample in enumerate(np.pad(np.arange(n), pad, mode=PAD_MODE[boundary])):
         folded[:, sample] += long[:, column]

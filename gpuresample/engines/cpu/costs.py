@@ -113,21 +113,24 @@ def of(call: Call, volumes: int = 1) -> Cost:
 
 def _arithmetic(call: Call) -> tuple[tuple[float, ...], tuple[str, ...], int]:
     """Taps, order and multiply-adds of one volume."""
-    from gpuresample.engines.cpu.ways import way_of
+    from gpuresample.engines.cpu.ways import steps_of
 
-    work, way = call.work, way_of(call.work, call.source.newbyteorder("="), call.target, call.store)
+    work, none = call.work, (0.0, 0.0, 0.0)
+    steps = steps_of(work, call.source.newbyteorder("="), call.target, call.store)
+    made = [_of_tables(step) for step in steps.tables]
+    adds = sum(of_step for _, _, of_step in made)
     if isinstance(work, Majority):
-        return (0.0, 0.0, 0.0), ("mode",), 0
+        return none, ("mode",), 0
     if isinstance(work, Gather):
         neighbours = _neighbours(work)
-        nothing: tuple[tuple[float, float, float], tuple[str, ...], int] = (0.0, 0.0, 0.0), (), 0
-        taps, order, adds = nothing if work.prefilter is None else _of_tables(work.prefilter)
+        taps, order, _ = made[0] if made else (none, (), 0)
         sums = 0 if work.method == "index" else neighbours * math.prod(work.n_dst)
         return (*taps, float(neighbours)), (*order, "gather"), adds + sums
-    if way == "copy":
-        return (0.0, 0.0, 0.0), ("copy",), 0
-    taps, order, adds = _of_tables(work)
-    return taps, order, sum(_of_tables(step)[2] for step in _steps(work)) if way == "shortcut" else adds
+    if steps.way == "copy":
+        return none, ("copy",), 0
+    # A shortcut is told by what it stands for.
+    taps, order, _ = _of_tables(work) if steps.way == "shortcut" else made[0]
+    return taps, order, adds
 
 
 def _of_tables(work: Separable) -> tuple[tuple[float, float, float], tuple[str, ...], int]:
@@ -159,13 +162,6 @@ def _needed(work: Work) -> int:
 def _neighbours(work: Gather) -> int:
     width = work.coefficients.shape[1]
     return 1 if work.method == "index" else int(width**3)
-
-
-def _steps(work: Separable) -> list[Separable]:
-    """What a shortcut runs."""
-    from gpuresample.engines.cpu.footprint import steps
-
-    return list(steps(work.shortcut))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,6 @@ import numpy.typing as npt
 
 from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu import ensemble
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
@@ -19,7 +19,8 @@ from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
-from gpuresample.engines.cpu.ways import sums, way_of, widens
+from gpuresample.engines.cpu.tables import ready as tables_ready
+from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
@@ -34,13 +35,21 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
-    if isinstance(work, Separable) and way_of(work, src.dtype, dst.dtype, store) == "means":
-        run_means(work, src, dst, store)
-        return
-    if isinstance(work, Gather) and _as_it_is(work, src, dst, store):
-        run_gather(work, src, dst, store)
-        return
-    converted(_run, np.empty, convert, work, src, dst, store)
+    steps = steps_of(work, src.dtype, dst.dtype, store)
+    if steps.one:
+        _run(steps.way, work, src, dst, store)
+    else:
+        converted(partial(_by_floats, steps), np.empty, convert, work, src, dst, store)
+
+
+def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """See `engines.ready`."""
+    if not isinstance(work, Separable) or store.divisor != 1:
+        return None
+    steps = steps_of(work, src.dtype, dst.dtype, store)
+    if not steps.one or steps.way != "tables":
+        return None
+    return tables_ready(work, src, dst, store)
 
 
 def run_all(calls: Sequence[Call]) -> None:
@@ -63,27 +72,28 @@ def run_all(calls: Sequence[Call]) -> None:
 
 def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
     """Whether a gather takes these arrays without a conversion."""
-    typed = not store.exact or src.dtype == dst.dtype or widens(work, src.dtype, dst.dtype)
-    wide = src.dtype != np.float16 and (dst.dtype != np.float16 or sums(work))
-    return typed and store.divisor == 1 and src.dtype.isnative and wide
+    return src.dtype.isnative and steps_of(work, src.dtype, dst.dtype, store).one
 
 
-def _run(work: Work, src: Array, dst: Array, store: Store) -> None:
-    way = way_of(work, src.dtype, dst.dtype, store)
-    # Numba has no 16-bit floats: only copies by index move them as bits, and only sums are stored as such.
-    if np.float16 in (src.dtype, dst.dtype) and way != "copy":
-        if src.dtype == np.float16:
-            src = src.astype(np.float32)
-        if dst.dtype == np.float16 and not sums(work):
-            wide = np.empty(dst.shape, np.float32)
-            _run(work, src, wide, store)
-            dst[...] = wide
-            return
+def _by_floats(steps: Steps, work: Work, src: Array, dst: Array, store: Store) -> None:
+    """A work on 16-bit floats, if there are any, by way of float32."""
+    if steps.from_half:
+        src = src.astype(np.float32)
+    made = np.empty(dst.shape, np.float32) if steps.to_half else dst
+    _run(steps.way, work, src, made, store)
+    if made is not dst:
+        dst[...] = made
+
+
+def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Gather):
         run_gather(work, src, dst, store)
         return
     if isinstance(work, Majority):
         run_majority(work, src, dst)
+        return
+    if way == "means":
+        run_means(work, src, dst, store)
         return
     # Destination axes in the source's order: a permuted grid is only a matter of strides.
     n = dst.ndim - 3
@@ -122,7 +132,9 @@ def moments(values: Array, field: Array | None, out: Array) -> None:
 @contextmanager
 def combining(models: int) -> Iterator[Combiner]:
     """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
-    yield ensemble.CpuCombiner(_run, models)
+    from gpuresample.engines.cpu import ensemble
+
+    yield ensemble.CpuCombiner(run, models)
 
 
 _ROUNDED: dict[int, Callable[[Array], Array]] = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from gpuresample.engines.cpu.gather import is_cubic, most_rows, reach_of
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
-from gpuresample.engines.cpu.ways import sums, way_of, widens
+from gpuresample.engines.cpu.ways import Steps, steps_of
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
@@ -71,8 +71,9 @@ def footprint(
     n_src, n_dst = math.prod(src_shape), math.prod(dst_shape)
     between = 0 if src.isnative else n_src * src.itemsize
     src = src.newbyteorder("=")
-    tile, threads = _tiles(work, math.prod(src_shape[:-3]), src, dst, store, threads)
-    between += _converted(work, n_src, src, n_dst, dst, store)
+    steps = steps_of(work, src, dst, store)
+    tile, threads = _tiles(work, steps, math.prod(src_shape[:-3]), src, store, threads)
+    between += _converted(steps, n_src, src, n_dst, dst)
     if isinstance(work, Gather):
         between += _coordinates(work, threads)
         if work.prefilter is not None:
@@ -91,58 +92,37 @@ def converting_bytes(source: np.dtype[Any], target: np.dtype[Any]) -> int:
     return source.itemsize if source.kind in "iu" else 2 * source.itemsize + 4
 
 
-def steps(branches: tuple[Branch, ...]) -> Iterator[Separable]:
-    """Every work that a shortcut runs."""
-    for branch in branches:
-        yield branch.first
-        for chain in branch.middle:
-            yield from chain
-        yield branch.last
-
-
-def _tiles(
-    work: Work, n_volumes: int, src: np.dtype[Any], dst: np.dtype[Any], store: Store, threads: int
-) -> tuple[int, int]:
+def _tiles(work: Work, steps: Steps, n_volumes: int, src: np.dtype[Any], store: Store, threads: int) -> tuple[int, int]:
     """Bytes of a thread's scratch, and the threads that have one."""
-    way = way_of(work, src, dst, store)
-    run: list[Separable] = []
+    run = steps.tables
     if isinstance(work, Majority):
         return MOST_LABELS * (src.itemsize + 8), threads
     if isinstance(work, Gather):
-        run, n_volumes = [] if work.prefilter is None else [work.prefilter], 1
+        n_volumes = 1
     elif not all(t.n_dst for t in work.tables):
-        pass
-    elif way == "means":
+        run = ()
+    elif steps.way == "means":
         voxels = n_volumes * math.prod(t.n_taps * t.n_dst for t in work.tables)
         row, sums = work.tables[2], sum_type(src, store.divisor)
         assert sums is not None
         return 2 * row.n_taps * row.n_dst * sums.itemsize, threads if voxels >= SMALL else 1
-    elif way == "shortcut":
+    elif steps.way == "shortcut":
         # Two branches' last tables are applied row by row, without tiles.
         rows = [branch.last for branch in work.shortcut] if len(work.shortcut) == 2 else []
-        run, n_volumes = [step for step in steps(work.shortcut) if step not in rows], 1
-    elif way == "tables":
-        run = [work]
+        run, n_volumes = tuple(step for step in run if step not in rows), 1
     cuts = [(tiling(step, n_volumes, threads), accumulator(step.precision).itemsize) for step in run]
     size = max((cut.elements * item for cut, item in cuts), default=0)
     busy = max((min(threads, n_volumes * math.prod(cut.blocks)) for cut, _ in cuts), default=threads)
     return size, busy
 
 
-def _converted(work: Work, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any], store: Store) -> int:
+def _converted(steps: Steps, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any]) -> int:
     """Bytes of volumes in other types, see `engines.conversion` and `engine.run`."""
-    way = way_of(work, src, dst, store)
-    if way == "means":
-        return 0
-    held = 0
-    if store.exact and src != dst and not widens(work, src, dst):
-        held += n_src * (dst.itemsize + converting_bytes(src, dst))
-    wide = n_src * 4 * (src == np.float16)
-    if store.divisor != 1:
+    held = n_src * (dst.itemsize + converting_bytes(src, dst)) if steps.typed else 0
+    wide = 4 * n_src if steps.from_half else 0
+    if steps.divided:
         return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
-    if way == "copy":
-        return held
-    return held + wide + n_dst * 4 * (dst == np.float16 and not sums(work))
+    return held + wide + (4 * n_dst if steps.to_half else 0)
 
 
 def _coordinates(work: Gather, threads: int) -> int:

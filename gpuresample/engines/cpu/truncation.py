@@ -28,13 +28,12 @@ from gpuresample.planning.works import Route
 
 Array = npt.NDArray[Any]
 
-# Errors of our sums that are allowed for, in units of the input's range: the numeric contract's.
-ALLOWED = {"single": 2e-6, "double": 1e-9}
-# Up to this range, float32 sums are wrong by so little that chance alone moves less than 0.2 % of truncated voxels.
+# "Truncated integers" in docs/numbers.md has the argument behind these, with numbers.
+# Largest range of an input whose sums are made in float32.
 SINGLE_RANGE = 6000.0
 # Share of voxels that may lie close to an integer beyond what chance explains before they are evaluated again.
 MOST_CLOSE = 0.0025
-# Beyond, chance alone would bring too many voxels close to an integer: all are evaluated.
+# Where chance alone brings a larger share close to an integer, all are evaluated again.
 MOST_CHANCE = 0.03
 
 TOLERANCE = 1e-10
@@ -44,7 +43,7 @@ ITEM_VOXELS = 1 << 14
 COLUMNS = 512
 
 
-def span(array: Array) -> float:
+def range_of(array: Array) -> float:
     """Largest minus smallest value of an array."""
     flat = np.ravel(array)
     found: list[tuple[Any, Any]] = []
@@ -86,7 +85,7 @@ def truncated(
     default : number
         For voxels outside, a value of `dst`'s type.
     width : float
-        `span(src)`.
+        `range_of(src)`.
     wrap : bool
         Wrap into the type as C does, instead of saturating.
     always : bool
@@ -100,7 +99,7 @@ def truncated(
     info = np.iinfo(dst.dtype)
     limits = np.array([info.min, info.max], dst.dtype)
     flat, out = values.reshape(-1), dst.reshape(-1)
-    near = ALLOWED["single" if values.dtype == np.float32 else "double"] * max(width, 1.0)
+    near = taps.BOUNDS["single" if values.dtype == np.float32 else "double"] * max(width, 1.0)
     fill = dst.dtype.type(default)
     counts: list[tuple[int, int]] = []
     _ranges(

@@ -10,12 +10,12 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from support import SINGLE
 
 import gpuresample.monai as grm
-from gpuresample.monai import shared
+from gpuresample import installation
 
 
 @pytest.fixture(autouse=True)
 def every_test_is_warned_anew():
-    shared.warned.clear()
+    installation.said.clear()
 
 
 @pytest.fixture(scope="module")

@@ -10,15 +10,14 @@ import torchio as tio
 from support import SINGLE
 
 import gpuresample.torchio as grtio
-from gpuresample import set_num_threads
-from gpuresample.torchio import spatial
+from gpuresample import installation, set_num_threads
 
 AFFINE = {"scales": (1.1, 0.9, 1.2), "degrees": (12, -7, 20), "translation": (5, -3, 4)}
 
 
 @pytest.fixture(autouse=True)
 def every_test_is_warned_anew():
-    spatial._warned.clear()
+    installation.said.clear()
 
 
 @pytest.fixture
@@ -73,7 +72,8 @@ def test_affine(subject, center, fill, no_fallback):
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline", "lanczos", "gaussian", "cosine"])
 def test_affine_by_every_kernel(subject, interpolation, no_fallback):
-    ours, theirs = both("Affine", subject, **AFFINE, image_interpolation=interpolation)
+    part = tio.Crop((15, 15, 18, 18, 16, 16))(subject)
+    ours, theirs = both("Affine", part, **AFFINE, image_interpolation=interpolation)
     assert_subjects(ours, theirs)
 
 
