@@ -203,6 +203,7 @@ def test_links_lead_somewhere(page):
 
 # --- the command line ------------------------------------------------------------------------------------------------
 
+
 @pytest.mark.parametrize("page", PAGES)
 def test_tests_and_commands_that_are_named_are_there(page):
     text = text_of(page)
