@@ -147,7 +147,7 @@ PARAMETERS = {
 CALLED = {
     "image_or_shape": ("image", "shape", "size"),
     "array": ("image", "voxels", "spacing"),
-    "logits": ("image", "scores"),
+    "logits": ("image", "scores", "size"),
     "like": ("grid", "image"),
     "transform": ("grid",),
     "spacing": ("grid", "size"),

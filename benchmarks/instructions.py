@@ -81,7 +81,8 @@ def ensemble(name: str, models: int, classes: int, wanted: str) -> Job:
     fine = Grid((48, 40, 12), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
     coarse = Grid((24, 20, 6), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / models) for _ in range(models))
-    shape = fine.size[::-1]
+    nx, ny, nz = fine.size
+    shape = nz, ny, nx
     work = Ensemble(
         members, classes, shape, "softmax", False, "largest", np.full(classes, 0.5, np.float32),
         np.arange(classes + 1, dtype=np.uint64),

@@ -203,6 +203,18 @@ def test_links_lead_somewhere(page):
 
 # --- the command line ------------------------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("page", PAGES)
+def test_tests_and_commands_that_are_named_are_there(page):
+    text = text_of(page)
+    for path in re.findall(r"`(tests/[\w/.]+?)/?`", text):
+        assert (ROOT / path).exists(), path
+    for module in re.findall(r"python -m (benchmarks\.\w+)", text):
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+    targets = set(re.findall(r"^([a-z-]+):", text_of("Makefile"), re.MULTILINE))
+    assert set(re.findall(r"`make ([a-z-]+)", text)) <= targets
+
+
 COMMANDS = text_of("docs/command-line.md").split("```")[1].strip().splitlines()
 # Longer than the rest together, and run elsewhere: by `make demo`, by test_verify.py.
 NOT_HERE = ("gpuresample demo", "gpuresample verify")

@@ -15,20 +15,25 @@ from gpuresample.files import completeness, elements, zstds
 if TYPE_CHECKING:
     import SimpleITK
 
+_SECOND, _MINC_1, _ECAT = "NIfTI-2", "MINC 1", "ECAT"
 # What nibabel (5.4) reads and SimpleITK (2.5.7) does not, by the ends of names in small letters.
 READ = {
     ".mgz": "FreeSurfer", ".mgh": "FreeSurfer", ".head": "AFNI", ".brik": "AFNI", ".brik.gz": "AFNI", ".par": "Philips",
-    ".rec": "Philips", ".v": "ECAT",
+    ".rec": "Philips", ".v": _ECAT,
 }  # fmt: skip
 WRITTEN = (".mgz",)
-_SECOND = "NIfTI-2"
 # What no library here reads, and what makes a file of it that is read.
 _MRTRIX, _MICROSCOPE = "an MRtrix image; mrconvert makes .nii.gz of it", "bioformats2raw makes OME-Zarr of it"
+_SLIDE = f"a whole slide of pathology, {{}}; {_MICROSCOPE}"
 _LINES = "a file of streamlines, not an image"
 _OTHERS = {
     ".mif": _MRTRIX, ".mif.gz": _MRTRIX, ".mih": _MRTRIX, ".czi": f"a Zeiss image; {_MICROSCOPE}",
     ".lif": f"a Leica image; {_MICROSCOPE}", ".nd2": f"a Nikon image; {_MICROSCOPE}",
     ".ims": f"an Imaris image; {_MICROSCOPE}", ".oib": f"an Olympus image; {_MICROSCOPE}",
+    ".svs": _SLIDE.format("a TIFF of Aperio's"), ".scn": _SLIDE.format("a TIFF of Leica's"),
+    ".ndpi": _SLIDE.format("a TIFF of Hamamatsu's"), ".bif": _SLIDE.format("a TIFF of Ventana's"),
+    ".qptiff": _SLIDE.format("a TIFF of Akoya's"), ".mrxs": _SLIDE.format("of 3DHISTECH's"),
+    ".vsi": _SLIDE.format("of Olympus'"),
     ".gii": "a GIFTI surface, not an image", ".trk": _LINES, ".tck": _LINES, ".stl": "a surface, not an image",
     ".b2nd": "an array of Blosc2, which has no spacing, origin and direction; resample the image that it was made of",
 }  # fmt: skip
@@ -40,8 +45,11 @@ def format_of(path: Path) -> str:
     if path.is_file() and elements.is_dicom(path):
         return ""
     found = next((kind for ending, kind in READ.items() if name.endswith(ending)), "")
-    if not found and name.endswith((".nii", ".nii.gz", zstds.ENDING)) and _is_second(path):
+    if not found and name.endswith((".nii", ".nii.gz", zstds.ENDING)) and _is_second(_head(path)):
         return _SECOND
+    # ITK reads MINC 2, which is HDF5.
+    if not found and name.endswith((".mnc", ".mnc.gz")) and _head(path).startswith(b"CDF"):
+        return _MINC_1
     return found
 
 
@@ -51,13 +59,17 @@ def what_it_is(path: Path) -> str:
     return next((text for ending, text in _OTHERS.items() if name.endswith(ending)), "")
 
 
-def _is_second(path: Path) -> bool:
-    """Whether a NIfTI file's header is that of version 2, which ITK (5.4.7) does not read."""
+def _head(path: Path) -> bytes:
+    """The first bytes of a file, unpacked; nothing where it has none."""
     try:
         with completeness.reading(path) if completeness.is_packed(path) else open(path, "rb") as stream:
-            head = stream.read(8)
+            return bytes(stream.read(8))
     except (OSError, EOFError, zlib.error):
-        return False
+        return b""
+
+
+def _is_second(head: bytes) -> bool:
+    """Whether a NIfTI file's header is that of version 2, which ITK (5.4.7) does not read."""
     return len(head) == 8 and head[4:8] == b"n+2\0" and 540 in (struct.unpack(f"{o}i", head[:4])[0] for o in "<>")
 
 
@@ -75,9 +87,15 @@ def opened(path: Path) -> Any:
     except ImportError:
         raise OSError(f"{path}: is a file of {kind}, which nibabel reads: pip install nibabel") from None
     try:
-        return nibabel.load(path)
+        # nibabel does not count ECAT among the formats that it knows by their names.
+        image = nibabel.ecat.load(path) if kind == _ECAT else nibabel.load(path)
     except Exception as error:  # each of its formats has errors of its own
         raise OSError(f"{path}: cannot be read by nibabel: {error}") from error
+    if kind == _MINC_1 and len(image.shape) != 3:
+        raise OSError(
+            f"{path}: a MINC 1 image of {len(image.shape)} axes is not read; mincconvert -2 makes MINC 2 of it"
+        )
+    return image
 
 
 def layout(path: Path, image: Any) -> tuple[tuple[int, ...], tuple[float, ...], tuple[float, ...], tuple[float, ...]]:

@@ -1,10 +1,15 @@
 """Formats that SimpleITK lacks: nibabel as reference; what no library here reads is called by its name."""
 
+import gzip
+import shutil
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import volume
+from scipy.io import netcdf_file
 
 import gpuresample as gr
 from gpuresample.files import volumes as files
@@ -23,8 +28,8 @@ def turned(angle=0.3, spacing=(0.8, 0.9, 2.0)):
     return affine
 
 
-def assert_as_nibabel(path):
-    image, theirs = files.read(path), nib.load(path)
+def assert_as_nibabel(path, theirs=None):
+    image, theirs = files.read(path), nib.load(path) if theirs is None else theirs
     wanted = np.asanyarray(theirs.dataobj).reshape(image.GetSize()).T
     assert np.array_equal(sitk.GetArrayFromImage(image), wanted)
     affine = np.eye(4)
@@ -144,7 +149,59 @@ def test_afni(tmp_path, factor, matrix):
     np.testing.assert_allclose(image.GetOrigin(), wanted[:, 3], atol=1e-6)
 
 
+def test_ecat(tmp_path):
+    tests = Path(nib.__file__).parent / "tests" / "data" / "tinypet.v"
+    if not tests.is_file():
+        pytest.skip("nibabel is here without its own tests")
+    shutil.copy(tests, tmp_path / "a.v")
+    assert_as_nibabel(tmp_path / "a.v", nib.ecat.load(tmp_path / "a.v"))
+
+
+def write_minc_1(path, voxels, starts, steps, lead=()):
+    """A MINC 1 file, which is netCDF, of voxels z, y, x."""
+    with netcdf_file(path, "w") as file:
+        names = [*lead, "zspace", "yspace", "xspace"]
+        for name, n in zip(names, voxels.shape, strict=True):
+            file.createDimension(name, n)
+        starts, steps = [0] * len(lead) + list(starts), [1] * len(lead) + list(steps)
+        for name, start, step in zip(names, starts, steps, strict=True):
+            axis = file.createVariable(name, "i", ())
+            axis.start, axis.step, axis.spacing = float(start), float(step), b"regular__"
+        for name, value in (("image-min", -3.0), ("image-max", 9.0)):
+            file.createVariable(name, "d", ())[...] = value
+        stored = file.createVariable("image", "h", tuple(names))
+        stored.signtype, stored.valid_range = b"signed__", np.array([-200, 300], np.int16)
+        stored[...] = voxels
+
+
+@pytest.mark.parametrize("steps", [(3, 2, 1.5), (-3, 2, -1.5)])
+def test_minc_1_is_read_through_nibabel(tmp_path, steps):
+    voxels = np.random.default_rng(0).integers(-200, 300, (3, 4, 5)).astype(np.int16)
+    write_minc_1(tmp_path / "a.mnc", voxels, (1, -20, 30), steps)
+    image = files.read(tmp_path / "a.mnc")
+    theirs = nib.load(tmp_path / "a.mnc")
+    wanted = np.asanyarray(theirs.dataobj)
+    np.testing.assert_allclose(wanted, -3 + (voxels + 200.0) * 12 / 500)
+    # nibabel's axes are z, y, x, and its coordinates RAS, as MINC's.
+    assert np.array_equal(sitk.GetArrayFromImage(image), wanted.T)
+    for at in ((0, 0, 0), (2, 3, 4), (1, 3, 0)):
+        point = image.TransformIndexToPhysicalPoint(at)
+        np.testing.assert_allclose((-point[0], -point[1], point[2]), (theirs.affine @ (*at, 1))[:3], atol=1e-9)
+    assert files.header(tmp_path / "a.mnc").size == image.GetSize()
+    with gzip.open(tmp_path / "b.mnc.gz", "wb") as packed:
+        packed.write((tmp_path / "a.mnc").read_bytes())
+    assert np.array_equal(sitk.GetArrayFromImage(files.read(tmp_path / "b.mnc.gz")), wanted.T)
+
+
+def test_minc_1_with_time_is_refused(tmp_path):
+    write_minc_1(tmp_path / "a.mnc", np.zeros((2, 3, 4, 5), np.int16), (0, 0, 0), (1, 1, 1), ["time"])
+    for call in (files.read, files.header):
+        with pytest.raises(OSError, match="a MINC 1 image of 4 axes is not read"):
+            call(tmp_path / "a.mnc")
+
+
 @pytest.mark.parametrize(("name", "match"), [
+    ("a.svs", "a whole slide of pathology, a TIFF of Aperio's"), ("a.mrxs", "a whole slide of pathology"),
     ("a.mif", "an MRtrix image; mrconvert"), ("a.mif.gz", "an MRtrix image"), ("a.czi", "a Zeiss image"),
     ("a.gii", "a GIFTI surface"), ("a.trk", "a file of streamlines"), ("a.nd2", "a Nikon image"),
     ("a.b2nd", "an array of Blosc2, which has no spacing"),
