@@ -78,8 +78,8 @@ def turned(name: str, interpolation: str, dtype: str) -> Job:
 
 def ensemble(name: str, models: int, classes: int, wanted: str) -> Job:
     """Scores on half the voxels along every axis, as a network's are on a coarser grid."""
-    fine = Grid((48, 40, 12), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
-    coarse = Grid((24, 20, 6), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
+    fine = Grid((192, 16, 8), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
+    coarse = Grid((96, 8, 4), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / models) for _ in range(models))
     shape = fine.size[::-1]
     work = Ensemble(
