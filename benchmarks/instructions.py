@@ -110,7 +110,6 @@ def jobs() -> Iterator[Job]:
     yield turned("turned, linear", "linear", "float32")
     yield turned("turned, nearest", "nearest", "float32")
     yield turned("turned, cubic B-spline", "bspline3", "float32")
-    yield turned("turned, label_linear", "label_linear", "uint8")
     yield ensemble("ensemble of 2 x 12 classes, labels", 2, 12, "labels")
     yield ensemble("ensemble of 2 x 12 classes, confidence", 2, 12, "confidence")
 
