@@ -8,7 +8,7 @@ ARGS ?=
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: help docs demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full regress tiles orders attack kernels reliability soak cohort compile gpu ci clean
+.PHONY: help docs demo test test-integrations conventions loader lint types parity transform-parity front bench bench-full regress tiles orders attack kernels reliability soak cohort compile instructions gpu ci clean
 .DEFAULT_GOAL := help
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
@@ -100,6 +100,10 @@ cohort: $(VENV)/.test ## 200 volumes, killed twice and continued, against the si
 compile: $(VENV)/.cli ## the CUDA kernels compiled for every GPU generation: registers, shared memory, spills
 	@$(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc
 	$(BIN)/python -m benchmarks.compile_table $(ARGS)
+
+instructions: $(VENV)/.cli ## what the CUDA kernels execute for every voxel, counted without a GPU
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check nvidia-cuda-nvrtc nvidia-cuda-cuobjdump nvidia-cuda-nvdisasm
+	$(BIN)/python -m benchmarks.instructions $(ARGS)
 
 # An interpreter as it is, with CuPy, pytest, hypothesis, scipy and nibabel in it: nothing is installed.
 PY ?= python3

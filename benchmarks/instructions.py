@@ -78,8 +78,8 @@ def turned(name: str, interpolation: str, dtype: str) -> Job:
 
 def ensemble(name: str, models: int, classes: int, wanted: str) -> Job:
     """Scores on half the voxels along every axis, as a network's are on a coarser grid."""
-    fine = Grid((48, 40, 12), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
-    coarse = Grid((24, 20, 6), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
+    fine = Grid((192, 16, 8), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
+    coarse = Grid((96, 8, 4), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / models) for _ in range(models))
     nx, ny, nz = fine.size
     shape = nz, ny, nx
@@ -111,7 +111,6 @@ def jobs() -> Iterator[Job]:
     yield turned("turned, linear", "linear", "float32")
     yield turned("turned, nearest", "nearest", "float32")
     yield turned("turned, cubic B-spline", "bspline3", "float32")
-    yield turned("turned, label_linear", "label_linear", "uint8")
     yield ensemble("ensemble of 2 x 12 classes, labels", 2, 12, "labels")
     yield ensemble("ensemble of 2 x 12 classes, confidence", 2, 12, "confidence")
 

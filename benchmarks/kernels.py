@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import kernel_paths
+from benchmarks import kernel_batches, kernel_paths
 from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
@@ -35,7 +35,12 @@ from gpuresample.plans import Plan
 
 # What DESIGN.md asks for, section 7.
 BANDWIDTH, ZOOM, MATMUL, TRILINEAR, COPIES, AGREEMENT = 0.70, 20.0, 4.0, 1.5, 1.15, 1e-6
-JOBS = (("bspline", "int16", "float32"), ("linear", "float32", "float32"), ("nearest", "int16", "int16"))
+JOBS = (
+    ("bspline", "int16", "float32"),
+    ("gaussian", "int16", "float32"),
+    ("linear", "float32", "float32"),
+    ("nearest", "int16", "int16"),
+)
 OBLIQUE = "bspline, int16 to float32, oblique"
 # From little to read and to sum again at seams to much: few taps, the reference, many taps.
 PLANES = ("gaussian", "hamming", "bspline", "bspline4", "bspline5")
@@ -285,6 +290,7 @@ def measured(device: Device, factor: int, runs: int) -> dict[str, Any]:
         "jobs": jobs,
         "planes": [planes(device, name, made(geometry, name, "int16", "float32", volume), runs) for name in PLANES],
         "paths": list(kernel_paths.rows(device, factor, runs, bandwidth)),
+        "batches": list(kernel_batches.rows(device, factor, runs)),
         "gain_now": tiles.GAIN,
         "peers": peers(device, geometry, volume, runs),
         "auto": crossover(device, volume, geometry, max(3, runs // 3), (16, 8, 4) if factor > 1 else (16, 8, 4, 2, 1)),
@@ -327,6 +333,7 @@ def all_tables(facts: dict[str, Any]) -> Iterator[tuple[str, list[str], list[lis
     yield "The reference job", header, whole
     yield _planes_table(facts)
     yield kernel_paths.table(facts, verdict)
+    yield kernel_batches.table(facts, verdict)
     ours = {job["name"].split(",")[0]: job["whole"]["device"] for job in reversed(facts["jobs"])}
     wanted = {
         "cupyx zoom, order 3": ("bspline", ZOOM), "torch, three dense matmuls": ("bspline", MATMUL),

@@ -12,12 +12,15 @@
 //   v1  ensemble_normalise  For a softmax: the largest score of a voxel's classes and the sum of exp(score - largest),
 //                           kept up to date together, in one sweep over the classes of one model.
 //       ensemble_decide     One sweep over the classes, of all models together; the largest average so far in a register.
+//                           A model's place is found once for CLASSES of its classes: finding it takes as many loads as
+//                           one and a half classes.
 //       ensemble_activate   Probabilities of scores, in place, where these are to be resampled instead.
 #include "common.cuh"
 
 // As gpuresample/planning/works.py numbers them.
 #define SOFTMAX 1
 #define SIGMOID 2
+#define CLASSES 4  // that are summed at once
 #define LARGEST 0
 #define BITS 1
 
@@ -42,7 +45,7 @@ struct member_t {
 struct place_t {
     bool inside, two_z, two_y, two_x;  // whether an axis takes two samples; a lone one weighs 1
     const src_t *corner;
-    idx_t dz, dy, dx;
+    idx_t dc, dz, dy, dx;
     float w00, w01, w10, w11;  // of rows: plane, row
     float x0, x1;              // of samples along a row
 };
@@ -60,6 +63,7 @@ static __device__ __forceinline__ place_t locate(
     p.two_y = y0 != y1;
     p.two_x = x0 != x1;
     p.corner = (const src_t *)m.src + z0 * (idx_t)m.s_z + y0 * (idx_t)m.s_y + x0 * (idx_t)m.s_x;
+    p.dc = (idx_t)m.s_class;
     p.dz = (z1 - z0) * (idx_t)m.s_z;
     p.dy = (y1 - y0) * (idx_t)m.s_y;
     p.dx = (x1 - x0) * (idx_t)m.s_x;
@@ -80,9 +84,9 @@ static __device__ __forceinline__ float between(const place_t &p, const src_t *r
 }
 
 // The score of class c: along x first, then rows and planes at once.
-static __device__ __forceinline__ float score(const place_t &p, const idx_t s_class, const int c)
+static __device__ __forceinline__ float score(const place_t &p, const int c)
 {
-    const src_t *here = p.corner + c * s_class;
+    const src_t *here = p.corner + c * p.dc;
     float total = p.w00 * between(p, here);
     if (p.two_y) total += p.w01 * between(p, here + p.dy);
     if (p.two_z) {
@@ -129,7 +133,7 @@ extern "C" __global__ void ensemble_normalise(
     const place_t p = locate(m, (int)z, y, x, n_z, n_y, n_x);
     float top = -ENDLESS, sum = 0;
     for (int c = 0; c < n_classes; c++)
-        add_score(p.inside ? score(p, (idx_t)m.s_class, c) : c == 0 ? certain : other, top, sum);
+        add_score(p.inside ? score(p, c) : c == 0 ? certain : other, top, sum);
     ((float *)m.top)[t] = top;
     ((float *)m.sum)[t] = sum;
 }
@@ -156,31 +160,47 @@ extern "C" __global__ void ensemble_decide(
     float best = -ENDLESS, disorder = 0;
     int label = 0;
     unsigned long long name = values[n_classes];
-    for (int c = 0; c < n_classes; c++) {
-        float total = NOTHING;
+#pragma unroll 1
+    for (int c0 = 0; c0 < n_classes; c0 += CLASSES) {
+        float totals[CLASSES];
+#pragma unroll
+        for (int j = 0; j < CLASSES; j++) totals[j] = NOTHING;
         for (int k = 0; k < n_models; k++) {
             const member_t &m = members[k];
             const place_t p = locate(m, (int)z, y, x, n_z, n_y, n_x);
-            const float s = p.inside ? score(p, (idx_t)m.s_class, c) : c == 0 ? certain : other;
-            if (alone) {
-                total = s;
-            } else if (activation == SOFTMAX) {
-                total += m.share / ((const float *)m.sum)[t] * expf(s - ((const float *)m.top)[t]);
-            } else {
-                total += m.share * (activation == SIGMOID ? sigmoid(s) : s);
+            const bool soft = activation == SOFTMAX && !alone;
+            const float share = soft ? m.share / ((const float *)m.sum)[t] : m.share;
+            const float top = soft ? ((const float *)m.top)[t] : 0.0f;
+#pragma unroll
+            for (int j = 0; j < CLASSES; j++) {
+                const int c = c0 + j;
+                if (c >= n_classes) break;
+                const float s = p.inside ? score(p, c) : c == 0 ? certain : other;
+                if (alone)
+                    totals[j] = s;
+                else if (soft)
+                    totals[j] += share * expf(s - top);
+                else
+                    totals[j] += share * (activation == SIGMOID ? sigmoid(s) : s);
             }
         }
-        if (total != total) bad = true;
-        if (c == 0 || total > best) {
-            best = total;
-            label = c;
-        }
-        if (choose != LARGEST && total > thresholds[c]) name = choose == BITS ? name | values[c] : values[c];
-        if (probabilities) probabilities[c * voxels + t] = total;
-        if (entropy) {
-            const float q = total < 0 ? 0 : total > 1 ? 1 : total;
-            if (q > 0) disorder -= q * logf(q);
-            if (binary && q < 1) disorder -= (1 - q) * logf(1 - q);
+#pragma unroll
+        for (int j = 0; j < CLASSES; j++) {
+            const int c = c0 + j;
+            if (c >= n_classes) break;
+            const float total = totals[j];
+            if (total != total) bad = true;
+            if (c == 0 || total > best) {
+                best = total;
+                label = c;
+            }
+            if (choose != LARGEST && total > thresholds[c]) name = choose == BITS ? name | values[c] : values[c];
+            if (probabilities) probabilities[c * voxels + t] = total;
+            if (entropy) {
+                const float q = total < 0 ? 0 : total > 1 ? 1 : total;
+                if (q > 0) disorder -= q * logf(q);
+                if (binary && q < 1) disorder -= (1 - q) * logf(1 - q);
+            }
         }
     }
     if (bad) {
@@ -190,7 +210,7 @@ extern "C" __global__ void ensemble_decide(
             const place_t p = locate(m, (int)z, y, x, n_z, n_y, n_x);
             bool mine = activation == SOFTMAX && !alone && !usable(((const float *)m.top)[t], ((const float *)m.sum)[t]);
             for (int c = 0; c < n_classes && p.inside; c++) {
-                const float s = score(p, (idx_t)m.s_class, c);
+                const float s = score(p, c);
                 mine = mine || s != s;
             }
             if (mine) atomicAdd(counts + k, 1ULL);

@@ -30,7 +30,9 @@ def test_the_timings_run_on_the_host(tmp_path, capsys):
     assert [step["pass"] for step in spline["passes"]] == ["y", "x"]
     assert all(step["kernels"].startswith("resample_axis") for step in spline["passes"])
     assert all(job["agreement"] <= 1e-6 for job in facts["jobs"])
-    assert [len(job["passes"]) for job in facts["jobs"]] == [2, 1, 1, 1]
+    assert [len(job["passes"]) for job in facts["jobs"]] == [2, 3, 1, 1, 1]
+    assert [row["launches"] for row in facts["batches"]] == [1, 3, 3, 3]
+    assert all(row["seconds"] > 0 and row["returns"] > 0 and row["torch"] is None for row in facts["batches"])
     assert [p["interpolation"] for p in facts["planes"]] == list(kernels.PLANES)
     assert all(p["bytes_fused"] < p["bytes_apart"] and p["fused"] > 0 < p["apart"] for p in facts["planes"])
     text = (tmp_path / "kernels.md").read_text()

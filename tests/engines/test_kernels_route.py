@@ -7,7 +7,7 @@ import numpy as np
 import path_oracle
 import pytest
 import SimpleITK as sitk
-from cuda_support import Guarded, patched, run_twice
+from cuda_support import Guarded, identity, patched, run_twice, separable
 from support import assert_close, flat, labels, noise, of_grid, reference, rotation, same_bits, to_image
 
 import gpuresample as gr
@@ -22,7 +22,7 @@ from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, Uploads
 from gpuresample.engines.cuda.staging import Staged
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS
-from gpuresample.planning.works import RULES, Lattice, Linear, Route
+from gpuresample.planning.works import RULES, Lattice, Linear, Majority, Route
 
 pytestmark = pytest.mark.kernels
 
@@ -470,6 +470,30 @@ def test_launches_of_tables_do_not_depend_on_the_batch(interpolation):
     source, target = gr.Grid.of_size((5, 4, 3)), gr.Grid((4, 3, 2), (1.2, 1.3, 1.4), (0.1,) * 3, EYE)
     work = planner.make_work(source, target, (), interpolation, None, False, "single")
     assert len({launched(work, n) for n in BATCHES}) == 1
+
+
+# A plane more than the source has: its voxels are the default.
+BEYOND = separable([identity(3), identity(4), identity(5)], n_dst=(4, 4, 5))
+
+
+@pytest.mark.parametrize(
+    ("work", "store", "target", "launches"),
+    [
+        (Majority((1, 1, 2), (3, 4, 2)), Store(), "uint8", 1),
+        (BEYOND, Store(exact=True), "float32", 2),
+        (BEYOND, Store(divisor=2), "float32", 3),
+    ],
+    ids=["majority", "converted first", "divided last"],
+)
+def test_launches_of_what_surrounds_do_not_depend_on_the_batch(work, store, target, launches):
+    """Modes of blocks, conversions before and after, the default outside: each is one launch for all volumes."""
+    for n in BATCHES:
+        runtime = HostRuntime()
+        src, dst = np.ones((n, 3, 4, 5), np.uint8), np.full((n, *work.n_dst), 9, target)
+        CudaEngine(runtime).run(work, src, dst, store)
+        assert runtime.launches.total() == launches
+        assert (dst[:, :3] == 1 / store.divisor).all()
+        assert (dst[:, 3:] == 0).all()
 
 
 # --- what is refused, far or no number ------------------------------------------------------------------------------
