@@ -86,6 +86,21 @@ def test_other_kinds_of_machines():
     assert shipped.features_in("no processor that we know") == frozenset()
 
 
+def test_what_numpy_does_not_find_is_not_there_whatever_the_system_says(monkeypatch, tmp_path):
+    """So it is under an emulator of a lesser processor, which shows the file of the machine that it runs on."""
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text(f"processor\t: 0\nflags\t\t: {V4}\n")
+    monkeypatch.setattr(shipped, "Path", lambda path: cpuinfo)
+    every = dict.fromkeys(shipped._BY_NUMPY.values(), True)
+    assert set(shipped._BY_NUMPY) <= set(V4.split())
+    for lacks, best in (({}, 4), ({"AVX512VL"}, 3), ({"AVX2"}, 2), ({"FMA3"}, 2), ({"SSE42"}, 1)):
+        monkeypatch.setattr(shipped.store, "asked_by_numpy", lambda lacks=lacks: every | dict.fromkeys(lacks, False))
+        has = shipped.features.__wrapped__()
+        assert shipped.levels("x86_64", has) == [f"x86-64-v{k}" for k in range(best, 1, -1)], lacks
+    monkeypatch.setattr(shipped.store, "asked_by_numpy", dict)  # a NumPy that has other names
+    assert shipped.features.__wrapped__() == frozenset(V4.split())
+
+
 def test_a_lower_instruction_set_can_be_asked_for_and_a_higher_one_is_not_taken(monkeypatch):
     monkeypatch.setattr(shipped.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(shipped, "features", lambda: frozenset(V3.split()))

@@ -35,6 +35,12 @@ LEVELS: dict[str, dict[str, frozenset[str]]] = {
     "aarch64": {"aarch64": frozenset()},
     "arm64": {"aarch64": frozenset()},  # macOS' name
 }
+# Of what is needed: what NumPy asks the processor itself for, and how it calls it.
+_BY_NUMPY = {
+    "avx": "AVX", "avx2": "AVX2", "avx512bw": "AVX512BW", "avx512cd": "AVX512CD", "avx512dq": "AVX512DQ",
+    "avx512f": "AVX512F", "avx512vl": "AVX512VL", "f16c": "F16C", "fma": "FMA3", "pni": "SSE3", "popcnt": "POPCNT",
+    "sse4_1": "SSE41", "sse4_2": "SSE42", "ssse3": "SSSE3",
+}  # fmt: skip
 NAMES = tuple(dict.fromkeys(level for levels in LEVELS.values() for level in levels))
 
 
@@ -55,11 +61,17 @@ def levels(machine: str | None = None, has: frozenset[str] | None = None) -> lis
 
 @lru_cache(maxsize=1)
 def features() -> frozenset[str]:
-    """What this processor has and the system lets programs use; nothing where the system does not say it."""
+    """What this processor has and the system lets programs use; nothing where the system does not say it.
+
+    An emulator of a lesser processor may show the file of the one that it runs on: what NumPy does not find is not
+    there, either.
+    """
     try:
-        return features_in(Path("/proc/cpuinfo").read_text())
+        said = features_in(Path("/proc/cpuinfo").read_text())
     except OSError:
         return frozenset()
+    asked = store.asked_by_numpy()
+    return frozenset(name for name in said if asked.get(_BY_NUMPY.get(name, ""), True))
 
 
 def features_in(text: str) -> frozenset[str]:

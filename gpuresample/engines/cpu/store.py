@@ -113,12 +113,17 @@ def _numba() -> str:
     return _digest(Path(found.origin).with_name("_version.py").read_bytes()).hex()
 
 
+def asked_by_numpy() -> dict[str, bool]:
+    """What NumPy has asked the processor itself whether it has."""
+    inner = getattr(np, "_core", None) or np.core
+    features: dict[str, bool] = inner._multiarray_umath.__cpu_features__
+    return features
+
+
 @lru_cache(maxsize=1)
 def machine() -> str:
     """The processor of this machine, as far as code depends on it."""
-    inner = getattr(np, "_core", None) or np.core
-    features = inner._multiarray_umath.__cpu_features__
-    said = [platform.machine(), sys.byteorder, *sorted(name for name, there in features.items() if there)]
+    said = [platform.machine(), sys.byteorder, *sorted(name for name, there in asked_by_numpy().items() if there)]
     try:
         with open("/proc/cpuinfo") as file:
             text = file.read(1 << 13).split("\n\n")[0]
