@@ -27,9 +27,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gpuresample.engines.cpu import store
+
 KINDS = ("guarded", "bounds", "odd", "far", "words")
-# Where kernels that check their indices are kept.
-CHECKED = Path(tempfile.gettempdir(), "gpuresample-bounds-checked")
+# Where kernels that check their indices are kept: not in /tmp, where another user could put others in their place.
+CHECKED = store.user_folder() / "bounds-checked"
 # Of one case, in seconds that it computes: compiling is allowed, hanging is not; where indices are checked, compiling
 # takes longer. And in seconds that pass, since what waits for something computes nothing.
 SECONDS, CHECKED_SECONDS, WAITED = 60, 300, 900

@@ -145,7 +145,7 @@ PARAMETERS = {
 }  # fmt: skip
 # What a refusal may call an argument whose own name it does not say.
 CALLED = {
-    "image_or_shape": ("image", "shape"),
+    "image_or_shape": ("image", "shape", "size"),
     "array": ("image", "voxels", "spacing"),
     "logits": ("image", "scores"),
     "like": ("grid", "image"),

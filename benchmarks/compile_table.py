@@ -104,26 +104,33 @@ def by_nvcc(text: str, architectures: Sequence[int]) -> str:
 
 def by_nvrtc(text: str, architectures: Sequence[int]) -> str:
     """What ptxas says of a text, compiled by NVRTC for one architecture after the other."""
-    nvrtc = _nvrtc()
+    library = nvrtc()
     log = ""
     for architecture in architectures:
         program = ctypes.c_void_p()
         words = [f"--gpu-architecture=sm_{architecture}", "-std=c++17", "--ptxas-options=-v"]
         options = (ctypes.c_char_p * len(words))(*[word.encode() for word in words])
-        nvrtc.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
-        error = nvrtc.nvrtcCompileProgram(program, len(words), options)
+        library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), b"kernel.cu", 0, None, None)
+        error = library.nvrtcCompileProgram(program, len(words), options)
         size = ctypes.c_size_t()
-        nvrtc.nvrtcGetProgramLogSize(program, ctypes.byref(size))
+        library.nvrtcGetProgramLogSize(program, ctypes.byref(size))
         said = ctypes.create_string_buffer(size.value)
-        nvrtc.nvrtcGetProgramLog(program, said)
-        nvrtc.nvrtcDestroyProgram(ctypes.byref(program))
+        library.nvrtcGetProgramLog(program, said)
+        library.nvrtcDestroyProgram(ctypes.byref(program))
         if error:
             raise RuntimeError(said.value.decode())
         log += said.value.decode()
     return log
 
 
-def _nvrtc() -> ctypes.CDLL:
+def nvrtc() -> ctypes.CDLL:
+    """The compiler of run time.
+
+    Raises
+    ------
+    RuntimeError
+        If it is not installed.
+    """
     spec = importlib.util.find_spec("nvidia")
     for folder in spec.submodule_search_locations or () if spec else ():
         for library in sorted(Path(folder).glob("**/libnvrtc.so.*")):

@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import partial, partialmethod
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import SimpleITK as sitk
@@ -27,7 +28,7 @@ from gpuresample.engines.cpu import ahead, engine, truncation
 from gpuresample.engines.cpu import gradient as gradients
 from gpuresample.engines.cpu.jit import Entry, Kernel
 from gpuresample.ops.transforms import Path as TransformPath
-from gpuresample.planning import planner
+from gpuresample.planning import planner, shortcuts
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.transforms import Map, Nodes, Transform
 from gpuresample.planning.works import Gather
@@ -122,15 +123,20 @@ def transforms() -> dict[str, Any]:
     slanted.SetDirection(TURN.GetMatrix())
     narrow = np.zeros((*SHAPE, 3), np.float32)
     like = gr.Volume(volume("float32"), ONES)
+    half = np.zeros((*coarse.GetSize()[::-1], 3), np.float32)
     return {
         "turn": TURN, "field": own, "field, coarse": coarse_field(),
-        "field, turned": sitk.DisplacementFieldTransform(slanted), "spline": spline, "spline, turned": turned,
+        "field, turned": sitk.DisplacementFieldTransform(sitk.Image(slanted)),
+        "spline": spline, "spline, turned": turned,
         "field after turn": sitk.CompositeTransform([sitk.DisplacementFieldTransform(sitk.Image(field)), TURN]),
         "turn after field": sitk.CompositeTransform([TURN, coarse_field()]),
         "turn after spline": sitk.CompositeTransform([TURN, spline]),
         "spline after turn": sitk.CompositeTransform([spline, TURN]),
         "coarse after field": sitk.CompositeTransform([coarse_field(), own]),
         "field after coarse": sitk.CompositeTransform([own, coarse_field()]),
+        # Warps of ANTs are in float32.
+        "float32 field, coarse": gr.DisplacementField(half, like=coarse),
+        "float32 field, turned": gr.DisplacementField(half, like=slanted),
         "float32 field": TransformPath([gr.DisplacementField(narrow, like=like), gr.Affine(np.eye(3), 0.5)]),
     }  # fmt: skip
 
@@ -162,6 +168,8 @@ def jobs() -> Iterator[Callable[[], Any]]:
             yield partial(gr.resample, array, size=(6, 7, 10), interpolation=interpolation, device="cpu")
             yield partial(gr.resample, lying, transform=TURN, interpolation=interpolation, device="cpu")
         yield partial(gr.bin_shrink, array, 2, reduce="label", device="cpu")
+    for kind in ("float32", "int16"):
+        yield partial(wide_blur, kind)
     lying = gr.Volume(volume("float32"), ONES)
     for transform in transforms().values():
         yield partial(gr.resample, lying, transform=transform, interpolation="linear", device="cpu")
@@ -197,6 +205,12 @@ def images() -> Iterator[Callable[[], Any]]:
         yield partial(gsitk.DiscreteGaussian, image, 1.0)
         yield partial(gsitk.BinShrink, image, (2, 2, 2))
         yield partial(gsitk.Expand, image, (2, 2, 2))
+
+
+def wide_blur(kind: str) -> None:
+    """A blur by way of coarse grids, which pays for large images only."""
+    with mock.patch.multiple(shortcuts, LEAST_COST=0.0, WORTH=np.inf):
+        gr.gaussian(np.zeros((40, 40, 40), kind), 8.0, dtype=kind, device="cpu")
 
 
 def derivatives(kind: str) -> None:

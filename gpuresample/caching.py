@@ -82,9 +82,33 @@ class Kept(Generic[P, R]):
         _kept.clear(self._function)
 
 
+def recalled(owner: object, key: Hashable) -> Any:
+    """What an owner has kept by a key; None if nothing, or if it was given up."""
+    found = _kept.get((owner, key))
+    return None if found is None else found[0]
+
+
+def keep(owner: object, key: Hashable, value: Any) -> None:
+    """Keep a value by a key, together with all else that is kept."""
+    _kept.put((owner, key), value, LEAST_BYTES + n_bytes((key, value), set()))
+
+
 def kept(function: Callable[P, R]) -> Kept[P, R]:
     """Keep the results of a pure function of hashable arguments, together with those of others within `MOST_BYTES`."""
     return Kept(function)
+
+
+class Remembered(Generic[R]):
+    """What callers keep under keys of their own, within the same bound."""
+
+    def get(self, key: Hashable) -> R | None:
+        """What was put under a key, if it is still there."""
+        found = _kept.get((self, key))
+        return None if found is None else found[0]
+
+    def put(self, key: Hashable, value: R) -> None:
+        """Keep something."""
+        _kept.put((self, key), value, LEAST_BYTES + n_bytes(value, set()))
 
 
 def n_bytes(value: Any, seen: set[int]) -> int:

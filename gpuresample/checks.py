@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import operator
@@ -31,11 +30,21 @@ def one_of(name: str, value: object, allowed: Sequence[str]) -> str:
     """Return `value` if it is one of the words in `allowed`, else raise with the nearest word."""
     if isinstance(value, str) and value in allowed:
         return value
+    import difflib
+
     text = shown(value)
     close = difflib.get_close_matches(text.strip("'\"").lower(), allowed, n=1, cutoff=0.5)
     hint = f"; did you mean {close[0]!r}?" if close else ""
     error = ValueError if isinstance(value, str) else TypeError
     raise error(f"{name} must be one of {', '.join(map(repr, allowed))}, got {text}{hint}")
+
+
+def length(value: object) -> int:
+    """How many values there are; 0 for what has no length, as an array of no axes."""
+    try:
+        return len(value) if isinstance(value, Sized) else 0
+    except TypeError:
+        return 0
 
 
 def _sequence(name: str, value: object, count: int, what: str) -> list[Any]:

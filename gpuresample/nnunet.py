@@ -110,6 +110,10 @@ def resample_gpuresample(
     -----
     nnU-Net lets scikit-image compute in float64. Here float32 data is summed in float32; the result is within 2e-6 of
     the data's range of nnU-Net's. Results are clipped to the range of their slice or channel, as scikit-image does.
+
+    Labels are nnU-Net's but at ties, where the indicators of two labels are equal in exact arithmetic. nnU-Net's rule
+    for ties is this one, the nearest voxel's label, but it finds them by comparing float64 sums, which a last bit keeps
+    apart now and then: of random labels by order 1, at 1 voxel in 700. A test shows that no other voxels differ.
     """
     array = data.detach().cpu().numpy() if isinstance(data, torch.Tensor) else data
     if array.ndim != 4:

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import shown, sizes
-from gpuresample.chunked import blocks
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
@@ -282,6 +281,8 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     for plan, container, out in calls:
         plan.check_image(container)
         if isinstance(container, LazyContainer):
+            from gpuresample.chunked import blocks
+
             results.append(blocks.execute(plan, container, out))
             continue
         result, target, engine, call = _prepared(plan, container, out)

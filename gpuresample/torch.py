@@ -1,4 +1,4 @@
-"""`resample`, `gaussian`, `downsample` and `warp` for torch tensors, on the CPU and on CUDA.
+"""`resample`, `gaussian`, `downsample`, `warp` and `sample` for torch tensors, on the CPU and on CUDA.
 
     from gpuresample.torch import resample, warp
     thin = resample(volume, size=(64, 128, 128), anchor="edge", interpolation="linear")  # (N, C, D, H, W)
@@ -48,9 +48,12 @@ from gpuresample.planning.works import Lattice, Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import VOXELS, check_tensor, in_space, numpy_dtype, run_plan
 
+# Positions in a row, where those that are given are a long line.
+ROW = 1 << 10
+
 __all__ = [
     "Downsample", "Gaussian", "Resample", "ResampleCollate", "SpatialTransformer", "downsample", "gaussian",
-    "interpolate", "resample", "warp",
+    "interpolate", "resample", "sample", "warp",
 ]  # fmt: skip
 
 
@@ -435,11 +438,118 @@ def warp(
     return out.squeeze(0) if single else out
 
 
+def sample(
+    volume: Tensor,
+    coordinates: Tensor,
+    *,
+    interpolation: str | int = "linear",
+    boundary: str | None = None,
+    default_value: float = 0,
+    spatial_dims: int = 3,
+) -> Tensor:
+    """Sample volumes at positions that are given: differentiable in both.
+
+    Parameters
+    ----------
+    volume : Tensor, shape (N, C, D, H, W) or (C, D, H, W)
+        On the CPU or a CUDA device; any strides. Of pictures (N, C, H, W) or (C, H, W). Float voxels where a gradient
+        is asked for.
+    coordinates : Tensor, float32 or float64, shape (N, 3, ...) or (3, ...)
+        Positions in voxels: 0 is the centre of an axis' first voxel, 1 that of the next. Components z, y, x, in axis
+        order; of pictures y, x. It has N where the volume has, or 1 in its place; any number of axes may follow. They
+        are used as float64. A position that is not finite takes `default_value`.
+    interpolation, boundary, default_value
+        As for `resample`; `boundary=None` is SimpleITK's rule.
+    spatial_dims : {3, 2}
+        How many of the volume's last axes are space.
+
+    Returns
+    -------
+    Tensor, shape (N, C, ...) or (C, ...)
+        Of the volume's type, also under autocast; the last axes are those of `coordinates`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        For shapes, types and devices that do not go together, and arguments out of range; for gradients of "nearest"
+        and votes, which have none, and of "gaussian".
+    RuntimeError
+        For CUDA tensors where the CUDA engine cannot be used; for forward-mode differentiation (`torch.func.jvp`),
+        which is not there.
+
+    Notes
+    -----
+    Gradients are those of `warp`, by position too. `sample(volume[None], at, boundary=mode)[0]` is
+    `scipy.ndimage.map_coordinates(volume, at, mode=mode)` for the modes "constant", "mirror" and "reflect", with
+    "linear" for order 1 and "bspline2" to "bspline5"; with "nearest" for order 1. As `grid_sample` with
+    `align_corners=True` and `padding_mode="border"` it is `boundary="nearest"` at `(grid + 1) / 2 * (n - 1)`.
+    """
+    images, at, single = _sample_arguments(
+        plain(volume, "volume") if is_meta_tensor(volume) else volume, coordinates, spatial_dims
+    )
+    how, default = _how(interpolation, boundary, True), _outside(default_value, volume.dtype)
+    shape = tuple(at.shape[2:])
+    if 0 in at.shape:
+        out = images.new_empty((*images.shape[:2], *shape))
+    else:
+        parts = _in_rows(at)
+        found = [warps.pull(images, None, part, how, list(part.shape[2:]), [0, 0, 0], default) for part in parts]
+        flat = found[0] if len(found) == 1 else torch.cat([part.flatten(2) for part in found], 2)
+        out = flat.reshape(*images.shape[:2], *shape)
+    return out.squeeze(0) if single else out
+
+
+def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor, Tensor, bool]:
+    """Volumes (N, C, D, H, W), positions (N or 1, 3, ...), and whether N was missing."""
+    check_tensor(volume, "volume")
+    check_tensor(coordinates, "coordinates")
+    if dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {dims!r}")
+    if volume.ndim not in (dims + 1, dims + 2):
+        raise ValueError(
+            f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
+        )
+    if coordinates.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"coordinates must be a tensor of float32 or float64, got {coordinates.dtype}")
+    if coordinates.device != volume.device:
+        raise ValueError(f"coordinates must be on the volume's device {volume.device}, got {coordinates.device}")
+    single, shape = volume.ndim == dims + 1, tuple(coordinates.shape)
+    lead = 0 if single else 1
+    if len(shape) < lead + 2 or shape[lead] != dims:
+        wanted = f"({dims}, ...)" if single else f"(N, {dims}, ...)"
+        raise ValueError(
+            f"coordinates must have shape {wanted}, one or more axes behind, beside a volume of {volume.ndim} axes, "
+            f"got {shape}"
+        )
+    for tensor in (volume, coordinates):
+        _refuse_forward_mode(tensor)
+    images, at = (volume[None], coordinates[None]) if single else (volume, coordinates)
+    n = max(len(images), len(at))
+    for name, tensor in (("volume", images), ("coordinates", at)):
+        if len(tensor) not in (1, n):
+            raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {len(tensor)}")
+    images = images.expand(n, *images.shape[1:])
+    if dims == 2:  # a third axis in front, on which all lie at 0
+        images, at = images.unsqueeze(2), torch.cat([torch.zeros_like(at[:, :1]), at], 1)
+    return images, at, single
+
+
+def _in_rows(at: Tensor) -> list[Tensor]:
+    """Positions (N, 3, ...) as (N, 3, z, y, x), in rows that threads can share."""
+    if at.ndim in (4, 5) and at.shape[-1] <= ROW:
+        return [at if at.ndim == 5 else at.unsqueeze(2)]
+    line = at.flatten(2)
+    n = line.shape[2]
+    whole = n // ROW * ROW
+    parts = [line[:, :, :whole].unflatten(2, (1, -1, ROW))] if whole else []
+    return parts if whole == n else [*parts, line[:, :, None, None, whole:]]
+
+
 @torch.compiler.assume_constant_result
-def _how(interpolation: str | int, boundary: str | None) -> str:
+def _how(interpolation: str | int, boundary: str | None, given: bool = False) -> str:
     if boundary is not None:
         one_of("boundary", boundary, BOUNDARIES)
-    return warps.recipe(interpolation, boundary)
+    return warps.recipe(interpolation, boundary, given)
 
 
 @torch.compiler.assume_constant_result

@@ -1,7 +1,8 @@
 """Warps of torch tensors as operators that compilers do not look into: gathers, their transposes and derivatives.
 
 A warp takes voxel i of the output to `matrix @ (i + field[i], 1)` on the volume: both in voxels and axis order (z, y,
-x), either may be missing. With T = <gather(volume), grad> there are four operators:
+x), either may be missing. Or a field's vectors are the positions themselves, without a matrix (see `recipe`). With T =
+<gather(volume), grad> there are four operators:
 
 - `pull`: the gather, or one of its derivatives by the position
 - `splat`: what T is multiplied with in the volume
@@ -29,6 +30,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import Grid
+from gpuresample.planning.scipy_works import given
 from gpuresample.planning.works import Gather, Lattice, Linear, Route, Scores, Separable
 from gpuresample.plans import Plan, of_work, precision_of
 from gpuresample.tensors import as_numbers, engine_beside, numpy_dtype, run_plan, torch_dtype
@@ -39,9 +41,12 @@ AT_ZERO = np.zeros(3)
 AS_IT_IS = np.eye(3)
 
 
-def recipe(interpolation: str | int, boundary: str | None) -> str:
-    """How to interpolate, as the text that an opaque operator takes along."""
-    return json.dumps([get_filter(interpolation).name, boundary])
+def recipe(interpolation: str | int, boundary: str | None, given: bool = False) -> str:
+    """How to interpolate, as the text that an opaque operator takes along.
+
+    `given`: a field's vectors are positions on the volume, which nothing is added to.
+    """
+    return json.dumps([get_filter(interpolation).name, boundary, given])
 
 
 def check_differentiable(how: str) -> None:
@@ -68,7 +73,7 @@ def check_differentiable(how: str) -> None:
 
 def _work(how: str, shape: Sequence[int], size: Sequence[int], dtype: torch.dtype, derivative: Sequence[int]) -> Gather:
     """The gather of volumes of this spatial shape and type, but for its routes."""
-    name, boundary = json.loads(how)
+    name, boundary, _ = json.loads(how)
     source, target = (Grid.of_size(tuple(int(n) for n in reversed(k))) for k in (shape, size))
     voxels = numpy_dtype(dtype)
     z, y, x = (int(k) for k in derivative)
@@ -76,7 +81,7 @@ def _work(how: str, shape: Sequence[int], size: Sequence[int], dtype: torch.dtyp
 
 
 def _routes(
-    matrix: Tensor | None, field: Tensor | None, size: Sequence[int], see: Callable[[Tensor], Any]
+    matrix: Tensor | None, field: Tensor | None, how: str, size: Sequence[int], see: Callable[[Tensor], Any]
 ) -> list[Route]:
     """One route, or one for each volume. Fields stay where they are.
 
@@ -87,6 +92,8 @@ def _routes(
         raise ValueError(f"matrix must be of finite numbers, got {matrices.tolist()}")
     # Components last, x first: a view.
     fields = None if field is None else see(field).transpose(0, 2, 3, 4, 1)[..., ::-1]
+    if fields is not None and json.loads(how)[2]:
+        return [given(positions) for positions in fields]
     volumes = max(len(k) for k in (matrices, fields) if k is not None)
     routes = []
     for n in range(volumes):
@@ -194,7 +201,7 @@ def pull(
     store = Store.of(numpy_dtype(volume.dtype), value, exact=work.method != "linear")
     with engine_beside(volume) as (engine, see):
         source, target = see(volume), see(out)
-        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
+        for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):
             engine.run(one, source[part], target[part], store)
     return out.to(volume.dtype)
 
@@ -214,7 +221,7 @@ def splat(
     out = _empty(grad, (*grad.shape[:2], *shape))
     with engine_beside(grad) as (engine, see):
         source, target = see(grad), see(out)
-        for part, one in _shares(work, _routes(matrix, field, size, see), out.shape, engine.name):
+        for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):
             engine.splat(one, source[part], target[part])
     return out.to(grad.dtype)
 
@@ -229,7 +236,7 @@ def slopes(
     sums = _sums(volume.dtype)
     out = torch.empty((len(volume), 3, *size), dtype=sums, device=volume.device)
     with engine_beside(volume) as (engine, see):
-        work = replace(work, routes=tuple(_routes(matrix, field, size, see)))
+        work = replace(work, routes=tuple(_routes(matrix, field, how, size, see)))
         engine.gradient(work, see(volume), see(out)[:, ::-1], see(grad.to(sums)))
     return out
 

@@ -16,11 +16,12 @@
 //                            weights are then the same for all of them), but must load along the line. So a block
 //                            stages 32 lines in shared memory; an odd pitch lets 32 lines be read at once from 32
 //                            banks.
-//   v4  resample_axis_plane  v2 along one axis and v3 along the next, the contiguous one, in one kernel: two tables, y
+//   v4  resample_axis_plane  v2 along one axis and then the next, the contiguous one, in one kernel: two tables, y
 //                            and then x. What lies between two passes is written once and read once in global memory;
-//                            here a block makes the 32 rows that it needs in shared memory, where v3 would have staged
-//                            them. Blocks side by side read and make the columns at their seams twice, which is the price: it grows
-//                            with the number of taps.
+//                            here a block makes the 32 rows that it needs in shared memory, column by column: rows lie
+//                            side by side there, so that one load has a sample of 4 rows, and feeds 16 multiply-adds
+//                            where v3 has 4. Blocks side by side read and make the columns at their seams twice, which
+//                            is the price: it grows with the number of taps.
 //
 // The launcher picks the version: v1 to v3 by `choose` in gpuresample/engines/cuda/axis.py, v4 by `fuses` in
 // tiles.py.
@@ -31,6 +32,8 @@
 #define LANES 32     // threads side by side: columns / TILE_J in v2, lines in v3
 #define GROUP 8      // tiles along the axis that a block works on at once
 #define STRIP 128    // columns that a warp of v4 makes at once: LANES * TILE_J
+#define FOUR 4       // tiles along the second axis that a warp of v4 makes at once
+#define BETWEEN_PITCH 36  // sums from a column between v4's passes to the next: fours of rows keep to 16 bytes
 #define OUT_PITCH 33 // odd: outputs of GROUP tiles from a staged line to the next
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -129,15 +132,19 @@ static __device__ __forceinline__ void add_samples(
     const int n, const idx_t s_axis, const Read &read)
 {
 #pragma unroll Read::AT_ONCE
-    for (int k = 0; k < n; k++, p += s_axis, weight++) {
-        const acc4_t w = *weight;
+    for (int k = 0; k < n; k++) {
+        const acc4_t w = weight[k];
         acc_t sample[TILE_J];
-        read(p, sample);
+        read(p + k * s_axis, sample);
 #pragma unroll
         for (int r = 0; r < TILE_I; r++) {
 #pragma unroll
             for (int c = 0; c < TILE_J; c++) add<ASK>(total[r][c], w.at[r], sample[c]);
         }
+    }
+    if (n > 0) {
+        p += n * s_axis;
+        weight += n;
     }
 }
 
@@ -361,12 +368,41 @@ extern "C" __global__ void resample_axis_lines(
 // ---------------------------------------------------------------------------------------------------------------
 // v4: one axis, then the contiguous one
 
-extern "C" __global__ void resample_axis_plane(
+// Samples of 4 rows that follow each other in shared memory, for 4 outputs of each: 16 multiply-adds for one load of
+// samples and one of weights.
+template <bool ASK>
+static __device__ __forceinline__ void add_between(
+    acc_t total[TILE_I][TILE_J],
+    const acc4_t *&p,                    // the next sample of the window in this thread's rows
+    const acc4_t *__restrict__ &weight,  // the weights of all TILE_I outputs for it; those of FOUR tiles lie together
+    const int n)
+{
+#pragma unroll 2
+    for (int k = 0; k < n; k++, p += BETWEEN_PITCH / TILE_J, weight += FOUR) {
+        const acc4_t w = *weight, sample = *p;
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) {
+#pragma unroll
+            for (int c = 0; c < TILE_J; c++) add<ASK>(total[r][c], w.at[r], sample.at[c]);
+        }
+    }
+}
+
+// Four blocks at once, where 64 registers for a thread are enough. (For sm_75 and sm_80 they are not.)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
+#define BLOCKS 2
+#else
+#define BLOCKS (sizeof(src_t) < 4 && sizeof(acc_t) == 4 ? 4 : 2)
+#endif
+#define BOUNDS __launch_bounds__(LANES *GROUP, BLOCKS)
+
+extern "C" __global__ void BOUNDS resample_axis_plane(
     const src_t *__restrict__ src,          // [batch, outer, n_src_row, n_src], at strides s_*; s_axis is 1 for speed
     const int *__restrict__ row_tile,       // [n_row_tiles, 4]: the first axis's tiles, as in v2
     const acc4_t *__restrict__ row_weight,  // [n_row_tiles, row_window], as in v2
-    const int *__restrict__ tile,           // [n_tiles, 4]: the second axis's tiles
-    const acc4_t *__restrict__ weight,      // [n_tiles, window]
+    const int *__restrict__ tile,           // [n_fours, FOUR, 4]: the second axis's tiles; all of a four have the same
+                                            // samples to where all rows tap, to where they cease to, to the end
+    const acc4_t *__restrict__ weight,      // [n_fours, window, FOUR]
     const int *__restrict__ reach,          // [n_groups, 2], as in v3
     dst_t *__restrict__ dst,                // [batch, outer, n_rows, n_dst], at strides d_*
     const idx_t n_outer, const int n_rows, const int n_dst,  // as many planes as the grid has room for
@@ -375,32 +411,30 @@ extern "C" __global__ void resample_axis_plane(
     STORE_PARAMETERS,
     const int row_window,
     const int window,
-    const int tiles,      // tiles of a block along the second axis
-    const int pitch,      // odd: columns from a row between the passes to the next
-    const int direct,     // as in v3
+    const int fours,      // of tiles, for a block along the second axis
     const int n_columns,  // samples along the second axis
-    const int pairs)      // s_axis is 1, and rows start at whole, aligned pairs
+    const int pairs,      // s_axis is 1, and rows start at whole, aligned pairs
+    const int wide)       // d_axis is 1, and rows of dst start at whole, aligned fours
 {
-    DYNAMIC_SHARED(acc_t, between);            // [LANES, pitch]: as wide as sums are, as between two passes
-    acc_t *results = between + LANES * pitch;  // [2, LANES, OUT_PITCH]
+    DYNAMIC_SHARED(acc_t, between);  // [columns, BETWEEN_PITCH]: as wide as sums are, as between two passes
+    // Numbers without a sign: their divisions take fewer instructions.
     const int n_row_tiles = (n_rows + TILE_I - 1) / TILE_I;
-    const int n_strips = (n_row_tiles + GROUP - 1) / GROUP;
-    const int n_groups = ((n_dst + TILE_I - 1) / TILE_I + tiles - 1) / tiles;
+    const unsigned n_strips = (n_row_tiles + GROUP - 1) / GROUP;
+    const int n_fours = (n_dst + TILE_I * FOUR - 1) / (TILE_I * FOUR);
+    const unsigned n_groups = (unsigned)(n_fours + fours - 1) / (unsigned)fours;
     const int group = (int)(blockIdx.x % n_groups), strip = (int)(blockIdx.x / n_groups % n_strips);
-    const idx_t plane = (idx_t)(blockIdx.x / n_groups / n_strips);
-    const idx_t o = plane % n_outer, b = plane / n_outer;
-    const int row0 = strip * LANES, here = n_rows - row0 < LANES ? n_rows - row0 : LANES;
+    const unsigned plane = blockIdx.x / n_groups / n_strips, outer = (unsigned)n_outer;
+    const idx_t o = plane % outer, b = plane / outer;
+    const int row0 = strip * LANES;
 
     // Warps make 4 rows each; the lanes of a warp are columns, or pairs of them, so that loads are one piece and stores
-    // hardly meet in a bank. (Fours of columns would store to every fourth bank.) Pairs come in whole strips: the last
-    // one begins early, and what it makes of the one before it is not stored.
+    // hardly meet in a bank. (Fours of columns would meet in one.) Pairs come in whole strips: the last one begins early,
+    // or ends late, and what it makes of columns that are others' is not stored.
     const int begin = pairs ? reach[group * 2] / 2 * 2 : reach[group * 2], end = reach[group * 2 + 1];
-    const int paired = (end + 1) / 2 * 2 <= n_columns ? (end + 1) / 2 * 2 : 0;
-    const int t = strip * GROUP + threadIdx.y;
+    const int late = n_columns / 2 * 2 - STRIP, t = strip * GROUP + threadIdx.y;
     for (int j0 = begin; t < n_row_tiles && j0 < end; j0 += STRIP) {
-        const bool inside = j0 + STRIP <= end;
-        const bool whole = pairs && (inside || paired >= STRIP);
-        const int j = whole ? (inside ? j0 : paired - STRIP) + 2 * threadIdx.x : j0 + threadIdx.x;
+        const bool whole = pairs && late >= 0 && (j0 <= late || end <= late + STRIP);
+        const int j = whole ? (j0 < late ? j0 : late) + 2 * threadIdx.x : j0 + threadIdx.x;
         if (j >= end && !whole) break;
         const int columns = whole ? TILE_J : columns_of(end - j, LANES);
         const int core = row_tile[t * 4 + 1], edge = row_tile[t * 4 + 2], last = row_tile[t * 4 + 3];
@@ -411,19 +445,52 @@ extern "C" __global__ void resample_axis_plane(
             add_window(total, p, w, core, edge, last, s_row, Pairs());
         else
             add_window(total, p, w, core, edge, last, s_row, Lone(columns, LANES * s_axis));
-        acc_t *q = between + threadIdx.y * TILE_I * pitch - begin;
+        acc_t *q = between + threadIdx.y * TILE_I;
 #pragma unroll
         for (int c = 0; c < TILE_J; c++) {
             const int k = j + (whole ? c / 2 * 2 * LANES + c % 2 : c * LANES);
+            acc4_t four;
 #pragma unroll
-            for (int r = 0; r < TILE_I; r++)
-                if (c < columns && k >= j0) q[r * pitch + k] = total[r][c];
+            for (int r = 0; r < TILE_I; r++) four.at[r] = total[r][c];
+            if (c < columns && k >= j0 && k < end) *(acc4_t *)(q + (k - begin) * BETWEEN_PITCH) = four;
         }
     }
     __syncthreads();
 
-    add_lines(
-        between, tile, weight, results, results + LANES * OUT_PITCH, here, n_dst, group, begin, window, tiles, pitch,
-        direct, d_axis, STORE_ARGUMENTS,
-        [=](const int l) { return dst + b * d_batch + o * d_outer + (row0 + l) * d_row; });
+    // Warps make FOUR tiles each, of all rows: a lane has 4 rows, so that a load of weights, which 8 lanes share, feeds
+    // 16 multiply-adds. The outputs of a row are whole pieces of global memory.
+    const int line = threadIdx.x % (LANES / FOUR) * TILE_J, here = n_rows - row0 - line;
+    const int f_end = group * fours + fours, last_four = f_end < n_fours ? f_end : n_fours;
+    dst_t *d = dst + b * d_batch + o * d_outer + (row0 + line) * d_row;
+    for (int f = group * fours + threadIdx.y; f < last_four; f += GROUP) {
+        const int m = f * FOUR + threadIdx.x / (LANES / FOUR);
+        const int core = tile[m * 4 + 1], edge = tile[m * 4 + 2], last = tile[m * 4 + 3];
+        const acc4_t *p = (const acc4_t *)(between + (tile[m * 4] - begin) * BETWEEN_PITCH + line);
+        const acc4_t *w = weight + (idx_t)f * window * FOUR + threadIdx.x / (LANES / FOUR);
+        acc_t total[TILE_I][TILE_J];
+#pragma unroll
+        for (int r = 0; r < TILE_I; r++) {
+#pragma unroll
+            for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+        }
+        add_between<true>(total, p, w, core);
+        add_between<false>(total, p, w, edge - core);
+        add_between<true>(total, p, w, last - edge);
+        const int i = m * TILE_I;
+#pragma unroll
+        for (int c = 0; c < TILE_J; c++) {
+            if (c >= here) break;
+            dst4_t four;
+#pragma unroll
+            for (int r = 0; r < TILE_I; r++) four.at[r] = store(total[r][c], STORE_ARGUMENTS);
+            dst_t *e = d + c * d_row + i * d_axis;
+            if (wide && i + TILE_I <= n_dst) {
+                *(dst4_t *)e = four;
+            } else {
+#pragma unroll
+                for (int r = 0; r < TILE_I; r++)
+                    if (i + r < n_dst) e[r * d_axis] = four.at[r];
+            }
+        }
+    }
 }

@@ -17,18 +17,6 @@ settings.load_profile("gpuresample")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-
-# Voxel types, in and out, that tests of all kinds meet; those that are summed in float32, then those in float64.
-PAIRS = (
-    "float32 float32", "float32 int16", "float32 uint8", "float32 uint16", "float32 int8", "int16 float32",
-    "int16 int16", "int16 uint8", "int8 float32", "int8 int8", "uint16 uint16", "uint16 float32", "uint8 uint8",
-    "uint8 float32", "float64 float64", "float32 float64", "float32 int32", "float64 float32", "float64 int32",
-    "float64 uint64", "float64 uint32", "int16 float64", "int16 int32", "int32 int32", "int32 float32",
-    "int32 float64", "int32 uint8", "int64 int64", "int64 float64", "uint16 float64", "uint32 uint32",
-    "uint32 float64", "uint64 float64", "uint64 uint64", "uint8 float64",
-)  # fmt: skip
-MANY = 2000
-
 REASON = pytest.StashKey[str]()
 LAUNCHES = "kernel launches"
 
@@ -44,21 +32,6 @@ def pytest_collection_modifyitems(config, items):
             config.stash[REASON] = why_no_gpu()
         if config.stash[REASON]:
             item.add_marker(pytest.mark.skip(reason=config.stash[REASON]))
-
-
-def pytest_collection_finish(session):
-    """Compile what most tests need, each worker its share: else all workers compile the same, for minutes."""
-    worker = getattr(session.config, "workerinput", None)
-    if worker is None or len(session.items) < MANY:
-        return
-    import numpy as np
-
-    import gpuresample as gr
-
-    k, n = int(worker["workerid"].removeprefix("gw")), worker["workercount"]
-    for pair in PAIRS[len(PAIRS) * k // n : len(PAIRS) * (k + 1) // n]:
-        source, target = pair.split()
-        gr.resample(np.zeros((4, 4, 4), source), size=(3, 3, 3), interpolation="linear", dtype=target, device="cpu")
 
 
 def why_no_gpu() -> str:

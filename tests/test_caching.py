@@ -163,6 +163,22 @@ def test_tables_take_what_is_estimated(name, blur, n_src, precision):
     assert held <= taps.table_bytes(f, x.size, n_src, response, precision)
 
 
+@pytest.mark.parametrize("name", ["nearest", "linear", "bspline3", "lanczos", "gaussian"])
+@pytest.mark.parametrize("n_src", [4, 700])
+def test_making_tables_takes_what_is_estimated(name, n_src):
+    f = FILTERS[name]
+    x = np.linspace(0, n_src - 1, 3_000)
+    taps.build(f, x[:9], n_src)  # what is kept of a filter
+    tracemalloc.start()
+    try:
+        table = taps.build(f, x, n_src)
+        tables.pack_x.__wrapped__(table, np.dtype(np.float32))
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak <= taps.table_bytes(f, x.size, n_src, None, "single") + 50_000
+
+
 def test_scratch_that_would_not_fit_is_refused_before_the_run(monkeypatch):
     image = np.zeros((2, 600_000), np.float32)
     plan = gr.plan(image, size=(2, 599_999), device="cpu")

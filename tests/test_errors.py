@@ -485,6 +485,7 @@ def test_true_antialias_of_a_deforming_transform():
         ((ARRAY, (1, 1, 1), (0, 0, INF)), ValueError, "origin must be 3 finite numbers"),
         ((ARRAY, (1, 1, 1), 0), TypeError, "origin must"),
         ((ARRAY, (1, 1, 1), None, (1, 0, 0, 1)), ValueError, "direction must have 9 values"),
+        ((ARRAY, (1, 1, 1), None, (1, (0, 0), 1)), ValueError, "direction must be 9 finite numbers"),
         ((ARRAY, (1, 1, 1), None, (1, 0, 0, 0, 1, 0, 0, 0, 0)), ValueError, "direction must have an inverse"),
         ((ARRAY, (1, 1, 1), None, (1, 0, 0, 0, 1, 0, 0, NAN, 1)), ValueError, "direction must be 9 finite numbers"),
         (
@@ -507,6 +508,7 @@ def test_volumes(arguments, error, words):
     ("size", "spacing", "origin", "direction", "error", "words"),
     [
         ((3,), (1,), (0,), (1,), ValueError, "size must have 2 or 3 values"),
+        (np.array(2), (1, 1), (0, 0), (1, 0, 0, 1), ValueError, "size must have 2 or 3 values"),
         ((3, 3, 3, 3), (1,) * 4, (0,) * 4, (1,) * 16, ValueError, "size must have 2 or 3 values"),
         ((3, 0), (1, 1), (0, 0), (1, 0, 0, 1), ValueError, "size must be 2 whole numbers"),
         ((3, 2.0), (1, 1), (0, 0), (1, 0, 0, 1), TypeError, "size must be 2 whole numbers"),

@@ -91,6 +91,7 @@ PURE = {
     "functools",
     "itertools",
     "math",
+    "struct",
     "typing",
     "warnings",
     "weakref",
@@ -162,6 +163,8 @@ def test_planning_an_array_loads_no_engine_but_the_work_does():
     loaded = loaded_by(run)
     assert "numpy" in loaded
     assert loaded & HEAVY == set(), "what was compiled once needs no compiler"
+    beside = loaded - loaded_by("import numpy")
+    assert beside & {"subprocess", "tempfile", "concurrent", "logging", "difflib"} == set(), "a first call is short"
 
 
 @pytest.mark.parametrize("name", gr.__all__)

@@ -23,12 +23,12 @@ from gpuresample.bench import records
 ROOT = Path(__file__).parents[1]
 RECORDED = ROOT / "benchmarks" / "results" / "amd-epyc-2-cores-2026-11-28" / "benchmark.json"
 PAGES = ("README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))))
-# Run elsewhere: by integrations/test_docs.py, integrations/test_loader.py, omezarr/test_omezarr.py.
+# Run elsewhere: by integrations/test_docs.py, test_loader.py, test_sample.py, test_warp.py, omezarr/test_omezarr.py.
 ELSEWHERE = {
     "docs/integrations.md": ("Drop in", "Augmentations", "nnU-Net, in detail"),
     "docs/loader.md": ("Resampling in a data loader",),
     "docs/tiles.md": ("Volumes larger than memory",),
-    "docs/transforms.md": ("Warps that learn", "A registration"),
+    "docs/transforms.md": ("Warps that learn", "Positions of your own", "A registration"),
 }
 
 

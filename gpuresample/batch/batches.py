@@ -16,6 +16,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gpuresample import texts
 from gpuresample.batch import clusters, inputs, items, records, reports
 from gpuresample.batch.inputs import Item
 from gpuresample.batch.interrupts import Asked
@@ -100,7 +101,7 @@ def batch(
     ------
     ValueError, TypeError
         Before anything is written: for settings no volume could be resampled with, unknown columns, outputs outside
-        `target`, two inputs for one output.
+        `target` or a `target` whose name is not valid UTF-8, two inputs for one output.
     OSError
         If a folder is missing or `target` cannot be written; BlockingIOError if another batch works on it.
     RuntimeError
@@ -166,10 +167,13 @@ def _private(target: Path) -> Path:
 
     Raises
     ------
+    ValueError
+        If its name is not valid UTF-8: no volume could be written.
     OSError
         If it cannot be made or lies elsewhere.
     """
     folder = target / inputs.PRIVATE
+    texts.utf8_name(target)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except PermissionError:

@@ -178,6 +178,9 @@ def remote(address: str, folder: Path, tls: Sequence[str | os.PathLike[str]] | N
         name = f"gpuresample-{secrets.token_hex(4)}"
         client.register_plugin(_Prepare(dict(hosts), None, 1, [], None), name=name)
         text = f"{len(workers)} worker{'s' if len(workers) != 1 else ''} of {address}"
+        # An address without a scheme has one by now: Dask's default, "tcp://".
+        if not client.scheduler.address.startswith(("tls://", "wss://")):
+            text += ", which is not encrypted: whoever reaches that port can run code as you (take tls://)"
         try:
             yield Workers(client, client.dashboard_link or "", text)
         finally:

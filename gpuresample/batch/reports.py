@@ -6,6 +6,7 @@ import csv
 import json
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,11 @@ _PICTURES = 100
 _NAMED = 10  # lost labels
 _STATE = {"done": "good", "as before": "good", "failed": "bad", "not done": "warn"}
 _STAGES = ("read", "resample", "write")
-# A cell that begins so is a formula to spreadsheets; the wide forms are to some.
-_FORMULA = tuple("=+-@|%\uff1d\uff0b\uff0d\uff20")
+# A cell that begins so is a formula to spreadsheets; to some its wide and small forms are, too.
+_FORMULA = tuple("=+-@|%\u2212")
+# A cell: what spreadsheets skip at its start, and the rest. Where commas are in numbers, cells are parted at semicolons
+# or tabs, and our quotes, which then do not begin a cell, hide no end of a line.
+_CELL = re.compile(r"""(?:^|(?<=[;\t\r\n]))([\0-\x1f\s"\u200b-\u200f\u2060\ufeff]*)([^;\t\r\n]*)""")
 COLUMNS = (
     "output", "state", "reason", "input", "size_before", "size", "spacing_before", "spacing", "origin_before", "origin",
     "direction_before", "direction", "type_before", "type", "range_before", "range", "not_finite_before", "not_finite",
@@ -62,7 +66,7 @@ class Facts:
 
 
 def write_csv(path: Path, made: Sequence[records.Record]) -> None:
-    """A row for each volume; tuples are numbers with blanks between. Text that would be a formula begins with '.
+    """A row for each volume; tuples are numbers with blanks between. What would be a formula has a ' before it.
 
     Raises
     ------
@@ -100,12 +104,14 @@ def _row(record: records.Record) -> dict[str, Any]:
 
 
 def _text(cell: Any) -> Any:
-    """A cell that no spreadsheet takes for a formula: names of files are other people's words."""
-    if not isinstance(cell, str):
-        return cell
-    cell = texts.printable(cell)
-    defused = cell.lstrip()[:1] in _FORMULA and not texts.is_numbers(cell)
-    return f"'{cell}" if defused else cell
+    """A cell that no spreadsheet takes for a formula, nor a part of it: names of files are other people's words."""
+    return _CELL.sub(_defused, texts.printable(cell)) if isinstance(cell, str) else cell
+
+
+def _defused(cell: re.Match[str]) -> str:
+    skipped, rest = cell.groups()
+    harmless = not unicodedata.normalize("NFKC", rest[:1]).startswith(_FORMULA) or texts.is_numbers(rest)
+    return cell[0] if harmless else f"{skipped}'{rest}"
 
 
 def _spaced(values: Sequence[float] | None) -> str:

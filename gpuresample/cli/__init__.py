@@ -15,6 +15,7 @@ on the line, adds the traceback; `--data-anywhere` lets headers name data files 
 from __future__ import annotations
 
 import contextlib
+import gc
 import io
 import os
 import sys
@@ -22,12 +23,14 @@ import traceback
 import warnings
 from collections.abc import Iterator, Sequence
 
+# Nothing that takes time to load: a Ctrl-C before `main` listens is a traceback.
 from gpuresample import texts
-from gpuresample.files import detached
 
 _EXTRA = ("typer", "click", "rich", "matplotlib", "jinja2")
 _INSTALL = 'pip install "gpuresample[cli]"'
 _ANYWHERE = "--data-anywhere"
+# New objects after which Python looks for cycles: more than all that is imported for one volume.
+_OBJECTS = 200_000
 _BATCH = ("dask", "distributed", "cryptography")
 
 
@@ -46,12 +49,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in args
+    anywhere = _ANYWHERE in args
     # With nothing to do, say what could be done.
-    if _ANYWHERE in args:
-        os.environ[detached.ANYWHERE] = "1"  # workers of a batch on this machine see it, too
     args = [a for a in args if a not in ("--debug", _ANYWHERE)] or ["--help"]
     try:
-        with _any_text():
+        with _any_text(), _rare_collections():
+            if anywhere:
+                from gpuresample.files import detached
+
+                os.environ[detached.ANYWHERE] = "1"  # workers of a batch on this machine see it, too
             return _run(args)
     except KeyboardInterrupt:
         return _stopped(130, "interrupted")
@@ -72,6 +78,17 @@ def _any_text() -> Iterator[None]:
     finally:
         for stream in streams:
             stream.reconfigure(errors="strict")
+
+
+@contextlib.contextmanager
+def _rare_collections() -> Iterator[None]:
+    """Python looks for cycles less often: modules, SimpleITK's above all, make very many objects."""
+    before = gc.get_threshold()
+    gc.set_threshold(_OBJECTS, *before[1:])
+    try:
+        yield
+    finally:
+        gc.set_threshold(*before)
 
 
 def _run(args: list[str]) -> int:

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from gpuresample import __version__
-from gpuresample.cli.options import SeveralNumbers
+from gpuresample.cli.options import Group, SeveralNumbers
 
 # When a process ends, Python looks for cycles among all objects, SimpleITK's many included: that takes longer than to
 # resample. Frozen objects are left alone. What is to be done at the end is done all the same.
@@ -34,6 +34,7 @@ def app(args: Sequence[str] = ()) -> typer.Typer:
     """
     made = typer.Typer(
         name="gpuresample",
+        cls=Group,
         help="Resample volumes with SimpleITK's numbers, many times faster.",
         epilog="Exit codes: 0 done, 1 failed, 2 bad arguments, 130 interrupted.",
         add_completion=False,

@@ -10,29 +10,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
-from rich.console import Console, RenderableType
-from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeElapsedColumn
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 PATIENCE = 1.0  # seconds of silence before progress is shown
 
 
 def out() -> Console:
     """The console of results, not narrower than a table needs where there is no terminal."""
+    from rich.console import Console
+
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=max(console.width, 120))
-
-
-class _Bar(ProgressColumn):
-    """A bar, where it is known how much there is to do."""
-
-    bar = BarColumn(bar_width=24)
-
-    def render(self, task: Task) -> RenderableType:
-        """Of a task."""
-        return Text("") if task.total is None else self.bar.render(task)
 
 
 class Phases:
@@ -111,15 +103,9 @@ class Phases:
         with self._lock:
             if self._timer is None:
                 return
-            self._progress = Progress(
-                SpinnerColumn(),
-                TextColumn("{task.description}", markup=False),
-                _Bar(),
-                TimeElapsedColumn(),
-                console=Console(file=self._stream, force_terminal=True),
-                transient=True,
-                get_time=time.monotonic,
-            )
+            from gpuresample.cli.display import progress
+
+            self._progress = progress(self._stream)
             task = self._progress.add_task(self._text, completed=self._done, total=self._total)
             self._progress.tasks[task].start_time = self._start  # of the work, not of its display
             self._progress.start()

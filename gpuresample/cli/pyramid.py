@@ -11,6 +11,7 @@ import numpy.typing as npt
 import typer
 
 import gpuresample as gr
+from gpuresample import texts
 from gpuresample.cli import console, filtering, flags, options, pyramid_zarr
 from gpuresample.files import volumes as files
 
@@ -189,6 +190,7 @@ def _check_folder(folder: Path, paths: list[Path], overwrite: bool) -> None:
         if paths[-1].exists() and not overwrite:
             raise FileExistsError(f"{paths[-1]}: exists already; to replace it, say so (--overwrite)")
         return
+    texts.utf8_name(paths[0])
     above = next(p for p in folder.absolute().parents if p.exists())
     if not above.is_dir():
         raise NotADirectoryError(f"{folder}: {above} is not a folder")

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
-from gpuresample.checks import numbers, positive_numbers
+from gpuresample.checks import numbers, positive_numbers, shown
 from gpuresample.containers.kinds import ARRAYS, Held, hold, lazy_kind
 from gpuresample.containers.voxels import check_voxels
 from gpuresample.memory import available_memory
@@ -53,11 +54,12 @@ class Volume:
         d = min(len(shape), 3)
         spacing = positive_numbers("spacing", self.spacing, d)
         origin = numbers("origin", self.origin, d) if self.origin is not None else (0.0,) * d
-        direction = (
-            tuple(np.ravel(self.direction).tolist())
-            if self.direction is not None
-            else tuple(np.eye(d).ravel().tolist())
-        )
+        direction = tuple(np.eye(d).ravel().tolist())
+        if self.direction is not None:
+            try:
+                direction = tuple(np.ravel(self.direction).tolist())
+            except ValueError:  # rows of unlike length
+                raise ValueError(f"direction must be {d * d} finite numbers, got {shown(self.direction)}") from None
         grid = Grid(shape[: -d - 1 : -1], spacing, origin, direction)
         for name in ("spacing", "origin", "direction"):
             object.__setattr__(self, name, getattr(grid, name))
@@ -67,6 +69,10 @@ class Volume:
     def size(self) -> tuple[int, ...]:
         """Voxels along x, y(, z)."""
         return self.grid.size
+
+
+# One for all arrays of a shape, since grids do not change.
+_grid_of = lru_cache(maxsize=256)(Grid.of_size)
 
 
 def volume_on(array: Any, grid: Grid) -> Volume:
@@ -101,7 +107,7 @@ class ArrayContainer:
         d = min(len(shape), 3)
         spacing = (1.0,) * d if input_spacing is None else positive_numbers("input_spacing", input_spacing, d)[::-1]
         self.dtype, self.shape = np.dtype(dtype).newbyteorder("="), shape
-        self.grid = Grid.of_size(tuple(shape[: -d - 1 : -1]), spacing)
+        self.grid = _grid_of(tuple(shape[: -d - 1 : -1]), spacing)
 
     @property
     def array(self) -> Any:

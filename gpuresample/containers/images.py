@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -46,7 +48,8 @@ class ImageContainer(HostMemory):
                 raise ValueError(f"image must not mix its fourth axis with space, got direction {image.GetDirection()}")
             direction = direction[:3, :3]
         n = min(d, 3)
-        self.grid = Grid(image.GetSize()[:n], spacing[:n], origin[:n], tuple(direction.ravel().tolist()))
+        numbers = *spacing[:n], *origin[:n], *direction.ravel().tolist()
+        self.grid = _grid_of(image.GetSize()[:n], struct.pack(f"{len(numbers)}d", *numbers))
 
     def order(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
         """x, y, z already."""
@@ -107,6 +110,13 @@ class ImageContainer(HostMemory):
         return out, _writable(out, self.components)
 
 
+@lru_cache(maxsize=256)
+def _grid_of(size: tuple[int, ...], bits: bytes) -> Grid:
+    """One grid for all images that lie alike, to the last bit (see `Grid.bits`)."""
+    d, numbers = len(size), struct.unpack(f"{len(bits) // 8}d", bits)
+    return Grid(size, numbers[:d], numbers[d : 2 * d], numbers[2 * d :])
+
+
 def _set_geometry(
     image: SimpleITK.Image, spacing: Sequence[float], origin: Sequence[float], direction: Sequence[float]
 ) -> None:
@@ -123,6 +133,7 @@ def _writable(image: SimpleITK.Image, components: int) -> Array:
     return np.moveaxis(array, -1, 0) if components else array
 
 
+@lru_cache(maxsize=64)
 def _pixel_id(dtype: np.dtype[Any], vector: bool) -> int:
     import SimpleITK as sitk
 

@@ -6,12 +6,17 @@ import importlib.util
 import re
 import sys
 import warnings
+from collections.abc import Callable
 from functools import lru_cache
+from typing import Any
+
+import numpy.typing as npt
 
 from gpuresample.checks import shown
-from gpuresample.engines.contract import Engine
+from gpuresample.engines.contract import Engine, Store
 from gpuresample.engines.cuda import forks
 from gpuresample.engines.threads import get_num_threads
+from gpuresample.planning.works import Gather, Work
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
 
@@ -58,8 +63,9 @@ def pays(voxels: int, gathers: bool) -> bool:
     gathers : bool
         Whether the output's grid is rotated or deformed, so that no tables serve it.
     """
-    on_cpu = voxels * (CPU_GATHER if gathers else CPU_TABLES) / get_num_threads()
-    return on_cpu > GPU_CALL + voxels * GPU_VOXEL
+    on_cpu, on_gpu = voxels * (CPU_GATHER if gathers else CPU_TABLES), GPU_CALL + voxels * GPU_VOXEL
+    # Of few voxels it is known without the number of threads.
+    return on_cpu > on_gpu and on_cpu / get_num_threads() > on_gpu
 
 
 def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = False, gathers: bool = False) -> Engine:
@@ -106,6 +112,19 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
 def check_engine(device: str, where: str = "cpu") -> None:
     """Refuse, before any work, a device that cannot be used or that an image does not lie on; errors as `select`."""
     select(device, where)
+
+
+def ready(
+    device: str, work: Work, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store
+) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], None] | None:  # fmt: skip
+    """A work for many small host arrays like these: what its call fills an array with, from another.
+
+    None where nothing is saved by it: the work is then to be run as always.
+    """
+    from gpuresample.engines.cpu import engine as cpu
+
+    engine = select(device, "cpu", src.size + dst.size, store.exact, isinstance(work, Gather))
+    return cpu.ready(work, src, dst, store) if engine is cpu else None
 
 
 def _cuda(device: str, host: bool = False) -> Engine:

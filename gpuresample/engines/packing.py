@@ -12,11 +12,12 @@ from gpuresample.planning.taps import TapTable
 
 # Weights that are looked at together: what follows from them takes several times their room.
 AT_ONCE = 1 << 19
+_SINGLE, _DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 
 
 def accumulator(precision: str) -> np.dtype[Any]:
     """The type sums are made in."""
-    return np.dtype(np.float32 if precision == "single" else np.float64)
+    return _SINGLE if precision == "single" else _DOUBLE
 
 
 def packed_weight(table: TapTable, acc: np.dtype[Any]) -> npt.NDArray[Any]:

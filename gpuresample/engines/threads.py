@@ -8,15 +8,17 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import shown, whole
 from gpuresample.engines.quota import cpu_quota
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 # Bytes of an array from which another thread helps to copy it, and the most threads that do. Beside an H200 8 threads
 # moved 43 GB/s, 16 threads 46, one 6; each costs some 20 us to call.
@@ -133,11 +135,13 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
     Items are handed out one by one, so uneven ones balance. An exception, Ctrl-C included, stops the handing
     out, waits for what is running and is raised here.
     """
-    n_threads = min(get_num_threads(), n_items)
+    n_threads = min(get_num_threads(), n_items) if n_items > 1 else n_items
     if n_threads <= 1:
         for item in range(n_items):
             job(item)
         return
+    from concurrent.futures import wait  # which loads more than a call of one thread needs
+
     # Every thread walks a stretch of its own before it helps with another's: neighbouring items share pages of
     # the output, and two threads that meet in a new huge page both clear it.
     edges = [n_items * k // n_threads for k in range(n_threads + 1)]
@@ -210,6 +214,8 @@ def extremes(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
 
 def _get_pool() -> ThreadPoolExecutor:
     global _pool
+    from concurrent.futures import ThreadPoolExecutor
+
     with _lock:
         if _pool is None:
             # Not by what one calling thread allows itself: all share the pool.

@@ -19,7 +19,6 @@ from gpuresample import texts
 from gpuresample.containers import Volume
 from gpuresample.files import volumes as files
 from gpuresample.files.grids import grid_of_file
-from gpuresample.files.transforms import load, read_transform
 from gpuresample.ops.resample import plan, resample
 from gpuresample.planning.grid import Grid
 
@@ -110,7 +109,10 @@ class Settings:
         """
         keywords = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "series"}
         keywords["like"] = None if self.like is None else grid_of_file(Path(self.like))
-        keywords["transform"] = None if self.transform is None else read_transform(Path(self.transform))
+        if self.transform is not None:
+            from gpuresample.files.transforms import read_transform  # which knows many libraries' forms
+
+            keywords["transform"] = read_transform(Path(self.transform))
         return keywords
 
     def check(self) -> None:
@@ -142,6 +144,8 @@ class Settings:
             grid = grid_of_file(Path(self.like))
             kept["like"] = [*grid.size, *grid.spacing, *grid.origin, *grid.direction]
         if self.transform is not None:
+            from gpuresample.files.transforms import load
+
             content = hashlib.blake2b(digest_size=16)
             for path in load(self.transform).files:
                 content.update(path.read_bytes())

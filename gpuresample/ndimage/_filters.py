@@ -124,11 +124,12 @@ def _correlate(input: Any, weights: Any, axis: int, output: Any, mode: str, cval
 
     def pair(array: Any, numbers: Array, value: float, target: Any) -> None:
         step = (number, tuple(np.asarray(numbers, np.float64).tolist()), at, word)
-        _filter(Input(array, source.held), Output(target, target, None), [step], value)
+        given = out if target is out.array else Output(target, target, None)
+        _filter(Input(array, source.held), given, [step], value)
 
     if not is_complex:
         pair(source.array, row, float(cval), out.array)  # type: ignore[arg-type]
-        return out.done()
+        return out
     row = row.conj() if row.dtype.kind == "c" else row
     real, imaginary = float(np.real(cval)), float(np.imag(cval))
     array, target = source.array, out.array
@@ -227,7 +228,7 @@ def gaussian_filter(
     source = taken(input)
     out = output_of(output, source, is_complex=source.array.dtype.kind == "c" and output is None)
     _gaussian(source, out, sigma, order, mode, cval, truncate, radius, axes)
-    return out.done()
+    return out
 
 
 def _gaussian(
@@ -417,7 +418,7 @@ def uniform_filter1d(
     _check_origin(size, origin)
     steps = [(number, operator.index(size), operator.index(origin), mode_of(mode))]
     _halves(source, out, lambda half, given, value: _means(half, given, steps, value), cval)
-    return out.done()
+    return out
 
 
 @or_scipy
@@ -466,7 +467,7 @@ def uniform_filter(
             _check_origin(int(width), at)
             steps.append((axis, int(width), operator.index(at), mode_of(border)))
     _halves(source, out, lambda half, given, value: _means(half, given, steps, value), cval)
-    return out.done()
+    return out
 
 
 def _check_origin(size: int, origin: int) -> None:
@@ -507,9 +508,12 @@ def _filter(source: Input, out: Output, steps: Sequence[Step], cval: float) -> N
             lines[axis] = works.filter_line(shape[axis], row, origin, mode)
         values = summed(array)
         sums = storing.target_of(target, values, precision, space, source.where)
-        along_axes(values, lines, sums, precision, storing.STORE, space, source.where)
+        once = along_axes(values, lines, sums, precision, storing.STORE, space, source.where)
+        if len(group) == len(steps) and values is array and sums is target:
+            out.once = once
         for axis, line in enumerate(lines):
             if line is not None and line.missing is not None and cval != 0.0:
+                out.once = None
                 spread = [1] * array.ndim
                 spread[axis] = shape[axis]
                 sums += storing.share_of(space.asarray(line.missing), cval, space).reshape(spread).astype(sums.dtype)

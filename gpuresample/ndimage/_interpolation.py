@@ -89,7 +89,7 @@ def spline_filter1d(input: Any, order: int = 3, axis: int = -1, output: Any = np
     word = mode_of(mode)
     for half, given in _parts(source, out):
         _solve(half, given, number, word, (axis_of(axis, source.array.ndim),) if number > 1 else ())
-    return out.done()
+    return out
 
 
 @or_scipy
@@ -123,7 +123,7 @@ def spline_filter(input: Any, order: int = 3, output: Any = np.float64, mode: st
     word = mode_of(mode)
     for half, given in _parts(source, out):
         _solve(half, given, number, word, tuple(range(source.array.ndim)))
-    return out.done()
+    return out
 
 
 def _solve(source: Input, output: Output, order: int, mode: str, axes: Sequence[int]) -> None:
@@ -143,7 +143,9 @@ def _solve(source: Input, output: Output, order: int, mode: str, axes: Sequence[
     ]
     numbers = summed(array)
     sums = storing.target_of(target, numbers, precision, space, source.where)
-    along_axes(numbers, lines, sums, precision, storing.STORE, space, source.where)
+    once = along_axes(numbers, lines, sums, precision, storing.STORE, space, source.where)
+    if numbers is array and sums is target:
+        output.once = once
     storing.cut(sums, target)
 
 
@@ -220,7 +222,8 @@ def zoom(
         return out.done()
     word = mode_of(mode)
     _check_border(array, number, word, cval, prefilter)
-    if grid_mode and mode in ("constant", "wrap"):
+    warned = grid_mode and mode in ("constant", "wrap")
+    if warned:
         warnings.warn(
             f"It is recommended to use mode = grid-{mode} instead of {mode} when grid_mode is True.", stacklevel=3
         )
@@ -234,7 +237,9 @@ def zoom(
         )  # fmt: skip
 
     _sample_along(source, out, line, number, cval, tuple(range(array.ndim)))
-    return out.done()
+    if warned:
+        out.once = None
+    return out
 
 
 @or_scipy
@@ -277,7 +282,7 @@ def shift(
         return works.spline_line(n, n, None, moves[axis], False, number, word, bool(prefilter), precision)
 
     _sample_along(source, out, line, number, cval, tuple(range(array.ndim)))
-    return out.done()
+    return out
 
 
 def _sample_along(
@@ -312,10 +317,12 @@ def _sample_half(
     numbers = summed(array)
     sums = storing.target_of(target, numbers, precision, space, source.where)
     store = Store(default=sums.dtype.type(cval))
-    along_axes(numbers, lines, sums, precision, store, space, source.where)
+    once = along_axes(numbers, lines, sums, precision, store, space, source.where)
     missing = missing_of(lines, space)
     if missing is not None and cval != 0.0:
         sums += storing.share_of(missing, cval, space).astype(sums.dtype)
+    elif numbers is array and sums is target and list(axes) == sorted(axes):
+        out.once = once
     storing.rounded(sums, target, space)
 
 
@@ -433,10 +440,13 @@ def _along(turn: Array, m: int) -> list[int] | None:
     if turn.ndim == 1:
         # SciPy divides by them.
         return list(range(n)) if np.isfinite(turn).all() and turn.all() else None
-    used = turn != 0.0
-    if not (np.isfinite(turn).all() and (used.sum(axis=0) == 1).all() and (used.sum(axis=1) == 1).all()):
-        return None
-    return [int(k) for k in used.argmax(axis=1)]
+    columns: list[int] = []
+    for row in turn.tolist():
+        used = [k for k, value in enumerate(row) if value != 0.0]
+        if len(used) != 1 or used[0] in columns or not math.isfinite(row[used[0]]):
+            return None
+        columns.append(used[0])
+    return columns
 
 
 def _turn(
@@ -459,15 +469,12 @@ def _turn(
         return
 
     def places(first: int, last: int) -> Array:
-        index = [np.arange(k, dtype=np.float64) for k in shape]
-        index[0] = index[0][first:last]
-        at = np.empty((n, last - first, *shape[1:]))
-        for axis in range(n):
-            total: Any = move[axis]
-            for k, i in enumerate(index):
-                total = total + (i * turn[axis, k]).reshape([-1 if j == k else 1 for j in range(m)])
-            at[axis] = total
-        return at
+        total = move[::-1]  # x first, as the engine reads them
+        for k, size in enumerate(shape):
+            i = np.arange(size, dtype=np.float64) if k else np.arange(first, last, dtype=np.float64)
+            column = i * turn[::-1, k, None]
+            total = total[..., None] + (column if k == 0 else column.reshape(n, *[1] * k, -1))
+        return total[::-1]
 
     rows = max(1, AT_ONCE // max(1, math.prod(shape[1:])))
     for first in range(0, shape[0], rows):
@@ -707,7 +714,8 @@ def _map(source: Input, out: Output, at: Any, order: int, mode: str, cval: float
         source, at, mode = _brought(source, at, order, mode, cval, prefilter)
         prefilter = prefilter and not solved
     shape = target.shape[lead:]
-    if not lead and (len(shape) == 1 or len(shape) > 3 or (shape[-1] < ROW // 8 and at.flags.c_contiguous)):
+    packed = at.flags.c_contiguous or at[::-1].flags.c_contiguous
+    if not lead and (len(shape) == 1 or len(shape) > 3 or (shape[-1] < ROW // 8 and packed)):
         # Rows are what threads share, and short ones are dear.
         plain = target if target.flags.c_contiguous else space.empty(shape, target.dtype)
         line, at = plain.reshape(-1), at.reshape(n, -1)

@@ -109,9 +109,11 @@ def write_pyramid(
         If the disk has less room than the voxels take unpacked. If the levels end early because no axis can shrink any
         further. If an earlier call left an unfinished image that cannot be continued, because it was another job.
 
-    Notes ----- Until it is complete, the pyramid lies beside `path`, in ".NAME.partial". After a kill, the same call
-    continues with the units that are missing. It recognises a zarr array by its place and metadata, and a file that is
-    read in parts by its size and time; it does not compare voxels.
+    Notes
+    -----
+    Until it is complete, the pyramid lies beside `path`, in ".NAME.partial". After a kill, the same call continues with
+    the units that are missing. It recognises a zarr array by its place and metadata, and a file that is read in parts
+    by its size and time; it does not compare voxels.
     """
     target = check_target(path, overwrite)
     volumes.library()
@@ -132,7 +134,10 @@ def write_pyramid(
     name = target.name.removesuffix(ENDING).removesuffix(".ome")
     attrs = ngff.attributes([level.grid for level in made], source.lead, name, method, labels, source.notes)
     arrays = [[level.shape, level.chunks, level.shards, level.unit] for level in made]
-    job = {"source": source.identity, "attributes": attrs, "arrays": arrays, "dtype": source.dtype.str}
+    job = {
+        "source": source.identity, "attributes": attrs, "arrays": arrays, "dtype": source.dtype.str,
+        "zarr": metadata.version("zarr"),
+    }  # fmt: skip
     # Through JSON once: tuples and NumPy's numbers as they are read again.
     with unfinished(target, _plain(job), overwrite) as work:
         _Writer(source, made, work, memory, progress).run(_plain(attrs))
@@ -227,8 +232,8 @@ class _Writer:
 
     def run(self, attrs: dict[str, Any]) -> None:
         """All that is not there yet."""
-        if not (self.work.result / "zarr.json").exists():
-            self.zarr.create_group(str(self.work.result), zarr_format=3, attributes=attrs)
+        _forget_metadata(self.work.result)
+        self.zarr.create_group(str(self.work.result), zarr_format=3, attributes=attrs)
         before: Any = self.source
         image: Any = self.source
         last: Any = None
@@ -253,9 +258,8 @@ class _Writer:
         return self.work.work / str(level.number)
 
     def _array(self, path: Path, level: Level, dtype: np.dtype[Any], plain: bool = False) -> Any:
-        """The array of a level, made where it is missing; `plain` ones are read again soon, and not compressed."""
-        if (path / "zarr.json").exists():
-            return self.zarr.open_array(str(path), mode="r+")
+        """The array of a level, with the chunks that are there; `plain` ones are read again soon, so not compressed."""
+        _forget_metadata(path)
         axes = [a["name"] for a in ngff.axes_of(self.source.lead, level.grid.dimension)]
         codec = self.zarr.codecs.BloscCodec(cname="zstd", clevel=3, shuffle="bitshuffle")
         return self.zarr.create_array(
@@ -306,6 +310,11 @@ class _Writer:
     def _say(self, level: Level, done: int) -> None:
         if self.progress is not None:
             self.progress(level.number, len(self.levels), done, level.count)
+
+
+def _forget_metadata(folder: Path) -> None:
+    """What an earlier run wrote is what this one writes, or it is damaged."""
+    (folder / "zarr.json").unlink(missing_ok=True)
 
 
 def _to_disk(array: Any, block: Slices) -> None:

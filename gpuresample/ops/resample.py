@@ -12,10 +12,21 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
+from gpuresample.caching import keep, recalled
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
-from gpuresample.containers import ArrayContainer, Container, check_memory, grid_like, parts, unwrap
+from gpuresample.containers import (
+    ArrayContainer,
+    Container,
+    ImageContainer,
+    VolumeContainer,
+    check_memory,
+    grid_like,
+    parts,
+    unwrap,
+)
 from gpuresample.engines import renormalised
 from gpuresample.engines.contract import Store
+from gpuresample.memory import ALWAYS_FITS
 from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
 from gpuresample.planning import conventions, planner
@@ -173,6 +184,9 @@ def resample(
     if complexes.is_complex(image):
         return _of_complex(image, input_spacing, request, region, out)
     container = unwrap(image, input_spacing, lazy=True)
+    key = _asked(container, request) if region is None else None
+    if key is not None:
+        return execute(_planned(key, container, request), container, out)
     return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
 
 
@@ -319,6 +333,47 @@ def _each(request: Request, n: int) -> dict[str, list[Any]]:
         if len(values) != n:
             raise ValueError(f"{name} must be one for all images or a list of {n}, one for each, got {len(values)}")
     return found
+
+
+# Types of which a value's text says all; of containers, those whose plans hang on nothing but what `_asked` names.
+_TEXTS = {type(None), bool, int, float, str}
+_CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
+
+
+def _planned(key: tuple[Any, ...], container: Container, r: Request) -> Plan:
+    """`_plan`; what small images are asked for again is planned once, as it takes longer than they do.
+
+    Nothing that a call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no
+    other image, and on no memory that is left.
+    """
+    found: Plan | None = recalled(_planned, key)
+    if found is None:
+        found = _plan(container, r)
+        if math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS:
+            keep(_planned, key, found)
+    return found
+
+
+def _asked(container: Container, r: Request) -> tuple[Any, ...] | None:
+    """All that a plan hangs on, 0 and -0, 1 and True told apart; None where that cannot be written down."""
+    if type(container) not in _CONTAINERS or r.transform is not None or r.like is not None:
+        return None
+    values = tuple(vars(r).values())
+    if not all(type(v) in _TEXTS or _says_all(v) for v in values):
+        return None
+    try:
+        text = repr(values)
+    except ValueError:  # an integer of more digits than Python will write
+        return None
+    grid = container.grid
+    return type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, text
+
+
+def _says_all(value: Any) -> bool:
+    """Whether the text of a sequence, or of a NumPy type, says all of it."""
+    if type(value) in (tuple, list):
+        return all(type(v) in _TEXTS for v in value)
+    return isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
 
 
 def _plan(

@@ -102,8 +102,8 @@ def bin_shrink(
     reduce : {"mean", "mode", "label"}
         "mean" for images. "mode" for labels: the value that most voxels of the block have. If several values are
         equally frequent, the smallest of them wins (a NaN counts as larger than any number). "mode" only compares
-        voxels, so any integer survives. "label": the same among the voxels that are not 0, so that thin structures are
-        there in every level of a pyramid, at the background's cost; 0 where all are 0. It is for integers and bool.
+        voxels, so any integer survives. "label": the same among the voxels that are not 0, so that thin structures stay
+        in the levels of a pyramid, at the background's cost; 0 where all are 0. It is for integers and bool.
     device, out
         As for `gpuresample.resample`.
 

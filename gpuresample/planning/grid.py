@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence, Sized
+import struct
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
 import numpy as np
 
-from gpuresample.checks import MOST_ON_AXIS, numbers, one_of, positive_numbers, shown, sizes
+from gpuresample.checks import MOST_ON_AXIS, length, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.planning.filters import FloatArray
 
 ANCHORS = ("first", "edge", "center")
@@ -24,6 +25,9 @@ ANCHORS = ("first", "edge", "center")
 ALIGNED = 1e-9
 # Voxels by which two statements of where a volume lies may differ and be one: headers hold float32.
 AGREE = 0.05
+
+# Directions of grids along the axes, by dimension.
+_ALONG = {d: tuple(np.eye(d).ravel().tolist()) for d in (2, 3)}
 
 # A size this near to a half, as a share of it, is a half: twice what a spacing in float32 can be off.
 HALF = 2.0**-22
@@ -57,7 +61,7 @@ class Grid:
     direction: tuple[float, ...]
 
     def __post_init__(self) -> None:
-        d = len(self.size) if isinstance(self.size, Sized) else 0
+        d = length(self.size)
         if d not in (2, 3):
             raise ValueError(f"size must have 2 or 3 values, one per axis, got {shown(self.size)}")
         set_ = object.__setattr__
@@ -65,6 +69,8 @@ class Grid:
         set_(self, "spacing", positive_numbers("spacing", self.spacing, d))
         set_(self, "origin", numbers("origin", self.origin, d))
         set_(self, "direction", numbers("direction", self.direction, d * d))
+        if self.direction == _ALONG[d]:
+            return  # a determinant takes longer than all else here
         with np.errstate(over="ignore", invalid="ignore"):
             determinant = abs(np.linalg.det(np.reshape(self.direction, (d, d))))
         if not 1e-6 <= determinant < math.inf:
@@ -85,6 +91,12 @@ class Grid:
     def voxels(self) -> int:
         """How many there are."""
         return math.prod(self.size)
+
+    @cached_property
+    def bits(self) -> bytes:
+        """Spacing, origin and direction to the last bit: grids that differ in a sign of 0 are equal."""
+        numbers = (*self.spacing, *self.origin, *self.direction)
+        return struct.pack(f"{len(numbers)}d", *numbers)
 
     @cached_property
     def index_to_point(self) -> FloatArray:

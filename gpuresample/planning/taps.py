@@ -36,6 +36,8 @@ MUCH_BEYOND = 4
 AT_ONCE = 1 << 19
 # Of a table and of what an engine makes of it: bytes of a row, and of each of its taps.
 ROW_BYTES, TAP_BYTES = 48, 20
+# Of each weight that is made at once, with what follows from it meanwhile.
+MADE_BYTES = 96
 
 # What sums may be wrong by, in units of the image's range, by what they are made in: the promise of docs/numbers.md.
 BOUNDS = {"single": 2e-6, "double": 1e-9}
@@ -378,9 +380,11 @@ def _cuts(n: int, width: int) -> list[slice]:
 
 
 def table_bytes(f: Filter, n_dst: int, n_src: int, blur: FloatArray | None, precision: str) -> int:
-    """Bytes that a table of `build` takes at most, in its own form and in an engine's."""
+    """Bytes that a table of `build` takes at most, in its own form and in an engine's, and while it is made."""
+    width = _width(f, blur, precision)
+    made = max(1, min(n_dst, AT_ONCE // width)) * width
     # Float64 here; there as much again in float64 at most, and half of that where rows are also kept as columns.
-    return n_dst * (ROW_BYTES + TAP_BYTES * min(_width(f, blur, precision), n_src))
+    return n_dst * (ROW_BYTES + TAP_BYTES * min(width, n_src)) + MADE_BYTES * made
 
 
 def border_rule(f: Filter, boundary: str | None) -> str:

@@ -6,6 +6,7 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -52,12 +53,12 @@ class Separable:
     precision: str
     shortcut: tuple[Branch, ...] = ()
 
-    @property
+    @cached_property
     def copies(self) -> bool:
         """Whether every voxel is a copy of one source voxel."""
         return all(t.is_index for t in self.tables)
 
-    @property
+    @cached_property
     def inside(self) -> tuple[Range, ...]:
         """Half-open range of destination samples inside the source, along each source axis."""
         return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))
@@ -126,6 +127,15 @@ class Lattice:
     direct: bool = False
 
 
+def _fixed(array: FloatArray) -> FloatArray:
+    array.setflags(write=False)
+    return array
+
+
+# What moves nothing, at hand for routes that are made for every call.
+NOTHING, NOWHERE, UNIT = _fixed(np.zeros((3, 3))), _fixed(np.zeros(3)), _fixed(np.eye(3))
+
+
 @dataclass(frozen=True, eq=False)
 class Route:
     """From the index of an output voxel to a continuous index of the source; all in x, y, z.
@@ -165,8 +175,12 @@ class Route:
         only = self.stages[0] if len(self.stages) == 1 else None
         if not isinstance(only, Lattice) or not only.direct:
             return None
-        still = not (self.step.any() or self.origin.any() or self.origin_in.any())
-        return only.vectors if still and np.array_equal(self.inverse, np.eye(3)) else None
+        for own, known in (
+            (self.step, NOTHING), (self.origin, NOWHERE), (self.origin_in, NOWHERE), (self.inverse, UNIT)
+        ):  # fmt: skip
+            if own is not known and not np.array_equal(own, known):
+                return None
+        return only.vectors
 
     def equals(self, other: Route) -> bool:
         """Whether another route leads to the same places, as far as that is seen without reading a vector."""

@@ -41,6 +41,7 @@ static inline float trunc(const float x) { return truncf(x); }
 #define __device__
 #define __restrict__
 #define __forceinline__ inline
+#define __launch_bounds__(...)
 #define __noinline__ __attribute__((noinline))
 #define __align__(n) alignas(n)
 

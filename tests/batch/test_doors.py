@@ -158,6 +158,7 @@ def test_a_scheduler_of_tls_opens_to_its_files(locked, tmp_path, run):
     code, said, err = run(*words, "--tls-ca", authority, "--tls-cert", certificate, "--tls-key", key)
     assert code == 0, err
     assert "1 done" in said
+    assert "not encrypted" not in err
     refused(run(*words, "--tls-ca", authority), 2, "give all three or none")
     refused(
         run(*words, "--tls-ca", authority, "--tls-cert", certificate, "--tls-key", tmp_path / "no.pem"), 1, "no.pem"
@@ -168,6 +169,43 @@ def test_a_scheduler_of_tls_opens_to_its_files(locked, tmp_path, run):
     words = (*words[:2], tmp_path / "other", *words[3:])
     refused(run(*words, "--tls-ca", authority, "--tls-cert", certificate, "--tls-key", other), 1, "cannot be reached")
     refused(run(*words), 1, "cannot be reached")
+    # All files of another authority; a scheduler that is not of ours, asked with a certificate that is.
+    foreign = Security.temporary()
+    for name, text in {
+        "ca": foreign.tls_ca_file,
+        "cert": foreign.tls_client_cert,
+        "key": foreign.tls_client_key,
+    }.items():
+        (tmp_path / name).write_text(text)
+    for files in (
+        [tmp_path / "ca", tmp_path / "cert", tmp_path / "key"],
+        [tmp_path / "ca", certificate, key],
+        [authority, tmp_path / "cert", tmp_path / "key"],
+    ):
+        options = zip(("--tls-ca", "--tls-cert", "--tls-key"), files, strict=True)
+        refused(run(*words, *(word for option in options for word in option)), 1, "cannot be reached")
+    # Another scheme, or none, at the same port.
+    for other_address in (address.replace("tls://", "tcp://"), address.removeprefix("tls://")):
+        refused(run(*words[:-1], other_address), 1, "cannot be reached")
+
+
+def test_dask_s_settings_open_no_door(tmp_path):
+    import dask
+
+    before = listening()
+    setting = {
+        "distributed.comm.require-encryption": False,
+        "distributed.comm.default-scheme": "tcp",
+        "distributed.comm.tls.ca-file": "/nonexistent/ca.pem",
+        "distributed.scheduler.http.routes": ["distributed.http.health"],
+        "distributed.worker.http.routes": ["distributed.http.health"],
+        "temporary-directory": "/nonexistent",
+    }
+    with dask.config.set(setting), clusters.local(1, "cpu", tmp_path / "log") as found:
+        addresses = listening() - before
+        assert found.client.scheduler.address.startswith("tls://127.0.0.1:")
+        assert {host for host, _port in addresses} == {"127.0.0.1"}
+        assert set(pages(addresses, "/health")) == {404}
 
 
 @pytest.mark.parametrize(

@@ -85,7 +85,7 @@ def test_an_odd_owner_is_none(tmp_path, odd):
 
 def pyramid(tmp_path, steps=None, job=None):
     """The levels' voxels of a pyramid whose state is changed after half of its units."""
-    from gpuresample.omezarr import writer
+    from gpuresample.omezarr import layout, writer
 
     image = gr.Volume(np.random.default_rng(0).integers(0, 999, (40, 48, 64)).astype(np.int16), (1, 1, 1))
     target, told = tmp_path / "p.ome.zarr", []
@@ -99,9 +99,13 @@ def pyramid(tmp_path, steps=None, job=None):
             raise Stop
 
     words = {"levels": 2, "chunks": (8, 16, 32), "shards": False}
-    try:
-        writer.write_pyramid(image, target, **words, progress=stop)
-    except Stop:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(layout, "UNIT", 8 << 10)  # many small units
+        with contextlib.suppress(Stop):
+            writer.write_pyramid(image, target, **words, progress=stop)
+        if steps is None:
+            return [np.asarray(level.array) for level in writer.opened_levels(target)]
+        assert not target.exists()
         state = tmp_path / ".p.ome.zarr.partial"
         assert (state / "job.json").is_file()
         for name, change in (("steps", steps), ("job.json", job)):
@@ -139,6 +143,26 @@ def test_damaged_steps_are_made_again(tmp_path, damage):
     pytest.importorskip("zarr")
     for name in ("whole", "damaged"):
         (tmp_path / name).mkdir()
+    expected = pyramid(tmp_path / "whole")
+    got = pyramid(tmp_path / "damaged", damage)
+    assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))
+
+
+@pytest.mark.parametrize("damaged", ["zarr.json", "0/zarr.json"])
+@pytest.mark.parametrize(
+    "odd", [None, b"", b"{}", b"\xff", b'{"zarr_format": 3, "node_type": "group", "attributes": {}}']
+)
+def test_damaged_metadata_is_written_again(tmp_path, damaged, odd):
+    pytest.importorskip("zarr")
+    for name in ("whole", "damaged"):
+        (tmp_path / name).mkdir()
+
+    def damage(steps):
+        path = steps.with_name("result") / damaged
+        path.unlink()
+        if odd is not None:
+            path.write_bytes(odd)
+
     expected = pyramid(tmp_path / "whole")
     got = pyramid(tmp_path / "damaged", damage)
     assert all(np.array_equal(a, b) for a, b in zip(expected, got, strict=True))

@@ -610,6 +610,30 @@ def test_import_is_light():
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
+def test_one_volume_loads_no_more_than_it_takes(tmp_path):
+    sitk.WriteImage(volume(), str(tmp_path / "a.nii"))
+    code = (
+        "import gc, sys; from gpuresample.cli import main; before = gc.get_threshold()\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "assert gc.get_threshold() == before\n"
+        "print([m for m in ('pydantic', 'rich', 'numba', 'scipy', 'tomllib') if m in sys.modules])"
+    )
+    words = (
+        "resample",
+        tmp_path / "a.nii",
+        tmp_path / "b.nii",
+        "--spacing",
+        "1",
+        "1",
+        "2",
+        "--interpolation",
+        "linear",
+    )
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert sitk.ReadImage(str(tmp_path / "b.nii")).GetSpacing() == (1, 1, 2)
+
+
 # An axis that shrinks to one voxel
 
 

@@ -44,6 +44,7 @@ from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.packing import ROUNDING_CODES
 from gpuresample.planning import planner, scipy_works
 from gpuresample.planning.filters import FILTERS
+from gpuresample.planning.taps import TapTable
 
 pytestmark = pytest.mark.kernels
 
@@ -822,11 +823,28 @@ def check_untapped_at_once(value, *taps):
 
 def check_plane(read):
     rng = np.random.default_rng(14)
-    tables = random_table(rng, 45, 43, 9, 0.9), random_table(rng, 150, 110, 9, 1.3)
-    src = noise((2, 3, 45, 150), "int16")
+    # Rows are whole pairs, but the last sample that is tapped has none to go with.
+    odd = random_table(rng, 151, 110, 9, 1.38)
+    tables = random_table(rng, 45, 43, 9, 0.9), TapTable(152, odd.first, odd.count, odd.weight)
+    src = noise((2, 3, 45, 152), "int16")
     # Its batch and planes do not make one axis, and there is room around it that a kernel might write to.
     out, _ = run_twice(plane(tables, (2, 3)), src, (2, 3, 43, 110), "float32", "c", "sliced", read=read)
     assert_close(out, weighted(tables[1], weighted(tables[0], src, 2), 3), 300 * bound(src))
+
+
+def check_plane_wide(read):
+    """Rows of fours, the last of which is not whole: there is room behind it, and what is there must stay."""
+    rng = np.random.default_rng(14)
+    tables = random_table(rng, 45, 43, 9, 0.9), random_table(rng, 150, 110, 9, 1.3)
+    src = noise((1, 1, 45, 150), "int16")
+
+    def act(engine, a, b):
+        plane(tables, (2, 3))(engine, a, b[..., :110])
+
+    whole = lambda engine, a, b: (b.fill(7), act(engine, a, b))  # noqa: E731
+    out, _ = run_twice(whole, src, (1, 1, 43, 112), "float32", read=read)
+    assert (out[..., 110:] == 7).all()
+    assert_close(out[..., :110], weighted(tables[1], weighted(tables[0], src, 2), 3), 300 * bound(src))
 
 
 def check_untapped(read):
@@ -917,7 +935,7 @@ def check_ties(interpolation):
 
 
 SYNC = "    __syncthreads();\n\n    add_lines(\n        staged"
-BETWEEN = "    __syncthreads();\n\n    add_lines(\n        between"
+BETWEEN = "    __syncthreads();\n\n    // Warps make FOUR"
 SECOND = "        __syncthreads();\n\n        // Warps write lines"
 MUTATIONS = [
     # an off-by-one
@@ -931,10 +949,12 @@ MUTATIONS = [
     # ... in a halo: a column too few, a sample too many; a row too many
     ("resample_axis.cu", "columns_of(end - j,", "columns_of(end - 1 - j,", check_plane),
     ("resample_axis.cu", "k >= j0", "k > j0", check_plane),
-    ("resample_axis.cu", "paired - STRIP)", "paired - STRIP - 2)", check_plane),
+    ("resample_axis.cu", "k < end)", "k < end - 1)", check_plane),
+    ("resample_axis.cu", "end <= late + STRIP)", "end <= late + STRIP + 1)", check_plane),
     ("resample_axis.cu", "edge, last, s_row", "edge, last + 1, s_row", check_plane),
-    ("resample_axis.cu", "n_rows - row0 : LANES", "n_rows - row0 + 1 : LANES", check_plane),
-    ("resample_axis.cu", "if (i < n_dst && i < last", "if (i <= n_dst && i < last", check_plane),
+    ("resample_axis.cu", "if (c >= here) break;", "if (c > here) break;", check_plane),
+    ("resample_axis.cu", "if (i + r < n_dst) e[", "if (i + r <= n_dst) e[", check_plane),
+    ("resample_axis.cu", "wide && i + TILE_I <= n_dst", "wide && i < n_dst", check_plane_wide),
     ("resample_volume.cu", "k < nx", "k <= nx", check_at_once(2, 1, 4)),
     ("resample_volume.cu", "+ c) * s_y", "+ c) * s_z", check_at_once(2, 3, 1)),
     ("resample_volume.cu", "y < it.y + ROWS", "y < it.y + ROWS - 1", check_at_once(2, 1, 4)),
@@ -951,8 +971,9 @@ MUTATIONS = [
     ("resample_axis.cu", "+ first[i] * s_axis", "+ first[i] * s_inner", check_axis("plain")),
     ("resample_axis.cu", "d_outer + j * d_inner;\n#p", "s_outer + j * d_inner;\n#p", check_wide_columns),
     ("resample_axis.cu", "row_tile[t * 4] * s_row", "row_tile[t * 4] * s_axis", check_plane),
-    ("resample_axis.cu", "(row0 + l) * d_row", "(row0 + l) * s_row", check_plane),
-    ("resample_axis.cu", "b = plane / n_outer", "b = plane / n_rows", check_plane),
+    ("resample_axis.cu", "(row0 + line) * d_row", "(row0 + line) * s_row", check_plane),
+    ("resample_axis.cu", "b = plane / outer;", "b = plane / n_strips;", check_plane),
+    ("resample_axis.cu", "weight += FOUR)", "weight += 1)", check_plane),
     ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
     # what is not tapped is read
     ("resample_axis.cu", "if (!ASK || weight == weight)", "if (true)", check_untapped),
@@ -997,9 +1018,9 @@ def test_launch_code_and_kernels_have_the_same_constants():
     def constant(file, name):
         return int(re.search(rf"^#define {name} (\d+)", cuda_runtime.read(file), re.MULTILINE)[1])
 
-    for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "OUT_PITCH"):
+    for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "STRIP", "FOUR", "BETWEEN_PITCH", "OUT_PITCH"):
         assert constant("resample_axis.cu", name) == getattr(tiles, name)
-    assert constant("resample_axis.cu", "STRIP") == tiles.LANES * tiles.TILE_J
+    assert tiles.STRIP == tiles.LANES * tiles.TILE_J
     # A lane writes one output of a turn.
     assert tiles.GROUP * tiles.TILE_I == tiles.LANES < tiles.OUT_PITCH
     assert constant("resample_volume.cu", "ROWS") == cuda_axis.ROWS

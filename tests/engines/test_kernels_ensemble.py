@@ -138,9 +138,12 @@ def test_classes_that_overlap(names, choose):
     check(work, scores, ("labels",))
 
 
-@pytest.mark.parametrize("label", ["uint8", "uint16", "uint32", "uint64"])
+@pytest.mark.parametrize("label", ["uint16", "uint32", "uint64"])
 def test_every_type_of_label(label):
-    check(*make(("coarse",)), ("labels",), np.dtype(label))
+    work, scores = make(("coarse",))
+    (small, _), (out, _) = (by_kernels(work, scores, ("labels",), np.dtype(name)) for name in ("uint8", label))
+    assert out.labels.dtype == label
+    assert (out.labels == small.labels).all()
 
 
 @pytest.mark.parametrize("classes", [1, 2, 3, 40])

@@ -196,7 +196,7 @@ def wide(n_src, n_dst, n_taps):
 def test_a_table_too_wide_for_shared_memory_is_refused():
     tables = random_table(np.random.default_rng(1), 9, 12, 3, 0.7), wide(500, 40, 400)
     src = noise((1, 1, 9, 500), "float32")
-    with pytest.raises(ValueError, match="reads more columns than shared memory holds: 400"):
+    with pytest.raises(ValueError, match="read more columns than shared memory holds: 400"):
         run_twice(plane(tables, (2, 3)), src, (1, 1, 12, 40), "float32")
 
 
@@ -324,7 +324,7 @@ def test_the_estimate_counts_what_blocks_read_and_sum():
     rng = np.random.default_rng(1)
     first, second = random_table(rng, 300, 210, 11, 300 / 210), random_table(rng, 260, 333, 9, 260 / 333)
     costs = cuda_tiles.estimate(first, second, np.dtype(np.int16), SINGLE)
-    tiles = cuda_tiles.room(second, SINGLE, direct=False, made=True).tiles
+    tiles = 4 * cuda_tiles.columns(second, SINGLE).fours
 
     def read(table, rows):
         spans = []

@@ -10,7 +10,7 @@ import scipy.ndimage as theirs
 import gpuresample as gr
 import gpuresample.ndimage as ours
 from gpuresample import installation
-from gpuresample.ndimage import _interpolation
+from gpuresample.ndimage import _filters, _interpolation
 
 MODES = ("nearest", "wrap", "reflect", "mirror", "constant", "grid-wrap", "grid-constant", "grid-mirror")
 # Of the range, by the numeric contract.
@@ -367,3 +367,50 @@ def test_real_input_has_no_complex_output():
         for library in (theirs, ours):
             with pytest.raises(RuntimeError):
                 getattr(library, name)(volume((4, 5)), 2, output=complex)
+
+
+def test_a_small_call_that_comes_again_is_the_same_and_as_strict(monkeypatch):
+    first, other = volume(dtype="float32"), volume(dtype="float32", seed=1)
+    calls = [
+        ("uniform_filter", (3,), {}),
+        ("uniform_filter1d", (3, 1), {"mode": "wrap"}),
+        ("gaussian_filter", ([1, 0, 2],), {"output": "float64"}),
+        ("correlate1d", ([1, 2, 1],), {"cval": 0.5}),
+        ("shift", ((2.3, -1.5, 0.4),), {"order": 1, "cval": -7}),
+        ("zoom", (1.3,), {"mode": "nearest"}),
+        ("spline_filter", (), {}),
+        ("spline_filter1d", (3, 0), {"mode": "reflect"}),
+    ]
+    for name, args, keywords in calls:
+        agree(name, first, *args, **keywords)
+    expected = [getattr(ours, name)(other.T.copy().T, *args, **keywords) for name, args, keywords in calls]
+
+    def not_again(value, name="input"):
+        raise AssertionError("arguments were looked at again")
+
+    with monkeypatch.context() as known:
+        known.setattr(_interpolation, "taken", not_again)
+        known.setattr(_filters, "taken", not_again)
+        for _ in range(2):
+            for (name, args, keywords), right in zip(calls, expected, strict=True):
+                assert np.array_equal(getattr(ours, name)(other, *args, **keywords), right)
+        with pytest.raises(AssertionError, match="looked at again"):
+            ours.uniform_filter(other[:, ::-1], 3)  # of another layout
+    # Equal numbers of another type are not what was asked before.
+    ours.shift(first, 0.5, order=1)
+    with pytest.raises(TypeError):
+        ours.shift(first, 0.5, order=1.0)
+    assert np.signbit(ours.shift(first, 20, order=1, cval=-0.0)).all()
+    assert not np.signbit(ours.shift(first, 20, order=1, cval=0.0)).any()
+    # With more than a run to them: borders of constants, and a warning for every call.
+    for _ in range(2):
+        agree("uniform_filter", first, 3, mode="constant", cval=2)
+        with pytest.warns(UserWarning, match="grid_mode"):
+            ours.zoom(first, 1.3, mode="wrap", grid_mode=True)
+    made = ours.uniform_filter(first, 3)
+    assert ours.uniform_filter(first, 3) is not made
+    ours.set_device("cpu")
+    try:
+        assert np.array_equal(ours.uniform_filter(first, 3), made)
+    finally:
+        ours.set_device("auto")

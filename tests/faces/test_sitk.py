@@ -215,7 +215,7 @@ def test_filled_air_truncates_as_simpleitks(alone, value, interpolator):
 
 
 @pytest.mark.parametrize("interpolator", [sitk.sitkLinear, sitk.sitkBSpline3, sitk.sitkNearestNeighbor])
-@pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "int64"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32", "int64"])
 def test_integers_of_every_type(alone, dtype, interpolator):
     picture = image(dtype)
     theirs = [resampled(sitk, picture, (1.31, 0.83, 1.17), interpolator, t) for t in (None, TURN)]

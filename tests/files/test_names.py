@@ -45,6 +45,8 @@ def test_the_single_commands_refuse_such_a_name(tmp_path, whole, run, name):
     refused(run("resample", whole, tmp_path / "out.nii.gz", "--like", path), 2, shown)
     refused(run("resample", whole, tmp_path / "out.nii.gz", "--transform", path), 2, shown)
     refused(run("info", path), 2, shown)
+    refused(run("pyramid", whole, tmp_path / os.fsdecode(name)), 2, shown)
+    refused(run("batch", tmp_path, tmp_path / os.fsdecode(name), "--spacing", "2"), 2, shown)
     refused(run("blur", path, tmp_path / "out.nii.gz", "--sigma", "1"), 2, shown)
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([whole.name, path.name])
 

@@ -116,3 +116,14 @@ def test_arrays_that_are_read_block_by_block():
 def test_refusals_by_name(image, reduce, error, message):
     with pytest.raises(error, match=message):
         gr.bin_shrink(image, 2, reduce=reduce)
+
+
+def test_which_thin_labels_a_pyramid_loses():
+    thread = np.zeros((60, 40, 48), np.uint8)
+    step = np.linspace(0, 1, 48)
+    thread[np.rint(2 + 50 * step).astype(int), np.rint(1 + 30 * step).astype(int), np.arange(48)] = 1
+    thread[57, :, 5] = 2  # in no block of 8
+    thread[20:22, 20:22, 20:22] = [[[3, 3], [3, 3]], [[3, 4], [4, 4]]]  # a block of two labels
+    before = gr.Volume(thread, 1.0)
+    lost = [gr.label_report(before, level).lost for level in gr.pyramid(before, 4, kind="label")]
+    assert lost == [(), (4,), (4,), (2, 4)]

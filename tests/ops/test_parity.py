@@ -147,9 +147,9 @@ def test_float64(interpolation, target):
 @pytest.mark.parametrize("target", ["finer", "partly outside", "oblique"])
 @pytest.mark.parametrize(
     ("dtype", "interpolation"),
-    # One type's arithmetic is like another's: int16 has all filters, the others two.
+    # One type's arithmetic is like another's: int16 has all filters, the others what is compiled for them anyway.
     [("int16", n) for n in ("linear", "bspline1", "bspline2", "bspline3", "bspline5", "gaussian", "welch")]
-    + [(t, n) for t in ("uint8", "uint16", "int32") for n in ("linear", "bspline3")],
+    + [("uint8", "linear"), ("uint8", "bspline3"), ("uint16", "bspline3"), ("int32", "linear"), ("int32", "bspline3")],
 )
 def test_truncated_integers(dtype, interpolation, target):
     image, grid = picture(dtype, interpolation), to_grid(TARGETS[target])
@@ -160,8 +160,9 @@ def test_truncated_integers(dtype, interpolation, target):
 
 
 @pytest.mark.parametrize("target", ["finer", "oblique"])
-@pytest.mark.parametrize("interpolation", ["linear", "bspline3"])
-@pytest.mark.parametrize("dtype", ["int16", "uint16"])
+@pytest.mark.parametrize(
+    ("dtype", "interpolation"), [("int16", "linear"), ("int16", "bspline3"), ("uint16", "bspline3")]
+)
 def test_truncated_integers_of_all_16_bits(dtype, interpolation, target):
     # 16 times the range of CT, so 16 times as many last bits that matter.
     image, grid = to_image(noise(SOURCE.size[::-1], dtype, bits=16), SOURCE), to_grid(TARGETS[target])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import CodeType
@@ -10,10 +11,10 @@ from typing import Any
 import numpy as np
 
 
-def stamp(path: Path) -> tuple[int, int] | None:
+def stamp(path: str | Path) -> tuple[int, int] | None:
     """Time of the last change and size of a file that functions are from; None where there is none."""
     try:
-        stat = path.stat()
+        stat = os.stat(path)
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size
@@ -29,7 +30,7 @@ class Instructions:
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name
-        self.imported = stamp(Path(self.file))
+        self.imported = stamp(self.file)
 
     @property
     def file(self) -> str:
@@ -58,7 +59,7 @@ class Declared:
 
     def __init__(self, function: Callable[..., Any], options: dict[str, Any]) -> None:
         self.py_func, self.targetoptions = function, options
-        self.imported = stamp(Path(function.__code__.co_filename))
+        self.imported = stamp(function.__code__.co_filename)
         self.__doc__, self.__name__, self.__wrapped__ = function.__doc__, function.__name__, function
         self.__module__ = function.__module__
 

@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu import ensemble
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
@@ -20,9 +19,10 @@ from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
+from gpuresample.engines.cpu.tables import ready as tables_ready
 from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
-from gpuresample.planning.works import Gather, Majority, Work
+from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +40,16 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
         _run(steps.way, work, src, dst, store)
     else:
         converted(partial(_by_floats, steps), np.empty, convert, work, src, dst, store)
+
+
+def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """See `engines.ready`."""
+    if not isinstance(work, Separable) or store.divisor != 1:
+        return None
+    steps = steps_of(work, src.dtype, dst.dtype, store)
+    if not steps.one or steps.way != "tables":
+        return None
+    return tables_ready(work, src, dst, store)
 
 
 def run_all(calls: Sequence[Call]) -> None:
@@ -122,6 +132,8 @@ def moments(values: Array, field: Array | None, out: Array) -> None:
 @contextmanager
 def combining(models: int) -> Iterator[Combiner]:
     """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+    from gpuresample.engines.cpu import ensemble
+
     yield ensemble.CpuCombiner(run, models)
 
 

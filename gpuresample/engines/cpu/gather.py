@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -157,10 +158,11 @@ def _batches(work: Gather, route: Route, src: Array, dst: Array, store: Store) -
 def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Job:
     """What kernel does a gather's blocks, and with which arguments."""
     acc = accumulator(work.precision)
-    pad = np.zeros(3, np.int64)
+    moved = work.base
     derived = any(work.derivative)
     if is_cubic(work) and not derived:
         src, pad = coefficients(work, src, acc)
+        moved = (moved[0] - pad[0], moved[1] - pad[1], moved[2] - pad[2])
     elif work.prefilter is not None:
         made = np.empty((1, *work.prefilter.n_dst), acc)
         tables.run_separable(work.prefilter, src, made, Store())
@@ -174,12 +176,13 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         bits = np.dtype(f"u{src.dtype.itemsize}")
         src, dst, default = src.view(bits), dst.view(bits), default.view(bits)
     source, target = flatten(src), Flat(dst)
-    strides = np.array(source.strides, np.int64)
+    strides = _numbers(source.strides, np.int64)
     # Where sample (0, 0, 0) of the whole source would be.
-    first = source.offsets[0] + int((strides * (pad - np.array(work.base))).sum())
+    (sz, sy, sx), (z, y, x) = source.strides, moved
+    first = source.offsets[0] - (sz * z + sy * y + sx * x)
     moves = np.array(source.offsets, np.int64) - source.offsets[0]
-    n_src, box = np.array(work.n_src, np.int64), np.array(work.box)
-    starts, steps = np.array(target.offsets, np.int64), np.array(target.strides, np.int64)
+    n_src, box = _numbers(work.n_src, np.int64), _numbers(work.box, np.float64)
+    starts, steps = np.array(target.offsets, np.int64), _numbers(target.strides, np.int64)
     outside, n_x = default[()], work.n_dst[2]
     before = (source.memory, moves, strides)
     lines, x0, n0 = route.lines, route.start[0], route.n0
@@ -229,7 +232,13 @@ def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]
     return z, y, x
 
 
-def coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, npt.NDArray[np.int64]]:
+@lru_cache(maxsize=64)
+def _numbers(given: tuple[Any, ...], dtype: type[np.number[Any]]) -> Array:
+    """Numbers as kernels take them, which read them only."""
+    return np.array(given, dtype)
+
+
+def coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, tuple[int, int, int]]:
     """A volume's coefficients, as far beyond its borders as taps reach, so that no tap has to ask where it is.
 
     Answers them, [1, z, y, x], and how many samples were added before the first, along each axis.
@@ -252,7 +261,7 @@ def coefficients(work: Gather, src: Array, acc: np.dtype[Any]) -> tuple[Array, n
         along = np.moveaxis(out, axis + 1, 0)
         for k, j in zip((margin + before).tolist(), (stand_in + before).tolist(), strict=True):
             along[k] = along[j]
-    return out, np.array([before for before, _ in reach], np.int64)
+    return out, (reach[0][0], reach[1][0], reach[2][0])
 
 
 def reach_of(work: Gather, axis: int) -> tuple[int, int]:

@@ -337,13 +337,13 @@ def _slope_job(work: Gather, src: Array, grad: Array, out: Array) -> Job | None:
     ):
         return None
     acc = out.dtype
-    pad = np.zeros(3, np.int64)
+    pad = (0, 0, 0)
     if cubic:
         made = [coefficients(work, channel[None], acc) for channel in src]
         src, pad = np.concatenate([m for m, _ in made]), made[0][1]
     source, beside, target = flatten(src), flatten(grad), Flat(out)
     strides, steps = np.array(source.strides, np.int64), np.array(beside.strides, np.int64)
-    so = source.offsets[0] + int((strides * (pad - np.array(work.base))).sum())
+    so = source.offsets[0] + int((strides * (np.array(pad) - np.array(work.base))).sum())
     moves = np.array(source.offsets, np.int64) - source.offsets[0]
     starts, ends = np.array(beside.offsets, np.int64), np.array(target.offsets, np.int64)
     paces = np.array(target.strides, np.int64)

@@ -38,16 +38,26 @@ class Flat:
         if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
             raise ValueError("array must be native, aligned and strided by whole elements")
         strides = [s // item for s in array.strides]
+        turned = array.transpose(sorted(range(array.ndim), key=lambda k: -strides[k]))
+        if turned.flags.carray:  # the same with its axes in another order
+            self.memory, self.strides = np.asarray(turned).reshape(-1), (strides[-3], strides[-2], strides[-1])
+            self.offsets = _starts(array.shape[:-3], strides, 0)
+            return
         reach = [s * (n - 1) for s, n in zip(strides, array.shape, strict=True)]
         low, high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
         address = array.__array_interface__["data"][0] + low * item
         # Writable to Numba even where the source is not: one compiled kernel serves both.
         self.memory = _alias(address, (high - low + 1,), array.dtype, keep=array)
         self.strides = (strides[-3], strides[-2], strides[-1])
-        offsets = [-low]
-        for n, stride in zip(array.shape[:-3], strides, strict=False):
-            offsets = [at + k * stride for at in offsets for k in range(n)]
-        self.offsets = offsets
+        self.offsets = _starts(array.shape[:-3], strides, -low)
+
+
+def _starts(lead: Sequence[int], strides: Sequence[int], first: int) -> list[int]:
+    """Where the volumes of a batch begin, in C order."""
+    offsets = [first]
+    for n, stride in zip(lead, strides, strict=False):
+        offsets = [at + k * stride for at in offsets for k in range(n)]
+    return offsets
 
 
 class _Memory:

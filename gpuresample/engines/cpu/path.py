@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -38,29 +39,29 @@ class Walk:
         Where rows are scan lines: fills their ends, by z, y and rows of a plane.
     points : callable or None
         Where they are not: fills a block's points, and answers how many are no numbers.
+    given : ndarray or None
+        All points, [3, z, y, x], where they lie in memory as kernels read them.
     """
 
     route: Route
     lines: Callable[[int, int, int, FloatArray], None] | None
     points: Callable[[Place], int] | None
+    given: FloatArray | None = None
 
     @classmethod
     def of(cls, route: Route) -> Walk:
         """Prepare a route."""
-        step, origin, inverse, origin_in = (
-            _fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in)
-        )
         if route.lines:
-            only = route.stages[0]
-            assert isinstance(only, Linear)
-            linear = _fresh(only.matrix), _fresh(only.offset)
-            given = (step, origin, *linear, inverse, origin_in, route.n0, *[VARIES] * 4)
-            return cls(route, Prepared(kernels.row_ends, given), None)
+            return _of_lines(route)
         given = route.given
         if given is not None:
             # Nothing is computed of positions that are there: they are copied to where kernels read them.
-            vectors = np.moveaxis(given, -1, 0)
-            return cls(route, None, lambda place: _copied(vectors, *place))
+            vectors = given.transpose(3, 0, 1, 2)
+            ready = vectors if vectors.dtype == np.float64 and vectors.flags.carray else None
+            return cls(route, None, lambda place: _copied(vectors, *place), ready)
+        step, origin, inverse, origin_in = (
+            _fresh(a) for a in (route.step, route.origin, route.inverse, route.origin_in)
+        )
         whole = _whole(route, (step, origin), (inverse, origin_in))
         if whole is not None:
             return cls(route, None, whole)
@@ -81,7 +82,7 @@ class Walk:
 
         Of scan lines, [rows, 2, 3]: the index at their beginning, and how far it is to the end of the whole line. Else
         [3, rows, n_x]: every voxel's, x, y, z. And how many of these are no numbers. The array is scratch of the
-        calling thread's.
+        calling thread's, or what the route was given, and only to be read.
         """
         x0, y0, z0 = self.route.start
         rows = n_z * n_y
@@ -89,9 +90,21 @@ class Walk:
             ends = scratch(rows * 6, np.float64, "ends")[: rows * 6].reshape(rows, 2, 3)
             self.lines(z0 + z, y0 + y, n_y, ends)
             return ends, 0
+        if self.given is not None and self.given.shape == (3, n_z, n_y, n_x):
+            return self.given.reshape(3, rows, n_x), 0
         assert self.points is not None
         points = scratch(rows * 3 * n_x, np.float64, "points")[: rows * 3 * n_x].reshape(3, rows, n_x)
         return points, self.points((z0 + z, y0 + y, x0 + x, n_y, points))
+
+
+@lru_cache(maxsize=64)
+def _of_lines(route: Route) -> Walk:
+    """`Walk.of` a route of scan lines: made once, for the works of small calls are kept."""
+    only = route.stages[0]
+    assert isinstance(only, Linear)
+    numbers = (route.step, route.origin, only.matrix, only.offset, route.inverse, route.origin_in)
+    given = (*(_fresh(a) for a in numbers), route.n0, *[VARIES] * 4)
+    return Walk(route, Prepared(kernels.row_ends, given), None)
 
 
 def _copied(vectors: npt.NDArray[Any], z: int, y: int, x: int, n_y: int, points: FloatArray) -> int:

@@ -13,14 +13,9 @@ import ctypes
 import hashlib
 import itertools
 import json
-import mmap
 import os
 import platform
-import shutil
-import subprocess
 import sys
-import tempfile
-import uuid
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -284,6 +279,9 @@ def linker() -> str | None:
     """The compiler driver that makes shared libraries here, if there is one, and if they can be loaded from memory."""
     if not (sys.platform == "linux" and hasattr(os, "memfd_create") and Path("/proc/self/fd").is_dir()):
         return None
+    import mmap  # what links is loaded to compile alone
+    import shutil
+
     try:  # some sandboxes forbid it
         file = os.memfd_create("kernel")
         try:
@@ -301,6 +299,9 @@ def linked(made: bytes) -> bytes | None:
     driver = linker()
     if driver is None:
         return None
+    import subprocess
+    import tempfile
+
     try:
         with tempfile.TemporaryDirectory() as folder:
             source, target = Path(folder, "kernel.o"), Path(folder, "kernel.so")
@@ -319,6 +320,8 @@ def link(driver: str, sources: Sequence[Path], target: Path) -> None:
     OSError, subprocess.SubprocessError
         If it cannot be made.
     """
+    import subprocess
+
     # Names by way of a file: all of them together may be longer than a command line.
     named = sources[0].with_suffix(".names")
     named.write_text("".join(f'"{source}"\n' for source in sources))
@@ -338,7 +341,7 @@ def link(driver: str, sources: Sequence[Path], target: Path) -> None:
 
 
 def _write(path: Path, content: bytes) -> None:
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}.tmp")
+    part = path.with_name(f"{path.name}.{os.urandom(8).hex()}.tmp")
     try:
         part.write_bytes(content)
         os.replace(part, path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy.typing as npt
 from gpuresample.caching import kept, on_clear
 from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
+from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.packing import AS_HALF, accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.engines.threads import get_num_threads, run_items
@@ -166,6 +168,7 @@ class Tiling:
     blocks: tuple[int, int]
 
 
+@kept
 def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
     """The blocks of so many volumes of a work, for so many threads."""
     acc = accumulator(work.precision)
@@ -191,6 +194,53 @@ def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
     # Rows of a narrow source are read past their end, see `pack_x`.
     elements = room[3] + columns + kernels.FEW_TAPS
     return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, elements, blocks)
+
+
+def ready(
+    work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store
+) -> Callable[[npt.NDArray[Any], npt.NDArray[Any]], None] | None:
+    """What `run_separable` does, and the default value outside, for many arrays like these; see `engines.ready`.
+
+    None but for single volumes without gaps that are one block, and whose axes stay as they are.
+    """
+    acc, inside = accumulator(work.precision), work.inside
+    plain = src.flags.carray and dst.flags.carray and np.float16 not in (src.dtype, dst.dtype)
+    single = src.ndim == dst.ndim == 3 and dst.size < SMALL and all(lo < hi for lo, hi in inside)
+    if not (plain and single and work.dst_axis == (0, 1, 2)):
+        return None
+    cut = tiling(work, 1, 1)
+    if cut.blocks != (1, 1):
+        return None
+    axis_a, axis_b = cut.axes
+    swap = axis_a, axis_b, 2
+    shape, steps = dst.shape, [s // dst.itemsize for s in dst.strides]
+    strides = np.array([src.strides[a] // src.itemsize for a in swap] + [steps[a] for a in swap], np.int64)
+    _, bounds, rounding = storing(dst, acc, store)
+    straight = dst.dtype == acc and store.window is None
+    none, room, n, default = np.empty(0, acc), np.array(cut.room, np.int64), cut.elements, store.default
+    at = sum(lo * step for (lo, _), step in zip(inside, steps, strict=True))
+    n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
+    tables = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc), pack_x(work.tables[2], acc)
+    cropped = any(t.n_dst != n for t, n in zip(work.tables, work.n_dst, strict=True))
+    block = Prepared(
+        kernels.separable_block,
+        (
+            VARIES, 0, VARIES, VARIES if straight else none, at, strides, *tables, 0, n_a, 0, n_b, cut.x_early, bounds,
+            rounding, VARIES, room,
+        ),
+    )  # fmt: skip
+
+    def run(source: npt.NDArray[Any], target: npt.NDArray[Any]) -> None:
+        if cropped:
+            fill_outside(work, target.reshape(shape), default)
+        there = target.reshape(-1)
+        buffer = scratch(n, acc)
+        if straight:
+            block(source.reshape(-1), there, there, buffer)
+        else:
+            block(source.reshape(-1), there, buffer)
+
+    return run
 
 
 def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any], store: Store) -> None:

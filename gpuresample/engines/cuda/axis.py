@@ -14,6 +14,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import tiles as cuda_tiles
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.tiles import (
+    FOUR,
     GROUP,
     LANES,
     SHARING,
@@ -21,6 +22,7 @@ from gpuresample.engines.cuda.tiles import (
     TILE_J,
     Room,
     Steps,
+    columns,
     make_tiles,
     reach,
     room,
@@ -270,31 +272,30 @@ class Axes:
         Raises
         ------
         ValueError
-            If not even one tile of the second table for 32 rows fits shared memory.
+            If not even four tiles of the second table for 32 rows fit shared memory.
         """
         (first, second), (row, column) = tables, axes
         others = [Axis(dst.shape[a], src.strides[a], dst.strides[a]) for a in range(4) if a not in axes]
         others.sort(key=lambda a: -abs(a.s))
         batch, outer = ([NONE] * 2 + merge(others))[-2:]
         row_tile, row_weight, row_window, n_row_tiles = self._tiles(first, acc)
-        tile, weight, window, n_tiles = self._tiles(second, acc)
-        # Rows that lie side by side in the destination are stored from registers.
-        direct = abs(dst.strides[row]) == 1
-        block = self._uploads.get(second, ("columns", direct, acc), lambda: room(second, acc, direct, made=True))
+        tile, weight, window, n_tiles = self._tiles(second, acc, FOUR)
+        block = self._uploads.get(second, ("columns", acc), lambda: columns(second, acc))
         if block is None:
-            raise ValueError(f"a tile of the second table reads more columns than shared memory holds: {window}")
+            raise ValueError(f"tiles of the second table read more columns than shared memory holds: {window}")
         idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
         types = Types.of(src.dtype, dst.dtype, idx, acc)
         pairs = src.strides[column] == 1 and _aligned(src, (batch.s, outer.s, src.strides[row]), 2)
+        wide = dst.strides[column] == 1 and _aligned(dst, (batch.d, outer.d, dst.strides[row]))
         arguments: list[Argument] = [
-            pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.tiles), pointer(dst),
+            pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.fours * FOUR), pointer(dst),
             idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
             *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
             *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
-            *storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), *[np.int32(n) for n in block],
-            np.int32(src.shape[column]), np.int32(pairs),
+            *storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), np.int32(block.fours),
+            np.int32(src.shape[column]), np.int32(pairs), np.int32(wide),
         ]  # fmt: skip
-        blocks = -(-n_tiles // block.tiles) * -(-n_row_tiles // GROUP) * batch.n * outer.n
+        blocks = -(-n_tiles // FOUR // block.fours) * -(-n_row_tiles // GROUP) * batch.n * outer.n
         shared = block.bytes(acc)
         self._runtime.launch(
             Launch("resample_axis", "resample_axis_plane", types, blocks, (LANES, GROUP), arguments, shared)
@@ -310,14 +311,14 @@ class Axes:
 
         return self._uploads.get(table, ("plain", acc), make)
 
-    def _tiles(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, int, int]:
-        """Tiles and weights on the device, the window, the number of tiles."""
+    def _tiles(self, table: TapTable, acc: np.dtype[Any], together: int = 1) -> tuple[Pointer, Pointer, int, int]:
+        """Tiles and weights on the device, the window, the number of tiles; see `make_tiles`."""
 
         def make() -> tuple[Pointer, Pointer, int, int]:
-            made = make_tiles(table, acc)
+            made = make_tiles(table, acc, together)
             return self.upload(made.tile), self.upload(made.weight, TILE_I), made.window, len(made.tile)
 
-        return self._uploads.get(table, ("tiles", acc), make)
+        return self._uploads.get(table, ("tiles", acc, together), make)
 
     def _reach(self, table: TapTable, tiles: int) -> Pointer:
         """What groups of tiles read, on the device."""
@@ -329,7 +330,7 @@ class Axes:
         direct = abs(Pass.of(src, dst, axis, "d").inner.d) == 1
         # As for the widest type: the same blocks whatever the type.
         widest = np.dtype(np.float64)
-        return self._uploads.get(table, ("room", direct), lambda: room(table, widest, direct, made=False))
+        return self._uploads.get(table, ("room", direct), lambda: room(table, widest, direct))
 
     # --- copies ------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda.axis import FEW_TAPS
 from gpuresample.engines.cuda.gather import PREFILTER_BYTES, coefficient_bytes
 from gpuresample.engines.cuda.routes import ROUTE
-from gpuresample.engines.cuda.tiles import steps, tiles_bytes
+from gpuresample.engines.cuda.tiles import FOUR, steps, tiles_bytes
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Gather, Lattice, Majority, Route, Separable, Work
@@ -81,7 +81,7 @@ def _table(table: TapTable, acc: np.dtype[Any]) -> int:
     """A table in all the forms that kernels take it in."""
     plain = table.n_dst * (8 + table.n_taps * acc.itemsize)
     reach = 2 * 4 * (table.n_dst // 4 + 1)
-    return plain + tiles_bytes(table, acc) + reach + 8 * BLOCK
+    return plain + tiles_bytes(table, acc) + tiles_bytes(table, acc, FOUR) + reach + 8 * BLOCK
 
 
 def _gather(work: Gather, src_shape: Sequence[int], src: np.dtype[Any]) -> int:

@@ -237,7 +237,7 @@ def assemble(file: str, types: Types, read: Callable[[str], str] = read) -> str:
 
 def functions(text: str) -> list[str]:
     """Names of a text's kernels."""
-    return re.findall(r'extern "C" __global__ void (\w+)\(', text)
+    return re.findall(r'extern "C" __global__ void (?:BOUNDS )?(\w+)\(', text)
 
 
 # --- what stays on the device --------------------------------------------------------------------------------------

@@ -13,12 +13,19 @@ from gpuresample.planning.taps import TapTable
 
 # As kernels/resample_axis.cu has them.
 TILE_I, TILE_J, LANES, GROUP = 4, 4, 32, 8
+STRIP = LANES * TILE_J
 # From a line of results to the next while they change from lanes that are lines to lanes that are outputs.
 OUT_PITCH = 33
-# Samples by which aligned loads may begin before the first that is tapped.
-EARLY = 3
+# Tiles along the second axis that a warp of v4 makes at once, and sums from a column between its passes to the next.
+FOUR, BETWEEN_PITCH = 4, 36
+# Samples by which aligned loads may begin before the first that is tapped: fours in v3, pairs in v4.
+EARLY, EARLY_PAIR = 3, 1
 # Multiply-adds in the time that loading a sample and putting it into shared memory takes.
 LOADING = 4
+# What a block of v4 takes before its sums, in strips of sums.
+BEGINNING = 0.25
+# How much more than the least still counts as about as much.
+ABOUT = 1.1
 # Shared memory of a block of v3 and v4: at most what every GPU grants without asking.
 SHARED_LIMIT = 48 << 10
 # Tiles pay where neighbouring outputs share samples: taps per sample read, above which they do.
@@ -38,13 +45,14 @@ FUSE: bool | None = None
 
 
 class Tiles(NamedTuple):
-    """A table for the tiled kernels: `TILE_I` rows at a time.
+    """A table for the tiled kernels: `TILE_I` rows at a time, and as many tiles at once as `make_tiles` is told.
 
     Attributes
     ----------
     tile : ndarray, int32, shape (n_tiles, 4)
-        First sample; samples from there to where all rows tap, to where they cease to, to the end.
-    weight : ndarray, shape (n_tiles, window, TILE_I)
+        First sample; samples from there to where all rows tap, to where they cease to, to the end. But for the first
+        sample these are the same for all tiles that are made at once.
+    weight : ndarray, shape (n_tiles / together, window, together, TILE_I)
         NaN where a row does not tap a sample.
     """
 
@@ -58,7 +66,7 @@ class Tiles(NamedTuple):
 
 
 class Room(NamedTuple):
-    """What a block of v3 or v4 takes: tiles along its axis, the pitch of its lines of samples, whether none of results.
+    """What a block of v3 takes: tiles along its axis, the pitch of its lines of samples, whether none of results.
 
     `direct`: lines lie side by side in the destination, and results are stored from registers.
     """
@@ -72,6 +80,17 @@ class Room(NamedTuple):
         return LANES * (self.pitch + (0 if self.direct else 2 * OUT_PITCH)) * acc.itemsize
 
 
+class Columns(NamedTuple):
+    """What a block of v4 takes: fours of tiles along the second axis, and columns between its passes."""
+
+    fours: int
+    columns: int
+
+    def bytes(self, acc: np.dtype[Any]) -> int:
+        """Of shared memory."""
+        return self.columns * BETWEEN_PITCH * acc.itemsize
+
+
 def sharing(table: TapTable) -> float:
     """Taps per sample that a tile reads: what tiles save."""
     first, end = _padded(table)
@@ -79,38 +98,45 @@ def sharing(table: TapTable) -> float:
     return float(table.count.sum() / windows.sum())
 
 
-def _padded(table: TapTable) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
-    """First tap and end of every row, shape (n_tiles, TILE_I); the last tile repeats its last row."""
-    rows = np.minimum(np.arange(-(-table.n_dst // TILE_I) * TILE_I), table.n_dst - 1).reshape(-1, TILE_I)
+def _padded(table: TapTable, together: int = 1) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """First tap and end of every row, shape (n_tiles, TILE_I); the last tiles repeat the last row.
+
+    The number of tiles is a multiple of `together`.
+    """
+    step = TILE_I * together
+    rows = np.minimum(np.arange(-(-table.n_dst // step) * step), table.n_dst - 1).reshape(-1, TILE_I)
     return table.first[rows], (table.first + table.count)[rows]
 
 
-def tiles_bytes(table: TapTable, acc: np.dtype[Any]) -> int:
+def tiles_bytes(table: TapTable, acc: np.dtype[Any], together: int = 1) -> int:
     """Bytes of a table's tiles."""
-    first, end = _padded(table)
+    first, end = _padded(table, together)
     if len(first) == 0:
         return 0
     return len(first) * (16 + int((end.max(axis=1) - first.min(axis=1)).max()) * TILE_I * acc.itemsize)
 
 
-def make_tiles(table: TapTable, acc: np.dtype[Any]) -> Tiles:
+def make_tiles(table: TapTable, acc: np.dtype[Any], together: int = 1) -> Tiles:
     """A table for the tiled kernels; samples count from the first that the table reads."""
-    first, end = _padded(table)
-    start, stop = first.min(axis=1), end.max(axis=1)
-    core, edge = first.max(axis=1), end.min(axis=1)
-    # Rows of a tile that share nothing have no core.
+    first, end = _padded(table, together)
+    start = first.min(axis=1)
+    each = first.max(axis=1) - start, end.min(axis=1) - start, end.max(axis=1) - start
+    core, edge, length = (
+        np.repeat(of(n.reshape(-1, together), axis=1), together)
+        for of, n in zip((np.max, np.min, np.max), each, strict=True)
+    )
+    # Rows that share nothing have no core.
     apart = core >= edge
-    core[apart] = edge[apart] = stop[apart]
-    weight = np.full((len(start), int((stop - start).max()), TILE_I), np.nan, acc)
+    core[apart] = edge[apart] = length[apart]
+    weight = np.full((len(start), int(length.max()), TILE_I), np.nan, acc)
     packed = packed_weight(table, acc)
     row, k = np.nonzero(np.arange(table.n_taps) < table.count[:, None])
     weight[row // TILE_I, table.first[row] + k - start[row // TILE_I], row % TILE_I] = packed[row, k]
     # Rows past the end are never stored; they must not spoil the part where nothing is asked.
-    for r in range((table.n_dst - 1) % TILE_I + 1, TILE_I):
-        weight[-1, :, r] = 0
-    lo = table.source_range()[0]
-    tile = np.stack([start - lo, core - start, edge - start, stop - start], axis=1).astype(np.int32)
-    return Tiles(tile, weight)
+    past = np.arange(table.n_dst, len(start) * TILE_I)
+    weight[past // TILE_I, :, past % TILE_I] = 0
+    tile = np.stack([start - table.source_range()[0], core, edge, length], axis=1).astype(np.int32)
+    return Tiles(tile, weight.reshape(-1, together, *weight.shape[1:]).swapaxes(1, 2))
 
 
 def reach(table: TapTable, tiles: int) -> npt.NDArray[np.int32]:
@@ -125,8 +151,8 @@ def reach(table: TapTable, tiles: int) -> npt.NDArray[np.int32]:
     return (np.stack([lo, hi], axis=1) - table.source_range()[0]).astype(np.int32)
 
 
-def room(table: TapTable, acc: np.dtype[Any], direct: bool, made: bool) -> Room | None:
-    """The tiles of a block with which a line takes least, of those that fit shared memory; None if not even one does.
+def room(table: TapTable, acc: np.dtype[Any], direct: bool) -> Room | None:
+    """The tiles of a block of v3 with which a line takes least, of those that fit; None if not even one does.
 
     A block that is wide reads few samples that its neighbours read too. Its warps make `GROUP` tiles at once.
 
@@ -137,14 +163,10 @@ def room(table: TapTable, acc: np.dtype[Any], direct: bool, made: bool) -> Room 
         Type of what is staged.
     direct : bool
         See `Room`.
-    made : bool
-        The block makes what it stages by another table, of about as many taps (v4); else it loads that (v3).
     """
     first, end = _padded(table)
     low, high = first.min(axis=1), end.max(axis=1)
     window = int((high - low).max())
-    # What staging a sample costs, in multiply-adds, and how many are made at once.
-    each, whole = (window, LANES * TILE_J) if made else (LOADING, 1)
     best: tuple[float, Room] | None = None
     n = len(first)
     for tiles in (1, 2, 4, *range(GROUP, max(n, 1) + GROUP, GROUP)):
@@ -155,10 +177,42 @@ def room(table: TapTable, acc: np.dtype[Any], direct: bool, made: bool) -> Room 
         if found.bytes(acc) > SHARED_LIMIT:
             break
         turns = int((-(-np.minimum(n - starts, tiles) // GROUP)).sum())
-        cost = each * float((-(-spans // whole) * whole).sum()) + turns * GROUP * TILE_I * window
+        cost = LOADING * float(spans.sum()) + turns * GROUP * TILE_I * window
         if best is None or cost < best[0]:
             best = cost, found
     return best[1] if best else None
+
+
+def columns(table: TapTable, acc: np.dtype[Any]) -> Columns | None:
+    """The fours of tiles of a block of v4 with which rows take least, of those that fit; None if not even one does.
+
+    A block makes the columns that it needs by the first table, of about as many taps, whole strips of `STRIP` at once,
+    and its warps then make `GROUP` fours at once. Of blocks that take about as much the smallest: it leaves room for
+    others.
+
+    Parameters
+    ----------
+    table : TapTable
+        The second one.
+    acc : numpy.dtype
+        Type of sums.
+    """
+    first, end = _padded(table, FOUR)
+    n = len(first) // FOUR
+    start = first.min(axis=1).reshape(n, FOUR)
+    # All tiles of a four read as many samples as the longest does.
+    length = (end.max(axis=1) - first.min(axis=1)).reshape(n, FOUR).max(axis=1)
+    low, high = start.min(axis=1), start.max(axis=1) + length
+    fit: list[tuple[float, Columns]] = []
+    for fours in range(1, n + 1):
+        starts = np.arange(0, n, fours)
+        spans = np.maximum.reduceat(high, starts) - np.minimum.reduceat(low, starts)
+        found = Columns(fours, int(spans.max()) + EARLY_PAIR)
+        if found.bytes(acc) > SHARED_LIMIT:
+            break
+        fit.append((float((-(-spans // STRIP) + BEGINNING).sum()) + n / GROUP, found))
+    least = min((cost for cost, _ in fit), default=0.0)
+    return next((found for cost, found in fit if cost <= ABOUT * least), None)
 
 
 class Load(NamedTuple):
@@ -193,19 +247,19 @@ def estimate(first: TapTable, second: TapTable, src: np.dtype[Any], acc: np.dtyp
     make strips of rows and groups of columns; where they meet, both read the source, and both make the sums of the
     first table. The result counts as one of sums, which is the most that it can be.
     """
-    block = room(second, acc, direct=False, made=True)
+    block = columns(second, acc)
     if block is None:
         return None
-    rows, columns = (hi - lo for lo, hi in (first.source_range(), second.source_range()))
+    n_rows, n_columns = (hi - lo for lo, hi in (first.source_range(), second.source_range()))
     rows_read = int(np.diff(reach(first, GROUP), axis=1).sum())
-    spans = np.diff(reach(second, block.tiles), axis=1)
-    between, out = (first.n_dst * n * acc.itemsize for n in (columns, second.n_dst))
-    source = rows * columns * src.itemsize
+    spans = np.diff(reach(second, block.fours * FOUR), axis=1)
+    between, out = (first.n_dst * n * acc.itemsize for n in (n_columns, second.n_dst))
+    source = n_rows * n_columns * src.itemsize
     # Tables with gaps: blocks may read less than what the table spans.
     read = max(source, rows_read * int(spans.sum()) * src.itemsize)
     along_rows, along_columns = _multiplied(first), _multiplied(second) * first.n_dst
     return Estimate(
-        Load(source + between, along_rows * _whole(columns)),
+        Load(source + between, along_rows * _whole(n_columns)),
         Load(between + out, along_columns),
         Load(read + out, along_rows * int(_whole(spans).sum()) + along_columns),
     )
@@ -217,9 +271,9 @@ def _multiplied(table: TapTable) -> int:
     return int((end.max(axis=1) - first.min(axis=1)).sum()) * TILE_I
 
 
-def _whole(columns: Any) -> Any:
+def _whole(n: Any) -> Any:
     """Columns, rounded up to what a warp makes at once."""
-    return -(-columns // (LANES * TILE_J)) * (LANES * TILE_J)
+    return -(-n // STRIP) * STRIP
 
 
 def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any], acc: np.dtype[Any]) -> bool:
@@ -237,7 +291,7 @@ def fuses(first: TapTable, second: TapTable, contiguous: bool, src: np.dtype[Any
         Of the source and of sums.
     """
     if FUSE is not None:
-        return FUSE and room(second, acc, direct=False, made=True) is not None
+        return FUSE and columns(second, acc) is not None
     # A warp's lanes are rows: fewer leave some idle. Tables whose rows share nothing are best without tiles.
     if not contiguous or acc != FUSED_SUMS or first.n_dst < LANES or min(sharing(first), sharing(second)) < SHARING:
         return False

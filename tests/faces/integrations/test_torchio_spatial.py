@@ -72,7 +72,8 @@ def test_affine(subject, center, fill, no_fallback):
 
 @pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline", "lanczos", "gaussian", "cosine"])
 def test_affine_by_every_kernel(subject, interpolation, no_fallback):
-    ours, theirs = both("Affine", subject, **AFFINE, image_interpolation=interpolation)
+    part = tio.Crop((15, 15, 18, 18, 16, 16))(subject)
+    ours, theirs = both("Affine", part, **AFFINE, image_interpolation=interpolation)
     assert_subjects(ours, theirs)
 
 

@@ -265,6 +265,21 @@ def test_a_gpus_warps_of_smaller_floats_are_the_cpus(as_if_on_a_gpu, dtype):
         torch.testing.assert_close(mine, expected, rtol=4 * torch.finfo(dtype).eps, atol=4 * torch.finfo(dtype).eps)
 
 
+def test_a_gpu_samples_where_it_is_told_as_the_cpu_does(as_if_on_a_gpu):
+    _, switch = as_if_on_a_gpu
+
+    def run():
+        volume = drawn(2, 2, 3, 4, 4).requires_grad_()
+        at = (1.5 * drawn(2, 3, 2, 5, seed=1) + 1.5).requires_grad_()
+        out = grt.sample(volume, at, interpolation="linear", boundary="constant", default_value=0.5)
+        return [out, *torch.autograd.grad((out * drawn(*out.shape, seed=2)).sum(), (volume, at))]
+
+    found = run()
+    switch(False)
+    for mine, expected in zip(found, run(), strict=True):
+        torch.testing.assert_close(mine, expected, rtol=0, atol=1e-9)
+
+
 def test_a_gpus_labels_stay_labels(as_if_on_a_gpu):
     _, switch = as_if_on_a_gpu
     matrix = torch.eye(3, 4).double() + 0.1

@@ -1,0 +1,122 @@
+"""What small images are asked for again is planned once: the same results, refusals and warnings as the first time."""
+
+import importlib
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from numpy.testing import assert_array_equal
+
+import gpuresample as gr
+
+ops = importlib.import_module("gpuresample.ops.resample")  # the package has a function of that name
+
+
+@pytest.fixture
+def plans(monkeypatch):
+    """Requests that were planned, since nothing is kept any more."""
+    gr.clear_caches()
+    asked, plan = [], ops._plan
+    monkeypatch.setattr(
+        ops, "_plan", lambda container, r, *rest, **k: asked.append(r) or plan(container, r, *rest, **k)
+    )
+    yield asked
+    gr.clear_caches()
+
+
+def voxels(dtype=np.float32):
+    return (np.arange(6 * 7 * 8) % 11 - 4).reshape(6, 7, 8).astype(dtype)
+
+
+def image(origin=(0.0, 0.0, 0.0)):
+    made = sitk.GetImageFromArray(voxels())
+    made.SetOrigin(origin)
+    return made
+
+
+def test_a_call_that_comes_again_is_planned_once(plans):
+    first, second = (gr.resample(voxels(), spacing=1.3, interpolation="linear") for _ in range(2))
+    assert_array_equal(first, second)
+    assert len(plans) == 1
+    one, other = (gr.resample(image(), size=(5, 5, 5), interpolation="linear") for _ in range(2))
+    assert_array_equal(sitk.GetArrayViewFromImage(one), sitk.GetArrayViewFromImage(other))
+    assert len(plans) == 2
+    gr.clear_caches()
+    gr.resample(voxels(), spacing=1.3, interpolation="linear")
+    assert len(plans) == 3
+
+
+def test_what_is_kept_is_of_the_values_that_were_given(plans):
+    spacing = [1.3, 1.3, 1.3]
+    before = gr.resample(voxels(), spacing=spacing, interpolation="linear")
+    spacing[0] = 2.0
+    after = gr.resample(voxels(), spacing=spacing, interpolation="linear")
+    assert (before.shape, after.shape) == ((5, 5, 6), (3, 5, 6))
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({"antialias": 1}, {"antialias": True}),
+        ({"antialias": 0}, {"antialias": False}),
+        ({"default_value": 0.0}, {"default_value": -0.0}),
+        ({"dtype": "float32"}, {"dtype": "float64"}),
+        ({"dtype": np.dtype(np.int16)}, {"dtype": np.uint8}),
+        ({"input_spacing": 2}, {"input_spacing": 1}),
+    ],
+)
+def test_words_that_are_equal_and_mean_another_thing_have_plans_of_their_own(plans, one, other):
+    asked = {"spacing": 2.5, "interpolation": "linear", "boundary": "constant"}
+    for words in (one, other, one, other):
+        kept = gr.resample(voxels(), **asked, **words)
+        assert_array_equal(kept, gr.plan(voxels(), **asked, **words).run(voxels()))
+    # `plan` makes anew each time; of the four calls two were planned.
+    assert len(plans) == 2 + 4
+
+
+def test_grids_that_differ_in_the_sign_of_zero_have_plans_of_their_own(plans):
+    for zero in (0.0, -0.0, 0.0, -0.0):
+        made = gr.resample(image((zero, 1.0, 1.0)), size=(5, 5, 5), interpolation="linear")
+        assert str(made.GetOrigin()[0]) == str(zero)
+    assert len(plans) == 2
+
+
+def test_voxels_kinds_and_batches_have_plans_of_their_own(plans):
+    words = {"size": (4, 4, 4), "interpolation": "linear"}
+    batch, volume = np.stack([voxels()] * 2), gr.Volume(voxels(), (1, 1, 1))
+    for given in (voxels(), voxels(np.int16), batch, volume):
+        first, second = (np.asarray(getattr(r, "array", r)) for r in [gr.resample(given, **words) for _ in range(2)])
+        assert first.dtype == second.dtype == np.asarray(getattr(given, "array", given)).dtype
+        assert_array_equal(first, second)
+    assert len(plans) == 4
+
+
+def test_a_call_is_refused_the_second_time_as_well(plans):
+    words = {"size": (4, 4, 4), "interpolation": "linear"}
+    gr.resample(voxels(), **words)
+    for _ in range(2):
+        with pytest.raises(ValueError, match="out must have"):
+            gr.resample(voxels(), out=np.empty((4, 4, 5), np.float32), **words)
+        with pytest.raises(ValueError, match="default_value"):
+            gr.resample(voxels(np.int16), default_value=1e9, **words)
+        with pytest.raises(ValueError, match="default_value"):
+            gr.resample(voxels(), default_value=10**5000, **words)
+    assert len(plans) == 1 + 4
+
+
+def test_what_is_warned_of_is_warned_of_each_time(plans):
+    far = sitk.TranslationTransform(3, (1e4, 0.0, 0.0))
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning, match="leads nowhere"):
+            gr.resample(image(), transform=far, interpolation="linear")
+        with pytest.warns(RuntimeWarning, match="lies nowhere near"):
+            gr.resample(image(), like=image((1e4, 0.0, 0.0)), interpolation="linear")
+    assert len(plans) == 4
+
+
+def test_memory_is_asked_for_each_time(plans, monkeypatch):
+    """An output that may not fit is planned anew, so that it is refused when memory has become short."""
+    monkeypatch.setattr(ops, "ALWAYS_FITS", 100)
+    for _ in range(2):
+        gr.resample(voxels(), size=(4, 4, 4), interpolation="linear")
+    assert len(plans) == 2
