@@ -81,7 +81,7 @@ def ensemble(name: str, models: int, classes: int, wanted: str) -> Job:
     fine = Grid((192, 16, 8), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
     coarse = Grid((96, 8, 4), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / models) for _ in range(models))
-    shape = fine.size[::-1]
+    shape = (fine.size[2], fine.size[1], fine.size[0])
     work = Ensemble(
         members, classes, shape, "softmax", False, "largest", np.full(classes, 0.5, np.float32),
         np.arange(classes + 1, dtype=np.uint64),
