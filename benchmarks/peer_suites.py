@@ -87,9 +87,14 @@ def run(peer: str, root: Path, files: list[Path], ours: bool) -> Run:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-            result.tests |= outcomes(where, report)
+            made = outcomes(where, report)
         except subprocess.TimeoutExpired:
-            result.tests[f"{where} (took more than {WAITED} s)"] = "failed"
+            made = {f"{where} (took more than {WAITED} s)": "failed"}
+        result.tests |= made
+        # A suite takes up to an hour: what it did is seen meanwhile, and stays where it is stopped.
+        passed = sum(outcome == "passed" for outcome in made.values())
+        side = "with ours" if ours else "as it is"
+        sys.stderr.write(f"{where}, {side}: {passed} of {len(made)} passed, {time.monotonic() - began:.0f} s\n")
     result.seconds = time.monotonic() - began
     return result
 
