@@ -289,8 +289,8 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     for plan, container, out in calls:
         plan.check_image(container)
         if isinstance(container, LazyContainer):
-            from gpuresample.chunked import blocks
-
+            with pool.importing:
+                from gpuresample.chunked import blocks
             results.append(blocks.execute(plan, container, out))
             continue
         result, target, engine, call = _prepared(plan, container, out)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from gpuresample.checks import shown
 from gpuresample.engines.contract import Engine, Store
 from gpuresample.engines.cuda import forks
-from gpuresample.engines.threads import get_num_threads
+from gpuresample.engines.threads import get_num_threads, importing
 from gpuresample.planning.works import Gather, Work
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
@@ -104,8 +104,8 @@ def select(device: str, where: str = "cpu", voxels: int = 0, copies: bool = Fals
         return _cuda(device, host=True)
     if device == "auto" and not copies and pays(voxels, gathers) and _gpu_is_there():
         return _cuda("cuda", host=True)
-    from gpuresample.engines.cpu import engine as cpu
-
+    with importing:
+        from gpuresample.engines.cpu import engine as cpu
     return cpu
 
 
@@ -121,15 +121,15 @@ def ready(
 
     None where nothing is saved by it: the work is then to be run as always.
     """
-    from gpuresample.engines.cpu import engine as cpu
-
+    with importing:
+        from gpuresample.engines.cpu import engine as cpu
     engine = select(device, "cpu", src.size + dst.size, store.exact, isinstance(work, Gather))
     return cpu.ready(work, src, dst, store) if engine is cpu else None
 
 
 def _cuda(device: str, host: bool = False) -> Engine:
-    from gpuresample.engines.cuda import engine as cuda
-
+    with importing:
+        from gpuresample.engines.cuda import engine as cuda
     try:
         return cuda.find(device) if host else cuda.engine()
     except forks.ForkedError as error:
@@ -148,8 +148,8 @@ def _usable() -> bool:
     """Asked once per process. A GPU is expected where CuPy is installed: only then is its absence worth a word."""
     if "cupy" not in sys.modules and importlib.util.find_spec("cupy") is None:
         return False
-    from gpuresample.engines.cuda import engine as cuda
-
+    with importing:
+        from gpuresample.engines.cuda import engine as cuda
     try:
         cuda.usable()
     except RuntimeError as error:

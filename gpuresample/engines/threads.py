@@ -33,16 +33,34 @@ _pool: ThreadPoolExecutor | None = None
 _chosen: int | None = None
 _limit = threading.local()
 
+# Held while a module is loaded that calls need and the import of the package does not. A fork waits for it: its child
+# would wait for ever for a module that another thread, which it does not have, has begun to load.
+importing = threading.RLock()
+# Seconds that a fork waits for what another thread loads or compiles.
+FORK_WAITS = 60.0
+_held = False
+
+
+def _before_fork() -> None:
+    global _held
+    _held = importing.acquire(timeout=FORK_WAITS)
+
 
 def _after_fork() -> None:
+    if _held:
+        importing.release()
+
+
+def _in_child() -> None:
     # A child has none of its parent's threads, and the lock may have been held by one of them.
     global _pool, _lock
     _pool = None
     _lock = threading.Lock()
+    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
 
 
 def _default_threads() -> int:
@@ -140,8 +158,6 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
         for item in range(n_items):
             job(item)
         return
-    from concurrent.futures import wait  # which loads more than a call of one thread needs
-
     # Every thread walks a stretch of its own before it helps with another's: neighbouring items share pages of
     # the output, and two threads that meet in a new huge page both clear it.
     edges = [n_items * k // n_threads for k in range(n_threads + 1)]
@@ -174,6 +190,8 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
                 future.result()
     except BaseException:
         stop.set()
+        from concurrent.futures import wait  # which came with the pool
+
         wait([f for f in futures if not f.cancel()])
         raise
 
@@ -214,8 +232,9 @@ def extremes(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
 
 def _get_pool() -> ThreadPoolExecutor:
     global _pool
-    from concurrent.futures import ThreadPoolExecutor
-
+    # A call of one thread needs no pool, and what it loads takes as long as such a call.
+    with importing:
+        from concurrent.futures import ThreadPoolExecutor
     with _lock:
         if _pool is None:
             # Not by what one calling thread allows itself: all share the pool.

@@ -408,6 +408,49 @@ def test_threads_forks_and_spawns_at_once_give_the_same_bits(tmp_path):
     assert done.stdout.strip() == "True True"
 
 
+# A thread's first call loads a module, slowly, when another one forks.
+LOADING = """
+import os, sys, threading, time
+import numpy as np
+import gpuresample as gr
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == sys.argv[1]:
+            begun.set()
+            time.sleep(0.5)
+
+def work():
+    gr.resample(np.ones((40, 40, 40), np.float32), size=(50, 50, 50), interpolation="linear", device="cpu")
+
+begun = threading.Event()
+sys.meta_path.insert(0, Slow())
+gr.set_num_threads(2)
+thread = threading.Thread(target=work)
+thread.start()
+assert begun.wait(30)
+child = os.fork()
+if not child:
+    work()
+    os._exit(0)
+thread.join()
+end = time.monotonic() + 30
+while not os.waitpid(child, os.WNOHANG)[0]:
+    if time.monotonic() > end:
+        os.kill(child, 9)
+        sys.exit("the child waits for ever")
+    time.sleep(0.02)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.parametrize("module", ["gpuresample.engines.cpu.engine", "concurrent.futures"])
+def test_a_fork_waits_for_a_module_that_another_thread_loads(module):
+    command = [sys.executable, "-W", "ignore", "-c", LOADING, module]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert done.returncode == 0, done.stderr
+
+
 # What a loader's workers do: all at once, with nothing compiled yet, each another voxel type.
 COLD = """
 import glob, multiprocessing, os, sys, time

@@ -113,8 +113,8 @@ def of(call: Call, volumes: int = 1) -> Cost:
 
 def _arithmetic(call: Call) -> tuple[tuple[float, ...], tuple[str, ...], int]:
     """Taps, order and multiply-adds of one volume."""
-    from gpuresample.engines.cpu.ways import steps_of
-
+    with pool.importing:
+        from gpuresample.engines.cpu.ways import steps_of
     work, none = call.work, (0.0, 0.0, 0.0)
     steps = steps_of(work, call.source.newbyteorder("="), call.target, call.store)
     made = [_of_tables(step) for step in steps.tables]
@@ -169,8 +169,8 @@ def _neighbours(work: Gather) -> int:
 
 def footprint(call: Call, threads: int) -> Footprint:
     """What an engine of so many threads takes."""
-    from gpuresample.engines.cpu import footprint as cpu_footprint
-
+    with pool.importing:
+        from gpuresample.engines.cpu import footprint as cpu_footprint
     return cpu_footprint.footprint(
         call.work, call.src_shape, call.source, call.dst_shape, call.target, call.store, threads
     )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines import threads
 from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
@@ -132,8 +133,8 @@ def moments(values: Array, field: Array | None, out: Array) -> None:
 @contextmanager
 def combining(models: int) -> Iterator[Combiner]:
     """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
-    from gpuresample.engines.cpu import ensemble
-
+    with threads.importing:
+        from gpuresample.engines.cpu import ensemble
     yield ensemble.CpuCombiner(run, models)
 
 

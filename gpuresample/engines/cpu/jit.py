@@ -13,7 +13,6 @@ import os
 import pickle
 import struct
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
@@ -23,11 +22,9 @@ import numpy as np
 from gpuresample.engines.cpu import shipped, store
 from gpuresample.engines.cpu.declarations import Declared, Instructions
 from gpuresample.engines.cpu.store import FINE, NOT_C
+from gpuresample.engines.threads import FORK_WAITS, importing
 
 ndarray = np.ndarray
-# Seconds that a fork waits for what another thread compiles. A child that is forked meanwhile waits for ever for a lock
-# whose holder it does not have.
-FORK_WAITS = 60.0
 # Where the fields of an array begin, behind what every Python object has.
 HEAD = object.__basicsize__
 # Bytes of a slot.
@@ -257,7 +254,7 @@ class Kernel(Declared):
 
 def _compiler() -> Any:
     """The module that compiles, which loads Numba."""
-    with _Fork.importing:
+    with importing:
         from gpuresample.engines.cpu import compiler
     return compiler
 
@@ -265,15 +262,13 @@ def _compiler() -> Any:
 class _Fork:
     """What a child must not wait for: locks whose holders are threads that it does not have."""
 
-    importing = threading.RLock()
     held: ClassVar[list[Any]] = []
 
 
 def _before_fork() -> None:
     numba = sys.modules.get("numba.core.compiler_lock")
     compiling = getattr(getattr(numba, "global_compiler_lock", None), "_lock", None)
-    wanted = [_Fork.importing] if compiling is None else [_Fork.importing, compiling]
-    _Fork.held = [lock for lock in wanted if lock.acquire(timeout=FORK_WAITS)]
+    _Fork.held = [compiling] if compiling is not None and compiling.acquire(timeout=FORK_WAITS) else []
 
 
 def _after_fork() -> None:
