@@ -16,6 +16,7 @@ from gpuresample.checks import shown
 from gpuresample.engines.contract import Engine, Store
 from gpuresample.engines.cuda import forks
 from gpuresample.engines.threads import get_num_threads, importing
+from gpuresample.installation import callers_level
 from gpuresample.planning.works import Gather, Work
 
 INSTALL_CUDA = 'pip install "gpuresample[cuda13x]" (CUDA 13 drivers) or "gpuresample[cuda12x]" (CUDA 12 drivers)'
@@ -155,7 +156,7 @@ def _usable() -> bool:
     except RuntimeError as error:
         warnings.warn(
             f'device="auto" resamples on the CPU: {error}. device="cpu" says so without this warning', RuntimeWarning,
-            stacklevel=6,
+            stacklevel=callers_level(),
         )  # fmt: skip
         return False
     return True
