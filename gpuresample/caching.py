@@ -106,9 +106,9 @@ class Remembered(Generic[R]):
         found = _kept.get((self, key))
         return None if found is None else found[0]
 
-    def put(self, key: Hashable, value: R) -> None:
-        """Keep something."""
-        _kept.put((self, key), value, LEAST_BYTES + n_bytes(value, set()))
+    def put(self, key: Hashable, value: R, holds: int = 0) -> None:
+        """Keep something; `holds` are bytes of arrays that it holds where `n_bytes` does not look."""
+        _kept.put((self, key), value, LEAST_BYTES + holds + n_bytes(value, set()))
 
 
 def n_bytes(value: Any, seen: set[int]) -> int:

@@ -482,8 +482,9 @@ def sample(
     Notes
     -----
     Gradients are those of `warp`, by position too. `sample(volume[None], at, boundary=mode)[0]` is
-    `scipy.ndimage.map_coordinates(volume, at, mode=mode)` for the modes "constant", "mirror" and "reflect", with
-    "linear" for order 1 and "bspline2" to "bspline5"; with "nearest" for order 1. As `grid_sample` with
+    `scipy.ndimage.map_coordinates(volume, at, order=1, mode=mode)` for the modes "constant", "mirror", "reflect" and
+    "nearest". Splines, "bspline2" to "bspline5", are its orders 2 to 5 for the first two; with "reflect" on axes of
+    more than 24 voxels, since SciPy's coefficients of shorter ones are others. As `grid_sample` with
     `align_corners=True` and `padding_mode="border"` it is `boundary="nearest"` at `(grid + 1) / 2 * (n - 1)`.
     """
     images, at, single = _sample_arguments(
@@ -491,8 +492,10 @@ def sample(
     )
     how, default = _how(interpolation, boundary, True), _outside(default_value, volume.dtype)
     shape = tuple(at.shape[2:])
-    if 0 in at.shape:
-        out = images.new_empty((*images.shape[:2], *shape))
+    if 0 in at.shape or 0 in images.shape[:2]:
+        # Nothing hangs on either, and gradients are zeros.
+        none = (images[:0].sum() + at[:0].sum()).to(images.dtype)
+        out = none.expand(*images.shape[:2], *shape)
     else:
         parts = _in_rows(at)
         found = [warps.pull(images, None, part, how, list(part.shape[2:]), [0, 0, 0], default) for part in parts]

@@ -67,9 +67,7 @@ def unchanged(n_dst: tuple[int, int, int]) -> Separable:
 
 def has_pairs(member: Member) -> bool:
     """Whether a member's rows have two taps, or one that weighs 1."""
-    return isinstance(member.work, Separable) and all(
-        t.n_taps <= 2 and bool((t.weight[t.count == 1, 0] == 1.0).all()) for t in member.work.tables
-    )
+    return isinstance(member.work, Separable) and all(t.is_pairs for t in member.work.tables)
 
 
 def pairs(table: TapTable, start: int, n: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32]]:

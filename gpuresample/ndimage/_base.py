@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.caching import Remembered, kept
+from gpuresample.caching import Remembered, kept, n_bytes
 from gpuresample.checks import shown
 from gpuresample.containers import Held, hold
 from gpuresample.engines.contract import Store
@@ -160,7 +160,8 @@ def _remember(key: Hashable, array: Any, done: Output) -> None:
         ready(array, target)
         return target
 
-    _again.put(key, again)
+    # Tables as they were made, and as the kernel takes them: with an index, and once more in slots.
+    _again.put(key, again, 3 * n_bytes(work, set()))
 
 
 # --- arrays ----------------------------------------------------------------------------------------------------------

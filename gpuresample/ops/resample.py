@@ -107,7 +107,8 @@ def resample(
         How the image continues beyond its border. None is SimpleITK's rule: the border voxel is repeated (linear,
         sinc), the image is mirrored (B-splines), or what lies outside is ignored (Gaussian); output voxels that lie
         outside take `default_value`. The other words mean what they mean in SciPy; votes refuse the last three. With
-        "grid-constant" the image goes on as samples of `default_value`, and is interpolated with these.
+        "grid-constant" the image goes on as samples of `default_value`, and is interpolated with these: then `clip`,
+        `scale` and `offset` are for them as for all samples, and it is at most 1e6 in size (integers: 2 ** 32).
     antialias : bool, float or sequence of float
         Blur before sampling. True: by a Gaussian of sigma (step - 1) / 2 input voxels, along axes that get fewer
         voxels. A number is sigma itself, in input voxels; a sequence has one sigma for each axis.
@@ -374,7 +375,10 @@ def _says_all(value: Any) -> bool:
     """Whether the text of a sequence, or of a NumPy type, says all of it."""
     if type(value) in (tuple, list):
         return all(type(v) in _TEXTS for v in value)
-    return isinstance(value, np.dtype) or (isinstance(value, type) and issubclass(value, np.generic))
+    if isinstance(value, np.dtype):
+        return value.metadata is None
+    # Not a class of somebody's own: several may have one name.
+    return isinstance(value, type) and issubclass(value, np.generic) and value.__module__ == "numpy"
 
 
 def _plan(
@@ -410,10 +414,10 @@ def _plan(
     if whole:
         check_memory(container, container.output_shape(target), output, f"size {container.order(target.size)}")
     precision = precision_of(container.dtype, output)
-    boundary, beyond = _beyond(r, f, float(store.default), clip, ignore)
+    boundary, beyond = _beyond(r, f, float(store.default), clip, ignore, "f" in container.dtype.kind + output.kind)
     if beyond:
         store = store.raised(beyond)
-        if output == np.float32:
+        if output.kind == "f":
             precision = "double"  # however far the constant is from the voxels
     if rounding == "truncate" and output.kind in "iu" and f.lands:
         precision = "uncut"
@@ -441,7 +445,14 @@ def _storing(
     return store, clip is True, no_data(r.ignore, container.dtype, output, f)
 
 
-def _beyond(r: Request, f: Filter, default: float, clip: bool, ignore: float | None) -> tuple[str | None, float]:
+# The constant beyond an image that goes on, at most: samples are summed as their distance from it, in float64, and a
+# sum's last digit is to stay below what the numeric contract allows.
+MOST_BEYOND = {"integers": 2.0**32, "floats": 1e6}
+
+
+def _beyond(
+    r: Request, f: Filter, default: float, clip: bool, ignore: float | None, floats: bool
+) -> tuple[str | None, float]:
     """The border that tables and gathers know, and the constant beyond it."""
     if r.boundary != ENDLESS:
         return r.boundary, 0.0
@@ -453,6 +464,12 @@ def _beyond(r: Request, f: Filter, default: float, clip: bool, ignore: float | N
         return None, 0.0  # a copy is of a sample, or of the constant: as SimpleITK's rule has it
     if not math.isfinite(default):
         raise ValueError(f"default_value must be finite with boundary={ENDLESS!r}, got {default}")
+    voxels = "floats" if floats else "integers"
+    if abs(default) > MOST_BEYOND[voxels]:
+        raise ValueError(
+            f"default_value must be from {-MOST_BEYOND[voxels]:g} to {MOST_BEYOND[voxels]:g} with boundary={ENDLESS!r} "
+            f"of {voxels}, got {default}: what is farther away would drown the image's own digits"
+        )
     return ENDLESS, default
 
 

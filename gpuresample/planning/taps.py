@@ -71,12 +71,15 @@ class TapTable:
         Taps in use, at least 1.
     weight : ndarray, float64, shape (n_dst, n_taps)
         Zero from `count[i]` on.
+    part_of_pairs : bool, optional
+        `is_pairs` of the whole table, where this is a part of it.
     """
 
     n_src: int
     first: IntArray
     count: IntArray
     weight: FloatArray
+    part_of_pairs: bool | None = None
 
     def __post_init__(self) -> None:
         for array in (self.first, self.count, self.weight):
@@ -96,6 +99,13 @@ class TapTable:
     def is_index(self) -> bool:
         """Whether every row copies one sample."""
         return self.n_taps == 1 and bool((self.weight == 1.0).all())
+
+    @cached_property
+    def is_pairs(self) -> bool:
+        """Whether rows have two taps, or one that weighs 1; of a part, whether those of the whole have."""
+        if self.part_of_pairs is not None:
+            return self.part_of_pairs
+        return self.n_taps <= 2 and bool((self.weight[self.count == 1, 0] == 1.0).all())
 
     @cached_property
     def is_identity(self) -> bool:
@@ -119,13 +129,14 @@ class TapTable:
         """Rows `start` to `stop` as a table over the samples `within`: the same weights, to the bit.
 
         `within` is `source_range(start, stop)` unless given, and holds it. The table stays as wide as the whole:
-        engines choose their loop by the width, and a block must take the whole's.
+        engines choose their loop by the width and by `is_pairs`, and a block must take the whole's.
         """
         lo, hi = self.source_range(start, stop) if within is None else within
         if (start, stop) == (0, self.n_dst) and (lo, hi) == (0, self.n_src):
             return self  # engines keep what they made for a table
         rows = slice(start, stop)
-        return TapTable(hi - lo, self.first[rows] - lo, self.count[rows].copy(), self.weight[rows].copy())
+        first, count, weight = self.first[rows] - lo, self.count[rows].copy(), self.weight[rows].copy()
+        return TapTable(hi - lo, first, count, weight, self.is_pairs)
 
     def dense(self) -> FloatArray:
         """The table as a matrix, shape (n_dst, n_src)."""

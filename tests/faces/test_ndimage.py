@@ -6,6 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import scipy.ndimage as theirs
+from support import SINGLE
 
 import gpuresample as gr
 import gpuresample.ndimage as ours
@@ -312,6 +313,7 @@ def test_what_goes_on_as_a_constant_is_the_image_with_a_margin_of_it():
         ({"clip": True}, r"clip must be False or \(low, high\) with boundary='grid-constant', got True"),
         ({"ignore": -1}, "ignore must be left out with boundary='grid-constant', got -1"),
         ({"default_value": np.nan}, "default_value must be finite with boundary='grid-constant', got nan"),
+        ({"default_value": -1e30}, r"default_value must be from -1e\+06 to 1e\+06 .* of floats, got -1e\+30"),
         (
             {"interpolation": "label_linear"},
             "boundary must be .* for interpolation='label_linear', got 'grid-constant'",
@@ -321,6 +323,28 @@ def test_what_goes_on_as_a_constant_is_the_image_with_a_margin_of_it():
 def test_what_an_endless_constant_cannot_have_is_refused(keywords, message):
     with pytest.raises(ValueError, match=message):
         gr.resample(volume(), **{"size": (8, 8, 8), "boundary": "grid-constant", "interpolation": "linear", **keywords})
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_a_constant_far_from_the_voxels_leaves_their_digits(dtype):
+    array = np.random.default_rng(1).random((9, 10, 11)).astype(dtype)
+    request = {"interpolation": "linear", "boundary": "grid-constant", "default_value": 1e6}
+    out = gr.resample(array, size=(13, 14, 20), **request)
+    inner = np.s_[:10, :10, :15]  # whose taps are all within
+    np.testing.assert_allclose(
+        out[inner], gr.resample(array, size=(13, 14, 20), interpolation="linear")[inner], rtol=0,
+        atol=1e-9 if dtype == "float64" else SINGLE,
+    )  # fmt: skip
+
+
+def test_a_part_has_the_bits_of_the_whole_whatever_its_rows_weigh():
+    """Rows at a border have one tap that is no copy; a part without them is summed as they are."""
+    rng = np.random.default_rng(0)
+    part = np.s_[1:4, 2:5, 3:10]
+    request = {"size": (5, 6, 11), "interpolation": "linear", "boundary": "grid-constant", "dtype": "float32"}
+    for shape in ((7, 3, 1), (7, 7, 6), (8, 5, 7)):
+        array = (rng.random(shape) * 250).astype(np.int16)
+        np.testing.assert_array_equal(gr.resample(array, region=part, **request), gr.resample(array, **request)[part])
 
 
 @pytest.mark.parametrize(("boundary", "mode"), [("grid-wrap", "wrap"), ("grid-constant", "constant")])

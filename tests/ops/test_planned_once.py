@@ -120,3 +120,18 @@ def test_memory_is_asked_for_each_time(plans, monkeypatch):
     for _ in range(2):
         gr.resample(voxels(), size=(4, 4, 4), interpolation="linear")
     assert len(plans) == 2
+
+
+def test_types_that_look_alike_are_told_apart(plans):
+    def own(base):
+        class Own(base):
+            pass
+
+        return Own
+
+    marked = np.dtype(np.float32, metadata={"a": 1})
+    for kind in (own(np.float64), own(np.int16), marked, np.dtype(np.float32)):
+        out = gr.resample(voxels(), size=(4, 4, 4), interpolation="linear", dtype=kind)
+        assert out.dtype == np.dtype(kind)
+        assert out.dtype.metadata == np.dtype(kind).metadata
+    assert len(plans) == 4

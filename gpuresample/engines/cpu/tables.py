@@ -72,8 +72,7 @@ def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
 
     `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
     """
-    pairs = table.n_taps <= 2 and bool((table.weight[table.count == 1, 0] == 1.0).all())
-    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, pairs
+    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, table.is_pairs
 
 
 @kept

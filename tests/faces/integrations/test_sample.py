@@ -118,6 +118,16 @@ def test_one_set_of_positions_serves_a_batch_and_none_is_none():
     assert set(near.unique().tolist()) == {0, 1}
 
 
+def test_no_positions_have_gradients_of_zeros():
+    volume, at = torch.rand(2, 3, 4, 5, 6, requires_grad=True), torch.rand(2, 3, 0, requires_grad=True)
+    out = grt.sample(volume, at)
+    out.sum().backward()
+    assert out.shape == (2, 3, 0)
+    assert volume.grad.shape == volume.shape
+    assert not volume.grad.any()
+    assert at.grad.shape == at.shape
+
+
 def test_compiled_without_a_break_and_under_vmap():
     volume, at = drawn(1, 2, 6, 7, 8).requires_grad_(), positions(1030)[None].requires_grad_()
 
