@@ -1085,8 +1085,7 @@ class ResampleCollate:
 
 
 def _is_torchio_image(value: Mapping[Any, Any]) -> bool:
-    torchio = sys.modules.get("torchio")
-    return torchio is not None and isinstance(value, torchio.Image)
+    return isinstance(value, getattr(sys.modules.get("torchio"), "Image", ()))
 
 
 def _batch_of_meta_tensors(out: Tensor, values: Sequence[Any], plans: Sequence[Plan], dims: int) -> Tensor:

@@ -131,11 +131,11 @@ def hold(array: object, name: str = "image", writing: bool = False) -> Held | No
     RuntimeError
         For arrays on a GPU where CuPy cannot use it.
     """
-    masked = sys.modules.get("numpy.ma")  # whoever has such an array has loaded it, and others need not
-    if masked is not None and isinstance(array, masked.MaskedArray):
+    # Whoever has such an array has loaded its library; another thread may be loading it at this moment.
+    if isinstance(array, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
         raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
-    cupy = sys.modules.get("cupy")
-    if cupy is not None and isinstance(array, cupy.ndarray):
+    on_gpu: Any = getattr(sys.modules.get("cupy"), "ndarray", ())
+    if isinstance(array, on_gpu):
         return Held(array, array, f"cuda:{array.device.id}")
     if isinstance(array, np.ndarray):
         return Held(array, array, "cpu")

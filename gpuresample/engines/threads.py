@@ -83,12 +83,11 @@ def cores() -> int:
 
 def _workers(cores: int) -> int:
     """Processes that share the cores with this one. Nothing is imported to know it: who has workers has the modules."""
-    data = sys.modules.get("torch.utils.data")
-    info = data.get_worker_info() if data is not None else None
+    # Another thread may be loading them at this moment.
+    info = getattr(sys.modules.get("torch.utils.data"), "get_worker_info", lambda: None)()
     if info is not None:
         return int(info.num_workers)
-    processes = sys.modules.get("multiprocessing.process")
-    if processes is not None and processes.parent_process() is not None:
+    if getattr(sys.modules.get("multiprocessing.process"), "parent_process", lambda: None)() is not None:
         # How many brothers it has, a child is not told: usually as many as there are cores.
         return cores
     return 1

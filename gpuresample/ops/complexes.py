@@ -24,8 +24,7 @@ PlanOf = Callable[[Container, np.dtype[Any], float], Plan]
 
 def is_complex(image: object) -> bool:
     """Whether an image is a NumPy or CuPy array of complex voxels."""
-    cupy = sys.modules.get("cupy")
-    known = isinstance(image, np.ndarray) or (cupy is not None and isinstance(image, cupy.ndarray))
+    known = isinstance(image, (np.ndarray, getattr(sys.modules.get("cupy"), "ndarray", np.ndarray)))
     return known and image.dtype.kind == "c"  # type: ignore[attr-defined]
 
 
