@@ -165,7 +165,7 @@ def speed(run: Run, folder: str) -> str:
             f"`import gpuresample` takes {duration(cold['import'])}. The first call after installation compiles, and "
             f"takes {duration(cold['nothing compiled'])}; the first call on a rotated grid takes "
             f"{duration(cold['nothing compiled, rotated grid'])} more. In later processes the first call takes "
-            f"{duration(cold['in a new process'])}. Of today's version, see [First calls](#first-calls)."
+            f"{duration(cold['in a new process'])}. [First calls](#first-calls) has the figures of the present version."
         )
     runs = min(len(r.seconds) for r in shown)
     where = _run_of(run, folder, ("SimpleITK", "scipy", "volresample", "torch"))

@@ -82,17 +82,6 @@ class Kept(Generic[P, R]):
         _kept.clear(self._function)
 
 
-def recalled(owner: object, key: Hashable) -> Any:
-    """What an owner has kept by a key; None if nothing, or if it was given up."""
-    found = _kept.get((owner, key))
-    return None if found is None else found[0]
-
-
-def keep(owner: object, key: Hashable, value: Any) -> None:
-    """Keep a value by a key, together with all else that is kept."""
-    _kept.put((owner, key), value, LEAST_BYTES + n_bytes((key, value), set()))
-
-
 def kept(function: Callable[P, R]) -> Kept[P, R]:
     """Keep the results of a pure function of hashable arguments, together with those of others within `MOST_BYTES`."""
     return Kept(function)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.caching import keep, recalled
+from gpuresample.caching import Remembered
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.containers import (
     ArrayContainer,
@@ -342,17 +342,20 @@ _TEXTS = {type(None), bool, int, float, str}
 _CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
 
 
+_plans: Remembered[Plan] = Remembered()
+
+
 def _planned(key: tuple[Any, ...], container: Container, r: Request) -> Plan:
     """`_plan`; what small images are asked for again is planned once, as it takes longer than they do.
 
     Nothing that a call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no
     other image, and on no memory that is left.
     """
-    found: Plan | None = recalled(_planned, key)
+    found = _plans.get(key)
     if found is None:
         found = _plan(container, r)
         if math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS:
-            keep(_planned, key, found)
+            _plans.put(key, found)
     return found
 
 
