@@ -12,7 +12,7 @@ from gpuresample.engines.cuda.views import View
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
-BAND = 256  # bytes on either side of every buffer
+BAND = 4096  # bytes on either side of every buffer
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")
 # Sums that show how they are stored: halves, ends of types, what is no number.
 SPECIAL = [
@@ -34,6 +34,8 @@ class Guarded(HostRuntime):
     def empty(self, shape, dtype):
         n = int(np.prod(shape)) * np.dtype(dtype).itemsize
         raw = np.full(n + 2 * BAND, self.fill, np.uint8)
+        for band in (raw[:BAND], raw[-BAND:]):
+            band[:] = self.band(len(self.raw))
         self.raw.append(raw)
         return raw[BAND : BAND + n].view(dtype).reshape(shape)
 
@@ -46,10 +48,14 @@ class Guarded(HostRuntime):
         super().launch(launch)
         self.check()
 
+    def band(self, number):
+        """The byte in the guard bands of one buffer. The next one has another: what is copied from band to band shows."""
+        return (self.fill - number) % 256
+
     def check(self):
-        for raw in self.raw:
+        for number, raw in enumerate(self.raw):
             bands = np.concatenate([raw[:BAND], raw[-BAND:]])
-            assert (bands == self.fill).all(), "a kernel wrote outside its buffer"
+            assert (bands == self.band(number)).all(), "a kernel wrote outside its buffer"
 
     def laid_out(self, shape, dtype, layout):
         """A poisoned array of this shape, laid out as the word says, and the memory that it is part of."""
