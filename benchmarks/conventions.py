@@ -23,8 +23,8 @@ import SimpleITK as sitk
 import gpuresample as gr
 from benchmarks import real
 from gpuresample.bench import cases, measure, tables
+from gpuresample.bench.bounds import SINGLE
 from gpuresample.bench.cases import Array, Job, Spacing
-from gpuresample.bench.contract import SINGLE
 from gpuresample.bench.peers import PEERS, as_array
 from gpuresample.planning.conventions import CONVENTIONS, Convention
 

@@ -24,8 +24,8 @@ import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
+from gpuresample.bench.bounds import SINGLE
 from gpuresample.bench.cases import Array
-from gpuresample.bench.contract import SINGLE
 
 SIZE = (56, 60, 48)
 NAMES = {"linear": ("linear", "linear"), "nearest": ("nearestNeighbor", "nearest"), "bspline": ("bSpline", "bspline")}

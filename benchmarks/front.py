@@ -29,8 +29,8 @@ import SimpleITK as sitk
 
 import gpuresample as gr
 from gpuresample.bench import cases, measure, reference, tables
+from gpuresample.bench.bounds import EXACT, bound_of, distance
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.bench.contract import EXACT, bound_of, distance
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.bench.runs import machine_name

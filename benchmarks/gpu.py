@@ -55,7 +55,7 @@ def every_kernel() -> int:
                Grid((38, 40, 12), (1.1, 1.0, 1.0), (-3.0, -4.0, 0.2), TURNED))  # fmt: skip
     for interpolation, filter_ in FILTERS.items():
         for target in targets:
-            for dtype in ("int16", "float32") if filter_.method == "linear" else ("uint8", "int16"):
+            for dtype in ("int16", "float32") if filter_.method == "sum" else ("uint8", "int16"):
                 voxels = rng.integers(0, 5, source.size[::-1]).astype("int16")
                 options: dict[str, Any] = {"like": target, "interpolation": interpolation, "dtype": dtype}
                 made = plan(Volume(voxels, source.spacing), **options)

@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks import kernel_paths, sass
 from gpuresample import Grid
 from gpuresample.bench import tables
-from gpuresample.engines.contract import Outputs, Store
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.interface import Outputs, Store
 from gpuresample.ops import ensemble_walk
 from gpuresample.planning import planner
 from gpuresample.planning.works import Ensemble, Work

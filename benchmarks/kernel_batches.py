@@ -13,7 +13,7 @@ from benchmarks.device import Device, Gpu
 from gpuresample import Grid
 from gpuresample.bench import tables
 from gpuresample.bench.cases import Array
-from gpuresample.engines.contract import Outputs, Store
+from gpuresample.engines.interface import Outputs, Store
 from gpuresample.ops import ensemble_walk
 from gpuresample.planning import planner
 from gpuresample.planning.works import Ensemble

@@ -25,7 +25,7 @@ import SimpleITK as sitk
 from benchmarks.device import Device, Gpu, nbytes
 from gpuresample import Grid
 from gpuresample.bench.cases import Array
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.transforms import of_sitk
 from gpuresample.planning.works import Gather, Lattice, Route

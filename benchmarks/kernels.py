@@ -25,9 +25,9 @@ from benchmarks.device import Device, Gpu, Host, nbytes
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import staging, tiles
 from gpuresample.engines.cuda.views import View
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads
 from gpuresample.planning.works import Separable

@@ -22,8 +22,8 @@ import numpy as np
 
 from gpuresample import Grid
 from gpuresample.bench import cases, measure, tables
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.interface import Store
 from gpuresample.engines.threads import cores
 from gpuresample.planning import planner
 from gpuresample.planning.works import Separable

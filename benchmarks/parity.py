@@ -23,8 +23,7 @@ import SimpleITK as sitk
 import gpuresample as gr
 from benchmarks import real, smoothing_parity
 from gpuresample.bench import cases, measure, reference, tables
-from gpuresample.bench.cases import Array, Geometry
-from gpuresample.bench.contract import (
+from gpuresample.bench.bounds import (
     EXACT,
     LABEL_MODES,
     MOST_DIFFERING,
@@ -33,6 +32,7 @@ from gpuresample.bench.contract import (
     difference,
     floats,
 )
+from gpuresample.bench.cases import Array, Geometry
 from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.containers.voxels import finite_range
 from gpuresample.planning.filters import SINCS

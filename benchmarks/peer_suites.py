@@ -41,6 +41,8 @@ class Run:
 
     tests: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
+    # By the name of a file that pytest could not collect: why.
+    unread: dict[str, str] = field(default_factory=dict)
 
     def count(self, outcome: str) -> int:
         """How many tests ended so."""
@@ -87,7 +89,9 @@ def run(peer: str, root: Path, files: list[Path], ours: bool) -> Run:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
             )
-            made = outcomes(where, report)
+            made, why = outcomes(where, report)
+            if why:
+                result.unread[where] = why
         except subprocess.TimeoutExpired:
             made = {f"{where} (took more than {WAITED} s)": "failed"}
         result.tests |= made
@@ -99,16 +103,24 @@ def run(peer: str, root: Path, files: list[Path], ours: bool) -> Run:
     return result
 
 
-def outcomes(where: str, report: Path) -> dict[str, str]:
-    """What a report of pytest says of each test of a file; a file that ended without one has failed."""
+def outcomes(where: str, report: Path) -> tuple[dict[str, str], str]:
+    """What a report of pytest says of each test of a file, and why the file was not collected, if so.
+
+    A file that ended without a report has failed.
+    """
     if not report.exists():
-        return {f"{where} (ended without a report)": "failed"}
-    made = {}
+        return {f"{where} (ended without a report)": "failed"}, ""
+    made, why = {}, ""
     for case in ET.parse(report).getroot().iter("testcase"):  # pytest has written it
+        error = case.find("error")
+        if error is not None and error.get("message") == "collection failure":
+            lines = (error.text or "").split("\n")
+            why = next((line[1:].strip() for line in lines if line.startswith("E ")), "collection failure")
+            continue
         kinds = {child.tag for child in case}
         outcome = "failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"
         made[f"{where}::{case.get('classname', '').rsplit('.', 1)[-1]}::{case.get('name')}"] = outcome
-    return made
+    return made, why
 
 
 def main() -> int:
@@ -135,6 +147,8 @@ def main() -> int:
         passed = {name for name, outcome in before.tests.items() if outcome == "passed"}
         lost = sorted(name for name in passed if after.tests.get(name) != "passed")
         new += [f"{peer}: {name}" for name in lost]
+        for name, why in before.unread.items():
+            sys.stderr.write(f"{name} was not collected, as it is: {why}\n")
         counted = before.count("passed") + before.count("failed")
         print(
             f"{peer:10s} {importlib.metadata.version(peer):8s} {counted:6d} {len(passed):8d} "

@@ -21,7 +21,7 @@ from typing import Any
 
 from benchmarks import smoothing_parity
 from gpuresample.bench import listing, records
-from gpuresample.bench.contract import LABEL_MODES, SINGLE
+from gpuresample.bench.bounds import LABEL_MODES, SINGLE
 from gpuresample.bench.measure import ROOT
 from gpuresample.bench.records import OURS, Record, Run, by_case, ratio, yardstick
 from gpuresample.bench.tables import duration, megabytes, times

@@ -19,7 +19,7 @@ import scipy
 import scipy.ndimage
 
 import gpuresample.ndimage
-from gpuresample.bench.contract import DOUBLE, SINGLE
+from gpuresample.bench.bounds import DOUBLE, SINGLE
 
 MODES = ("nearest", "wrap", "reflect", "mirror", "constant", "grid-wrap", "grid-constant")
 BOUNDS = {"float32": SINGLE, "float64": DOUBLE, "int16": 0.0, "uint8": 0.0}

@@ -23,10 +23,10 @@ import SimpleITK as sitk
 
 import gpuresample as gr
 import gpuresample.sitk as gsitk
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import ahead, engine, truncation
 from gpuresample.engines.cpu import gradient as gradients
 from gpuresample.engines.cpu.jit import Entry, Kernel
+from gpuresample.engines.interface import Store
 from gpuresample.ops.transforms import Path as TransformPath
 from gpuresample.planning import planner, shortcuts
 from gpuresample.planning.grid import Grid

@@ -12,8 +12,8 @@ from scipy import ndimage
 import gpuresample as gr
 from benchmarks import real
 from gpuresample.bench import cases, reference
+from gpuresample.bench.bounds import Row, bound_of, difference, floats, is_wide
 from gpuresample.bench.cases import Array
-from gpuresample.bench.contract import Row, bound_of, difference, floats, is_wide
 from gpuresample.containers.voxels import finite_range
 
 # Names of the rows, for the README's families.

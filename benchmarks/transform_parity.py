@@ -33,8 +33,7 @@ import SimpleITK as sitk
 
 import gpuresample as gr
 from gpuresample.bench import cases, measure, reference, tables
-from gpuresample.bench.cases import Array, Geometry
-from gpuresample.bench.contract import (
+from gpuresample.bench.bounds import (
     EXACT,
     LABEL_MODES,
     MOST_DIFFERING,
@@ -42,6 +41,7 @@ from gpuresample.bench.contract import (
     distance,
     floats,
 )
+from gpuresample.bench.cases import Array, Geometry
 from gpuresample.containers.voxels import finite_range
 from gpuresample.engines.threads import cores
 

@@ -15,8 +15,8 @@ from gpuresample.checks import shown, sizes
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
-from gpuresample.engines.contract import Call, Engine, Store
 from gpuresample.engines.cpu import costs
+from gpuresample.engines.interface import Call, Engine, Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.memory import check_room
 from gpuresample.planning import planner

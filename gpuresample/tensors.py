@@ -12,11 +12,11 @@ import numpy.typing as npt
 import torch
 
 from gpuresample.engines import install_hint
-from gpuresample.engines.contract import Differentiable
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.runtime import scratch_from
+from gpuresample.engines.interface import Differentiable
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.plans import Plan, of_work, run_beside

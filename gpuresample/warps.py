@@ -26,7 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import Grid
@@ -59,7 +59,7 @@ def check_differentiable(how: str) -> None:
     """
     name = json.loads(how)[0]
     f = FILTERS[name]
-    if f.method == "linear" and f.border != "crop":
+    if f.method == "sum" and f.border != "crop":
         return
     what = {"index": "copies voxels", "vote": "is a vote among labels"}.get(f.method, "divides by its weights")
     raise ValueError(
@@ -176,7 +176,7 @@ def pull_all(pulls: Sequence[Pull]) -> None:
                 work = _work(p.how, p.volume.shape[1:], p.out.shape[1:], p.volume.dtype, (0, 0, 0))
                 route = _route(p.matrix, None if p.field is None else seen[id(p.field)], p.out.shape[1:])
                 work = replace(work, routes=(route,), scores=p.scores)
-                calls.append((work, see(p.volume), see(p.out), Store(exact=work.method != "linear")))
+                calls.append((work, see(p.volume), see(p.out), Store(exact=work.method != "sum")))
             engine.run_all(calls)
 
 
@@ -198,7 +198,7 @@ def pull(
     out = _empty(volume, (*volume.shape[:2], *size))
     whole = not out.is_floating_point()
     value = int(default) if whole else default
-    store = Store.of(numpy_dtype(volume.dtype), value, exact=work.method != "linear")
+    store = Store.of(numpy_dtype(volume.dtype), value, exact=work.method != "sum")
     with engine_beside(volume) as (engine, see):
         source, target = see(volume), see(out)
         for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):
@@ -456,7 +456,7 @@ def run_along(plan: Plan, image: Tensor, dtype: torch.dtype) -> Tensor:
         For gradients of copies and votes off the axis-aligned path.
     """
     wanted = image.requires_grad and torch.is_grad_enabled()
-    if wanted and isinstance(plan.work, Gather) and (plan.work.method != "linear" or plan.work.normalise):
+    if wanted and isinstance(plan.work, Gather) and (plan.work.method != "sum" or plan.work.normalise):
         raise ValueError(
             "interpolation along a transform must be a sum of voxels for a gradient, such as 'linear' or 'bspline'; "
             "else use image.detach()"

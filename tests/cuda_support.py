@@ -4,11 +4,11 @@ import math
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.engines.cuda.views import View
+from gpuresample.engines.interface import Store
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
@@ -49,7 +49,7 @@ class Guarded(HostRuntime):
         self.check()
 
     def band(self, number):
-        """The byte in the guard bands of one buffer. The next one has another: what is copied from band to band shows."""
+        """The byte in the guard bands of one buffer. The next one has another: a copy from band to band shows."""
         return (self.fill - number) % 256
 
     def check(self):

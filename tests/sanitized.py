@@ -11,10 +11,10 @@ import numpy as np
 from cuda_support import identity, picks, plane, random_table, separable, view
 
 import gpuresample as gr
-from gpuresample.engines.contract import Outputs, Store
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.interface import Outputs, Store
 from gpuresample.ops import ensemble_walk
 from gpuresample.planning import planner
 from gpuresample.planning.works import Ensemble, Lattice, Majority

@@ -297,7 +297,7 @@ def _labels(image: SimpleITK.Image, result: SimpleITK.Image, item: Item) -> dict
     import SimpleITK as sitk
 
     voxels = sitk.GetArrayViewFromImage(image)
-    if get_filter(item.settings.interpolation).method == "linear" or voxels.dtype.kind not in "iu":
+    if get_filter(item.settings.interpolation).method == "sum" or voxels.dtype.kind not in "iu":
         return {}
     if voxels.ndim != image.GetDimension() or voxels.ndim > 3 or result.GetPixelID() != image.GetPixelID():
         return {}

@@ -1,4 +1,4 @@
-"""The performance contract: what is meant to be reached, as one list, and what a recorded run says about each of it."""
+"""What is meant to be reached, as one list, and what a recorded run says about each of it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ MEASURES = {
 
 @dataclass(frozen=True)
 class Target:
-    """One line of the contract.
+    """One line of the targets.
 
     Attributes
     ----------

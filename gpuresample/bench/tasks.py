@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from gpuresample.bench.bounds import difference, unit_of
 from gpuresample.bench.cases import Array
-from gpuresample.bench.contract import difference, unit_of
 from gpuresample.containers.voxels import finite_range
 
 Call = Callable[[], Any]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.bench import devices, measure
-from gpuresample.bench.contract import SINGLE, unit_of
+from gpuresample.bench.bounds import SINGLE, unit_of
 from gpuresample.bench.journal import Journal
 from gpuresample.bench.memory import peak_of
 from gpuresample.bench.peers import as_array

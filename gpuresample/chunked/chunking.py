@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from gpuresample.containers import LazyContainer
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Separable, Work
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.bench import contract
+from gpuresample.bench import bounds
 from gpuresample.files.volumes import replacing
 from gpuresample.ops.resample import resample
 
@@ -105,9 +105,9 @@ def compare(image: SimpleITK.Image, spacing: float | Sequence[float], runs: int 
     start = time.perf_counter()
     reference = _sitk_resample(image, result)
     sitk_seconds = time.perf_counter() - start
-    found = contract.difference(sitk.GetArrayViewFromImage(result), sitk.GetArrayViewFromImage(reference))
+    found = bounds.difference(sitk.GetArrayViewFromImage(result), sitk.GetArrayViewFromImage(reference))
     integer = voxels.dtype.kind in "iu"
-    allowed = contract.bound_of("bspline", voxels.dtype) * contract.unit_of(low, high)
+    allowed = bounds.bound_of("bspline", voxels.dtype) * bounds.unit_of(low, high)
     return Comparison(
         dtype=voxels.dtype.name,
         first_seconds=seconds[0],
@@ -118,7 +118,7 @@ def compare(image: SimpleITK.Image, spacing: float | Sequence[float], runs: int 
         share_different=found.share,
         share_apart=found.share,
         allowed_difference=1.0 if integer else allowed,
-        allowed_share=contract.MOST_DIFFERING if integer else 1.0,
+        allowed_share=bounds.MOST_DIFFERING if integer else 1.0,
         result=result,
         reference=reference,
     )
@@ -127,7 +127,7 @@ def compare(image: SimpleITK.Image, spacing: float | Sequence[float], runs: int 
 def judged(integer: Comparison, real: Comparison) -> Comparison:
     """An integer comparison without the voxels on which truncation is a toss-up.
 
-    See `bench.contract.differing_apart`.
+    See `bench.bounds.differing_apart`.
 
     Parameters
     ----------
@@ -143,7 +143,7 @@ def judged(integer: Comparison, real: Comparison) -> Comparison:
 
     images = (integer.result, integer.reference, real.reference)
     ours, theirs, values = map(sitk.GetArrayViewFromImage, images)
-    return replace(integer, share_apart=contract.differing_apart(ours, theirs, values, real.allowed_difference))
+    return replace(integer, share_apart=bounds.differing_apart(ours, theirs, values, real.allowed_difference))
 
 
 def _sitk_resample(image: SimpleITK.Image, like: SimpleITK.Image) -> SimpleITK.Image:

@@ -1,4 +1,4 @@
-"""The engines: whoever runs a plan's work on arrays. `contract` says what they are asked for; here one is chosen."""
+"""The engines: whoever runs a plan's work on arrays. `interface` says what they are asked for; here one is chosen."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from typing import Any
 import numpy.typing as npt
 
 from gpuresample.checks import shown
-from gpuresample.engines.contract import Engine, Store
 from gpuresample.engines.cuda import forks
+from gpuresample.engines.interface import Engine, Store
 from gpuresample.engines.threads import get_num_threads, importing
 from gpuresample.installation import callers_level
 from gpuresample.planning.works import Gather, Work

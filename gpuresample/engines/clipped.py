@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines import threads as pool
-from gpuresample.engines.contract import Engine, Store
+from gpuresample.engines.interface import Engine, Store
 from gpuresample.planning.works import Gather, Separable, Work
 
 

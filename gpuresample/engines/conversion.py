@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import AS_IT_IS, HALF_UP, rounding_of
 from gpuresample.planning.works import Work
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.planning.taps import TapTable
 
 # Weights that are looked at together: what follows from them takes several times their room.

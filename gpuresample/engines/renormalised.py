@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.clipped import library_of
-from gpuresample.engines.contract import Engine, Store
+from gpuresample.engines.interface import Engine, Store
 from gpuresample.engines.packing import accumulator, window_of
 from gpuresample.planning.works import Gather, Separable, Work
 

@@ -19,7 +19,7 @@ from gpuresample import engines
 from gpuresample.caching import Remembered, kept, n_bytes
 from gpuresample.checks import shown
 from gpuresample.containers import Held, hold
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.installation import callers_level, warn_once
 from gpuresample.planning import scipy_works as works
 from gpuresample.planning.scipy_works import Line

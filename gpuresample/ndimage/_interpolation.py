@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import shown
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.ndimage import _storing as storing
 from gpuresample.ndimage._base import (
     BITS,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.ndimage._base import Output, check_stored
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from gpuresample import engines
 from gpuresample.checks import WIDEST, check_width, finite, numbers, one_of, shown, whole
 from gpuresample.containers import Container, check_memory
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.ops.resample import ROUNDINGS
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FloatArray

@@ -33,7 +33,7 @@ from gpuresample.containers import (
     spatial,
     unwrap,
 )
-from gpuresample.engines.contract import Outputs
+from gpuresample.engines.interface import Outputs
 from gpuresample.ops import ensemble_walk
 from gpuresample.planning.filters import FILTERS, get_filter
 from gpuresample.planning.grid import ANCHORS, Grid, resized

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from gpuresample.containers import spatial
-from gpuresample.engines.contract import Combiner, Engine, Outputs
 from gpuresample.engines.ensembles import has_pairs
+from gpuresample.engines.interface import Combiner, Engine, Outputs
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Ensemble, Majority, Member, Range, Separable
@@ -103,7 +103,7 @@ class EnsemblePlan:
         if not all(has_pairs(one) for one in self.work.members):
             per_voxel += 4 * classes * (1 + len(scores)) + 4
         for one in scores:
-            copied = combiner.copies or (self.work.before and self.work.activation != "none")
+            copied = combiner.stages or (self.work.before and self.work.activation != "none")
             if copied or not _as_it_is(one, combiner.types):
                 per_voxel += 4 * math.prod(one.shape) / math.prod(self.work.n_dst)
         steps = -(-n_z // STEPS)

@@ -12,7 +12,7 @@ from gpuresample import engines
 from gpuresample.checks import positive_numbers, shown, sizes
 from gpuresample.containers import IMAGES, Container, SpatialImageContainer, check_memory, has_geometry, unwrap
 from gpuresample.containers.spatial_images import turn_scan
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.ops.resample import resample
 from gpuresample.planning import planner
 from gpuresample.planning.filters import get_filter

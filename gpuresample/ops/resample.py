@@ -25,7 +25,7 @@ from gpuresample.containers import (
     unwrap,
 )
 from gpuresample.engines import renormalised
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.memory import ALWAYS_FITS
 from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
@@ -443,7 +443,7 @@ def _storing(
     default = default_for(r.default_value, output)
     scale, offset = scaling(r.scale, r.offset, output, f)
     clip = clip_range(r.clip, output, f, (scale, offset)) or clips
-    exact = f.method != "linear"
+    exact = f.method != "sum"
     store = Store.of(output, default, rounding, exact=exact, clip=clip, scale=scale, offset=offset)
     return store, clip is True, no_data(r.ignore, container.dtype, output, f)
 
@@ -463,7 +463,7 @@ def _beyond(
         if not allowed:
             wanted = "left out" if name == "ignore" else "False or (low, high)"
             raise ValueError(f"{name} must be {wanted} with boundary={ENDLESS!r}, got {shown(value)}")
-    if f.method != "linear":
+    if f.method != "sum":
         return None, 0.0  # a copy is of a sample, or of the constant: as SimpleITK's rule has it
     if not math.isfinite(default):
         raise ValueError(f"default_value must be finite with boundary={ENDLESS!r}, got {default}")
@@ -558,7 +558,7 @@ def output_dtype(source: np.dtype[Any], dtype: npt.DTypeLike | None) -> np.dtype
 def _antialias(container: Container, value: Any, method: str, d: int) -> bool | tuple[float, ...]:
     if value is False or value is None:
         return False
-    if method != "linear":
+    if method != "sum":
         raise ValueError(
             f"antialias must be False for interpolations that copy voxels or vote on labels, got {value!r}"
         )
@@ -588,7 +588,7 @@ def scaling(scale: Any, offset: Any, dtype: np.dtype[Any], f: Filter) -> tuple[f
             raise ValueError(f"{name} must be finite, got {shown(value)}")
         if abs(number) > MOST_SINGLE:
             raise ValueError(f"{name} must be from -{MOST_SINGLE:.3g} to {MOST_SINGLE:.3g}, got {shown(value)}")
-        if number != none and f.method != "linear":
+        if number != none and f.method != "sum":
             raise ValueError(
                 f"{name} must be {none:g} for interpolations that copy voxels or vote, such as {f.name!r}; "
                 f"got {shown(value)}"
@@ -604,11 +604,11 @@ def clip_range(
 ) -> bool | tuple[float, float]:
     """The range that sums are kept in: True for the input's own, False for none; a copy has nothing to keep."""
     if isinstance(value, (bool, np.bool_)):
-        return bool(value) and f.method == "linear"
+        return bool(value) and f.method == "sum"
     if value is None or isinstance(value, (Real, str, bytes)):
         raise TypeError(f"clip must be True, False or (low, high), got {shown(value)}")
     low, high = numbers("clip", value, 2)
-    if f.method != "linear":
+    if f.method != "sum":
         raise ValueError(f"clip must be False or True for interpolations that copy voxels or vote, got {shown(value)}")
     if low > high:
         raise ValueError(f"clip must be (low, high) with low <= high, got {shown(value)}")
@@ -626,7 +626,7 @@ def no_data(value: Any, source: np.dtype[Any], target: np.dtype[Any], f: Filter)
         raise TypeError(f"ignore must be a number, NaN or None, got {shown(value)}")
     if f.name == "nearest":
         return None
-    if f.method != "linear":
+    if f.method != "sum":
         raise ValueError(f"ignore is for interpolations that sum, or nearest; got {f.name!r}, which votes")
     is_whole = isinstance(value, (int, np.integer)) or (math.isfinite(value) and value == math.floor(value))
     number: Any = math.floor(value) if is_whole else float(value)

@@ -44,8 +44,8 @@ class Filter:
     ----------
     name : str
         The public name, as `interpolation=` takes it.
-    method : {"linear", "index", "vote"}
-        "linear": a weighted sum. "index": a copy of one voxel. "vote": labels gather weight and
+    method : {"sum", "index", "vote"}
+        "sum": a weighted sum. "index": a copy of one voxel. "vote": labels gather weight and
         the heaviest wins.
     window : callable
         `window(x) -> (first, weight)` on an unbounded line; `x` in voxels.
@@ -73,7 +73,7 @@ class Filter:
     @property
     def lands(self) -> bool:
         """Whether sums often land on a voxel but for the last bit, of which truncation makes a whole unit."""
-        return self.method == "linear" and self.window(np.zeros(1))[1].shape[1] == 2
+        return self.method == "sum" and self.window(np.zeros(1))[1].shape[1] == 2
 
 
 def _nearest(x: FloatArray) -> Window:
@@ -182,14 +182,14 @@ FILTERS: dict[str, Filter] = {
     f.name: f
     for f in [
         Filter("nearest", "index", _nearest, "nearest", shift=0.5, degree=0),
-        Filter("linear", "linear", _linear, "nearest"),
+        Filter("linear", "sum", _linear, "nearest"),
         *[
-            Filter(f"bspline{p}", "linear", _bspline(p), "mirror", p, 0.5 if p % 2 == 0 else 0.0, 1, p)
+            Filter(f"bspline{p}", "sum", _bspline(p), "mirror", p, 0.5 if p % 2 == 0 else 0.0, 1, p)
             for p in range(1, 6)
         ],
         # The Gaussian's window gains or loses a neighbour at tenths of a voxel (0.5 +- 3.2).
-        Filter("gaussian", "linear", _gaussian(GAUSSIAN_SIGMA, GAUSSIAN_ALPHA), "crop", 0, 0.0, 10, 8),
-        *[Filter(name, "linear", _sinc(name), "nearest", 0, 0.0, 8, 9) for name in _SINC_WINDOWS],
+        Filter("gaussian", "sum", _gaussian(GAUSSIAN_SIGMA, GAUSSIAN_ALPHA), "crop", 0, 0.0, 10, 8),
+        *[Filter(name, "sum", _sinc(name), "nearest", 0, 0.0, 8, 9) for name in _SINC_WINDOWS],
         Filter("label_gaussian", "vote", _gaussian(LABEL_SIGMA, LABEL_ALPHA), "crop"),
         Filter("label_linear", "vote", _linear, "nearest"),
     ]

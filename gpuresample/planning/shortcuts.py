@@ -49,7 +49,7 @@ WORTH = 0.55
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """How a response is put together from copies of it, see `fitted`.
+    """How a response is put together from itself moved, see `fitted`.
 
     Attributes
     ----------
@@ -86,32 +86,32 @@ class Split:
 
 
 def fitted(response: FloatArray, step: int, width: int) -> tuple[FloatArray, FloatArray]:
-    """How every phase of a response is put together from copies of it `step` samples apart.
+    """How every phase of a response is put together from itself, moved by multiples of `step` samples.
 
     Parameters
     ----------
     response : ndarray, float64, of odd size
     step, width : int
-        Distance and number of the copies; the copies lie at `(k - (width // 2 - 1)) * step`, `k < width`.
+        Step and number of the moved responses; they lie at `(k - (width // 2 - 1)) * step`, `k < width`.
 
     Returns
     -------
     weight : ndarray, float64, shape (step, width)
-        Least squares; the response moved by `phase` is about `sum over k of weight[phase, k] * copy[k]`.
+        Least squares; the response moved by `phase` is about `sum over k of weight[phase, k] * shifted[k]`.
     rest : ndarray, float64, shape (step, size)
         What is missing, from sample `-(size of response // 2) - (width // 2 - 1) * step` on.
     """
     first = -(width // 2 - 1) * step
-    copies = np.zeros((width, response.size + (width - 1) * step))
+    shifted = np.zeros((width, response.size + (width - 1) * step))
     for k in range(width):
-        copies[k, k * step : k * step + response.size] = response
-    moved = np.zeros((step, copies.shape[1]))
+        shifted[k, k * step : k * step + response.size] = response
+    moved = np.zeros((step, shifted.shape[1]))
     for phase in range(step):
         moved[phase, phase - first : phase - first + response.size] = response
-    weight = np.linalg.lstsq(copies.T, moved.T, rcond=1e-13)[0].T.astype(np.float64)
+    weight = np.linalg.lstsq(shifted.T, moved.T, rcond=1e-13)[0].T.astype(np.float64)
     # A sample that is on the coarse grid is taken from there.
     weight[0] = np.arange(width) == width // 2 - 1
-    rest: FloatArray = moved - weight @ copies
+    rest: FloatArray = moved - weight @ shifted
     return weight, rest
 
 
@@ -152,7 +152,7 @@ def shortcut(
     boundary : str
         Theirs.
     precision : {"single", "double"}
-        The contract that the branches must keep.
+        The numeric contract that the branches must keep.
     """
     plain = planner.along_axes(list(tables), precision)
     plain_cost = planner.pass_cost(plain.tables, plain.order)

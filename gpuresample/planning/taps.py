@@ -374,7 +374,7 @@ def build(
         response = prefilter_response(f.spline_order, PREFILTER_TOLERANCE[precision])
         first, weight = convolved_rows(*convolved_rows(first, weight, response), blur)
         first, weight = folded_rows(first, weight, n_src, blur_rule(rule))
-        return trim(n_src, first, weight, TOLERANCE[precision] if f.method == "linear" else 0.0, least)
+        return trim(n_src, first, weight, TOLERANCE[precision] if f.method == "sum" else 0.0, least)
 
     return _in_parts(x.size, width, rows)
 

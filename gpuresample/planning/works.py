@@ -238,7 +238,7 @@ class Gather:
         One for all volumes of a batch, or one for each, in C order of the leading axes.
     n_dst : three int
         Destination size z, y, x.
-    method : {"linear", "index", "label_linear", "label_gaussian"}
+    method : {"sum", "index", "label_linear", "label_gaussian"}
         Sum, copy or vote.
     prefilter : Separable, or None
         What makes the samples that are gathered, along z, then y, then x.

@@ -93,7 +93,7 @@ def resampled(
         "device": _base.device(),
     }  # fmt: skip
     container = ImageContainer(image)
-    if f.method != "linear" or (dtype.kind == "f" and container.dtype.kind in "iu"):
+    if f.method != "sum" or (dtype.kind == "f" and container.dtype.kind in "iu"):
         # Copies and votes are exact as they are; whole numbers make no infinity.
         return resample.resample(image, **options, default_value=default, dtype=dtype, rounding="truncate")
     if dtype.kind == "f":

@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from gpuresample.containers import ImageContainer
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import truncation
+from gpuresample.engines.interface import Store
 from gpuresample.ops import shrink
 from gpuresample.planning import planner
 from gpuresample.planning.filters import Filter, FloatArray

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuresample import engines
 from gpuresample.bench import measure
-from gpuresample.bench.contract import LABEL_MODES, unit_of
+from gpuresample.bench.bounds import LABEL_MODES, unit_of
 from gpuresample.bench.peers import ENUMERATORS
 from gpuresample.checks import one_of, sizes
 from gpuresample.containers import Container, unwrap

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.bench import measure
-from gpuresample.bench.contract import (
+from gpuresample.bench.bounds import (
     LABEL_MODES,
     MOST_DIFFERING,
     bound_of,

@@ -13,8 +13,8 @@ import numpy.typing as npt
 
 import gpuresample as gr
 from gpuresample.bench import reference
+from gpuresample.bench.bounds import EXACT, LABEL_MODES
 from gpuresample.bench.cases import Geometry
-from gpuresample.bench.contract import EXACT, LABEL_MODES
 from gpuresample.containers import ImageContainer, unwrap
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid

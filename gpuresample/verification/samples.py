@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.bench import cases
+from gpuresample.bench.bounds import unit_of
 from gpuresample.bench.cases import Geometry
-from gpuresample.bench.contract import unit_of
 from gpuresample.containers import Container, ImageContainer
 from gpuresample.containers.voxels import finite_range
 from gpuresample.planning.grid import Grid

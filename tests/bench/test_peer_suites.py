@@ -24,17 +24,25 @@ def test_files_that_name_something_replaced_run(tmp_path):
 
 def test_reports_are_read_test_by_test(tmp_path):
     report = tmp_path / "report.xml"
-    assert peer_suites.outcomes("t.py", report) == {"t.py (ended without a report)": "failed"}
+    assert peer_suites.outcomes("t.py", report) == ({"t.py (ended without a report)": "failed"}, "")
     report.write_text(
         '<testsuites><testsuite><testcase classname="tests.t.A" name="one"/><testcase classname="tests.t.A" name="two">'
         '<failure/></testcase><testcase classname="tests.t" name="three"><skipped/></testcase>'
         '<testcase classname="tests.t" name="four"><error/></testcase></testsuite></testsuites>'
     )
-    outcomes = peer_suites.outcomes("t.py", report)
+    outcomes, why = peer_suites.outcomes("t.py", report)
+    assert not why
     assert list(outcomes.values()) == ["passed", "failed", "skipped", "failed"]
     assert next(iter(outcomes)) == "t.py::A::one"
     run = peer_suites.Run(outcomes)
     assert [run.count(outcome) for outcome in ("passed", "failed", "skipped")] == [1, 2, 1]
+
+
+def test_a_file_that_is_not_collected_says_why(tmp_path):
+    (tmp_path / "test_it.py").write_text("import no_such_module\n")
+    run = peer_suites.run("SimpleITK", tmp_path, [tmp_path / "test_it.py"], ours=False)
+    assert run.tests == {}
+    assert run.unread == {"test_it.py": "ModuleNotFoundError: No module named 'no_such_module'"}
 
 
 def test_tests_that_only_ours_fail_are_named(tmp_path, monkeypatch, capsys):

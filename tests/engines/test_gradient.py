@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine
 from gpuresample.engines.cpu import gradient as gradients
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.transforms import Map, Nodes, Transform

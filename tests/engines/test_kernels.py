@@ -33,7 +33,6 @@ from cuda_support import (
 from support import assert_close, flat, labels, noise, of_grid, path_of, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import gather, tiles
@@ -41,6 +40,7 @@ from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime, compiler
 from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES
 from gpuresample.planning import planner, scipy_works
 from gpuresample.planning.filters import FILTERS
@@ -478,7 +478,7 @@ def deforming():
     return (path_of(sitk.DisplacementFieldTransform(image)),)
 
 
-SUMS = [name for name, f in FILTERS.items() if f.method == "linear"]
+SUMS = [name for name, f in FILTERS.items() if f.method == "sum"]
 
 
 def kernel_of(name):
@@ -521,7 +521,7 @@ def test_gathers_are_the_oracles(interpolation):
 def test_deformed_grids(interpolation):
     work = gather_work(interpolation, transform=deforming())
     assert not work.routes[0].lines
-    chosen = FILTERS[interpolation].method != "linear"
+    chosen = FILTERS[interpolation].method != "sum"
     src = labels(SOURCE.size[::-1], "int16") if chosen else noise(SOURCE.size[::-1], "int16")
     expected = np.empty(OBLIQUE.size[::-1], "int16" if chosen else "float32")
     cpu.run(work, src, expected, Store(1))
@@ -589,7 +589,7 @@ def test_small_sources(interpolation, size):
         expected = np.empty(target.size[::-1], np.int16)
         cpu.run(work, src, expected, Store(2))
         out, _ = run_twice(run(work, Store(2)), src, expected.shape, "int16")
-        assert np.abs(out.astype(int) - expected).max() <= (0 if FILTERS[interpolation].method != "linear" else 1)
+        assert np.abs(out.astype(int) - expected).max() <= (0 if FILTERS[interpolation].method != "sum" else 1)
 
 
 @pytest.mark.parametrize("layouts", [("transposed", "turned"), ("flipped", "vectors"), ("sliced", "offset")])
@@ -912,7 +912,7 @@ def check_half(read):
 def check_gather(interpolation, boundary=None):
     def check(read):
         work = gather_work(interpolation, boundary)
-        chosen = FILTERS[interpolation].method != "linear"
+        chosen = FILTERS[interpolation].method != "sum"
         src = labels(SOURCE.size[::-1], "int16") if chosen else noise(SOURCE.size[::-1], "int16")
         expected = np.empty(OBLIQUE.size[::-1], "int16" if chosen else "float32")
         cpu.run(work, src, expected, Store(1))

@@ -10,7 +10,7 @@ from fake_cupy import FAKE, Array
 from support import flat, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines import contract
+from gpuresample.engines import interface
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda import runtime as cuda_runtime
@@ -50,7 +50,7 @@ def make(names, classes=5, activation="softmax", before=False, choose="largest",
     values = {"largest": np.arange(3, classes + 4), "regions": np.r_[10 : 10 + classes, 0]}.get(
         choose, np.r_[1 << np.arange(classes), 0]
     )
-    work = contract.Ensemble(
+    work = interface.Ensemble(
         members, classes, TARGET.size[::-1], activation, before, choose, thresholds, values.astype(np.uint64)
     )
     scores = [2 * rng.standard_normal((classes, *GRIDS[name].size[::-1])).astype(np.float32) for name in names]
@@ -66,7 +66,7 @@ def places(empty, wanted, classes, label):
         "labels": (shape, label), "probabilities": ((classes, *shape), np.float32), "confidence": (shape, np.float32),
         "entropy": (shape, np.float32),
     }  # fmt: skip
-    return contract.Outputs(**{name: empty(*kinds[name]) for name in wanted})
+    return interface.Outputs(**{name: empty(*kinds[name]) for name in wanted})
 
 
 def by_cpu(work, scores, wanted, label=np.uint8):

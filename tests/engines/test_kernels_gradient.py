@@ -9,12 +9,12 @@ from cuda_support import Guarded, patched, run_twice
 from support import assert_close, noise, same_bits
 from test_kernels_route import affine, bspline, field, gather, route
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import gradient as cuda_gradient
 from gpuresample.engines.cuda import runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import compiler
+from gpuresample.engines.interface import Store
 from gpuresample.planning.works import Linear
 
 pytestmark = pytest.mark.kernels

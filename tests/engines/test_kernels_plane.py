@@ -22,11 +22,11 @@ from cuda_support import (
 from support import assert_close, flat, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import tiles as cuda_tiles
 from gpuresample.engines.cuda.host import compiler
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES, accumulator
 from gpuresample.planning import planner
 from gpuresample.planning.taps import TapTable

@@ -11,7 +11,6 @@ from cuda_support import Guarded, identity, patched, run_twice, separable
 from support import assert_close, flat, labels, noise, of_grid, reference, rotation, same_bits, to_image
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import gather as cuda_gather
 from gpuresample.engines.cuda import routes as cuda_routes
 from gpuresample.engines.cuda import runtime as cuda_runtime
@@ -20,6 +19,7 @@ from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.host import HostRuntime, compiler
 from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, Uploads
 from gpuresample.engines.cuda.staging import Staged
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.works import RULES, Lattice, Linear, Majority, Route
@@ -344,7 +344,7 @@ KERNELS = {
 @pytest.mark.parametrize("name", ["affine", "field", "spline 3", "spline, affine, field, affine"])
 def test_gathers_along_routes_are_simpleitks(name, interpolation):
     transform, way = of_case(name)
-    chosen = FILTERS[interpolation].method != "linear"
+    chosen = FILTERS[interpolation].method != "sum"
     src = labels(SOURCE.size[::-1], "int16") if chosen else noise(SOURCE.size[::-1], "float64")
     pixel = sitk.sitkInt16 if chosen else None
     expected = reference(to_image(src, of_grid(SOURCE)), TARGET, interpolation, transform, 9.0, pixel)
@@ -365,7 +365,7 @@ def test_gathers_along_routes_are_simpleitks(name, interpolation):
 @pytest.mark.parametrize("routes", ["one", "each"])
 def test_a_batch_is_one_launch(interpolation, routes):
     ways = tuple(route(affine(seed)[1]) for seed in range(7))
-    chosen = FILTERS[interpolation].method != "linear"
+    chosen = FILTERS[interpolation].method != "sum"
     dtype = "int16" if chosen else "float32"
     src = noise((7, *SOURCE.size[::-1]), dtype)
     work = gather(ways if routes == "each" else ways[0], interpolation, precision="single")
@@ -563,7 +563,7 @@ def far_route(distance, turned=True):
 def test_far_positions_are_read_inside(distance, interpolation):
     """As far as float64 goes: what is read lies in the source, and where a line mirrors itself, the right voxel."""
     src = 1 + np.arange(np.prod(SOURCE.size)).reshape(SOURCE.size[::-1]) % 4
-    dtype = "int16" if FILTERS[interpolation].method != "linear" else "float64"
+    dtype = "int16" if FILTERS[interpolation].method != "sum" else "float64"
     n_dst = (2, 3, 40)
     for boundary in (None, "nearest", "reflect", "mirror", "constant"):
         way = far_route(distance)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from support import same_bits
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cpu import footprint, means
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner, taps
 from gpuresample.planning.works import Separable
 

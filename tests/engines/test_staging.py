@@ -13,13 +13,13 @@ from fake_cupy import FAKE, Pool
 from support import labels, noise, path_of, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda import staging, tiles
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.engines.cuda.staging import Staged
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 
 pytestmark = pytest.mark.kernels

@@ -6,9 +6,9 @@ import SimpleITK as sitk
 from support import noise
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.interface import Store
 from gpuresample.planning.works import Majority
 
 

@@ -14,9 +14,9 @@ from support import ANISOTROPIC, labels, same_bits, to_image
 from test_smoothing import TILTED, assert_same_geometry
 
 import gpuresample as gr
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda.host import compiler
+from gpuresample.engines.interface import Store
 from gpuresample.planning.works import Majority
 
 VOXELS = ("int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float16", "float32", "float64")

@@ -77,7 +77,7 @@ def test_every_16_bit_float_is_what_numpy_makes():
 
 
 def test_nothing_asked_for_changes_no_bit():
-    from gpuresample.engines.contract import Store
+    from gpuresample.engines.interface import Store
 
     low, high, scale, offset = window_of(np.dtype(np.float32), Store())
     for value in (0.0, -0.0, 1e-45, 3.4e38, np.inf, -np.inf):

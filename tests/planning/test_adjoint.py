@@ -8,8 +8,8 @@ from support import noise, same_bits
 
 import gpuresample as gr
 from gpuresample.containers import ArrayContainer
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.interface import Store
 from gpuresample.ops.gaussian import gaussian_plan
 from gpuresample.ops.shrink import downsample_plan
 from gpuresample.planning import planner, taps

@@ -13,8 +13,8 @@ from support import SINGLE, assert_close, noise, same_bits
 
 import gpuresample as gr
 from gpuresample.engines import threads as pool
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner, shortcuts, taps
 from gpuresample.planning.filters import discrete_gaussian_response, gaussian_response, recursive_gaussian_response
 

@@ -11,7 +11,7 @@ from cli_support import refused, volume
 from fake_cupy import FAKE
 
 import gpuresample as gr
-from gpuresample.bench import cases, contract, measure
+from gpuresample.bench import bounds, cases, measure
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.files import volumes as files
@@ -56,7 +56,7 @@ def test_everything_is_compared(whole_report):
     for row in whole_report.rows:
         assert row.seconds > 0
         assert row.ratio == row.sitk_seconds / row.seconds
-        if row.name in contract.EXACT:
+        if row.name in bounds.EXACT:
             assert (row.error, row.bound, row.differ) == (None, 0, 0)
         else:
             assert 0 < row.error <= row.bound
@@ -148,9 +148,9 @@ def test_integers_against_simpleitks_own():
     options = {"interpolations": ["bspline"], "filters": [], "engines": ["cpu"], "runs": 1}
     found = gr.verify(image, spacing=[2 * s for s in image.GetSpacing()], rounding="truncate", **options)
     assert found.ok
-    assert named(found, "bspline").differ > contract.MOST_DIFFERING
+    assert named(found, "bspline").differ > bounds.MOST_DIFFERING
     assert "whole numbers up to their last digits" in named(found, "bspline").note
-    assert named(gr.verify(image, rounding="truncate", **options), "bspline").differ <= contract.MOST_DIFFERING
+    assert named(gr.verify(image, rounding="truncate", **options), "bspline").differ <= bounds.MOST_DIFFERING
 
 
 def test_ties_of_an_oblique_header_are_told_apart():
@@ -288,13 +288,13 @@ def test_equal_votes():
     halfway = cases.Grid((1, 1, 1), (1.0,) * 3, (1.5, 1.5, 1.5), grid.direction)
     nearer = cases.Grid((1, 1, 1), (1.0,) * 3, (1.4, 1.5, 1.5), grid.direction)
     at = (np.zeros(3, int),) * 3
-    for name in contract.LABEL_MODES:
+    for name in bounds.LABEL_MODES:
         for target, wins in ((halfway, [True, True, False]), (nearer, [True, False, False])):
             sample = samples.Sample(array, cases.Geometry("", grid, target), False)
             assert votes.may_win(sample, name, at, np.array([0, 1, 2])).tolist() == wins
 
 
-@pytest.mark.parametrize("name", contract.LABEL_MODES)
+@pytest.mark.parametrize("name", bounds.LABEL_MODES)
 def test_votes_are_simpleitks(name):
     labels = cases.label_map((10, 12, 14), np.uint8)
     grid = cases.Grid.of_size((14, 12, 10), (0.7, 0.9, 1.1))
@@ -308,21 +308,21 @@ def test_votes_are_simpleitks(name):
 
 def test_differences():
     big = np.array([[2**63 + 1, 5], [0, 7]], np.uint64)
-    found = contract.difference(big, np.array([[2**63, 5], [3, 7]], np.uint64))
+    found = bounds.difference(big, np.array([[2**63, 5], [3, 7]], np.uint64))
     assert (found.largest, found.at, found.share) == (3, (1, 0), 0.5)
     a, b = np.array([[np.nan, 1.0, np.nan]]), np.array([[np.nan, 1.5, 2.0]])
-    assert contract.difference(a, b).largest == np.inf
-    kept = contract.difference(a, b, np.isfinite(a))
+    assert bounds.difference(a, b).largest == np.inf
+    kept = bounds.difference(a, b, np.isfinite(a))
     assert (kept.largest, kept.at, kept.share) == (0.5, (0, 1), 1 / 3)
-    assert contract.difference(np.array([[True, False]]), np.array([[1, 1]], np.uint8)).share == 0.5
+    assert bounds.difference(np.array([[True, False]]), np.array([[1, 1]], np.uint8)).share == 0.5
     low, high = np.array([[-(2**63)]]), np.array([[2**63 - 1]])
-    assert contract.difference(low, high).largest == float(2**64 - 1)
-    assert contract.differing_apart(np.array([[1, 1]]), np.array([[2, 2]]), np.array([[1.5, 2.0]]), 1e-3) == 0.5
+    assert bounds.difference(low, high).largest == float(2**64 - 1)
+    assert bounds.differing_apart(np.array([[1, 1]]), np.array([[2, 2]]), np.array([[1.5, 2.0]]), 1e-3) == 0.5
 
 
 @pytest.mark.parametrize(("low", "high", "unit"), [(0, 10, 10), (-5, 5, 10), (10, 20, 10), (11, 20, 20), (7, 7, 7)])
 def test_the_unit_of_errors(low, high, unit):
-    assert contract.unit_of(low, high) == unit
+    assert bounds.unit_of(low, high) == unit
 
 
 # ---------------------------------------------------------------------------------------------------- the page

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from gpuresample.engines import threads as pool
-from gpuresample.engines.contract import Store
+from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 

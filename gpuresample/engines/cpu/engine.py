@@ -11,7 +11,6 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import threads
-from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
@@ -22,6 +21,7 @@ from gpuresample.engines.cpu.shortcut import run_shortcut
 from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
 from gpuresample.engines.cpu.tables import ready as tables_ready
 from gpuresample.engines.cpu.ways import Steps, Way, steps_of
+from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
@@ -31,7 +31,7 @@ name = "cpu"
 
 
 def run(work: Work, src: Array, dst: Array, store: Store) -> None:
-    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `contract.Engine`."""
+    """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `interface.Engine`."""
     if dst.size == 0:
         return
     if not src.dtype.isnative:
@@ -54,7 +54,7 @@ def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, 
 
 
 def run_all(calls: Sequence[Call]) -> None:
-    """`run` of several calls; gathers that have their routes in common locate voxels once. See `contract.Engine`."""
+    """`run` of several calls; gathers that have their routes in common locate voxels once. See `interface.Engine`."""
     groups: list[list[GatherCall]] = []
     for work, src, dst, store in calls:
         if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
@@ -113,26 +113,26 @@ def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
 
 
 def splat(work: Gather, grad: Array, out: Array) -> None:
-    """The transposed gather. See `contract.Differentiable`."""
+    """The transposed gather. See `interface.Differentiable`."""
     if out.size:
         run_splat(work, grad, out)
 
 
 def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
-    """Derivatives of a gather by position. See `contract.Differentiable`."""
+    """Derivatives of a gather by position. See `interface.Differentiable`."""
     if out.size:
         run_gradient(work, src, out, grad)
 
 
 def moments(values: Array, field: Array | None, out: Array) -> None:
-    """See `contract.Differentiable`."""
+    """See `interface.Differentiable`."""
     for n, one in enumerate(values):
         out[n] = sums_of_moments(one, None if field is None else field[n % len(field)])
 
 
 @contextmanager
 def combining(models: int) -> Iterator[Combiner]:
-    """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+    """What combines blocks of an ensemble of so many models. See `interface.Engine`."""
     with threads.importing:
         from gpuresample.engines.cpu import ensemble
     yield ensemble.CpuCombiner(run, models)

@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import ensembles as rules
-from gpuresample.engines.contract import Outputs, Store
 from gpuresample.engines.cpu import ensemble_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat, flatten, span
 from gpuresample.engines.cpu.tables import scratch
+from gpuresample.engines.interface import Outputs, Store
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import ACTIVATIONS, Ensemble, Separable, Work
@@ -36,7 +36,7 @@ ROWS = 16
 
 
 class CpuCombiner:
-    """A `contract.Combiner` for NumPy arrays.
+    """A `interface.Combiner` for NumPy arrays.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class CpuCombiner:
     """
 
     types = ("float32",)
-    copies = False
+    stages = False
     room = sys.maxsize
 
     def __init__(self, run: Run, models: int) -> None:
@@ -54,17 +54,17 @@ class CpuCombiner:
         self._counts = np.zeros(models, np.int64)
 
     def combine(self, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> None:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         self._counts += combine(self._run, work, scores, outputs)
 
     def counts(self) -> list[int]:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         result: list[int] = self._counts.tolist()
         return result
 
 
 def combine(run: Run, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> list[int]:
-    """Fill `outputs` from `scores`, see `contract.Combiner`; `run` is the engine's.
+    """Fill `outputs` from `scores`, see `interface.Combiner`; `run` is the engine's.
 
     Answers the number of voxels without usable scores, for every member.
     """

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gather_kernels as kernels
 from gpuresample.engines.cpu import tables, vote_kernels
 from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
@@ -168,7 +168,7 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         tables.run_separable(work.prefilter, src, made, Store())
         src = made
     default = np.array(store.default, dst.dtype)
-    if work.method == "linear":
+    if work.method == "sum":
         dst, bounds, rounding = tables.storing(dst, acc, store)
         default = default.view(dst.dtype)
     elif work.method == "index" and src.dtype == dst.dtype:
@@ -217,13 +217,13 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
 
 def is_cubic(work: Gather) -> bool:
     """Whether a gather has four taps per axis, which have a kernel of their own."""
-    return work.method == "linear" and work.coefficients.shape == (1, 4, 4)
+    return work.method == "sum" and work.coefficients.shape == (1, 4, 4)
 
 
 def is_linear(work: Gather) -> bool:
     """Whether a gather has two taps per axis, which have a kernel of their own."""
     apart = work.rule in (RULES["crop"], RULES["grid-wrap"])  # neighbours that are none, or at the other end
-    return work.method == "linear" and work.coefficients.shape[1] == 2 and not apart
+    return work.method == "sum" and work.coefficients.shape[1] == 2 and not apart
 
 
 def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]:

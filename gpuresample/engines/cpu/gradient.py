@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import gradient_kernels as kernels
 from gpuresample.engines.cpu import tables
 from gpuresample.engines.cpu.gather import (
@@ -34,6 +33,7 @@ from gpuresample.engines.cpu.gather import (
 )
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk, components
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items
 from gpuresample.planning import planner
@@ -74,7 +74,7 @@ class Splat:
 def run_splat(work: Gather, grad: Array, out: Array) -> None:
     """Fill `out` [..., z, y, x] on the source's grid by the transposed gather of `grad` [..., z, y, x].
 
-    See `contract.Differentiable`.
+    See `interface.Differentiable`.
     """
     acc = accumulator(work.precision)
     lead = math.prod(out.shape[:-3])
@@ -291,7 +291,7 @@ def _in_order(splats: list[Splat], n_dst: tuple[int, int, int]) -> None:
 def run_gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
     """Fill `out` [..., 3, z, y, x] with derivatives of a gather of `src` by the position's x, y, z.
 
-    See `contract.Differentiable`.
+    See `interface.Differentiable`.
     """
     acc = accumulator(work.precision)
     if grad is None:

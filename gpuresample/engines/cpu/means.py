@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import means_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.tables import SMALL, scratch
+from gpuresample.engines.interface import Store
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable

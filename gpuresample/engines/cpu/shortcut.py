@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.memory import Flat
 from gpuresample.engines.cpu.tables import pack, run_separable, storing
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items
 from gpuresample.planning.works import Branch, Separable

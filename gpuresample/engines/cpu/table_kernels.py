@@ -45,7 +45,7 @@ def nothing(like, count):
 
 
 @njit(inner=True, **OPTIONS)
-def combine(out, oo, src, so, stride, n, weight, wo, count):
+def weigh(out, oo, src, so, stride, n, weight, wo, count):
     """`out[oo + j] = sum over k of weight[wo + k] * src[so + k * stride + j]` for j < n.
 
     Eight taps per sweep: each sweep loads eight rows and touches `out` once.
@@ -161,15 +161,15 @@ def combine(out, oo, src, so, stride, n, weight, wo, count):
 
 
 @njit(inner=True, **OPTIONS)
-def combine_pairs(out, oo, src, so, sa, sb, n, a_weight, ao, a_count, b_weight, bo, b_count):
+def weigh_pairs(out, oo, src, so, sa, sb, n, a_weight, ao, a_count, b_weight, bo, b_count):
     """Up to two taps along a second axis of up to two taps along a first, in one sweep.
 
     A lone tap of these tables weighs 1, so the sums have the bits of two sweeps wherever either axis copies.
     """
     if a_count == 1:
-        combine(out, oo, src, so, sb, n, b_weight, bo, b_count)
+        weigh(out, oo, src, so, sb, n, b_weight, bo, b_count)
     elif b_count == 1:
-        combine(out, oo, src, so, sa, n, a_weight, ao, a_count)
+        weigh(out, oo, src, so, sa, n, a_weight, ao, a_count)
     else:
         acc = out.dtype.type
         none = nothing(out, a_count)
@@ -394,7 +394,7 @@ def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
             soon_written(out, oo + (r + AHEAD_OUT) * n_dst, n_dst)
             o, s = oo + r * n_dst, so + r * n_src
             sum_rows(out, o, src, s, first, count, weight, taps, 0, s0)
-            combine(out, o + s0, src, s + first[s0], 1, s1 - s0, weight, s0 * taps, count[s0])
+            weigh(out, o + s0, src, s + first[s0], 1, s1 - s0, weight, s0 * taps, count[s0])
             sum_rows(out, o, src, s, first, count, weight, taps, s1, n_dst)
     elif few:
         few_taps_rows(out, oo, src, so, rows, n_src, index, slots, short, first, count, weight)
@@ -403,7 +403,7 @@ def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
         transpose(columns, co, src, so, rows, n_src)
         taps = weight.size // n_dst
         for i in range(n_dst):
-            combine(columns, back + i * rows, columns, co + first[i] * rows, rows, rows, weight, i * taps, count[i])
+            weigh(columns, back + i * rows, columns, co + first[i] * rows, rows, rows, weight, i * taps, count[i])
         transpose(out, oo, columns, back, n_dst, rows)
 
 
@@ -456,10 +456,10 @@ def separable_block(
             if a_copy:
                 load_row(scratch, row, src, here, sx, n_x)
             elif sx == 1:
-                combine(scratch, row, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
+                weigh(scratch, row, src, here, sa, n_x, a_weight, i * a_taps, a_count[i])
             else:
                 here = window + (a_first[i] - w0) * n_x
-                combine(scratch, row, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
+                weigh(scratch, row, scratch, here, n_x, n_x, a_weight, i * a_taps, a_count[i])
 
     if x_early:
         for i in range(a0, a1):
@@ -482,10 +482,10 @@ def separable_block(
                 here = plane + (b_first[i_b] - s0) * m_x
                 if not b_copy and straight.size:
                     there = do + i * da + i_b * db
-                    combine(straight, there, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
+                    weigh(straight, there, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
                     continue
                 if not b_copy:
-                    combine(scratch, rows, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
+                    weigh(scratch, rows, scratch, here, m_x, m_x, b_weight, i_b * b_taps, b_count[i_b])
                     here = rows
                 store_row(dst, do + i * da + i_b * db, dx, scratch, here, m_x, bounds, rounding)
     else:
@@ -498,17 +498,15 @@ def separable_block(
                         here = so + a_first[i] * sa + b_first[r] * sb
                         row = rows + (r - r0) * n_x
                         if pairs:
-                            combine_pairs(
+                            weigh_pairs(
                                 scratch, row, src, here, sa, sb, n_x, a_weight, i * a_taps, a_count[i], b_weight,
                                 r * b_taps, b_count[r],
                             )  # fmt: skip
                         else:
-                            combine(scratch, row, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
+                            weigh(scratch, row, src, here, sb, n_x, b_weight, r * b_taps, b_count[r])
                     else:
                         here = plane + (b_first[r] - s0) * n_x
-                        combine(
-                            scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r]
-                        )
+                        weigh(scratch, rows + (r - r0) * n_x, scratch, here, n_x, n_x, b_weight, r * b_taps, b_count[r])
                 if straight.size and db == m_x:
                     x_pass(straight, do + i * da + r0 * db, scratch, rows, r1 - r0, n_x, x, scratch, columns)
                     continue
@@ -567,9 +565,9 @@ def two_tables_plane(dst, do, dy, dx, along_y, ay, y, along_z, az, z, n_x, row, 
     y_taps, z_taps = y_weight.size // n_y, z_weight.size // z_first.size
     n, other = uint64(n_x), uint64(n_x)
     for i in range(n_y):
-        combine(scratch, 0, along_y, ay + y_first[i] * n_x, n_x, n_x, y_weight, i * y_taps, y_count[i])
+        weigh(scratch, 0, along_y, ay + y_first[i] * n_x, n_x, n_x, y_weight, i * y_taps, y_count[i])
         here = az + (z_first[row] * n_y + i) * n_x
-        combine(scratch, other, along_z, here, n_y * n_x, n_x, z_weight, row * z_taps, z_count[row])
+        weigh(scratch, other, along_z, here, n_y * n_x, n_x, z_weight, row * z_taps, z_count[row])
         for x in range(n):
             scratch[x] += scratch[other + x]
         store_row(dst, do + i * dy, dx, scratch, 0, n_x, bounds, rounding)

@@ -13,10 +13,10 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.caching import kept, on_clear
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import AS_HALF, accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.engines.threads import get_num_threads, run_items
 from gpuresample.planning.taps import TapTable

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cpu.means import is_means
+from gpuresample.engines.interface import Store
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
@@ -24,7 +24,7 @@ def widens(work: Work, src: np.dtype[Any], dst: np.dtype[Any]) -> bool:
 
 def sums(work: Work) -> bool:
     """Whether a work's voxels are sums, or copies by tables; not votes, nor what else is chosen."""
-    return isinstance(work, Separable) or (isinstance(work, Gather) and work.method == "linear")
+    return isinstance(work, Separable) or (isinstance(work, Gather) and work.method == "sum")
 
 
 def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Way:

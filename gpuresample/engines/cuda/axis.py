@@ -10,7 +10,6 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import tiles as cuda_tiles
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.tiles import (
@@ -30,6 +29,7 @@ from gpuresample.engines.cuda.tiles import (
     steps,
 )
 from gpuresample.engines.cuda.views import NONE, Axis, View, contiguous, merge
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable

@@ -9,9 +9,9 @@ from typing import Any
 import numpy.typing as npt
 
 from gpuresample.engines import threads
-from gpuresample.engines.contract import Combiner, Outputs
 from gpuresample.engines.cuda.runtime import Runtime
 from gpuresample.engines.cuda.streams import SLOTS
+from gpuresample.engines.interface import Combiner, Outputs
 from gpuresample.planning.works import Ensemble
 
 Array = npt.NDArray[Any]
@@ -28,7 +28,7 @@ class Turn:
 
 
 class StagedCombiner:
-    """A `contract.Combiner` for arrays in host memory.
+    """A `interface.Combiner` for arrays in host memory.
 
     Parameters
     ----------
@@ -39,7 +39,7 @@ class StagedCombiner:
         Of the runtime.
     """
 
-    copies = True
+    stages = True
 
     def __init__(self, runtime: Runtime, combiner: Combiner, streams: Sequence[Any]) -> None:
         self._runtime = runtime
@@ -51,16 +51,16 @@ class StagedCombiner:
 
     @property
     def types(self) -> tuple[str, ...]:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         return self._combiner.types
 
     @property
     def room(self) -> int:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         return self._combiner.room // SLOTS
 
     def combine(self, work: Ensemble, scores: Sequence[Array], outputs: Outputs) -> None:
-        """See `contract.Combiner`; outputs are complete after `counts`."""
+        """See `interface.Combiner`; outputs are complete after `counts`."""
         runtime = self._runtime
         turn = self._turns[self._next]
         self._next = (self._next + 1) % len(self._turns)
@@ -93,7 +93,7 @@ class StagedCombiner:
         turn.pairs, turn.keep, turn.done = [], [], None
 
     def counts(self) -> list[int]:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         for turn in self._turns:
             self._collect(turn)
         return self._combiner.counts()

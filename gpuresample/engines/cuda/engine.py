@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
-from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cuda import forks
 from gpuresample.engines.cuda.axis import Axes
@@ -19,11 +18,12 @@ from gpuresample.engines.cuda.majority import run_majority
 from gpuresample.engines.cuda.runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.cuda.staging import Staged
 from gpuresample.engines.cuda.views import View, volumes
+from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.planning.works import Gather, Majority, Work
 
 
 class CudaEngine:
-    """See `contract.Engine`.
+    """See `interface.Engine`.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class CudaEngine:
             converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
 
     def run_all(self, calls: Sequence[Call]) -> None:
-        """See `contract.Engine`."""
+        """See `interface.Engine`."""
         for call in calls:
             self.run(*call)
 
@@ -76,7 +76,7 @@ class CudaEngine:
             self.axes.run(work, src, dst, store)
 
     def splat(self, work: Gather, grad: Any, out: Any) -> None:
-        """See `contract.Differentiable`.
+        """See `interface.Differentiable`.
 
         A volume whose `grad` has a value that is not finite becomes NaN.
 
@@ -94,7 +94,7 @@ class CudaEngine:
                 first += o.shape[0]
 
     def gradient(self, work: Gather, src: Any, out: Any, grad: Any = None) -> None:
-        """See `contract.Differentiable`; of arrays (batch, z, y, x), or with `grad` (batch, channel, z, y, x).
+        """See `interface.Differentiable`; of arrays (batch, z, y, x), or with `grad` (batch, channel, z, y, x).
 
         `grad` is of the type that sums are made in.
 
@@ -113,7 +113,7 @@ class CudaEngine:
                 self.gradients.slopes(work, source, target, self._view(grad))
 
     def moments(self, values: Any, field: Any, out: Any) -> None:
-        """See `contract.Differentiable`; of arrays (batch, 3, z, y, x)."""
+        """See `interface.Differentiable`; of arrays (batch, 3, z, y, x)."""
         with self.runtime.on(out):
             moved = None if field is None else self._view(field)
             self.gradients.moments(self._view(values), moved, View.of(out, self.runtime.address(out)))
@@ -136,7 +136,7 @@ class CudaEngine:
 
     @contextmanager
     def combining(self, models: int) -> Iterator[Combiner]:
-        """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+        """What combines blocks of an ensemble of so many models. See `interface.Engine`."""
         yield CudaCombiner(self.runtime, self.axes, self._work, self._view, models)
 
 

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines import ensembles as rules
-from gpuresample.engines.contract import Outputs, Store
 from gpuresample.engines.cuda.axis import BLOCK, Axes, narrowest, pointer
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types
 from gpuresample.engines.cuda.streams import SHARE
 from gpuresample.engines.cuda.views import View, volumes
+from gpuresample.engines.interface import Outputs, Store
 from gpuresample.planning.works import ACTIVATIONS, Ensemble, Member, Separable, Work
 
 SINGLE = np.dtype(np.float32)
@@ -32,7 +32,7 @@ MEMBER = np.dtype(
 
 
 class CudaCombiner:
-    """A `contract.Combiner` for arrays on a runtime.
+    """A `interface.Combiner` for arrays on a runtime.
 
     Parameters
     ----------
@@ -46,7 +46,7 @@ class CudaCombiner:
     """
 
     types = ("float16", "float32")
-    copies = False
+    stages = False
 
     def __init__(
         self,
@@ -64,17 +64,17 @@ class CudaCombiner:
 
     @property
     def room(self) -> int:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         return int(SHARE * self._runtime.free_memory())
 
     def counts(self) -> list[int]:
-        """See `contract.Combiner`."""
+        """See `interface.Combiner`."""
         out = np.empty(self._counts.shape, np.uint64)
         self._runtime.download(self._counts, out)
         return [int(n) for n in out]
 
     def combine(self, work: Ensemble, scores: Sequence[Any], outputs: Outputs) -> None:
-        """See `contract.Combiner`; in the order of the current stream."""
+        """See `interface.Combiner`; in the order of the current stream."""
         with self._runtime.on(self._counts):
             places = {name: self._view(array) for name, array in vars(outputs).items() if array is not None}
             # The kernel writes in C order; what is laid out otherwise is copied there.

@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda.axis import FEW_TAPS
 from gpuresample.engines.cuda.gather import PREFILTER_BYTES, coefficient_bytes
 from gpuresample.engines.cuda.routes import ROUTE
 from gpuresample.engines.cuda.tiles import FOUR, steps, tiles_bytes
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Gather, Lattice, Majority, Route, Separable, Work

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer, storing
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA
 from gpuresample.planning.works import RULES, Gather, Separable
@@ -145,7 +145,7 @@ class Gathers:
 def _inner(work: Gather) -> tuple[int, ...]:
     """Cells from 0 on along z, y, x that are a position's floor, or its nearest voxel, and need no border's rule."""
     copies = work.method == "index"
-    pair = work.method == "linear" and work.coefficients.shape == (1, 2, 2) and not work.narrow and not work.normalise
+    pair = work.method == "sum" and work.coefficients.shape == (1, 2, 2) and not work.narrow and not work.normalise
     # What lies within half a voxel of the first one may go to the other end.
     away = copies and work.rule == RULES["wrap"]
     if away or (not copies and (not pair or work.offset or work.shift)):

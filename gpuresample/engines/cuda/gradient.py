@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.contract import Store
 from gpuresample.engines.cuda import routes
 from gpuresample.engines.cuda.axis import BLOCK, Axes, narrowest, pointer
 from gpuresample.engines.cuda.gather import MAX_TAPS, Gathers
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
 from gpuresample.engines.cuda.views import View, volumes
+from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FloatArray, differentiated
@@ -222,7 +222,7 @@ class Gradients:
 def _name_of(work: Gather) -> str:
     """Which kernels have the work's weights."""
     shape = work.coefficients.shape
-    if work.method != "linear" or work.rule == RULES["crop"] or work.normalise or shape[1] > MAX_TAPS:
+    if work.method != "sum" or work.rule == RULES["crop"] or work.normalise or shape[1] > MAX_TAPS:
         raise ValueError(
             f"gradients must be of sums of at most {MAX_TAPS} neighbours per axis that are not normalised, got "
             f"{work.method!r} of coefficients {shape}"

@@ -19,11 +19,11 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.engines import threads
-from gpuresample.engines.contract import Call, Combiner, Store
 from gpuresample.engines.cuda.combining import StagedCombiner
 from gpuresample.engines.cuda.footprint import footprint
 from gpuresample.engines.cuda.runtime import Runtime, scratch_from
 from gpuresample.engines.cuda.streams import SHARE, SLOTS, streams
+from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.planning import planner
 from gpuresample.planning.works import Gather, Lattice, Range, Separable, Work
 
@@ -49,10 +49,10 @@ class DeviceEngine(Protocol):
     runtime: Runtime
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
-        """See `contract.Engine`."""
+        """See `interface.Engine`."""
 
     def combining(self, models: int) -> AbstractContextManager[Combiner]:
-        """See `contract.Engine`."""
+        """See `interface.Engine`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +92,7 @@ class Staged:
         self.device = device
 
     def run_all(self, calls: Sequence[Call]) -> None:
-        """See `contract.Engine`."""
+        """See `interface.Engine`."""
         for call in calls:
             self.run(*call)
 
@@ -128,7 +128,7 @@ class Staged:
 
     @contextmanager
     def combining(self, models: int) -> Iterator[Combiner]:
-        """What combines blocks of an ensemble of so many models. See `contract.Engine`."""
+        """What combines blocks of an ensemble of so many models. See `interface.Engine`."""
         runtime = self.engine.runtime
         with (
             runtime.use(self.device),

@@ -114,7 +114,7 @@ class Combiner(Protocol):
         """Types of scores that it takes."""
 
     @property
-    def copies(self) -> bool:
+    def stages(self) -> bool:
         """Whether scores are copied to get to it."""
 
     @property
@@ -129,7 +129,7 @@ class Combiner(Protocol):
 
 
 class Engine(Protocol):
-    """The contract both engines meet.
+    """What both engines do.
 
     Voxels are integers of 8 to 64 bits and floats of 16 to 64, in any pair of types.
     """
