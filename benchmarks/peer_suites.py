@@ -32,7 +32,7 @@ TESTS = {
     "SimpleITK": ("Testing/Unit/Python", "sitk*.py"),
 }
 # Of one file, in seconds.
-WAITED = 300
+WAITED = 900
 
 
 @dataclass

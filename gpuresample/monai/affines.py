@@ -89,14 +89,14 @@ class RandAffine(Ours, transforms.RandAffine):
     parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
 
     def take_over(self) -> None:
-        """Put ours in the place of MONAI's parts; there is no grid to be kept."""
+        """Put ours in the place of MONAI's parts."""
         super().take_over()
-        self._cached_grid = None
+        grid = self._cached_grid
+        self._cached_grid = Places(tuple(grid.shape[1:])) if isinstance(grid, torch.Tensor) else grid
 
-    def _init_identity_cache(self, lazy: bool) -> None:
-        """There is no grid to be kept; where one is asked for, MONAI may have a warning."""
-        if self.cache_grid:
-            super()._init_identity_cache(lazy)
+    def _init_identity_cache(self, lazy: bool) -> Any:
+        """As MONAI's, where a grid is to be kept."""
+        return super()._init_identity_cache(lazy) if self.cache_grid else None
 
     inverse = borrowed(transforms.RandAffine.inverse, AffineGrid=AffineGrid)
 

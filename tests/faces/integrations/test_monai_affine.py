@@ -148,6 +148,10 @@ def test_rand_affine_draws_what_monai_draws(subject, padding, no_fallback):
 def test_rand_affined(subject, keywords, no_fallback):
     keywords = {"prob": 0.7, "mode": ["bilinear", "nearest"], "padding_mode": ["border", "zeros"]} | RANGES | keywords
     ours, theirs = both("RandAffined", seed=11, keys=["image", "label"], **keywords)
+    kept = ours.rand_affine._cached_grid
+    # MONAI keeps a grid of every size that it knows beforehand.
+    known = -1 not in keywords.get("spatial_size", (-1,))
+    assert kept.size == (48, 80, 50) if known else kept is None
     for _ in range(4):
         a, b = ours(subject), theirs(subject)
         assert_same(a["image"], b["image"], subject["image"], of_coordinates(subject["image"]))
