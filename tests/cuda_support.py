@@ -27,7 +27,8 @@ class Guarded(HostRuntime):
     """The host runtime with every buffer between guard bands, checked after every launch; new memory is poisoned."""
 
     def __init__(self, fill=FILLS[0], read=cuda_runtime.read):
-        super().__init__(read)
+        # What is changed for one test has one or two kernels launched.
+        super().__init__(read, apart=read is not cuda_runtime.read)
         self.fill = fill
         self.raw = []
 
