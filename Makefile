@@ -20,8 +20,10 @@ help: ## this list
 demo: $(VENV)/.cli ## resample a synthetic chest CT, compare with SimpleITK, draw a picture
 	$(BIN)/gpuresample demo $(ARGS)
 
-test: $(VENV)/.test ## the tests
-	@$(BIN)/python -m gpuresample.engines.cpu.ahead
+# Kernels compile while pip, which takes one core, brings what the tests need beyond them.
+test: $(VENV)/.cli ## the tests
+	@$(BIN)/python -m gpuresample.engines.cpu.ahead & ahead=$$!; \
+		$(MAKE) --no-print-directory --silent $(VENV)/.test; made=$$?; wait $$ahead && exit $$made
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile $(ARGS)
 
 # torch and what builds on it: large, slow to install, and nothing that `make test` may lean on.

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from gpuresample.engines.cuda import runtime
-from gpuresample.engines.cuda.host import OPTIONS, SHIM, build
+from gpuresample.engines.cuda.host import LINK, OPTIONS, SHIM, build
 from gpuresample.engines.cuda.runtime import functions
 
 
@@ -131,7 +131,7 @@ class RawModule:
         FAKE.calls["RawModule"] += 1
         assert options == ("-std=c++17",)
         launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in functions(code))
-        self.library = ctypes.CDLL(str(build(runtime.read(SHIM) + code + launchers, OPTIONS)))
+        self.library = ctypes.CDLL(str(build(runtime.read(SHIM) + code + launchers, (*OPTIONS, *LINK))))
 
     def get_function(self, name):
         run = getattr(self.library, f"launch_{name}")

@@ -72,7 +72,10 @@ def main():
     # It has done its work: the compiler need not run under it, too.
     os.environ.pop("LD_PRELOAD", None)
     read = broken if sys.argv[1:] == ["broken"] else cuda_runtime.read
-    options = ("-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=float-cast-overflow")
+    # Compiling takes most of the time, and least of it without any optimisation.
+    options = (
+        "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=float-cast-overflow",
+    )  # fmt: skip
     runtime = HostRuntime(read, options)
     engine = CudaEngine(runtime)
     rng = np.random.default_rng(0)

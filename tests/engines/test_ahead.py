@@ -146,19 +146,14 @@ def test_an_array_s_fields_lie_where_code_looks_for_them():
 # --- the same bits as Numba's ----------------------------------------------------------------------------------------
 
 VOLUME = (1000 * np.random.default_rng(3).standard_normal((20, 21, 23))).astype(np.int16)
-TURN = signatures.TURN
 
 
-def results():
-    made = [gr.resample(VOLUME, size=(17, 30, 19), interpolation=i, device="cpu") for i in ("linear", "bspline")]
-    lying = gr.Volume(VOLUME, (1.0, 1.0, 1.0))
-    for interpolation in ("linear", "bspline"):
-        made.append(np.asarray(gr.resample(lying, transform=TURN, interpolation=interpolation, device="cpu").array))
-    return [one.tobytes() for one in made]
+def result():
+    return gr.resample(VOLUME, size=(17, 30, 19), interpolation="linear", device="cpu").tobytes()
 
 
 def test_bits_are_those_of_numba_s_own_code(monkeypatch):
-    kept = results()
+    kept = result()
     called = []
     own = Kernel._by_numba.func
     monkeypatch.setattr(Kernel, "_by_numba", property(lambda k: called.append(k.name) or compiled(k)))
@@ -170,8 +165,9 @@ def test_bits_are_those_of_numba_s_own_code(monkeypatch):
     signatures.forget()
     with monkeypatch.context() as patched:
         patched.setattr(store, "layout_is_known", lambda: False)
-        assert results() == kept
-    assert {"table_kernels.separable_block", "gather_kernels.linear_rows", "gather_kernels.cubic_rows"} <= set(called)
+        assert result() == kept
+    # It takes arrays, numbers, flags and tuples of them. Numba compiles it for this test alone.
+    assert called == ["table_kernels.separable_block"] * len(called) != []
     signatures.forget()
 
 

@@ -5,6 +5,7 @@ import gc
 import itertools
 import sys
 import weakref
+from functools import lru_cache
 
 import numpy as np
 import pytest
@@ -174,6 +175,12 @@ def whole(work, src, dst, store):
     return out
 
 
+@lru_cache
+def whole_of(number, batch):
+    """What a case gives without being cut."""
+    return whole(*job(CASES[number], batch))
+
+
 @pytest.fixture
 def eager(monkeypatch):
     """Parts overlap however small a volume is."""
@@ -225,7 +232,7 @@ def test_what_does_not_fit_is_cut_and_has_the_bits_of_the_whole(case, batch, mon
     pieces = len(list(staging.parts(work, src, dst, store, budget // 2, budget)))
     assert pieces > before
     Staged(CudaEngine(runtime), None).run(work, src, dst, store)
-    assert same_bits(dst, whole(work, src, dst, store))
+    assert same_bits(dst, whole_of(CASES.index(case), batch))
     assert 0 < runtime.pool.peak <= (runtime.pool.total if tried else budget)
 
 
@@ -270,12 +277,12 @@ def test_a_device_without_memory_says_so():
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-@pytest.mark.parametrize("batch", [(), (3,), (2, 2)], ids=str)
+@pytest.mark.parametrize("batch", [(), (1, 3)], ids=str)
 def test_nothing_happens_before_its_data_is_there(case, batch, eager):
     work, src, dst, store = job(case, batch)
     runtime = Deferred()
     Staged(CudaEngine(runtime), None).run(work, src, dst, store)
-    assert same_bits(dst, whole(work, src, dst, store))
+    assert same_bits(dst, whole_of(CASES.index(case), batch))
     assert not any(runtime.queues.values())
     lone = batch == () and case[0] == "field"
     used = {stream for what, stream in runtime.log if what == "launch"}

@@ -32,20 +32,13 @@ RESPONSES = {
 
 def matrix(branches):
     """What branches do to a volume, as a dense linear map of its voxels."""
-
-    def dense(work):
-        a, b, c = (t.dense() for t in work.tables)
-        return np.kron(np.kron(a, b), c)
-
     total = 0.0
     for branch in branches:
-        middle = 0.0
         for chain in branch.middle:
-            product = dense(branch.first)
-            for step in chain:
-                product = dense(step) @ product
-            middle = middle + product
-        total = total + dense(branch.last) @ middle
+            # The product of Kronecker products is that of the axes' own products.
+            works = [branch.last, *reversed(chain), branch.first]
+            z, y, x = (np.linalg.multi_dot([work.tables[axis].dense() for work in works]) for axis in range(3))
+            total = total + np.kron(np.kron(z, y), x)
     return total
 
 

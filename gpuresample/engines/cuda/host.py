@@ -28,6 +28,8 @@ from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, assemble, f
 SHIM = "host/cuda_on_host.h"
 # No fused multiply-add: `__dmul_rn` and its kin are plain operators there. Compiling takes longer than running.
 OPTIONS = ("-x", "c++", "-std=c++17", "-Og", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+# Nothing of C++'s own libraries, whose linking takes half as long as compiling a small kernel.
+LINK = ("-nostartfiles", "-nodefaultlibs", "-lm", "-lc")
 ERRORS = {
     1: "some threads of a block ended while others waited at a barrier",
     2: "a block wrote past its shared memory",
@@ -104,16 +106,21 @@ class HostRuntime:
     read : callable, optional
         Gives the text of a file of the kernels' folder.
     options : sequence of str, optional
-        Further options of the compiler.
+        Further options of the compiler; it then links what it usually does.
+    apart : bool
+        Build every kernel by itself, and not a file's kernels together: quicker where few of them are launched.
     """
 
     name = "host"
 
-    def __init__(self, read: Callable[[str], str] = runtime.read, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, read: Callable[[str], str] = runtime.read, options: Sequence[str] = (), *, apart: bool = False
+    ) -> None:
         self._read = read
-        self._options = (*OPTIONS, *options)
+        self._options = (*OPTIONS, *(options or LINK))
+        self._apart = apart
         self._lock = threading.Lock()
-        self._modules: dict[tuple[str, Types], ctypes.CDLL] = {}
+        self._modules: dict[tuple[str, Types, str], ctypes.CDLL] = {}
         self.launches: Counter[str] = Counter()
         self.compilations: Counter[tuple[str, Types]] = Counter()
 
@@ -198,7 +205,7 @@ class HostRuntime:
         """
         # One at a time: the shim's threads and blocks are global to a module.
         with self._lock:
-            module = self._module(launch.file, launch.types)
+            module = self._module(launch.file, launch.types, launch.function)
             takes = getattr(module, f"parameters_{launch.function}")
             takes.restype = ctypes.c_char_p
             _check(launch, takes().decode().split())
@@ -212,14 +219,16 @@ class HostRuntime:
         if error:
             raise RuntimeError(f"{launch.function}: {ERRORS[error]}")
 
-    def _module(self, file: str, types: Types) -> ctypes.CDLL:
-        if (file, types) not in self._modules:
+    def _module(self, file: str, types: Types, function: str) -> ctypes.CDLL:
+        key = (file, types, function if self._apart else "")
+        if key not in self._modules:
             text = assemble(file, types, self._read)
-            launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in functions(text))
+            names = [function] if self._apart else functions(text)
+            launchers = "".join(f"HOST_LAUNCHER({name})\n" for name in names)
             library = build(self._read(SHIM) + text + launchers, self._options)
-            self._modules[file, types] = ctypes.CDLL(str(library))
+            self._modules[key] = ctypes.CDLL(str(library))
             self.compilations[file, types] += 1
-        return self._modules[file, types]
+        return self._modules[key]
 
 
 def _check(launch: Launch, takes: Sequence[str]) -> None:
