@@ -35,15 +35,14 @@ from dataclasses import replace
 from multiprocessing.connection import Client, Connection, Listener, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample import engines
+from gpuresample import checks, engines
 from gpuresample.caching import Remembered
-from gpuresample.checks import shown, whole
+from gpuresample.checks import shown
 from gpuresample.containers import Container, LazyContainer, unwrap
 from gpuresample.containers.arrays import volume_on
 from gpuresample.engines.threads import get_num_threads, set_num_threads
@@ -69,7 +68,8 @@ START = (
 ENDED = "the resample server has ended, or was closed; its standard error may say why"
 
 Array = npt.NDArray[Any]
-# Shape, type and place of an array in a slot.
+# Where something lies in a slot; an array's shape, type and start there.
+Span = tuple[int, int]
 Piece = tuple[tuple[int, ...], np.dtype[Any], int]
 
 
@@ -106,7 +106,7 @@ class ResampleServer:
 
     def __init__(self, device: str = "auto", *, slots: int = 4) -> None:
         engines.check_device(device)
-        whole("slots", slots, "a whole number from 1 to 1024", 1, 1024)
+        checks.whole("slots", slots, "a whole number from 1 to 1024", 1, 1024)
         if not hasattr(os, "memfd_create"):
             raise RuntimeError(f"a resample server needs Linux, got {sys.platform}; resample in the workers instead")
         # The path of a socket has 107 bytes at most.
@@ -166,7 +166,7 @@ class ResampleServer:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __reduce__(self) -> Any:
@@ -230,15 +230,21 @@ class ResampleClient:
             if isinstance(container, LazyContainer) or container.where != "cpu":
                 what = getattr(container, "library", "") or container.where
                 raise TypeError(f"image must be in host memory for a resample server, got one of {what}")
+        sources: list[Any] = [container.array for _, container, _ in calls]
         made = [c.new(p.target, p.dtype) if o is None else c.adopt(o, p.target, p.dtype) for p, c, o in calls]
-        plans, large = _pickled([plan for plan, _, _ in calls])
-        link = self._link()
+        link = None
         try:
-            error = link.call(plans, large, [c.array for _, c, _ in calls], [voxels for _, voxels in made])
+            # A child has closed its parent's connections. Another thread may take the last one.
+            with contextlib.suppress(IndexError):
+                while link is None or link.connection.closed:
+                    link = self._idle.pop()
+            link = link if link is not None and not link.connection.closed else _Link(self._address)
+            error = link.call([plan for plan, _, _ in calls], sources, [voxels for _, voxels in made])
         except BaseException as problem:
             # In the middle of a call: what the server says next would be taken for the answer to another one.
-            link.connection.close()
-            if isinstance(problem, (EOFError, ConnectionError)):
+            if link is not None:
+                link.connection.close()
+            if isinstance(problem, (EOFError, ConnectionError, FileNotFoundError)):
                 raise EndedError(ENDED) from None
             raise
         self._idle.append(link)
@@ -247,18 +253,6 @@ class ResampleClient:
         for (_, container, _), (_, voxels) in zip(calls, made, strict=True):
             container.written(voxels)
         return [image for image, _ in made]
-
-    def _link(self) -> _Link:
-        """A connection that no call uses."""
-        with contextlib.suppress(IndexError):  # another thread may take the last one
-            while self._idle:
-                link = self._idle.pop()
-                if not link.connection.closed:  # as it is in a child
-                    return link
-        try:
-            return _Link(self._address)
-        except (FileNotFoundError, ConnectionError):
-            raise EndedError(ENDED) from None
 
 
 class _Link:
@@ -269,16 +263,13 @@ class _Link:
         self.memory: dict[int, mmap.mmap] = {}
         _ours.add(self.connection)
 
-    def call(
-        self, plans: bytes, large: Sequence[memoryview], sources: Sequence[Array], targets: Sequence[Array]
-    ) -> Exception | None:
-        """Have plans run from `sources` to `targets`; returns the server's error.
-
-        `plans` and `large` are `_pickled`'s.
-        """
-        starts = _starts([piece.nbytes for piece in (*large, *sources, *targets)])
+    def call(self, plans: list[Plan], sources: list[Array], targets: list[Array]) -> Exception | None:
+        """Have plans run from `sources` to `targets`; returns the server's error."""
+        pickled, large = _pickled(plans)
+        arrays = sources + targets
+        starts = _starts([piece.nbytes for piece in large] + [array.nbytes for array in arrays])
         self.connection.send(starts[-1])
-        granted = self.connection.recv()  # waits for a slot
+        granted = self.connection.recv()  # once a slot is free
         if isinstance(granted, Exception):
             return granted
         number, size, is_new = granted
@@ -292,14 +283,15 @@ class _Link:
         spans = [(start, start + piece.nbytes) for start, piece in zip(starts, large, strict=False)]
         for (start, end), piece in zip(spans, large, strict=True):
             memory[start:end] = piece
-        places = [(a.shape, a.dtype, s) for a, s in zip((*sources, *targets), starts[len(large) : -1], strict=True)]
-        for source, place in zip(sources, places, strict=False):
-            np.copyto(_view(memory, place), source)
-        self.connection.send((plans, spans, places))
+        pieces = [(a.shape, a.dtype, start) for a, start in zip(arrays, starts[len(large) : -1], strict=True)]
+        views = [_view(memory, piece) for piece in pieces]
+        for source, view in zip(sources, views, strict=False):
+            np.copyto(view, source)
+        self.connection.send((pickled, spans, pieces))
         error: Exception | None = self.connection.recv()
         if error is None:
-            for target, place in zip(targets, places[len(sources) :], strict=True):
-                np.copyto(target, _view(memory, place))
+            for target, view in zip(targets, views[len(sources) :], strict=True):
+                np.copyto(target, view)
         self.connection.send(None)  # the slot may have another call
         return error
 
@@ -345,7 +337,7 @@ def _starts(sizes: Sequence[int]) -> list[int]:
     return [0, *itertools.accumulate(-(-n // ALIGNED) * ALIGNED for n in sizes)]
 
 
-def _view(memory: mmap.mmap, piece: Piece) -> Array:
+def _view(memory: Any, piece: Piece) -> Array:
     shape, dtype, start = piece
     return np.ndarray(shape, dtype, memory, start)
 
@@ -370,37 +362,8 @@ if hasattr(os, "register_at_fork"):
 # --- in the server's process -----------------------------------------------------------------------------------------
 
 
-class _Slot:
-    """Memory of one call at a time, without a name; it grows with the largest call."""
-
-    def __init__(self, number: int) -> None:
-        self.number, self.size = number, 0
-        self.fd = os.memfd_create("gpuresample")
-        self.memory: Any = None
-
-    def grow(self, n: int) -> None:
-        """Have room for `n` bytes.
-
-        Raises
-        ------
-        ValueError
-            Where the system has no such memory left.
-        """
-        if n > self.size:
-            check_room(n - self.size, f"a call with {n} bytes of voxels, input and output")
-            os.ftruncate(self.fd, n)
-            self.memory, self.size = mmap.mmap(self.fd, n), n
-
-
-# A call that waits to be run: what `_Link.call` sends, the slot's memory, where the answer goes.
-Job = tuple[tuple[bytes, list[tuple[int, int]], list[Piece]], mmap.mmap, "queue.SimpleQueue[Exception | None]"]
-
-# By their pickles: what an engine keeps for a plan is kept for the object.
-_plans: Remembered[list[Plan]] = Remembered()
-
-
 def serve(control: Connection[Any, Any]) -> None:
-    """Be the server of a `ResampleServer`, which has the other end of `control`."""
+    """Be the process of a `ResampleServer`, which has the other end of `control`."""
     folder, device, slots, threads = control.recv()
     set_num_threads(threads)
     try:
@@ -411,16 +374,11 @@ def serve(control: Connection[Any, Any]) -> None:
     except Exception as error:
         control.send(_portable(error))
         return
-    free: queue.LifoQueue[_Slot] = queue.LifoQueue()  # the last one's memory is the warmest
-    for number in range(slots):
-        free.put(_Slot(number))
-    jobs: queue.SimpleQueue[Job] = queue.SimpleQueue()
+    server = _Server(device, slots)
     threading.Thread(target=_watch, args=(control, folder), daemon=True).start()
-    threading.Thread(target=_accept, args=(listener, free, jobs), daemon=True).start()
+    threading.Thread(target=server.accept, args=(listener,), daemon=True).start()
     control.send([str(warning.message) for warning in caught])
-    while True:  # one thread runs all calls: there is one scratch, and the GPU has one stream
-        request, memory, answer = jobs.get()
-        answer.put(_answer(*request, memory, device))
+    server.run()
 
 
 def _watch(control: Connection[Any, Any], folder: str) -> None:
@@ -431,69 +389,98 @@ def _watch(control: Connection[Any, Any], folder: str) -> None:
     os._exit(0)
 
 
-def _accept(listener: Listener, free: queue.LifoQueue[_Slot], jobs: queue.SimpleQueue[Job]) -> None:
-    while True:
-        connection = listener.accept()
-        threading.Thread(target=_attend, args=(connection, free, jobs), daemon=True).start()
+class _Slot:
+    """Memory of one call at a time, without a name; it grows with the largest call."""
+
+    def __init__(self, number: int) -> None:
+        self.number, self.size = number, 0
+        self.fd = os.memfd_create("gpuresample")
+        self.memory: Any = None
+
+    def grow(self, n: int) -> None:
+        """Have room for `n` bytes; a ValueError where the system has no such memory left."""
+        if n > self.size:
+            check_room(n - self.size, f"a call with {n} bytes of voxels, input and output")
+            os.ftruncate(self.fd, n)
+            self.memory, self.size = mmap.mmap(self.fd, n), n
 
 
-def _attend(connection: Connection[Any, Any], free: queue.LifoQueue[_Slot], jobs: queue.SimpleQueue[Job]) -> None:
-    """Serve a worker until its connection ends, as it does when the worker is killed."""
-    seen: dict[int, int] = {}  # how much of every slot's memory the worker has
-    with connection, contextlib.suppress(EOFError, OSError):
+class _Server:
+    """A thread for every connection, and the main thread for all calls."""
+
+    def __init__(self, device: str, slots: int) -> None:
+        self.device = device
+        self.free: queue.LifoQueue[_Slot] = queue.LifoQueue()  # the last one's memory is the warmest
+        for number in range(slots):
+            self.free.put(_Slot(number))
+        self.jobs: queue.SimpleQueue[tuple[Any, Any, queue.SimpleQueue[Exception | None]]] = queue.SimpleQueue()
+        # By their pickles: what an engine keeps for a plan, it keeps for the object.
+        self.plans: Remembered[list[Plan]] = Remembered()
+
+    def run(self) -> None:
+        """Run calls, one after the other: they share one thread's scratch, and one stream of the GPU."""
         while True:
-            n = connection.recv()
-            slot = free.get()
-            try:
-                _one_call(connection, n, slot, seen, jobs)
-            finally:
-                free.put(slot)
+            request, memory, answer = self.jobs.get()
+            answer.put(self.result(memory, *request))
 
+    def accept(self, listener: Listener) -> None:
+        """Give every connection its thread."""
+        while True:
+            threading.Thread(target=self.attend, args=(listener.accept(),), daemon=True).start()
 
-def _one_call(
-    connection: Connection[Any, Any], n: int, slot: _Slot, seen: dict[int, int], jobs: queue.SimpleQueue[Job]
-) -> None:
-    """A call with `n` bytes of voxels: the other side of `_Link.call`."""
-    try:
-        slot.grow(n)
-    except (ValueError, OSError) as error:
-        connection.send(_portable(error))
-        return
-    is_new = seen.get(slot.number, 0) < slot.size
-    connection.send((slot.number, slot.size, is_new))
-    if is_new:
-        send_handle(connection, slot.fd, None)
-        seen[slot.number] = slot.size
-    job = _Job(connection.recv(), slot.memory)
-    jobs.put(job)
-    connection.send(job.answer.get())
-    connection.recv()
+    def attend(self, connection: Connection[Any, Any]) -> None:
+        """Serve a worker until its connection ends, as it does when the worker is killed."""
+        seen: dict[int, int] = {}  # how much of every slot's memory the worker has
+        with connection, contextlib.suppress(EOFError, OSError):
+            while True:
+                n = connection.recv()
+                slot = self.free.get()
+                try:
+                    self.call(connection, slot, n, seen)
+                finally:
+                    self.free.put(slot)
 
+    def call(self, connection: Connection[Any, Any], slot: _Slot, n: int, seen: dict[int, int]) -> None:
+        """The other side of `_Link.call`, for `n` bytes."""
+        try:
+            slot.grow(n)
+        except (ValueError, OSError) as error:
+            connection.send(_portable(error))
+            return
+        is_new = seen.get(slot.number, 0) < slot.size
+        connection.send((slot.number, slot.size, is_new))
+        if is_new:
+            send_handle(connection, slot.fd, None)
+            seen[slot.number] = slot.size
+        answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        self.jobs.put((connection.recv(), slot.memory, answer))
+        connection.send(answer.get())
+        connection.recv()
 
-def _answer(job: _Job, device: str) -> Exception | None:
-    """Run a call; returns its error."""
-    pickled, spans, places = job.request
-    try:
-        plans = _plans.get(pickled)
-        if plans is None:
-            view = memoryview(job.memory)
-            plans = [replace(p, device=device) for p in pickle.loads(pickled, buffers=[view[a:b] for a, b in spans])]
-            if not spans:  # else parts of it are the slot's
-                _plans.put(pickled, plans, len(pickled))
-        arrays = [_view(job.memory, place) for place in places]
-        sources = [unwrap(volume_on(a, p.source)) for a, p in zip(arrays, plans, strict=False)]
-        execute_all(list(zip(plans, sources, arrays[len(plans) :], strict=True)))
-    except Exception as error:
-        return _portable(error)
-    return None
+    def result(self, memory: Any, pickled: bytes, spans: list[Span], pieces: list[Piece]) -> Exception | None:
+        """Run plans from the first half of the pieces to the second; returns the error."""
+        try:
+            plans = self.plans.get(pickled)
+            if plans is None:
+                whole = memoryview(memory)
+                made = pickle.loads(pickled, buffers=[whole[start:end] for start, end in spans])
+                plans = [replace(plan, device=self.device) for plan in made]
+                if not spans:  # else a part of them is in the slot, and the next call's
+                    self.plans.put(pickled, plans, len(pickled))
+            arrays = [_view(memory, piece) for piece in pieces]
+            sources = [unwrap(volume_on(a, p.source)) for a, p in zip(arrays, plans, strict=False)]
+            execute_all(list(zip(plans, sources, arrays[len(plans) :], strict=True)))
+        except Exception as error:
+            return _portable(error)
+        return None
 
 
 def _portable(error: Exception) -> Exception:
     """An error as a worker can read it: Python's own and ours as they are, others by their text."""
+    if isinstance(error, (ValueError, TypeError)) and type(error).__module__ == "builtins":
+        return error
+    note = "In the resample server:\n" + "".join(traceback.format_exception(error))
     if type(error).__module__.split(".")[0] not in ("builtins", "gpuresample"):
-        text = "".join(traceback.format_exception(error))
         error = RuntimeError(f"{type(error).__name__}: {error}")
-        error.add_note(f"In the resample server:\n{text}")
-    elif not isinstance(error, (ValueError, TypeError)):
-        error.add_note("In the resample server:\n" + "".join(traceback.format_exception(error)))
+    error.add_note(note)
     return error

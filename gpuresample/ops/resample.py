@@ -322,9 +322,7 @@ def _at(region: Any, image: Any, container: Container, plan: Plan) -> tuple[Plan
     return plan_of_block, cropped
 
 
-def _several(
-    images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any, run: Execute
-) -> list[Any]:
+def _several(images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any, run: Execute) -> list[Any]:
     """`resample` of several images: a path is resolved, and voxels are located, once for all on one grid."""
     if not images:
         raise ValueError("image must be an image or a list of at least one image, got an empty list")
