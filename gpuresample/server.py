@@ -34,7 +34,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from multiprocessing.connection import Client, Connection, Listener, Pipe
 from multiprocessing.reduction import recv_handle, send_handle
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
@@ -59,6 +58,8 @@ ALIGNED = 64
 LARGE = 1 << 20
 # Seconds that `close` waits before it kills.
 GRACE = 10.0
+# In a folder that only this user can enter.
+SOCKET = "/socket"
 
 # `-P`: no module of the folder that the parent runs in is taken for Python's own.
 START = (
@@ -100,8 +101,8 @@ class ResampleServer:
 
     Notes
     -----
-    Calls are run one after the other, with as many threads as the process that starts the server has
-    (`gpuresample.get_num_threads`). The socket lies in a folder that only this user can enter.
+    Calls run one after the other, with as many threads as the process that starts the server has. No other user can
+    reach it.
     """
 
     def __init__(self, device: str = "auto", *, slots: int = 4) -> None:
@@ -147,7 +148,7 @@ class ResampleServer:
         -------
         ResampleClient
         """
-        return ResampleClient(_address(self._folder))
+        return ResampleClient(self._folder + SOCKET)
 
     def close(self) -> None:
         """End the process and free the shared memory. Calls under way raise `EndedError` in their workers."""
@@ -191,8 +192,7 @@ class ResampleClient:
         image : SimpleITK.Image, Volume, nibabel image or array; or a list of them
             As for `gpuresample.resample`, in host memory.
         **keywords
-            Those of `gpuresample.resample`, but `device`, which is the server's. Transforms must be such as can be
-            pickled: all kinds of `gpuresample` and SimpleITK can.
+            Those of `gpuresample.resample`, but `device`, which is the server's.
 
         Returns
         -------
@@ -201,12 +201,10 @@ class ResampleClient:
 
         Raises
         ------
-        ValueError, TypeError
-            As `gpuresample.resample`, and for images that are not in host memory.
+        ValueError, TypeError, RuntimeError
+            As `gpuresample.resample`; for images that are not in host memory; for errors of the server's libraries.
         EndedError
             Where the server has ended, also during the call.
-        RuntimeError
-            As `gpuresample.resample`; other errors of the server's libraries, with their traceback.
         """
         if "device" in keywords:
             raise TypeError(f"device is the server's, got device={shown(keywords['device'])}")
@@ -309,26 +307,17 @@ class _Pickler(pickle.Pickler):
 
 
 def _pickled(plans: list[Plan]) -> tuple[bytes, list[memoryview]]:
-    """Plans as bytes, and the large arrays that these do without.
-
-    Raises
-    ------
-    TypeError
-        For a transform that cannot be pickled.
-    """
+    """Plans as bytes, and the large arrays that these do without."""
     large: list[memoryview] = []
 
     def stays(buffer: pickle.PickleBuffer) -> bool:
-        raw = buffer.raw()
-        if raw.nbytes >= LARGE:
-            large.append(raw)
-        return raw.nbytes < LARGE
+        if buffer.raw().nbytes >= LARGE:
+            large.append(buffer.raw())
+            return False
+        return True
 
     file = io.BytesIO()
-    try:
-        _Pickler(file, 5, buffer_callback=stays).dump(plans)
-    except (pickle.PicklingError, TypeError, AttributeError) as error:
-        raise TypeError(f"transform must be such as can be pickled, for a resample server: {error}") from None
+    _Pickler(file, 5, buffer_callback=stays).dump(plans)
     return file.getvalue(), large
 
 
@@ -340,10 +329,6 @@ def _starts(sizes: Sequence[int]) -> list[int]:
 def _view(memory: Any, piece: Piece) -> Array:
     shape, dtype, start = piece
     return np.ndarray(shape, dtype, memory, start)
-
-
-def _address(folder: str) -> str:
-    return str(Path(folder) / "socket")
 
 
 # A process is gone when its connections end. So a forked child must not have them, too.
@@ -370,7 +355,7 @@ def serve(control: Connection[Any, Any]) -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             engines.select(device, voxels=sys.maxsize, gathers=True)
-        listener = Listener(_address(folder), "AF_UNIX", backlog=128)
+        listener = Listener(folder + SOCKET, "AF_UNIX", backlog=128)
     except Exception as error:
         control.send(_portable(error))
         return

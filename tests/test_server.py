@@ -1,9 +1,8 @@
-"""`gpuresample.server`: the bits of `gr.resample`, in workers; and what becomes of workers, server and parent that are killed.
+"""`gpuresample.server`: the bits of `gr.resample`, in workers; what becomes of workers, server and parent when killed.
 
 Whoever waits here has a limit, far above what the wait takes on a slow machine.
 """
 
-import multiprocessing
 import os
 import pickle
 import signal
@@ -16,11 +15,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from support import ANISOTROPIC, labels, noise, rotation, same_bits, to_image
+from support import ANISOTROPIC, labels, noise, same_bits, to_image
 
 import gpuresample as gr
 from gpuresample import server as served
-from gpuresample.server import EndedError, ResampleClient, ResampleServer
+from gpuresample.server import EndedError, ResampleServer
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a resample server needs Linux")
 LIMIT = 120.0
@@ -89,8 +88,8 @@ def assert_same(got, expected):
     if isinstance(expected, gr.Volume):
         assert got.grid == expected.grid
     if isinstance(expected, sitk.Image):
-        for name in ("GetSize", "GetSpacing", "GetOrigin", "GetDirection", "GetPixelID", "GetNumberOfComponentsPerPixel"):
-            assert getattr(got, name)() == getattr(expected, name)()
+        for name in ("Size", "Spacing", "Origin", "Direction", "PixelID", "NumberOfComponentsPerPixel"):
+            assert getattr(got, f"Get{name}")() == getattr(expected, f"Get{name}")()
 
 
 def readonly(array):
@@ -100,7 +99,9 @@ def readonly(array):
 
 FLOATS, CT = noise(SHAPE), noise(SHAPE, "int16")
 IMAGE = to_image(CT, ANISOTROPIC)
+VOLUME = gr.Volume(FLOATS, *ANISOTROPIC[1:3])
 FIELD = noise((6, 7, 8, 3), seed=3) / 500
+PATH = gr.Path([np.eye(4), gr.DisplacementField(FIELD, like=FIELD[..., 0])])
 LINEAR = {"interpolation": "linear", "spacing": 1.7}
 TURN = sitk.Euler3DTransform(IMAGE.GetOrigin(), 0.1, 0.2, 0.3)
 ASKED = {
@@ -119,13 +120,13 @@ ASKED = {
     "no data": (np.where(FLOATS > 0, FLOATS, np.nan), {**LINEAR, "ignore": np.nan}),
     "an image": (IMAGE, {"spacing": (1, 1, 2)}),
     "vectors": (to_image(noise((*SHAPE, 3)), ANISOTROPIC, vector=True), LINEAR),
-    "a volume like an image": (gr.Volume(FLOATS, *ANISOTROPIC[1:3]), {"like": IMAGE[2:9, 3:8, 1:7], "interpolation": "linear"}),
+    "a volume like an image": (VOLUME, {"like": IMAGE[2:9, 3:8, 1:7], "interpolation": "linear"}),
     "a region": (IMAGE, {**LINEAR, "region": (slice(2, 7), slice(1, 4), slice(3, 5))}),
     "image and labels": (
         [IMAGE, to_image(labels(SHAPE), ANISOTROPIC)], {"spacing": 1.7, "interpolation": ["linear", "nearest"]},
     ),
     "a transform of SimpleITK": (IMAGE, {"transform": TURN, "interpolation": "linear"}),
-    "a path": (FLOATS, {"transform": gr.Path([np.eye(4), gr.DisplacementField(FIELD, like=FIELD[..., 0])]), "interpolation": "linear"}),
+    "a path": (FLOATS, {"transform": PATH, "interpolation": "linear"}),
 }  # fmt: skip
 
 
@@ -342,40 +343,34 @@ import numpy as np
 import gpuresample as gr
 from gpuresample.server import ResampleServer
 
-def image(seed):
-    return np.random.default_rng(seed).standard_normal((9, 11 + seed % 3, 13)).astype(np.float32)
-
-def work(seed):
-    assert seed < 100 or not started.wait(0)
-    try:
-        return client.resample(image(seed), spacing=0.9, interpolation="linear"), os.getpid()
-    finally:
-        if seed >= 100:
-            started.set()
-
-def begin(a_client, an_event):
-    global client, started
-    client, started = a_client, an_event
+def work(client, first, device, again):
+    asked = {"spacing": 0.9, "interpolation": "linear"}
+    while True:
+        for seed in range(first, 12, 4):
+            image = np.random.default_rng(seed).standard_normal((9, 11 + seed % 3, 13)).astype(np.float32)
+            got, expected = client.resample(image, **asked), gr.resample(image, **asked, device="cpu")
+            assert np.abs(got - expected).max() < 1e-5 if device == "cuda" else got.tobytes() == expected.tobytes()
+        if first >= 0:
+            print("served", os.getpid(), flush=True)
+        if not again:
+            break
+        first = -1
 
 if __name__ == "__main__":
     method, device, act = sys.argv[1:]
+    context = multiprocessing.get_context(method)
     with ResampleServer(device, slots=2) as server:
+        print(server.pid, server._folder, flush=True)
         client = server.client()
-        client.resample(image(0), spacing=0.9)  # a connection that children must not keep
-        context = multiprocessing.get_context(method)
-        begun = context.Event()
-        with context.Pool(4, begin, (client, begun)) as pool:
-            print(server.pid, server._folder, *[p.pid for p in pool._pool], flush=True)
-            if act == "loop":
-                seeds = iter(int, 1)
-                for _ in pool.imap_unordered(work, seeds):
-                    print("more", flush=True)
-            made = pool.map(work, range(24), chunksize=1)
-    for seed, (array, _) in enumerate(made):
-        expected = gr.resample(image(seed), spacing=0.9, interpolation="linear", device="cpu")
-        assert np.abs(array - expected).max() < 1e-5 if device == "cuda" else array.tobytes() == expected.tobytes()
-    assert os.getpid() not in {pid for _, pid in made}
-    print("done")
+        work(client, 0, "cuda", False)  # a connection that children must not keep
+        workers = []
+        for first in range(4):
+            given = client, first, device, act == "again"
+            workers.append(context.Process(target=work, args=given, daemon=True))
+            workers[-1].start()
+        for worker in workers:
+            worker.join()
+    print("done", *[worker.exitcode for worker in workers])
 """
 
 
@@ -391,3 +386,66 @@ def start(script, *arguments, **keywords):
         [sys.executable, str(script), *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         process_group=0, **keywords,
     )  # fmt: skip
+
+
+def finish(process):
+    try:
+        return process.communicate(timeout=LIMIT)
+    finally:
+        process.kill()
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_workers_are_served(script, method):
+    process = start(script, method, "cpu", "")
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    pid, folder = out.split()[:2]
+    assert out.endswith("done 0 0 0 0\n")
+    assert err == ""
+    assert is_gone(pid)
+    assert not Path(folder).exists()
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGINT", "SIGTERM"])
+def test_a_parent_that_is_ended_takes_the_server_along(script, how):
+    """SIGINT as Ctrl-C: to the parent and its workers, but the server has a group of its own."""
+    process, workers = start(script, "fork", "cpu", "again"), []
+    try:
+        pid, folder = process.stdout.readline().split()
+        parent, *workers = [process.stdout.readline().split()[1] for _ in range(5)]
+        assert int(parent) == process.pid
+        assert not is_gone(pid)
+        if how == "SIGINT":
+            os.killpg(process.pid, signal.SIGINT)
+        else:
+            process.send_signal(getattr(signal, how))
+            process.wait(LIMIT)
+            assert process.returncode == -getattr(signal, how)
+        # Workers of a parent that was killed are still there, and hold nothing that keeps the server.
+        wait_for(lambda: is_gone(pid))
+        wait_for(lambda: not Path(folder).exists())
+    finally:
+        for worker in workers:
+            if not is_gone(worker):
+                os.kill(int(worker), signal.SIGKILL)
+        _, err = finish(process)
+    if how == "SIGINT":
+        assert "KeyboardInterrupt" in err
+    for word in ("resource_tracker", "leaked", "Server", "EOFError"):
+        assert word not in err, err
+
+
+@pytest.mark.kernels
+def test_only_the_server_touches_the_gpu(script, tmp_path):
+    """CuPy's stand-in writes down who imports it; kernels run on the CPU."""
+    (tmp_path / "cupy.py").write_text(
+        f"import os, sys\nopen({str(tmp_path / 'pids')!r}, 'a').write(f'{{os.getpid()}} ')\n"
+        "import fake_cupy\nsys.modules['cupy'] = fake_cupy.FAKE\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(HERE), str(HERE.parent)])
+    process = start(script, "fork", "cuda", "", env=os.environ | {"PYTHONPATH": path})
+    out, err = finish(process)
+    assert process.returncode == 0, err
+    assert out.endswith("done 0 0 0 0\n")
+    assert (tmp_path / "pids").read_text().split() == [out.split()[0]]
