@@ -406,7 +406,7 @@ class _Server:
         """Run calls, one after the other: they share one thread's scratch, and one stream of the GPU."""
         while True:
             request, memory, answer = self.jobs.get()
-            answer.put(self.result(memory, *request))
+            answer.put(self.result(memory, request))
 
     def accept(self, listener: Listener) -> None:
         """Give every connection its thread."""
@@ -442,9 +442,10 @@ class _Server:
         connection.send(answer.get())
         connection.recv()
 
-    def result(self, memory: Any, pickled: bytes, spans: list[Span], pieces: list[Piece]) -> Exception | None:
+    def result(self, memory: Any, request: tuple[bytes, list[Span], list[Piece]]) -> Exception | None:
         """Run plans from the first half of the pieces to the second; returns the error."""
         try:
+            pickled, spans, pieces = request
             plans = self.plans.get(pickled)
             if plans is None:
                 whole = memoryview(memory)

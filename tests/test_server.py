@@ -140,6 +140,18 @@ def test_the_bits_are_those_of_resample(client, name, monkeypatch):
         assert_same(within(lambda: client.resample(image, **keywords)), expected)
 
 
+def test_plans_that_differ_in_large_arrays_only(client, monkeypatch):
+    """The text of the first is the second's; what an engine has kept for it would be wrong."""
+    monkeypatch.setattr(served, "LARGE", 0)
+    asked = [{**LINEAR, "antialias": sigma} for sigma in (1.0, 1.01)]
+    texts = [served._pickled([gr.plan(FLOATS, **keywords)])[0] for keywords in asked]
+    assert texts[0] == texts[1]
+    for keywords in asked:
+        assert_same(
+            within(lambda keywords=keywords: client.resample(FLOATS, **keywords)), gr.resample(FLOATS, **keywords)
+        )
+
+
 def test_a_result_goes_where_it_is_told(client):
     expected = gr.resample(FLOATS, **LINEAR)
     out = np.zeros_like(expected)
