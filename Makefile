@@ -33,7 +33,7 @@ test-integrations: ## the tests against torch, MONAI, TorchIO, nnU-Net, in an en
 conventions: ## other libraries' conventions against their own calls, in the environment of the integrations
 	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" MODULE=benchmarks.conventions module-here
 
-loader: ## volumes per second of a torch data loader: SimpleITK in its workers, ours in its workers, ours on the GPU
+loader: ## volumes per second of a torch data loader: SimpleITK in its workers, ours in its workers, served to them, on the GPU
 	@$(MAKE) --no-print-directory VENV=$(VENV)-integrations ARGS="$(ARGS)" MODULE=benchmarks.loader module-here
 
 .PHONY: integrations-here module-here

@@ -1,11 +1,11 @@
-"""Volumes per second of a torch DataLoader: SimpleITK in its workers, ours in its workers, ours on the GPU.
+"""Volumes per second of a torch DataLoader: SimpleITK in its workers, ours in its workers, served to them, on the GPU.
 
     python -m benchmarks.loader [--workers N] [--method fork] [--quick] [--json FILE]
 
 Every item is a CT-like int16 volume, resampled by a cubic B-spline from 0.78125 x 0.78125 x 1 mm to 1 x 1 x 2 mm. It is
 made before the clock starts and stays in memory, so that nothing but resampling and the way to the main process is
-measured. One pass of each comes first and is not counted. Passes take turns. Without a GPU that can be used, the third
-line says why.
+measured. One pass of each comes first and is not counted. Passes take turns. "Served" is a process of its own that
+resamples for the workers (`gpuresample.server`), on the GPU if there is one. Without one, the last line says why.
 """
 
 from __future__ import annotations
@@ -23,14 +23,15 @@ import SimpleITK as sitk
 import gpuresample as gr
 from gpuresample import engines
 from gpuresample.bench import cases, measure, tables
+from gpuresample.server import ResampleServer
 
 OLD, NEW = (1.0, 0.78125, 0.78125), (2.0, 1.0, 1.0)  # z, y, x
 
 
 class Volumes:
-    """A dataset of `count` volumes, resampled by `how` in whatever process asks."""
+    """A dataset of `count` volumes, resampled by `how`, a word or a function, in whatever process asks."""
 
-    def __init__(self, volume: cases.Array, count: int, how: str) -> None:
+    def __init__(self, volume: cases.Array, count: int, how: str | Callable[..., Any]) -> None:
         self.volume, self.count, self.how = volume, count, how
 
     def __len__(self) -> int:
@@ -39,8 +40,8 @@ class Volumes:
     def __getitem__(self, index: int) -> Any:
         if self.how == "raw":
             return self.volume
-        if self.how == "gpuresample":
-            return gr.resample(self.volume, spacing=NEW, input_spacing=OLD)
+        if callable(self.how):
+            return self.how(self.volume, spacing=NEW, input_spacing=OLD)
         image = sitk.GetImageFromArray(self.volume)
         image.SetSpacing(OLD[::-1])
         size = [round(n * a / b) for n, a, b in zip(image.GetSize(), OLD[::-1], NEW[::-1], strict=True)]
@@ -53,7 +54,7 @@ def one_thread_each(_: int) -> None:
     sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(1)
 
 
-def loader(volume: cases.Array, count: int, how: str, workers: int, method: str) -> Any:
+def loader(volume: cases.Array, count: int, how: str | Callable[..., Any], workers: int, method: str) -> Any:
     """The DataLoader of one way."""
     from torch.utils.data import DataLoader
 
@@ -64,7 +65,9 @@ def loader(volume: cases.Array, count: int, how: str, workers: int, method: str)
     )  # fmt: skip
 
 
-def passes(volume: cases.Array, count: int, workers: int, method: str) -> dict[str, Callable[[], int] | str]:
+def passes(
+    volume: cases.Array, count: int, workers: int, method: str, server: ResampleServer
+) -> dict[str, Callable[[], int] | str]:
     """A whole pass of every way, or why there is none."""
 
     def through(way: Any) -> Callable[[], int]:
@@ -72,7 +75,8 @@ def passes(volume: cases.Array, count: int, workers: int, method: str) -> dict[s
 
     ways: dict[str, Callable[[], int] | str] = {
         "SimpleITK in workers": through(loader(volume, count, "SimpleITK", workers, method)),
-        "gpuresample in workers": through(loader(volume, count, "gpuresample", workers, method)),
+        "gpuresample in workers": through(loader(volume, count, gr.resample, workers, method)),
+        "gpuresample served": through(loader(volume, count, server.client().resample, workers, method)),
     }
     try:
         engines.select("cuda")
@@ -105,16 +109,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(given)
     shape, count, rounds = ((20, 40, 44), 2, 1) if options.quick else ((124, 256, 256), 8, 3)
     volume = cases.ct_like(shape, np.int16)
-    ways = passes(volume, count, options.workers, options.method)
-    rates: dict[str, list[float]] = {name: [] for name in ways}
-    for number in range(rounds + 1):
-        for name, way in ways.items():
-            if isinstance(way, str):
-                continue
-            start = time.perf_counter()
-            done = way()
-            if number > 0:
-                rates[name].append(done / (time.perf_counter() - start))
+    with ResampleServer(slots=options.workers + 1) as server:
+        ways = passes(volume, count, options.workers, options.method, server)
+        rates: dict[str, list[float]] = {name: [] for name in ways}
+        for number in range(rounds + 1):
+            for name, way in ways.items():
+                if isinstance(way, str):
+                    continue
+                start = time.perf_counter()
+                done = way()
+                if number > 0:
+                    rates[name].append(done / (time.perf_counter() - start))
     lines = []
     base = statistics.median(rates["SimpleITK in workers"])
     for name, way in ways.items():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -303,6 +303,10 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     for container, target in written:
         container.written(target)
     return results
+
+
+Execute = Callable[[Sequence[tuple[Plan, Container, Any]]], list[Any]]
+"""`execute_all`, or what does the same elsewhere."""
 
 
 def _prepared(plan: Plan, container: Container, out: Any) -> tuple[Any, Any, Engine, Call]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from gpuresample.checks import shown
 from gpuresample.containers import Container, unwrap
-from gpuresample.plans import Plan, execute_all
+from gpuresample.plans import Execute, Plan, execute_all
 
 # Halves of complex types.
 REAL: dict[np.dtype[Any], np.dtype[Any]] = {
@@ -28,7 +28,16 @@ def is_complex(image: object) -> bool:
     return known and image.dtype.kind == "c"  # type: ignore[attr-defined]
 
 
-def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan_of: PlanOf, alike: bool = True) -> Any:
+def run(
+    image: Any,
+    out: Any,
+    dtype: Any,
+    default: Any,
+    input_spacing: Any,
+    plan_of: PlanOf,
+    alike: bool = True,
+    run_plans: Execute = execute_all,
+) -> Any:
     """Run a plan on both halves of a complex array.
 
     Parameters
@@ -41,6 +50,8 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
     plan_of : callable
     alike : bool
         Whether all volumes go the same way: then halves are volumes of one batch.
+    run_plans : callable
+        Who runs them.
 
     Returns
     -------
@@ -77,7 +88,7 @@ def run(image: Any, out: Any, dtype: Any, default: Any, input_spacing: Any, plan
     elif tuple(out.shape) != shape:
         raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
     targets = [_both(out)] if together else [out.real, out.imag]
-    execute_all(list(zip(plans, containers, targets, strict=True)))
+    run_plans(list(zip(plans, containers, targets, strict=True)))
     return out
 
 

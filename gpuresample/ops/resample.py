@@ -35,7 +35,7 @@ from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES, CYCLIC, ENDLESS
 from gpuresample.planning.transforms import Transform
-from gpuresample.plans import Plan, execute, execute_all, precision_of
+from gpuresample.plans import Execute, Plan, execute_all, precision_of
 
 ROUNDINGS = ("nearest", "truncate")
 
@@ -181,15 +181,27 @@ def resample(
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
         clip=clip, scale=scale, offset=offset, ignore=ignore, dtype=dtype, device=device,
     )  # fmt: skip
+    return carried_out(image, request, input_spacing, region, out)
+
+
+def carried_out(
+    image: Any,
+    request: Request,
+    input_spacing: Any = None,
+    region: Any = None,
+    out: Any = None,
+    run: Execute = execute_all,
+) -> Any:
+    """`resample` of a request; `run` is whoever runs the plans."""
     if isinstance(image, (list, tuple)):
-        return _several(list(image), input_spacing, request, region, out)
+        return _several(list(image), input_spacing, request, region, out, run)
     if complexes.is_complex(image):
-        return _of_complex(image, input_spacing, request, region, out)
+        return _of_complex(image, input_spacing, request, region, out, run)
     container = unwrap(image, input_spacing, lazy=True)
     key = _asked(container, request) if region is None else None
     if key is not None:
-        return execute(_planned(key, container, request), container, out)
-    return execute(*_at(region, image, container, _plan(container, request, whole=region is None)), out)
+        return run([(_planned(key, container, request), container, out)])[0]
+    return run([(*_at(region, image, container, _plan(container, request, whole=region is None)), out)])[0]
 
 
 def plan(
@@ -247,7 +259,7 @@ def plan(
     return _plan(container, request)
 
 
-def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, out: Any) -> Any:
+def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, out: Any, run: Execute) -> Any:
     """`resample` of a complex array."""
     nothing = {"clip": False, "offset": 0.0, "ignore": None, "region": None}
     for name, value in nothing.items():
@@ -260,7 +272,7 @@ def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, o
 
     # A transform may have a member for each volume: of which there are twice as many once halves are volumes, too.
     alike = request.transform is None
-    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of, alike)
+    return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of, alike, run)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -310,7 +322,7 @@ def _at(region: Any, image: Any, container: Container, plan: Plan) -> tuple[Plan
     return plan_of_block, cropped
 
 
-def _several(images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any) -> list[Any]:
+def _several(images: list[Any], input_spacing: Any, request: Request, region: Any, out: Any, run: Execute) -> list[Any]:
     """`resample` of several images: a path is resolved, and voxels are located, once for all on one grid."""
     if not images:
         raise ValueError("image must be an image or a list of at least one image, got an empty list")
@@ -323,7 +335,7 @@ def _several(images: list[Any], input_spacing: Any, request: Request, region: An
     paths: dict[Any, tuple[Transform, ...]] = {}
     plans = [_plan(c, r, paths, region is None) for c, r in zip(containers, requests, strict=True)]
     made = [_at(region, i, c, p) for i, c, p in zip(images, containers, plans, strict=True)]
-    return execute_all([(p, c, o) for (p, c), o in zip(made, outs, strict=True)])
+    return run([(p, c, o) for (p, c), o in zip(made, outs, strict=True)])
 
 
 def _each(request: Request, n: int) -> dict[str, list[Any]]:
