@@ -19,10 +19,10 @@ PACKAGE = Path(gr.__file__).parent
 # From the bottom to the top: a room imports lower rooms only, itself apart. "engines.*" are the modules beside the
 # engines, which both of them build on; "engines" chooses between the two.
 ROOMS = (
-    "checks", "caching", "memory", "texts", "installation", "planning", "engines.*", "engines.cpu", "engines.cuda",
-    "engines", "containers", "chunked", "plans", "ops", "sitk", "ndimage", "tensors", "warps", "torch", "monai",
-    "torchio", "batchgenerators", "nnunet", "files", "omezarr", "pages", "batch", "distributed", "bench",
-    "verification", "cli",
+    "frozen", "checks", "caching", "memory", "texts", "installation", "planning", "engines.*", "engines.cpu",
+    "engines.cuda", "engines", "containers", "chunked", "plans", "ops", "sitk", "ndimage", "tensors", "warps",
+    "torch", "monai", "torchio", "batchgenerators", "nnunet", "files", "omezarr", "pages", "batch", "distributed",
+    "bench", "verification", "cli",
 )  # fmt: skip
 # Around the package, not in it: what measures, what compares and the command line use the front door, as users do.
 SHELLS = ("bench", "verification", "cli")

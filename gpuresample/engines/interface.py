@@ -9,15 +9,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
 
+from gpuresample.frozen import frozen
 from gpuresample.planning.works import Ensemble, Gather, Work
 
 
-@dataclass(frozen=True)
+@frozen()
 class Store:
     """How a sum becomes a voxel.
 
@@ -77,7 +78,7 @@ class Store:
         return replace(self, window=(low - constant, top - constant, scale, offset + scale * constant))
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Outputs:
     """Where the answers of an ensemble go; None for what is not asked for.
 

@@ -13,11 +13,11 @@ import re
 import struct
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
 from gpuresample.files import disk, elements, gzips
+from gpuresample.frozen import frozen
 
 # Set to 1, this lets headers name files in any folder: `gpuresample --data-anywhere` sets it.
 ANYWHERE = "GPURESAMPLE_DATA_ANYWHERE"
@@ -40,7 +40,7 @@ _NRRD = {
 _PATTERN = re.compile(r"([^%\s]*%0?\d?d[^%\s]*)\s+(-?\d{1,9})\s+(-?\d{1,9})\s+(-?\d{1,9})(?:\s+(\d+))?")
 
 
-@dataclass(frozen=True)
+@frozen()
 class Detached:
     """Where a header's voxels are.
 

@@ -10,7 +10,6 @@ import math
 import os
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.files.elements import DataSet, is_dicom
+from gpuresample.frozen import frozen
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -57,7 +57,7 @@ _ASIDE = 0.05
 _LOOKED_AT = 10_000
 
 
-@dataclass(frozen=True)
+@frozen()
 class Frames:
     """The frames of one file as a volume.
 

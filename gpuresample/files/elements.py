@@ -9,9 +9,9 @@ import math
 import mmap
 import struct
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
 
+from gpuresample.frozen import frozen
 from gpuresample.memory import available_memory
 
 # Elements by their number: bytes, or the items of a sequence.
@@ -31,7 +31,7 @@ _SEQUENCES = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True)
+@frozen()
 class DataSet:
     """What a DICOM file says before its voxels.
 

@@ -12,7 +12,6 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.files import completeness, detached, zstds
+from gpuresample.frozen import frozen
 from gpuresample.planning.grid import agree
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ _FLOATS = {16: "f4", 64: "f8"}
 VOXELS = {2: "u1", 4: "i2", 8: "i4", 256: "i1", 512: "u2", 768: "u4", 1024: "i8", 1280: "u8"} | _FLOATS
 
 
-@dataclass(frozen=True)
+@frozen()
 class Form:
     """A NIfTI header.
 

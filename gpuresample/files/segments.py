@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from gpuresample.files import dicom
 from gpuresample.files.elements import DataSet
+from gpuresample.frozen import frozen
 
 if TYPE_CHECKING:
     import SimpleITK
@@ -22,7 +22,7 @@ _THICKNESS, _BETWEEN = 0x00180050, 0x00180088
 _UNEVEN = 0.05
 
 
-@dataclass(frozen=True)
+@frozen()
 class Labels:
     """Where the frames of a segmentation lie, and whose they are.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -26,6 +26,7 @@ from gpuresample.containers import (
 )
 from gpuresample.engines import renormalised
 from gpuresample.engines.interface import Store
+from gpuresample.frozen import frozen
 from gpuresample.memory import ALWAYS_FITS
 from gpuresample.ops import complexes
 from gpuresample.ops.transforms import resolve
@@ -263,7 +264,7 @@ def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, o
     return complexes.run(image, out, request.dtype, request.default_value, input_spacing, plan_of, alike)
 
 
-@dataclass(frozen=True, kw_only=True)
+@frozen()
 class Request:
     """What a call of `resample` asks for; see there."""
 

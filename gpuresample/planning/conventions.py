@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from gpuresample.checks import one_of, positive_numbers, sizes
+from gpuresample.frozen import frozen
 from gpuresample.planning.filters import SINCS, FloatArray
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.maps import AxisMap
@@ -50,7 +50,7 @@ def _torch(n: int, m: int, interpolation: str, dtype: np.dtype[Any]) -> FloatArr
     return np.maximum(x - half, kind(0.0)).astype(np.float64)
 
 
-@dataclass(frozen=True)
+@frozen()
 class Convention:
     """One library's way.
 
@@ -99,7 +99,7 @@ class Convention:
     antialias: bool = False
     rounding: str = "nearest"
     size: str = "round"
-    positions: Positions | None = field(default=None, repr=False)
+    positions: Positions | None = None
     clip: bool = False
     floats: bool = False
     single: bool = False

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import SupportsIndex
 
@@ -18,6 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import one_of, shown, whole
+from gpuresample.frozen import frozen
 
 FloatArray = npt.NDArray[np.float64]
 IntArray = npt.NDArray[np.int64]
@@ -36,7 +36,7 @@ SAMPLED_FROM = 2.0**14
 FLOAT32_CELLS = 2.0**22
 
 
-@dataclass(frozen=True)
+@frozen()
 class Filter:
     """One interpolation filter.
 

@@ -7,11 +7,11 @@ is inside, which voxel is nearest and which way a tie goes are SimpleITK's too. 
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
 
+from gpuresample.frozen import frozen
 from gpuresample.memory import check_room
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.grid import Grid, aligned_axes, check_apart
@@ -21,7 +21,7 @@ from gpuresample.planning.transforms import Transform
 AT_ONCE = 1 << 16
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class AxisMap:
     """Aligned grids: every output axis runs along one input axis.
 

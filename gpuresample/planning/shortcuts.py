@@ -18,12 +18,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from gpuresample.caching import kept
+from gpuresample.frozen import frozen
 from gpuresample.planning import planner, taps
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.taps import TapTable
@@ -47,7 +47,7 @@ BEYOND = 32
 WORTH = 0.55
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Split:
     """How a response is put together from itself moved, see `fitted`.
 

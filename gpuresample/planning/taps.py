@@ -7,12 +7,12 @@ is built once, in float64; engines only multiply and add.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.frozen import frozen
 from gpuresample.planning.filters import Filter, FloatArray, IntArray, prefilter_response
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")
@@ -57,7 +57,7 @@ def sums_for(precision: str) -> str:
     return "single" if precision == "single" else "double"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class TapTable:
     """Weights of one axis.
 

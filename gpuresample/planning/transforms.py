@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -21,6 +21,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.frozen import frozen
 from gpuresample.planning import taps
 from gpuresample.planning.filters import FILTERS, FloatArray
 from gpuresample.planning.grid import Grid, aligned_axes
@@ -44,7 +45,7 @@ SLACK = 32.0
 KINDS = ("linear", "nearest", "spline")
 
 
-@dataclass(frozen=True)
+@frozen()
 class Map:
     """p -> matrix @ p + offset; a step of a `Transform`, in x, y, z order, hashed by its numbers.
 
@@ -143,7 +144,7 @@ class Nodes:
 Step = Map | Nodes
 
 
-@dataclass(frozen=True)
+@frozen()
 class Transform:
     """A path from points of the output's space to the input's, in x, y, z order and physical units.
 
@@ -372,7 +373,7 @@ def _folded(stages: list[Linear]) -> Linear:
     return Linear(matrix, offset)
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class _Frame:
     """A grid in three dimensions.
 

@@ -5,13 +5,14 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.frozen import frozen
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.taps import TapTable
 
@@ -22,7 +23,7 @@ Range = tuple[int, int]
 RULES = {"nearest": 0, "reflect": 1, "mirror": 2, "crop": 3, "wrap": 4, "grid-wrap": 5}
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Separable:
     """One tap table per source axis.
 
@@ -64,7 +65,7 @@ class Separable:
         return tuple((s, s + t.n_dst) for s, t in zip(self.start, self.tables, strict=True))
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Branch:
     """One way through coarse grids, see `Separable.shortcut`.
 
@@ -84,7 +85,7 @@ class Branch:
     last: Separable
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Linear:
     """A stage of a route: `p -> matrix @ p + offset`.
 
@@ -98,7 +99,7 @@ class Linear:
     offset: FloatArray
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Lattice:
     """A stage of a route: `p -> p + vector`, from vectors on a grid; where the grid has none, p stays.
 
@@ -136,7 +137,7 @@ def _fixed(array: FloatArray) -> FloatArray:
 NOTHING, NOWHERE, UNIT = _fixed(np.zeros((3, 3))), _fixed(np.zeros(3)), _fixed(np.eye(3))
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Route:
     """From the index of an output voxel to a continuous index of the source; all in x, y, z.
 
@@ -203,7 +204,7 @@ class Route:
         return replace(self, start=(self.start[0] + x, self.start[1] + y, self.start[2] + z))
 
 
-@dataclass(frozen=True)
+@frozen()
 class Scores:
     """How labels are voted on by scores in 16-bit floats, as batchgeneratorsv2 does; see `Gather.scores`.
 
@@ -228,7 +229,7 @@ class Scores:
     rim: int
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Gather:
     """One weighted neighbourhood per voxel, for grids that are rotated, sheared or deformed; and label votes.
 
@@ -286,7 +287,7 @@ class Gather:
     scores: Scores | None = None
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Majority:
     """The value that most voxels of a block have; of several such the smallest. A NaN is larger than any number.
 
@@ -317,7 +318,7 @@ ACTIVATIONS = {"none": 0, "softmax": 1, "sigmoid": 2}
 CHOICES = {"largest": 0, "bits": 1, "regions": 2}
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Member:
     """One model of an ensemble.
 
@@ -333,7 +334,7 @@ class Member:
     weight: float
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Ensemble:
     """Class scores of several models, resampled, averaged and decided, voxel by voxel.
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from gpuresample.engines import threads as pool
 from gpuresample.engines.interface import Store
+from gpuresample.frozen import frozen
 from gpuresample.planning import planner
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
@@ -60,7 +61,7 @@ class Cost:
     peak_bytes: int
 
 
-@dataclass(frozen=True)
+@frozen()
 class Call:
     """What the engine is called with, once per volume: a plan's work, types and rules."""
 

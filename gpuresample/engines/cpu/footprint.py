@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from gpuresample.engines.cpu.tables import SMALL, tiling
 from gpuresample.engines.cpu.ways import Steps, steps_of
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
+from gpuresample.frozen import frozen
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work
 
 # Bytes of a row of a block whose rows are scan lines: two ends of three float64.
@@ -24,7 +24,7 @@ ROW_BYTES = 48
 POINT_BYTES = 24
 
 
-@dataclass(frozen=True)
+@frozen()
 class Footprint:
     """Bytes at once, source and destination not counted.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -20,6 +19,7 @@ from gpuresample.engines.cpu.path import Walk
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads, run_items
+from gpuresample.frozen import frozen
 from gpuresample.planning.filters import LABEL_ALPHA, LABEL_SIGMA, differentiated
 from gpuresample.planning.taps import fold
 from gpuresample.planning.works import RULES, Gather, Route
@@ -38,7 +38,7 @@ BLOCKS_PER_THREAD = 4
 LEAST = 1 << 12
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Job:
     """One gather of one source: what is called for each block, after where its voxels lie.
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -36,6 +36,7 @@ from gpuresample.engines.cpu.path import Walk, components
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items
+from gpuresample.frozen import frozen
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FloatArray, differentiated
 from gpuresample.planning.taps import fold
@@ -55,7 +56,7 @@ POINTS = 8192
 SLACK = 1e-4
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Splat:
     """One route's share of a splat.
 

@@ -7,7 +7,6 @@ stays in a core's cache. Nothing of the output's size is made.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -18,6 +17,7 @@ from gpuresample.engines.cpu import path_kernels as kernels
 from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat
 from gpuresample.engines.cpu.tables import scratch
+from gpuresample.frozen import frozen
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.works import Lattice, Linear, Route
 
@@ -28,7 +28,7 @@ Move = Callable[[Place], None]
 """Moves points of a block, in place."""
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Walk:
     """A route, made ready for the kernels: flat memory and packed tables, once for all blocks.
 

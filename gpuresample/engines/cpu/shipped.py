@@ -14,13 +14,13 @@ import os
 import platform
 import sys
 import warnings
-from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from gpuresample.engines.cpu import store
 from gpuresample.engines.cpu.declarations import Declared
+from gpuresample.frozen import frozen
 
 FOLDER = Path(__file__).with_name("compiled")
 INDEX = "index.json"
@@ -108,7 +108,7 @@ class _Said:
     unusable = False  # that a library cannot be used, by this process
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Library:
     """A library that is loaded.
 
@@ -124,8 +124,8 @@ class Library:
 
     level: str
     path: Path
-    code: ctypes.CDLL = field(repr=False)
-    returns: dict[str, str] = field(repr=False)
+    code: ctypes.CDLL
+    returns: dict[str, str]
 
 
 def file_name(level: str) -> str:

@@ -18,7 +18,6 @@ import platform
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -28,6 +27,7 @@ import numpy as np
 
 from gpuresample.engines.cpu import declarations
 from gpuresample.engines.cpu.declarations import Declared
+from gpuresample.frozen import frozen
 
 # Of this module's files, and of how `jit` hands arguments to compiled code.
 FORM = 1
@@ -62,7 +62,7 @@ class _Said:
     opened = itertools.count(1)  # libraries from memory
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Code:
     """Machine code that is loaded.
 

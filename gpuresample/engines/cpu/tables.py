@@ -6,7 +6,6 @@ import math
 import threading
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import AS_HALF, accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.engines.threads import get_num_threads, run_items
+from gpuresample.frozen import frozen
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
@@ -139,7 +139,7 @@ def _blocks(n_a: int, n_b: int, n_volumes: int, step_a: int, voxels: int, thread
     return step_a, step_b
 
 
-@dataclass(frozen=True)
+@frozen()
 class Tiling:
     """How a separable work is cut into blocks, and the scratch that a block needs.
 

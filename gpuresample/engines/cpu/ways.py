@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 
 from gpuresample.engines.cpu.means import is_means
 from gpuresample.engines.interface import Store
+from gpuresample.frozen import frozen
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
@@ -41,7 +41,7 @@ def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> 
     return "shortcut" if work.shortcut else "tables"
 
 
-@dataclass(frozen=True, eq=False)
+@frozen(eq=False)
 class Steps:
     """What a call takes, in this order.
 
