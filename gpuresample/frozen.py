@@ -41,7 +41,7 @@ def frozen(*, eq: bool = True) -> Callable[[type[T]], type[T]]:
 
         def __init__(self: Any, *args: Any, **keywords: Any) -> None:  # noqa: N807
             # Written out for the first object: most classes that a first call loads it makes no object of.
-            cls.__init__ = _init(cls, names, defaults)  # type: ignore[misc]
+            type.__setattr__(cls, "__init__", _init(cls, names, defaults))
             self.__init__(*args, **keywords)
 
         def values_of(self: Any) -> tuple[Any, ...]:
@@ -61,7 +61,8 @@ def frozen(*, eq: bool = True) -> Callable[[type[T]], type[T]]:
             "__dataclass_fields__": _Fields(), "__match_args__": names,
         }  # fmt: skip
         for name, value in (own | ({"__eq__": __eq__, "__hash__": __hash__} if eq else {})).items():
-            setattr(cls, name, value)
+            if name not in vars(cls):
+                setattr(cls, name, value)
         return cls
 
     return made
@@ -70,8 +71,9 @@ def frozen(*, eq: bool = True) -> Callable[[type[T]], type[T]]:
 def _init(cls: type, names: Sequence[str], defaults: Mapping[str, Any]) -> Callable[..., None]:
     """An `__init__` that takes the values of these names by place or by name."""
     takes = ", ".join(f"{name}=defaults[{name!r}]" if name in defaults else name for name in names)
-    lines = [f"def __init__(self, {takes}):", "    values = self.__dict__"]
-    lines += [f"    values[{name!r}] = {name}" for name in names]
+    # A field may have any name but these two.
+    lines = [f"def __init__(self, {takes}):", "    _self_dict_ = self.__dict__"]
+    lines += [f"    _self_dict_[{name!r}] = {name}" for name in names]
     made: dict[str, Any] = {"defaults": defaults}
     exec("\n".join(lines + ["    self.__post_init__()"] * hasattr(cls, "__post_init__")), made)  # as dataclasses do
     written: Callable[..., None] = made["__init__"]

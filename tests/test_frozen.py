@@ -33,6 +33,17 @@ class Theirs:
         return self.a + self.c
 
 
+@frozen()
+class Named:
+    values: int
+    defaults: int = 1
+    names: int = 2
+    cls: int = 3
+    made: int = 4
+    lines: int = 5
+    args: int = 6
+
+
 @frozen(eq=False)
 class Checked:
     n: int
@@ -78,6 +89,13 @@ def test_refuses_what_a_dataclass_refuses(args, keywords):
             kind(*args, **keywords)
     with pytest.raises(TypeError):
         dataclasses.replace(Ours(1, ()), nothing=1)
+
+
+def test_fields_may_have_the_names_that_its_own_code_has():
+    assert vars(Named(10)) == {"values": 10, "defaults": 1, "names": 2, "cls": 3, "made": 4, "lines": 5, "args": 6}
+    assert repr(dataclasses.replace(Named(10), args=7, cls=8)) == (
+        "Named(values=10, defaults=1, names=2, cls=8, made=4, lines=5, args=7)"
+    )
 
 
 def test_equal_by_its_fields_or_by_itself():

@@ -127,6 +127,9 @@ class Library:
     code: ctypes.CDLL
     returns: dict[str, str]
 
+    def __repr__(self) -> str:
+        return f"Library({self.level!r}, {str(self.path)!r})"
+
 
 def file_name(level: str) -> str:
     """A library's file in `FOLDER`."""
