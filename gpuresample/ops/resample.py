@@ -385,11 +385,9 @@ def _asked(container: Container, r: Request) -> tuple[Hashable | None, Request]:
     grid = container.grid
     onto: Hashable = None
     if like is not None:
-        like = grid_like(container, like)
-        onto = (like.size, like.bits) if isinstance(like, Grid) else None
-        if onto is None:
-            return None, r
-        r = replace(r, like=like)
+        onto = grid_like(container, like)
+        if isinstance(onto, Grid):
+            onto, r = (onto.size, onto.bits), replace(r, like=onto)
     if transform is not None:
         spelt = spelt_out(transform, grid, container.kind == "array")
         if spelt is None:
