@@ -3,8 +3,7 @@
 Interpreters are started in turns, ours and SimpleITK's, with kernels that were compiled before. Medians of the whole
 process, from its start to its end; of a torch DataLoader that has one worker, from the worker's start to the first
 sample. Both datasets read the volume by SimpleITK, and both resample it linearly. The parent has imported what they
-use, and
-has called nothing, but for the last row: there it has resampled four voxels before the worker is forked.
+use, and has called nothing, but for the last row: there it has resampled four voxels before the worker is forked.
 """
 
 from __future__ import annotations
