@@ -1,12 +1,16 @@
 """What a new process waits for its first result: `python -m benchmarks.first_calls`.
 
 Interpreters are started in turns, ours and SimpleITK's, with kernels that were compiled before. Medians of the whole
-process, from its start to its end.
+process, from its start to its end; of a torch DataLoader that has one worker, from the worker's start to the first
+sample. Both datasets read the volume by SimpleITK, and both resample it linearly. The parent has imported what they
+use, and has called nothing, but for the last row: there it has resampled four voxels before the worker is forked.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
+import multiprocessing
 import statistics
 import subprocess
 import sys
@@ -42,12 +46,49 @@ made = sitk.Resample(
 )
 sitk.WriteImage(made, sys.argv[2])
 """
-JOBS = ("image", "array", "file", "import")
+# A file, for spawned workers import it.
+LOADER = """
+import sys, time
+import SimpleITK as sitk
+import torch
+from torch.utils.data import DataLoader, Dataset
+if sys.argv[1] == "ours":
+    import gpuresample as gr
+
+class Volumes(Dataset):
+    def __len__(self):
+        return 1
+
+    def __getitem__(self, k):
+        image = sitk.ReadImage(sys.argv[2])
+        if sys.argv[1] == "ours":
+            made = gr.resample(image, spacing=(1.2, 1.3, 1.4), interpolation="linear")
+        else:
+            made = sitk.Resample(
+                image, [53, 49, 46], sitk.Transform(), sitk.sitkLinear, image.GetOrigin(), (1.2, 1.3, 1.4),
+                image.GetDirection(), 0.0, image.GetPixelID(),
+            )
+        return torch.from_numpy(sitk.GetArrayFromImage(made))
+
+if __name__ == "__main__":
+    how, warm = sys.argv[3].split("-")
+    if warm == "warm" and sys.argv[1] == "ours":
+        gr.resample(sitk.Image(2, 2, 1, sitk.sitkInt16), size=(2, 1, 1), interpolation="linear")
+    loader = DataLoader(Volumes(), batch_size=None, num_workers=1, multiprocessing_context=how)
+    start = time.perf_counter()
+    sample = next(iter(loader))
+    print(time.perf_counter() - start)
+"""
+LOADERS = ("spawn-cold", "fork-cold", "fork-warm")
+JOBS = ("image", "array", "file", "import", *LOADERS)
 JOB_NAMES = {
     "image": "first call, `SimpleITK.Image` of 64x64x64",
     "array": "first call, NumPy array of 64x64x64",
     "file": "`gpuresample resample` of a 256x256x60 .nii",
     "import": "the import alone",
+    "spawn-cold": "first sample of a spawned worker, .nii of 64x64x64",
+    "fork-cold": "first sample of a forked worker",
+    "fork-warm": "the same, its parent has resampled before",
 }
 
 
@@ -61,16 +102,29 @@ def commands(job: str, folder: Path) -> tuple[list[str], list[str]]:
         return [*python, array + OURS], [*python, IMAGE + THEIRS]
     if job == "import":
         return [*python, "import gpuresample"], [*python, "import SimpleITK"]
+    if job in LOADERS:
+        script, small = str(folder / "loader.py"), str(folder / "small.nii")
+        return [sys.executable, script, "ours", small, job], [sys.executable, script, "theirs", small, job]
     source = str(folder / "in.nii")
     ours = ["resample", source, str(folder / "ours.nii"), "--spacing", "1.5", "1.5", "2", "--overwrite"]
     return [sys.executable, "-m", "gpuresample.cli", *ours], [*python, FILE, source, str(folder / "theirs.nii")]
 
 
-def seconds(command: Sequence[str], folder: Path) -> float:
-    """The whole of a process."""
+def seconds(job: str, command: Sequence[str], folder: Path) -> float:
+    """The whole of a process, or what a loader's process says."""
     start = time.perf_counter()
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, cwd=folder)
-    return time.perf_counter() - start
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=folder)
+    return float(done.stdout) if job in LOADERS else time.perf_counter() - start
+
+
+def missing(job: str) -> str:
+    """Why a job cannot be measured here; nothing where it can."""
+    if job not in LOADERS:
+        return ""
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed here"
+    how = job.partition("-")[0]
+    return "" if how in multiprocessing.get_all_start_methods() else f"there is no {how} on this system"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -86,10 +140,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         folder = Path(name)
         voxels = np.random.default_rng(0).integers(-1000, 2000, (60, 256, 256)).astype(np.int16)
         sitk.WriteImage(sitk.GetImageFromArray(voxels), str(folder / "in.nii"))
+        sitk.WriteImage(sitk.GetImageFromArray(voxels.ravel()[: 64**3].reshape(64, 64, 64)), str(folder / "small.nii"))
+        (folder / "loader.py").write_text(LOADER)
         for job in JOBS:
+            if reason := missing(job):
+                print(f"| {JOB_NAMES[job]} | {reason} | | |")
+                continue
             pair = commands(job, folder)
             # The first of each warms the system's cache of files, and compiles where that is due.
-            taken = [[seconds(command, folder) for command in pair] for _ in range(rounds + 1)][1:]
+            taken = [[seconds(job, command, folder) for command in pair] for _ in range(rounds + 1)][1:]
             ours, theirs = (statistics.median(column) for column in zip(*taken, strict=True))
             print(f"| {JOB_NAMES[job]} | {ours:.3f} s | {theirs:.3f} s | {ours / theirs:.2f} |", flush=True)
     return 0

@@ -5,6 +5,7 @@ One bound holds for all of them together. Scratch that other modules keep is giv
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import threading
@@ -98,6 +99,26 @@ class Remembered(Generic[R]):
     def put(self, key: Hashable, value: R, holds: int = 0) -> None:
         """Keep something; `holds` are bytes of arrays that it holds where `n_bytes` does not look."""
         _kept.put((self, key), value, LEAST_BYTES + holds + n_bytes(value, set()))
+
+
+class Recent(Generic[R]):
+    """The last things that callers kept under keys of their own: for small ones that seldom come again."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._held: OrderedDict[Hashable, R] = OrderedDict()
+        on_clear(self._held.clear)
+
+    def get(self, key: Hashable) -> R | None:
+        """What was put under a key, if it is still there."""
+        return self._held.get(key)
+
+    def put(self, key: Hashable, value: R) -> None:
+        """Keep something, and give up what was kept first."""
+        self._held[key] = value
+        while len(self._held) > self._most:
+            with contextlib.suppress(KeyError):  # another thread has given it up
+                self._held.popitem(last=False)
 
 
 def n_bytes(value: Any, seen: set[int]) -> int:

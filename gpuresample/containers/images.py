@@ -41,14 +41,13 @@ class ImageContainer(HostMemory):
         check_voxels(array.dtype, array.shape)
         self.array: Array | None = np.moveaxis(array, -1, 0) if self.components else array
         self.dtype, self.shape = array.dtype, self.array.shape
-        spacing, origin = image.GetSpacing(), image.GetOrigin()
-        direction = np.reshape(image.GetDirection(), (d, d))
+        spacing, origin, direction = image.GetSpacing(), image.GetOrigin(), image.GetDirection()
         if d == 4:
-            if np.abs(direction[3, :3]).max() > 0 or np.abs(direction[:3, 3]).max() > 0:
-                raise ValueError(f"image must not mix its fourth axis with space, got direction {image.GetDirection()}")
-            direction = direction[:3, :3]
+            if any(direction[12:15]) or any(direction[3:15:4]):
+                raise ValueError(f"image must not mix its fourth axis with space, got direction {direction}")
+            direction = *direction[:3], *direction[4:7], *direction[8:11]
         n = min(d, 3)
-        numbers = *spacing[:n], *origin[:n], *direction.ravel().tolist()
+        numbers = *spacing[:n], *origin[:n], *direction
         self.grid = _grid_of(image.GetSize()[:n], struct.pack(f"{len(numbers)}d", *numbers))
 
     def order(self, values: tuple[Any, ...]) -> tuple[Any, ...]:
@@ -59,17 +58,16 @@ class ImageContainer(HostMemory):
         """Shape of an output's voxels on `grid`, components first."""
         return (*self.shape[: -grid.dimension], *grid.size[::-1])
 
-    def _sitk_geometry(self, grid: Grid) -> tuple[list[int], list[float], list[float], list[float]]:
+    def _sitk_geometry(self, grid: Grid) -> tuple[Sequence[int], Sequence[float], Sequence[float], Sequence[float]]:
         """Size, spacing, origin, direction with the fourth axis, if any, as it was."""
-        size, spacing, origin = list(grid.size), list(grid.spacing), list(grid.origin)
-        direction = np.reshape(grid.direction, (grid.dimension,) * 2)
-        if self.image.GetDimension() == 4:
-            size.append(self.image.GetSize()[3])
-            spacing.append(self.image.GetSpacing()[3])
-            origin.append(self.image.GetOrigin()[3])
-            whole = np.reshape(self.image.GetDirection(), (4, 4)).copy()
-            whole[:3, :3] = direction
-            direction = whole
+        if self.image.GetDimension() != 4:
+            return grid.size, grid.spacing, grid.origin, grid.direction
+        own = self.image.GetSize(), self.image.GetSpacing(), self.image.GetOrigin()
+        direction = np.reshape(self.image.GetDirection(), (4, 4)).copy()
+        direction[:3, :3] = np.reshape(grid.direction, (3, 3))
+        size, spacing, origin = (
+            [*new, old[3]] for new, old in zip((grid.size, grid.spacing, grid.origin), own, strict=True)
+        )
         return size, spacing, origin, direction.ravel().tolist()
 
     def new(self, grid: Grid, dtype: np.dtype[Any]) -> tuple[Any, Array]:
@@ -98,7 +96,7 @@ class ImageContainer(HostMemory):
         size, spacing, origin, direction = self._sitk_geometry(grid)
         if out is self.image:
             raise ValueError("out must not share memory with the input")
-        if list(out.GetSize()) != size:
+        if out.GetSize() != tuple(size):
             raise ValueError(f"out must have size {tuple(size)}, got {out.GetSize()}")
         wanted = sitk.GetPixelIDValueAsString(_pixel_id(dtype, self.components > 0))
         if out.GetPixelIDTypeAsString() != wanted or (

@@ -85,6 +85,7 @@ class RandAffine(Ours, transforms.RandAffine):
 
     rand_affine_grid: Any
     resampler: Any
+    _cached_grid: Any
 
     parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
 

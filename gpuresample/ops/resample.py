@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 from typing import Any
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample import engines
-from gpuresample.caching import Remembered
+from gpuresample.caching import Recent, Remembered
 from gpuresample.checks import check_width, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.containers import (
     ArrayContainer,
@@ -28,13 +28,14 @@ from gpuresample.engines import renormalised
 from gpuresample.engines.interface import Store
 from gpuresample.memory import ALWAYS_FITS
 from gpuresample.ops import complexes
-from gpuresample.ops.transforms import resolve
+from gpuresample.ops.transforms import resolve, spelt_out
 from gpuresample.planning import conventions, planner
 from gpuresample.planning.conventions import Convention
 from gpuresample.planning.filters import Filter, gaussian_response, get_filter
 from gpuresample.planning.grid import Grid, resized
 from gpuresample.planning.taps import BOUNDARIES, CYCLIC, ENDLESS
 from gpuresample.planning.transforms import Transform
+from gpuresample.planning.works import Majority
 from gpuresample.plans import Execute, Plan, execute_all, precision_of
 
 ROUNDINGS = ("nearest", "truncate")
@@ -198,10 +199,13 @@ def carried_out(
     if complexes.is_complex(image):
         return _of_complex(image, input_spacing, request, region, out, run)
     container = unwrap(image, input_spacing, lazy=True)
-    key = _asked(container, request) if region is None else None
-    if key is not None:
-        return run([(_planned(key, container, request), container, out)])[0]
-    return run([(*_at(region, image, container, _plan(container, request, whole=region is None)), out)])[0]
+    key, request = _asked(container, request) if region is None else (None, request)
+    made = None if key is None else _known(key, request)
+    if made is None:
+        made = _plan(container, request, whole=region is None)
+        if key is not None:
+            _keep(key, request, container, made)
+    return run([(*_at(region, image, container, made), out)])[0]
 
 
 def plan(
@@ -279,10 +283,10 @@ def _of_complex(image: Any, input_spacing: Any, request: Request, region: Any, o
 class Request:
     """What a call of `resample` asks for; see there."""
 
-    spacing: Any
-    size: Any
     like: Any
     transform: Any
+    spacing: Any
+    size: Any
     interpolation: Any
     anchor: str
     boundary: str | None
@@ -354,36 +358,53 @@ _TEXTS = {type(None), bool, int, float, str}
 _CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
 
 
+# What small images are asked for again is planned once, as it takes longer than they do. Nothing that a call may be
+# refused for, or warned of, is passed over: what is kept lies on the image, and depends on no memory that is left.
 _plans: Remembered[Plan] = Remembered()
+# Along transforms: a loader draws another one for each call, so only the last ones are kept.
+_moved: Recent[Plan] = Recent(32)
 
 
-def _planned(key: tuple[Any, ...], container: Container, r: Request) -> Plan:
-    """`_plan`; what small images are asked for again is planned once, as it takes longer than they do.
+def _known(key: Hashable, r: Request) -> Plan | None:
+    """The plan of a call that came before."""
+    return (_plans if r.transform is None else _moved).get(key)
 
-    Nothing that a call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no
-    other image, and on no memory that is left.
+
+def _keep(key: Hashable, r: Request, container: Container, made: Plan) -> None:
+    """Keep the plan of a call that may come again."""
+    if math.prod(container.output_shape(made.target)) * made.dtype.itemsize > ALWAYS_FITS:
+        return
+    if r.transform is not None:
+        if not isinstance(made.work, Majority) and planner.reaches(made.work):
+            _moved.put(key, made)
+    elif r.like is None or not planner.is_apart(made.source, made.target):
+        _plans.put(key, made)
+
+
+def _asked(container: Container, r: Request) -> tuple[Hashable | None, Request]:
+    """All that a plan hangs on, 0 and -0, 1 and True told apart; None where that cannot be written down.
+
+    And the request, in which what was read of a transform or of another grid is in its place.
     """
-    found = _plans.get(key)
-    if found is None:
-        found = _plan(container, r)
-        if math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS:
-            _plans.put(key, found)
-    return found
-
-
-def _asked(container: Container, r: Request) -> tuple[Any, ...] | None:
-    """All that a plan hangs on, 0 and -0, 1 and True told apart; None where that cannot be written down."""
-    if type(container) not in _CONTAINERS or r.transform is not None or r.like is not None:
-        return None
-    values = tuple(vars(r).values())
-    if not all(type(v) in _TEXTS or _says_all(v) for v in values):
-        return None
+    like, transform, *others = vars(r).values()
+    if type(container) not in _CONTAINERS or not all(type(v) in _TEXTS or _says_all(v) for v in others):
+        return None, r
     try:
-        text = repr(values)
+        text = repr(others)
     except ValueError:  # an integer of more digits than Python will write
-        return None
+        return None, r
     grid = container.grid
-    return type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, text
+    onto: Hashable = None
+    if like is not None:
+        onto = grid_like(container, like)
+        if isinstance(onto, Grid):
+            onto, r = (onto.size, onto.bits), replace(r, like=onto)
+    if transform is not None:
+        spelt = spelt_out(transform, grid, container.kind == "array")
+        if spelt is None:
+            return None, r
+        onto, r = (onto, spelt[0]), replace(r, transform=spelt[1])
+    return (type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, onto, text), r
 
 
 def _says_all(value: Any) -> bool:

@@ -23,7 +23,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+import struct
+import sys
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -382,6 +384,28 @@ def resolve(transform: Any, target: Grid, turned: bool = False, volumes: int = 1
     return tuple(made)
 
 
+def spelt_out(transform: Any, target: Grid, turned: bool) -> tuple[Hashable, Any] | None:
+    """All that one linear transform says, to the last bit, and what `resolve` takes in its place; None for any other.
+
+    Arrays and transforms may change between calls, so they are read at each, and what is resolved is what was read.
+    """
+    if type(transform) is np.ndarray:
+        if transform.ndim != 2 or transform.size > 16 or transform.dtype.kind not in "biuf":
+            return None
+        matrix = transform.copy()
+        return (matrix.dtype, matrix.shape, matrix.tobytes()), matrix
+    if type(transform) is Affine:
+        return repr(transform), transform
+    kind = getattr(sys.modules.get("SimpleITK"), "Transform", None)
+    if kind is None or not isinstance(transform, kind) or not transform.IsLinear():
+        return None
+    (path,) = resolve(transform, target, turned)
+    if not path.is_linear:
+        return None
+    numbers = [v for step in path.steps if isinstance(step, Map) for row in (*step.matrix, step.offset) for v in row]
+    return struct.pack(f"{len(numbers)}d", *numbers), path
+
+
 def _each(transform: Any) -> list[Any] | None:
     """The members of a list of transforms, one for each volume; None for a single transform."""
     if isinstance(transform, (list, tuple)):
@@ -437,8 +461,6 @@ def _resolved(transform: Any, target: Grid, turned: bool) -> list[Transform]:
 
 def _known(transform: Any) -> Any:
     """A transform as it is, a matrix as an array; everything else is refused."""
-    import sys
-
     if isinstance(transform, (Affine, DisplacementField, BSpline, Path)):
         return transform
     # Another thread may be importing SimpleITK at this moment: then nothing of it is here yet.

@@ -442,10 +442,15 @@ def warn_if_nowhere(work: Work) -> None:
         )
 
 
+def is_apart(source: Grid, target: Grid) -> bool:
+    """Whether a grid has no voxel on the image."""
+    work = make_work(source, target, (), "nearest", None, False, "single")
+    return not isinstance(work, Majority) and not reaches(work)
+
+
 def warn_if_apart(source: Grid, target: Grid) -> None:
     """Warn of a grid with no voxel on the image."""
-    work = make_work(source, target, (), "nearest", None, False, "single")
-    if not isinstance(work, Majority) and not reaches(work):
+    if is_apart(source, target):
         warnings.warn(
             f"like lies nowhere near the image, so nothing of the image is in the output: the image is {source}, "
             f"like is {target}",

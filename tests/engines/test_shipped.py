@@ -292,3 +292,14 @@ def test_a_wrong_command_line_is_refused(arguments, tmp_path, capsys):
     with pytest.raises(SystemExit):
         build.main([*to, *arguments])
     assert "usage" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("machine", "levels"), [("x86_64", ["x86-64-v3", "x86-64-v2"]), ("aarch64", ["aarch64"])])
+def test_what_is_built_unless_it_is_named(monkeypatch, tmp_path, machine, levels):
+    """No library that was never run: processors with AVX-512 take that for v3."""
+    asked = []
+    monkeypatch.setattr(build.platform, "machine", lambda: machine)
+    monkeypatch.setattr(build, "build", lambda folder, chosen, *rest: asked.extend(chosen))
+    assert build.main(["--to", str(tmp_path)]) == 0
+    assert asked == levels
+    assert shipped.levels("x86_64", shipped.LEVELS["x86_64"]["x86-64-v4"])[1:] == ["x86-64-v3", "x86-64-v2"]

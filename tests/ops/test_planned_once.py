@@ -135,3 +135,84 @@ def test_types_that_look_alike_are_told_apart(plans):
         assert out.dtype == np.dtype(kind)
         assert out.dtype.metadata == np.dtype(kind).metadata
     assert len(plans) == 4
+
+
+def turned(kind, angle):
+    if kind == "matrix":
+        c, s = np.cos(angle), np.sin(angle)
+        return np.array([[c, -s, 0, 0.5], [s, c, 0, 0], [0, 0, 1, -0.25]])
+    if kind == "affine":
+        return gr.Affine(turned("matrix", angle)[:, :3], 0.5, (3.0, 3.0, 2.0))
+    made = sitk.Euler3DTransform((3.0, 3.0, 2.0), 0.0, 0.1, angle)
+    return made if kind == "sitk" else sitk.CompositeTransform([made, sitk.TranslationTransform(3, (0.5, 0.0, -0.5))])
+
+
+def turn_further(transform):
+    """Change a transform in place."""
+    if isinstance(transform, np.ndarray):
+        transform[0, 3] += 0.5
+    elif isinstance(transform, gr.Affine):
+        transform.offset = (1.5, *transform.offset[1:])
+    else:
+        transform.SetParameters((*transform.GetParameters()[:-1], transform.GetParameters()[-1] + 0.5))
+
+
+@pytest.mark.parametrize("kind", ["matrix", "affine", "sitk", "composite"])
+@pytest.mark.parametrize("given", [voxels(np.int16), image()], ids=["array", "image"])
+def test_along_a_transform_that_comes_again_and_one_that_has_changed(plans, kind, given):
+    def both():
+        made, fresh = gr.resample(given, transform=moved, **words), gr.plan(given, transform=moved, **words).run(given)
+        plans.pop()  # of `plan`
+        for one in (made, fresh):
+            seen.append(np.asarray(one) if isinstance(one, np.ndarray) else sitk.GetArrayFromImage(one))
+        assert_array_equal(*seen[-2:])
+        if isinstance(made, sitk.Image):
+            assert made.GetOrigin() == fresh.GetOrigin()
+
+    seen = []
+    moved, words = turned(kind, 0.3), {"interpolation": "linear", "spacing": (1.2, 1.0, 1.1)}
+    both()
+    both()
+    assert len(plans) == 1
+    words["default_value"] = 3
+    both()
+    assert len(plans) == 2
+    turn_further(moved)
+    both()
+    assert len(plans) == 3
+    assert (seen[-1] != seen[-3]).any()
+
+
+def test_the_sign_of_a_zero_in_a_matrix_is_told_apart(plans):
+    for zero in (0.0, -0.0):
+        matrix = turned("matrix", 0.3)
+        matrix[2, 0] = zero
+        for moved in (matrix, gr.Affine(matrix)):
+            for _ in range(2):
+                gr.resample(image(), transform=moved, interpolation="linear")
+    assert len(plans) == 4
+
+
+def test_of_transforms_the_last_ones_are_kept(plans):
+    for _ in range(2):
+        for angle in np.linspace(0.1, 0.5, 40):
+            gr.resample(voxels(), transform=turned("matrix", angle), interpolation="linear")
+    assert len(plans) == 80
+    gr.resample(voxels(), transform=turned("matrix", 0.5), interpolation="linear")
+    assert len(plans) == 80
+    gr.clear_caches()
+    gr.resample(voxels(), transform=turned("matrix", 0.5), interpolation="linear")
+    assert len(plans) == 81
+
+
+def test_another_grid_is_read_each_time(plans):
+    like = image((0.5, 0.0, 0.0))
+    for x in (0.5, 0.5, 1.5):
+        like.SetOrigin((x, 0.0, 0.0))
+        made = gr.resample(image(), like=like, interpolation="linear")
+        assert made.GetOrigin() == (x, 0.0, 0.0)
+        fresh = gr.plan(image(), like=like, interpolation="linear").run(image())
+        assert_array_equal(sitk.GetArrayFromImage(made), sitk.GetArrayFromImage(fresh))
+    assert len(plans) == 2 + 3
+    with pytest.raises(ValueError, match="like gives the whole grid"):
+        gr.resample(image(), like=like, interpolation="linear", size=(4, 4, 4))

@@ -108,13 +108,14 @@ def _part(scratch: Path, level: str, path: Path, k: int, n: int) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; 1 where a library could not be made."""
     own = shipped.LEVELS.get(platform.machine(), {})
+    usual = [level for level in own if level not in shipped.NOT_RUN]
     parser = argparse.ArgumentParser(prog="python -m gpuresample.engines.cpu.build", description=__doc__)
     parser.add_argument("--to", type=Path, required=True, help="the folder that libraries go to")
     parser.add_argument("--list", type=Path, default=ahead.LIST, help="another list of signatures")
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1, help="that compile at once (all cores)")
     parser.add_argument(
-        "--levels", nargs="+", choices=(*own, "own"), default=list(own),
-        help="instruction sets; own: the best that this processor has (all that this kind of machine can have)",
+        "--levels", nargs="+", choices=(*own, "own"), default=usual,
+        help=f"instruction sets; own: the best that this processor has ({', '.join(usual)})",
     )  # fmt: skip
     parser.add_argument("--part", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)

@@ -30,9 +30,15 @@ class Flat:
 
     def __init__(self, array: npt.NDArray[Any]) -> None:
         item = array.itemsize
-        if array.flags.carray and array.dtype.isnative:  # without gaps, aligned and writable: no addresses to work out
+        flags = array.flags
+        if flags.c_contiguous and flags.aligned and array.dtype.isnative:  # without gaps: nothing to work out
             *lead, n_z, n_y, n_x = array.shape
-            self.memory, self.strides = np.asarray(array).reshape(-1), (n_y * n_x, n_x, 1)
+            if flags.writeable:
+                self.memory = np.asarray(array).reshape(-1)
+            else:
+                # Writable to Numba even where the source is not: one compiled kernel serves both.
+                self.memory = _alias(array.__array_interface__["data"][0], (array.size,), array.dtype, keep=array)
+            self.strides = n_y * n_x, n_x, 1
             self.offsets = [k * n_z * n_y * n_x for k in range(math.prod(lead))]
             return
         if not array.dtype.isnative or not array.flags.aligned or any(s % item for s in array.strides):
@@ -46,7 +52,6 @@ class Flat:
         reach = [s * (n - 1) for s, n in zip(strides, array.shape, strict=True)]
         low, high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0)
         address = array.__array_interface__["data"][0] + low * item
-        # Writable to Numba even where the source is not: one compiled kernel serves both.
         self.memory = _alias(address, (high - low + 1,), array.dtype, keep=array)
         self.strides = (strides[-3], strides[-2], strides[-1])
         self.offsets = _starts(array.shape[:-3], strides, -low)

@@ -35,6 +35,8 @@ LEVELS: dict[str, dict[str, frozenset[str]]] = {
     "aarch64": {"aarch64": frozenset()},
     "arm64": {"aarch64": frozenset()},  # macOS' name
 }
+# Not in wheels: it has never been run, for want of such a processor. These take the next library.
+NOT_RUN = ("x86-64-v4",)
 # Of what is needed: what NumPy asks the processor itself for, and how it calls it.
 _BY_NUMPY = {
     "avx": "AVX", "avx2": "AVX2", "avx512bw": "AVX512BW", "avx512cd": "AVX512CD", "avx512dq": "AVX512DQ",
