@@ -26,6 +26,7 @@ from cuda_support import (
     run_twice,
     separable,
     settled,
+    stored,
     summed,
     view,
     weighted,
@@ -81,7 +82,8 @@ def along(version, table, acc="float32", store=None, axis=-1):
         runtime = engine.runtime
         read = view(runtime, src).narrow(axis, *table.source_range())
         launch = getattr(engine.axes, version)
-        launch(table, read, view(runtime, dst), axis % 4, np.dtype(acc), store or Store())
+        finite = src.dtype.kind != "f"
+        launch(table, read, view(runtime, dst), axis % 4, np.dtype(acc), stored(src, store), finite=finite)
         assert runtime.launches == {VERSIONS[version]: 1}
 
     return act

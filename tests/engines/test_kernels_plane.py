@@ -58,6 +58,8 @@ def both_ways(tables, axes, src, shape, dtype, *layouts, acc="float32", store=No
     assert runtimes[0].launches == {"resample_axis_plane": 1}
     apart, runtimes = run_twice(two_passes(tables, axes, acc, store), src, shape, dtype, *layouts)
     assert runtimes[0].launches == {"resample_axis": 2}
+    whole, _ = run_twice(plane(tables, axes, acc, store, whole=True), src, shape, dtype, *layouts)
+    assert same_bits(fused, whole)
     number = ~np.isnan(fused)
     assert same_bits(fused[number], apart[number])
     assert (number == ~np.isnan(apart)).all()
