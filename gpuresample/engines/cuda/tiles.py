@@ -55,7 +55,7 @@ class Tiles(NamedTuple):
         First sample; samples from there to where all rows tap, to where they cease to, to the end. But for the first
         sample these are the same for all tiles that are made at once.
     weight : ndarray, shape (n_tiles / together, window, together, TILE_I)
-        NaN where a row does not tap a sample; 0 there, and all rows tap from the first to the end, for `finite` samples.
+        NaN where a row does not tap a sample. For `finite` samples it is 0, and all rows tap from first to last.
     """
 
     tile: npt.NDArray[np.int32]
