@@ -389,11 +389,12 @@ static __device__ __forceinline__ void add_between(
     }
 }
 
-// Four blocks at once, where 64 registers for a thread are enough. (For sm_75 and sm_80 they are not.)
+// Four blocks at once, where 64 registers for a thread are enough. (For sm_75 and sm_80 they are not, and for single
+// bytes they are two too few.)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
 #define BLOCKS 2
 #else
-#define BLOCKS (sizeof(src_t) < 4 && sizeof(acc_t) == 4 ? 4 : 2)
+#define BLOCKS (sizeof(src_t) >= 4 || sizeof(acc_t) != 4 ? 2 : sizeof(src_t) == 2 ? 4 : 3)
 #endif
 #define BOUNDS __launch_bounds__(LANES *GROUP, BLOCKS)
 

@@ -206,8 +206,9 @@ def make_turns(table: TapTable, acc: np.dtype[Any], block: Columns, whole: bool)
     low = (start.reshape(n, FOUR).min(axis=1) - table.source_range()[0]) // 2 * 2
     high = (start + length).reshape(n, FOUR).max(axis=1) - table.source_range()[0]
     if whole and (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all():
-        turn = _strips(low.tolist(), high.tolist())
-        made = Turns(np.array(turn, np.int32), np.array([0, len(turn)], np.int32), max(t[2] - t[0] for t in turn))
+        strips = _strips(low.tolist(), high.tolist())
+        n_columns = max(end - begin for begin, _, end, _ in strips)
+        made = Turns(np.array(strips, np.int32), np.array([0, len(strips)], np.int32), n_columns)
         if made.bytes(acc) <= SHARED_LIMIT:
             return made
     starts = np.arange(0, n, block.fours)
