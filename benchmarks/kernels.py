@@ -83,6 +83,7 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
     for axis, (lo, hi) in enumerate(work.inside):
         view = view.narrow(1 + axis, *work.tables[axis].source_range())
         target = target.narrow(1 + axis, lo, hi)
+    finite = view.dtype.kind != "f"
     strides, steps = engine.axes.steps(work, view, acc)
     for axis, apart in strides:
         view = view.every(1 + axis, apart)
@@ -94,7 +95,7 @@ def passes(device: Device, job: Plan, volume: Array, runs: int) -> Iterator[dict
         here = view
 
         def one(here: View = here, to: View = to, axes: tuple[int, ...] = axes, last: bool = last) -> None:
-            engine.axes.step(work, axes, here, to, acc, store if last else Store())
+            engine.axes.step(work, axes, here, to, acc, store if last else Store(), finite)
 
         yield row(" and ".join("zyx"[axis] for axis in axes), moved, one)
         view = to

@@ -52,6 +52,7 @@ template <class T> struct __align__(2 * sizeof(T)) two_t {
 };
 typedef two_t<src_t> src2_t;
 typedef four_t<src_t> src4_t;
+typedef two_t<dst_t> dst2_t;
 typedef four_t<dst_t> dst4_t;
 typedef four_t<acc_t> acc4_t;
 

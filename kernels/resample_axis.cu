@@ -34,6 +34,7 @@
 #define STRIP 128    // columns that a warp of v4 makes at once: LANES * TILE_J
 #define FOUR 4       // tiles along the second axis that a warp of v4 makes at once
 #define BETWEEN_PITCH 36  // sums from a column between v4's passes to the next: fours of rows keep to 16 bytes
+#define KEPT 64      // columns, at most, that a block of v4 keeps from turn to turn
 #define OUT_PITCH 33 // odd: outputs of GROUP tiles from a staged line to the next
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -388,13 +389,30 @@ static __device__ __forceinline__ void add_between(
     }
 }
 
-// Four blocks at once, where 64 registers for a thread are enough. (For sm_75 and sm_80 they are not.)
+// Four blocks at once, where 64 registers for a thread are enough. (For sm_75 and sm_80 they are not, and for single
+// bytes they are two too few.)
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 860
 #define BLOCKS 2
 #else
-#define BLOCKS (sizeof(src_t) < 4 && sizeof(acc_t) == 4 ? 4 : 2)
+#define BLOCKS (sizeof(src_t) >= 4 || sizeof(acc_t) != 4 ? 2 : sizeof(src_t) == 2 ? 4 : 3)
 #endif
 #define BOUNDS __launch_bounds__(LANES *GROUP, BLOCKS)
+
+// Four neighbours of a row, by as few stores as their address allows: one; two pairs; or a pair amid two.
+static __device__ __forceinline__ void put(dst_t *e, const dst4_t &four)
+{
+    const size_t place = (size_t)e;
+    if (place % sizeof(dst2_t) != 0) {
+        e[0] = four.at[0];
+        *(dst2_t *)(e + 1) = {four.at[1], four.at[2]};
+        e[3] = four.at[3];
+    } else if (place % __alignof__(dst4_t) != 0) {
+        *(dst2_t *)e = {four.at[0], four.at[1]};
+        *(dst2_t *)(e + 2) = {four.at[2], four.at[3]};
+    } else {
+        *(dst4_t *)e = four;
+    }
+}
 
 extern "C" __global__ void BOUNDS resample_axis_plane(
     const src_t *__restrict__ src,          // [batch, outer, n_src_row, n_src], at strides s_*; s_axis is 1 for speed
@@ -403,7 +421,9 @@ extern "C" __global__ void BOUNDS resample_axis_plane(
     const int *__restrict__ tile,           // [n_fours, FOUR, 4]: the second axis's tiles; all of a four have the same
                                             // samples to where all rows tap, to where they cease to, to the end
     const acc4_t *__restrict__ weight,      // [n_fours, window, FOUR]
-    const int *__restrict__ reach,          // [n_groups, 2], as in v3
+    const int *__restrict__ turn,           // [n_turns, 4]: the first column that its fours read; columns from where to
+                                            // where are made for it (those before are there already); fours to here
+    const int *__restrict__ turns,          // [n_groups + 1]: a block's first turn
     dst_t *__restrict__ dst,                // [batch, outer, n_rows, n_dst], at strides d_*
     const idx_t n_outer, const int n_rows, const int n_dst,  // as many planes as the grid has room for
     const idx_t s_batch, const idx_t s_outer, const idx_t s_row, const idx_t s_axis,
@@ -411,85 +431,105 @@ extern "C" __global__ void BOUNDS resample_axis_plane(
     STORE_PARAMETERS,
     const int row_window,
     const int window,
-    const int fours,      // of tiles, for a block along the second axis
+    const int groups,     // blocks along the second axis
     const int n_columns,  // samples along the second axis
-    const int pairs,      // s_axis is 1, and rows start at whole, aligned pairs
-    const int wide)       // d_axis is 1, and rows of dst start at whole, aligned fours
+    const int pairs)      // s_axis is 1, and rows start at whole, aligned pairs
 {
     DYNAMIC_SHARED(acc_t, between);  // [columns, BETWEEN_PITCH]: as wide as sums are, as between two passes
     // Numbers without a sign: their divisions take fewer instructions.
     const int n_row_tiles = (n_rows + TILE_I - 1) / TILE_I;
-    const unsigned n_strips = (n_row_tiles + GROUP - 1) / GROUP;
-    const int n_fours = (n_dst + TILE_I * FOUR - 1) / (TILE_I * FOUR);
-    const unsigned n_groups = (unsigned)(n_fours + fours - 1) / (unsigned)fours;
+    const unsigned n_strips = (n_row_tiles + GROUP - 1) / GROUP, n_groups = (unsigned)groups;
     const int group = (int)(blockIdx.x % n_groups), strip = (int)(blockIdx.x / n_groups % n_strips);
     const unsigned plane = blockIdx.x / n_groups / n_strips, outer = (unsigned)n_outer;
     const idx_t o = plane % outer, b = plane / outer;
     const int row0 = strip * LANES;
+    const idx_t from = b * s_batch + o * s_outer, to = b * d_batch + o * d_outer;
 
-    // Warps make 4 rows each; the lanes of a warp are columns, or pairs of them, so that loads are one piece and stores
-    // hardly meet in a bank. (Fours of columns would meet in one.) Pairs come in whole strips: the last one begins early,
-    // or ends late, and what it makes of columns that are others' is not stored.
-    const int begin = pairs ? reach[group * 2] / 2 * 2 : reach[group * 2], end = reach[group * 2 + 1];
     const int late = n_columns / 2 * 2 - STRIP, t = strip * GROUP + threadIdx.y;
-    for (int j0 = begin; t < n_row_tiles && j0 < end; j0 += STRIP) {
-        const bool whole = pairs && late >= 0 && (j0 <= late || end <= late + STRIP);
-        const int j = whole ? (j0 < late ? j0 : late) + 2 * threadIdx.x : j0 + threadIdx.x;
-        if (j >= end && !whole) break;
-        const int columns = whole ? TILE_J : columns_of(end - j, LANES);
-        const int core = row_tile[t * 4 + 1], edge = row_tile[t * 4 + 2], last = row_tile[t * 4 + 3];
-        const src_t *p = src + b * s_batch + o * s_outer + row_tile[t * 4] * s_row + j * s_axis;
-        const acc4_t *w = row_weight + (idx_t)t * row_window;
-        acc_t total[TILE_I][TILE_J];
-        if (whole)
-            add_window(total, p, w, core, edge, last, s_row, Pairs());
-        else
-            add_window(total, p, w, core, edge, last, s_row, Lone(columns, LANES * s_axis));
-        acc_t *q = between + threadIdx.y * TILE_I;
+    // In the first part a thread has 4 rows, in the second, too, but others.
+    acc_t *mine = between + threadIdx.y * TILE_I;
+    for (int u = turns[group]; u < turns[group + 1]; u++) {
+        const int begin = turn[u * 4], made = turn[u * 4 + 1], end = turn[u * 4 + 2], f_end = turn[u * 4 + 3];
+        // Columns that the turn before has made, and this one needs, too: to the front.
+        const int n = made - begin;
+        if (n > 0) {
+            const int by = begin - turn[u * 4 - 4];
+            acc4_t kept[KEPT / LANES];
 #pragma unroll
-        for (int c = 0; c < TILE_J; c++) {
-            const int k = j + (whole ? c / 2 * 2 * LANES + c % 2 : c * LANES);
-            acc4_t four;
+            for (int c = 0; c < KEPT / LANES; c++) {
+                const int k = c * LANES + threadIdx.x;
+                kept[c] = *(const acc4_t *)(mine + (k < n ? k + by : 0) * BETWEEN_PITCH);
+            }
+            __syncthreads();
 #pragma unroll
-            for (int r = 0; r < TILE_I; r++) four.at[r] = total[r][c];
-            if (c < columns && k >= j0 && k < end) *(acc4_t *)(q + (k - begin) * BETWEEN_PITCH) = four;
+            for (int c = 0; c < KEPT / LANES; c++) {
+                const int k = c * LANES + threadIdx.x;
+                if (k < n) *(acc4_t *)(mine + k * BETWEEN_PITCH) = kept[c];
+            }
+        } else {
+            __syncthreads();
         }
-    }
-    __syncthreads();
 
-    // Warps make FOUR tiles each, of all rows: a lane has 4 rows, so that a load of weights, which 8 lanes share, feeds
-    // 16 multiply-adds. The outputs of a row are whole pieces of global memory.
-    const int line = threadIdx.x % (LANES / FOUR) * TILE_J, here = n_rows - row0 - line;
-    const int f_end = group * fours + fours, last_four = f_end < n_fours ? f_end : n_fours;
-    dst_t *d = dst + b * d_batch + o * d_outer + (row0 + line) * d_row;
-    for (int f = group * fours + threadIdx.y; f < last_four; f += GROUP) {
-        const int m = f * FOUR + threadIdx.x / (LANES / FOUR);
-        const int core = tile[m * 4 + 1], edge = tile[m * 4 + 2], last = tile[m * 4 + 3];
-        const acc4_t *p = (const acc4_t *)(between + (tile[m * 4] - begin) * BETWEEN_PITCH + line);
-        const acc4_t *w = weight + (idx_t)f * window * FOUR + threadIdx.x / (LANES / FOUR);
-        acc_t total[TILE_I][TILE_J];
+
+        // Warps make 4 rows each; the lanes of a warp are columns, or pairs of them, so that loads are one piece and
+        // stores hardly meet in a bank. (Fours of columns would meet in one.) Pairs come in whole strips: the last one
+        // begins early, or ends late, and what it makes of columns that are others' is not stored.
+        for (int j0 = made; t < n_row_tiles && j0 < end; j0 += STRIP) {
+            const bool whole = pairs && late >= 0 && (j0 <= late || end <= late + STRIP);
+            const int j = whole ? (j0 < late ? j0 : late) + 2 * threadIdx.x : j0 + threadIdx.x;
+            if (j >= end && !whole) break;
+            const int columns = whole ? TILE_J : columns_of(end - j, LANES);
+            const int core = row_tile[t * 4 + 1], edge = row_tile[t * 4 + 2], last = row_tile[t * 4 + 3];
+            const src_t *p = src + from + row_tile[t * 4] * s_row + j * s_axis;
+            const acc4_t *w = row_weight + (idx_t)t * row_window;
+            acc_t total[TILE_I][TILE_J];
+            if (whole)
+                add_window(total, p, w, core, edge, last, s_row, Pairs());
+            else
+                add_window(total, p, w, core, edge, last, s_row, Lone(columns, LANES * s_axis));
 #pragma unroll
-        for (int r = 0; r < TILE_I; r++) {
+            for (int c = 0; c < TILE_J; c++) {
+                const int k = j + (whole ? c / 2 * 2 * LANES + c % 2 : c * LANES);
+                acc4_t four;
 #pragma unroll
-            for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+                for (int r = 0; r < TILE_I; r++) four.at[r] = total[r][c];
+                if (c < columns && k >= j0 && k < end) *(acc4_t *)(mine + (k - begin) * BETWEEN_PITCH) = four;
+            }
         }
-        add_between<true>(total, p, w, core);
-        add_between<false>(total, p, w, edge - core);
-        add_between<true>(total, p, w, last - edge);
-        const int i = m * TILE_I;
+        __syncthreads();
+
+        // Warps make FOUR tiles each, of all rows: a lane has 4 rows, so that a load of weights, which 8 lanes share,
+        // feeds 16 multiply-adds. The outputs of a row are whole pieces of global memory.
+        for (int f = (u == 0 ? 0 : turn[u * 4 - 1]) + threadIdx.y; f < f_end; f += GROUP) {
+            const int m = f * FOUR + threadIdx.x / (LANES / FOUR);
+            const int line = threadIdx.x % (LANES / FOUR) * TILE_J, here = n_rows - row0 - line;
+            const int core = tile[m * 4 + 1], edge = tile[m * 4 + 2], last = tile[m * 4 + 3];
+            const acc4_t *p = (const acc4_t *)(between + (tile[m * 4] - begin) * BETWEEN_PITCH + line);
+            const acc4_t *w = weight + (idx_t)f * window * FOUR + threadIdx.x / (LANES / FOUR);
+            acc_t total[TILE_I][TILE_J];
 #pragma unroll
-        for (int c = 0; c < TILE_J; c++) {
-            if (c >= here) break;
-            dst4_t four;
+            for (int r = 0; r < TILE_I; r++) {
 #pragma unroll
-            for (int r = 0; r < TILE_I; r++) four.at[r] = store(total[r][c], STORE_ARGUMENTS);
-            dst_t *e = d + c * d_row + i * d_axis;
-            if (wide && i + TILE_I <= n_dst) {
-                *(dst4_t *)e = four;
-            } else {
+                for (int c = 0; c < TILE_J; c++) total[r][c] = NOTHING;
+            }
+            add_between<true>(total, p, w, core);
+            add_between<false>(total, p, w, edge - core);
+            add_between<true>(total, p, w, last - edge);
+            const int i = m * TILE_I;
 #pragma unroll
-                for (int r = 0; r < TILE_I; r++)
-                    if (i + r < n_dst) e[r * d_axis] = four.at[r];
+            for (int c = 0; c < TILE_J; c++) {
+                if (c >= here) break;
+                dst_t *e = dst + to + (row0 + line + c) * d_row + i * d_axis;
+                dst4_t four;
+#pragma unroll
+                for (int r = 0; r < TILE_I; r++) four.at[r] = store(total[r][c], STORE_ARGUMENTS);
+                if (d_axis == 1 && i + TILE_I <= n_dst) {
+                    put(e, four);
+                } else {
+#pragma unroll
+                    for (int r = 0; r < TILE_I; r++)
+                        if (i + r < n_dst) e[r * d_axis] = four.at[r];
+                }
             }
         }
     }

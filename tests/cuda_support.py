@@ -1,10 +1,13 @@
 """What the kernels' tests share: buffers between guard bands, layouts, works, and the engine on the host."""
 
 import math
+from dataclasses import replace
 from functools import lru_cache
+from unittest import mock
 
 import numpy as np
 
+from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
@@ -177,16 +180,29 @@ def separable(tables, order=(0, 1, 2), dst_axis=(0, 1, 2), start=(0, 0, 0), n_ds
     return Separable(tuple(tables), tuple(order), tuple(dst_axis), n_dst, tuple(start), precision)
 
 
-def plane(tables, axes, acc="float32", store=None):
-    """Two tables along two axes of an array of four, one after the other, by one kernel."""
+def plane(tables, axes, acc="float32", store=None, whole=False):
+    """Two tables along two axes of an array of four, one after the other, by one kernel.
+
+    `whole`: by blocks of whole rows, or of parts of them.
+    """
 
     def act(engine, src, dst):
         read = view(engine.runtime, src)
+        finite = src.dtype.kind != "f"
         for table, axis in zip(tables, axes, strict=True):
             read = read.narrow(axis, *table.source_range())
-        engine.axes.plane(tables, read, view(engine.runtime, dst), axes, np.dtype(acc), store or Store())
+        with mock.patch.object(cuda_axis, "MANY_BLOCKS", 0 if whole else 1 << 30):
+            engine.axes.plane(
+                tables, read, view(engine.runtime, dst), axes, np.dtype(acc), stored(src, store), finite=finite
+            )
 
     return act
+
+
+def stored(src, store=None):
+    """How the engine stores sums of a source: those of integers have no -0."""
+    store = store or Store()
+    return store if src.dtype.kind == "f" else replace(store, window=cuda_axis.UNSIGNED_ZERO)
 
 
 def two_passes(tables, axes, acc="float32", store=None):
@@ -199,7 +215,7 @@ def two_passes(tables, axes, acc="float32", store=None):
         shape[row] = first.n_dst
         between = engine.axes.scratch(tuple(shape), np.dtype(acc))
         engine.axes.plain(first, read, between, row, np.dtype(acc), Store())
-        engine.axes.plain(second, between, view(engine.runtime, dst), column, np.dtype(acc), store or Store())
+        engine.axes.plain(second, between, view(engine.runtime, dst), column, np.dtype(acc), stored(src, store))
 
     return act
 

@@ -28,6 +28,7 @@ from cuda_support import (
     run_twice,
     separable,
     settled,
+    stored,
     summed,
     view,
     weighted,
@@ -83,7 +84,8 @@ def along(version, table, acc="float32", store=None, axis=-1):
         runtime = engine.runtime
         read = view(runtime, src).narrow(axis, *table.source_range())
         launch = getattr(engine.axes, version)
-        launch(table, read, view(runtime, dst), axis % 4, np.dtype(acc), store or Store())
+        finite = src.dtype.kind != "f"
+        launch(table, read, view(runtime, dst), axis % 4, np.dtype(acc), stored(src, store), finite=finite)
         assert runtime.launches == {VERSIONS[version]: 1}
 
     return act
@@ -851,6 +853,17 @@ def check_plane_wide(read):
     assert_close(out[..., :110], weighted(tables[1], weighted(tables[0], src, 2), 3), 300 * bound(src))
 
 
+def check_plane_turns(read):
+    """Blocks that go along whole rows, of odd length: they keep columns from turn to turn, and keep none."""
+    rng = np.random.default_rng(15)
+    rows = random_table(rng, 45, 43, 9, 0.9)
+    for columns in (random_table(rng, 400, 303, 9, 1.3), random_table(rng, 720, 55, 3, 13.0)):
+        src = noise((1, 2, 45, columns.n_src), "int16")
+        shape = (1, 2, 43, columns.n_dst)
+        out, _ = run_twice(plane((rows, columns), (2, 3), whole=True), src, shape, "float32", read=read)
+        assert_close(out, weighted(columns, weighted(rows, src, 2), 3), 300 * bound(src))
+
+
 def check_untapped(read):
     table = random_table(np.random.default_rng(3), 40, 57, 7, 0.7)
     src = noise((1, 2, 34, 40), "float32")
@@ -940,7 +953,9 @@ def check_ties(interpolation):
 
 
 SYNC = "    __syncthreads();\n\n    add_lines(\n        staged"
-BETWEEN = "    __syncthreads();\n\n    // Warps make FOUR"
+BETWEEN = "        __syncthreads();\n\n        // Warps make FOUR"
+BEFORE_MOVING = "            __syncthreads();\n#pragma unroll"
+NOTHING_KEPT = "} else {\n            __syncthreads();"
 SECOND = "        __syncthreads();\n\n        // Warps write lines"
 MUTATIONS = [
     # an off-by-one
@@ -959,7 +974,11 @@ MUTATIONS = [
     ("resample_axis.cu", "edge, last, s_row", "edge, last + 1, s_row", check_plane),
     ("resample_axis.cu", "if (c >= here) break;", "if (c > here) break;", check_plane),
     ("resample_axis.cu", "if (i + r < n_dst) e[", "if (i + r <= n_dst) e[", check_plane),
-    ("resample_axis.cu", "wide && i + TILE_I <= n_dst", "wide && i < n_dst", check_plane_wide),
+    ("resample_axis.cu", "d_axis == 1 && i + TILE_I <= n_dst", "d_axis == 1 && i < n_dst", check_plane_wide),
+    ("resample_axis.cu", "e[3] = four.at[3];", "e[3] = four.at[2];", check_plane_turns),
+    # ... in what a block keeps from turn to turn
+    ("resample_axis.cu", "k < n ? k + by : 0", "k < n ? k + by + 1 : 0", check_plane_turns),
+    ("resample_axis.cu", "if (k < n) *(acc4_t", "if (k < n - 1) *(acc4_t", check_plane_turns),
     ("resample_volume.cu", "k < nx", "k <= nx", check_at_once(2, 1, 4)),
     ("resample_volume.cu", "+ c) * s_y", "+ c) * s_z", check_at_once(2, 3, 1)),
     ("resample_volume.cu", "y < it.y + ROWS", "y < it.y + ROWS - 1", check_at_once(2, 1, 4)),
@@ -969,6 +988,8 @@ MUTATIONS = [
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads();", ""), check_axis("staged")),
     ("resample_axis.cu", SECOND, SECOND.replace("__syncthreads();", ""), check_axis("staged")),
     ("resample_axis.cu", BETWEEN, BETWEEN.replace("__syncthreads();", ""), check_plane),
+    ("resample_axis.cu", BEFORE_MOVING, BEFORE_MOVING.replace("__syncthreads();", ""), check_plane_turns),
+    ("resample_axis.cu", NOTHING_KEPT, NOTHING_KEPT.replace("__syncthreads();", ""), check_plane_turns),
     # a barrier that not all threads reach
     ("resample_axis.cu", BETWEEN, BETWEEN.replace("__syncthreads", "if (t < n_row_tiles) __syncthreads"), check_plane),
     ("resample_axis.cu", SYNC, SYNC.replace("__syncthreads", "if (threadIdx.y) __syncthreads"), check_axis("staged")),
@@ -976,7 +997,7 @@ MUTATIONS = [
     ("resample_axis.cu", "+ first[i] * s_axis", "+ first[i] * s_inner", check_axis("plain")),
     ("resample_axis.cu", "d_outer + j * d_inner;\n#p", "s_outer + j * d_inner;\n#p", check_wide_columns),
     ("resample_axis.cu", "row_tile[t * 4] * s_row", "row_tile[t * 4] * s_axis", check_plane),
-    ("resample_axis.cu", "(row0 + line) * d_row", "(row0 + line) * s_row", check_plane),
+    ("resample_axis.cu", "(row0 + line + c) * d_row", "(row0 + line + c) * s_row", check_plane),
     ("resample_axis.cu", "b = plane / outer;", "b = plane / n_strips;", check_plane),
     ("resample_axis.cu", "weight += FOUR)", "weight += 1)", check_plane),
     ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
@@ -1023,7 +1044,7 @@ def test_launch_code_and_kernels_have_the_same_constants():
     def constant(file, name):
         return int(re.search(rf"^#define {name} (\d+)", cuda_runtime.read(file), re.MULTILINE)[1])
 
-    for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "STRIP", "FOUR", "BETWEEN_PITCH", "OUT_PITCH"):
+    for name in ("TILE_I", "TILE_J", "LANES", "GROUP", "STRIP", "FOUR", "KEPT", "BETWEEN_PITCH", "OUT_PITCH"):
         assert constant("resample_axis.cu", name) == getattr(tiles, name)
     assert tiles.STRIP == tiles.LANES * tiles.TILE_J
     # A lane writes one output of a turn.

@@ -58,6 +58,8 @@ def both_ways(tables, axes, src, shape, dtype, *layouts, acc="float32", store=No
     assert runtimes[0].launches == {"resample_axis_plane": 1}
     apart, runtimes = run_twice(two_passes(tables, axes, acc, store), src, shape, dtype, *layouts)
     assert runtimes[0].launches == {"resample_axis": 2}
+    whole, _ = run_twice(plane(tables, axes, acc, store, whole=True), src, shape, dtype, *layouts)
+    assert same_bits(fused, whole)
     number = ~np.isnan(fused)
     assert same_bits(fused[number], apart[number])
     assert (number == ~np.isnan(apart)).all()
@@ -184,6 +186,19 @@ def test_samples_that_a_row_does_not_tap_do_not_matter():
     assert_close(out[same], expected[same], 1e-2)
 
 
+def test_sums_of_integers_have_no_sign_of_zero():
+    """Samples that are not tapped weigh 0, whichever version sums: a zero has the same bits in all."""
+    rng = np.random.default_rng(11)
+    made = random_table(rng, 70, 66, 9, 1.0), random_table(rng, 90, 75, 9, 1.2)
+    tables = [TapTable(t.n_src, t.first, t.count, -np.abs(t.weight)) for t in made]
+    src = noise((1, 2, 70, 90), "int16")
+    src[..., 20:60] = 0
+    out = both_ways(tables, (2, 3), src, (1, 2, 66, 75), "float32")
+    zero = out == 0
+    assert 0 < zero.sum() < zero.size
+    assert not np.signbit(out[zero]).any()
+
+
 def test_64_bit_offsets_give_the_same_bits(monkeypatch):
     rng = np.random.default_rng(8)
     tables = random_table(rng, 36, 35, 6, 1.0), random_table(rng, 41, 67, 9, 0.5)
@@ -193,6 +208,40 @@ def test_64_bit_offsets_give_the_same_bits(monkeypatch):
     wide, runtimes = run_twice(plane(tables, (2, 3)), src, (2, 2, 35, 67), "float32")
     assert same_bits(narrow, wide)
     assert {types.idx for _, types in runtimes[0].compilations} == {"int64"}
+
+
+@pytest.mark.parametrize(
+    ("shape", "acc"),
+    [
+        ((512, 400, 24, 1.28), SINGLE), ((512, 400, 9, 1.28), np.dtype(np.float64)), ((300, 900, 9, 1 / 3), SINGLE),
+        ((700, 54, 3, 13.0), SINGLE), ((90, 80, 37, -1.0), SINGLE), ((90, 80, 12, -1.0), np.dtype(np.float64)),
+    ],
+)  # fmt: skip
+def test_blocks_of_whole_rows_make_no_column_twice(shape, acc):
+    """Turn by turn: a four's columns are there, and of what is kept nothing was not."""
+    table = random_table(np.random.default_rng(6), *shape)
+    start, length = (n.reshape(-1, 4) for n in cuda_tiles.windows(table, 4))
+    low, high = (n - table.source_range()[0] for n in (start.min(axis=1), (start + length).max(axis=1)))
+    for whole in (False, True):
+        block = cuda_tiles.columns(table, acc)
+        made = cuda_tiles.make_turns(table, acc, block, whole)
+        assert made.bytes(acc) <= cuda_tiles.SHARED_LIMIT
+        assert made.turns[0] == 0
+        assert made.turns[-1] == len(made.turn)
+        there, f = (0, 0), 0
+        for u, (begin, first, end, f_end) in enumerate(made.turn.tolist()):
+            assert begin == first or (u not in made.turns and there[0] <= begin < first == there[1])
+            assert first - begin <= cuda_tiles.KEPT
+            assert first % 2 == 0
+            assert end - begin <= made.columns
+            assert (low[f:f_end] >= begin).all()
+            assert (high[f:f_end] <= end).all()
+            there, f = (begin, end), f_end
+        assert f == len(low)
+        columns = sum(end - first for _, first, end, _ in made.turn.tolist())
+        if whole and 0 < shape[3] < 2 and acc == SINGLE:
+            assert made.groups == 1
+            assert columns == high.max() - low.min() // 2 * 2
 
 
 def wide(n_src, n_dst, n_taps):

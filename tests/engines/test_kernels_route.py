@@ -473,6 +473,30 @@ def test_launches_of_tables_do_not_depend_on_the_batch(interpolation):
     assert len({launched(work, n) for n in BATCHES}) == 1
 
 
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline3"])
+def test_launches_do_not_depend_on_batches_that_do_not_merge(interpolation):
+    """Two of three channels of every volume: one launch for all volumes of a channel, however many there are."""
+    source, target = gr.Grid.of_size((5, 4, 3)), gr.Grid((4, 3, 2), (1.2, 1.3, 1.4), (0.1,) * 3, EYE)
+    for work in (
+        planner.make_work(source, target, (), interpolation, None, False, "single"),
+        gather(route(affine(3)[1], target=source, source=source), interpolation, None, "single", (2, 3, 4), source),
+    ):
+        launches = set()
+        for n in BATCHES:
+            runtime = HostRuntime()
+            src = noise((n, 3, 3, 4, 5), "float32")
+            out, each = (np.zeros((n, 2, 2, 3, 4), np.float32) for _ in range(2))
+            CudaEngine(runtime).run(work, src[:, :2], out, Store())
+            if n == 32:
+                for channel in range(2):
+                    lone = np.ascontiguousarray(src[:, channel])
+                    CudaEngine(HostRuntime()).run(work, lone, each[:, channel], Store())
+                assert same_bits(out, each)
+            if n > 1:
+                launches.add(runtime.launches.total())
+        assert len(launches) == 1
+
+
 # A plane more than the source has: its voxels are the default.
 BEYOND = separable([identity(3), identity(4), identity(5)], n_dst=(4, 4, 5))
 

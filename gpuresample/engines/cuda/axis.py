@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,10 +19,12 @@ from gpuresample.engines.cuda.tiles import (
     SHARING,
     TILE_I,
     TILE_J,
+    Columns,
     Room,
     Steps,
     columns,
     make_tiles,
+    make_turns,
     reach,
     room,
     sharing,
@@ -43,6 +45,10 @@ BLOCK = 256
 FEW_TAPS = 8
 # Offsets below this fit a 32-bit int, with room for the threads past the end of a grid.
 NARROW = 2**31 - 2**16
+# Blocks that keep a large GPU busy: 4 on each of some 140 multiprocessors, and as many to follow.
+MANY_BLOCKS = 1024
+# What sums go through, see `Store.window`: as they are, but for -0, which becomes 0.
+UNSIGNED_ZERO = (-math.inf, math.inf, 1.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,11 @@ class Axes:
                 return
             src = src.narrow(1 + axis, *work.tables[axis].source_range())
         acc = accumulator(work.precision)
+        # Sums of integers are finite, of all passes: samples that are not tapped may weigh 0. That takes the sign of
+        # a zero away, so none of them has one.
+        finite = src.dtype.kind != "f"
+        if finite and dst.dtype.kind == "f" and store.window is None:
+            store = replace(store, window=UNSIGNED_ZERO)
         if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
             self.at_once(work, src, dst, acc, store)
             return
@@ -139,7 +150,7 @@ class Axes:
             for axis in axes:
                 shape[1 + axis] = work.tables[axis].n_dst
             target = dst if last else self.scratch(tuple(shape), acc)
-            self.step(work, axes, src, target, acc, store if last else Store())
+            self.step(work, axes, src, target, acc, store if last else Store(), finite)
             src = target
 
     def steps(self, work: Separable, src: View, acc: np.dtype[Any]) -> Steps:
@@ -152,14 +163,25 @@ class Axes:
         return self._uploads.get(work, ("steps", contiguous, src.dtype, cuda_tiles.FUSE), make)
 
     def step(
-        self, work: Separable, axes: tuple[int, ...], src: View, dst: View, acc: np.dtype[Any], store: Store
+        self,
+        work: Separable,
+        axes: tuple[int, ...],
+        src: View,
+        dst: View,
+        acc: np.dtype[Any],
+        store: Store,
+        finite: bool = False,
     ) -> None:
-        """One of a work's passes; `src` begins at the first samples that the tables read."""
+        """One of a work's passes; `src` begins at the first samples that the tables read.
+
+        `finite`: no sample is infinite or NaN. See `make_tiles`.
+        """
         if len(axes) == 1:
-            self.along(work.tables[axes[0]], src, dst, 1 + axes[0], acc, store)
+            self.along(work.tables[axes[0]], src, dst, 1 + axes[0], acc, store, finite)
         else:
             first, second = axes
-            self.plane((work.tables[first], work.tables[second]), src, dst, (1 + first, 1 + second), acc, store)
+            tables = work.tables[first], work.tables[second]
+            self.plane(tables, src, dst, (1 + first, 1 + second), acc, store, finite)
 
     def at_once(self, work: Separable, src: View, dst: View, acc: np.dtype[Any], store: Store) -> None:
         """All axes in one kernel; views are (batch, z, y, x), `src` from the first samples that the tables read."""
@@ -182,10 +204,12 @@ class Axes:
 
     # --- passes ------------------------------------------------------------------------------------------------
 
-    def along(self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store) -> None:
+    def along(
+        self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store, finite: bool = False
+    ) -> None:
         """One pass; `src` begins at the first sample that the table reads."""
         version = self.choose(table, src, dst, axis)
-        getattr(self, version)(table, src, dst, axis, acc, store)
+        getattr(self, version)(table, src, dst, axis, acc, store, finite)
 
     def choose(self, table: TapTable, src: View, dst: View, axis: int) -> str:
         """Which version of resample_axis a pass takes.
@@ -200,7 +224,9 @@ class Axes:
             return "tile"
         return "staged" if self._room(table, src, dst, axis) else "plain"
 
-    def plain(self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store) -> None:
+    def plain(
+        self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store, finite: bool = False
+    ) -> None:
         """v1: one thread per output."""
         it = Pass.of(src, dst, axis, "s")
 
@@ -213,10 +239,12 @@ class Axes:
         ]  # fmt: skip
         self._runtime.launch(Launch("resample_axis", "resample_axis", it.types(acc), blocks, (BLOCK, 1), arguments))
 
-    def tile(self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store) -> None:
+    def tile(
+        self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store, finite: bool = False
+    ) -> None:
         """v2: 4 outputs along the axis for 4 columns."""
         it = Pass.of(src, dst, axis, "s")
-        tile, weight, window, n_tiles = self._tiles(table, acc)
+        tile, weight, window, n_tiles = self._tiles(table, acc, finite=finite)
         others = (it.batch, it.outer, it.axis)
         wide = (
             it.inner.n % TILE_J == 0
@@ -234,7 +262,9 @@ class Axes:
             Launch("resample_axis", "resample_axis_tile", it.types(acc), blocks, (LANES, GROUP), arguments)
         )
 
-    def staged(self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store) -> None:
+    def staged(
+        self, table: TapTable, src: View, dst: View, axis: int, acc: np.dtype[Any], store: Store, finite: bool = False
+    ) -> None:
         """v3: lines of the contiguous axis, staged in shared memory.
 
         Raises
@@ -243,7 +273,7 @@ class Axes:
             If not even one tile of 32 lines fits shared memory.
         """
         it = Pass.of(src, dst, axis, "d")
-        tile, weight, window, n_tiles = self._tiles(table, acc)
+        tile, weight, window, n_tiles = self._tiles(table, acc, finite=finite)
         block = self._room(table, src, dst, axis)
         if block is None:
             raise ValueError(f"a tile of the table reads more samples than shared memory holds: {window}")
@@ -266,6 +296,7 @@ class Axes:
         axes: tuple[int, int],
         acc: np.dtype[Any],
         store: Store,
+        finite: bool = False,
     ) -> None:
         """v4: a table along one axis and then one along another, the bits of two passes.
 
@@ -278,28 +309,30 @@ class Axes:
         others = [Axis(dst.shape[a], src.strides[a], dst.strides[a]) for a in range(4) if a not in axes]
         others.sort(key=lambda a: -abs(a.s))
         batch, outer = ([NONE] * 2 + merge(others))[-2:]
-        row_tile, row_weight, row_window, n_row_tiles = self._tiles(first, acc)
-        tile, weight, window, n_tiles = self._tiles(second, acc, FOUR)
+        row_tile, row_weight, row_window, n_row_tiles = self._tiles(first, acc, finite=finite)
+        tile, weight, window, _ = self._tiles(second, acc, FOUR, finite)
         block = self._uploads.get(second, ("columns", acc), lambda: columns(second, acc))
         if block is None:
             raise ValueError(f"tiles of the second table read more columns than shared memory holds: {window}")
         idx = narrowest(src.reach, dst.reach, math.prod(dst.shape))
         types = Types.of(src.dtype, dst.dtype, idx, acc)
+        # Blocks of a whole row of tiles make no column twice; where they are few, more of them keep a GPU busy.
+        strips = -(-n_row_tiles // GROUP) * batch.n * outer.n
+        whole = strips >= MANY_BLOCKS
+        turn, turns, groups, shared = self._turns(second, acc, block, whole)
         pairs = src.strides[column] == 1 and _aligned(src, (batch.s, outer.s, src.strides[row]), 2)
-        wide = dst.strides[column] == 1 and _aligned(dst, (batch.d, outer.d, dst.strides[row]))
         arguments: list[Argument] = [
-            pointer(src), row_tile, row_weight, tile, weight, self._reach(second, block.fours * FOUR), pointer(dst),
+            pointer(src), row_tile, row_weight, tile, weight, turn, turns, pointer(dst),
             idx(outer.n), np.int32(first.n_dst), np.int32(second.n_dst),
             *[idx(s) for s in (batch.s, outer.s, src.strides[row], src.strides[column])],
             *[idx(d) for d in (batch.d, outer.d, dst.strides[row], dst.strides[column])],
-            *storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), np.int32(block.fours),
-            np.int32(src.shape[column]), np.int32(pairs), np.int32(wide),
+            *storing(dst.dtype, acc, store), np.int32(row_window), np.int32(window), np.int32(groups),
+            np.int32(src.shape[column]), np.int32(pairs),
         ]  # fmt: skip
-        blocks = -(-n_tiles // FOUR // block.fours) * -(-n_row_tiles // GROUP) * batch.n * outer.n
-        shared = block.bytes(acc)
-        self._runtime.launch(
-            Launch("resample_axis", "resample_axis_plane", types, blocks, (LANES, GROUP), arguments, shared)
+        launch = Launch(
+            "resample_axis", "resample_axis_plane", types, groups * strips, (LANES, GROUP), arguments, shared
         )
+        self._runtime.launch(launch)
 
     def _plain(self, table: TapTable, acc: np.dtype[Any]) -> tuple[Pointer, Pointer, Pointer]:
         """First, count and weight on the device; samples count from the first that the table reads."""
@@ -311,18 +344,31 @@ class Axes:
 
         return self._uploads.get(table, ("plain", acc), make)
 
-    def _tiles(self, table: TapTable, acc: np.dtype[Any], together: int = 1) -> tuple[Pointer, Pointer, int, int]:
+    def _tiles(
+        self, table: TapTable, acc: np.dtype[Any], together: int = 1, finite: bool = False
+    ) -> tuple[Pointer, Pointer, int, int]:
         """Tiles and weights on the device, the window, the number of tiles; see `make_tiles`."""
 
         def make() -> tuple[Pointer, Pointer, int, int]:
-            made = make_tiles(table, acc, together)
+            made = make_tiles(table, acc, together, finite)
             return self.upload(made.tile), self.upload(made.weight, TILE_I), made.window, len(made.tile)
 
-        return self._uploads.get(table, ("tiles", acc, together), make)
+        return self._uploads.get(table, ("tiles", acc, together, finite), make)
 
     def _reach(self, table: TapTable, tiles: int) -> Pointer:
         """What groups of tiles read, on the device."""
         return self._uploads.get(table, ("reach", tiles), lambda: self.upload(reach(table, tiles)))
+
+    def _turns(
+        self, table: TapTable, acc: np.dtype[Any], block: Columns, whole: bool
+    ) -> tuple[Pointer, Pointer, int, int]:
+        """Turns and each block's first on the device, the number of blocks, bytes of shared memory."""
+
+        def make() -> tuple[Pointer, Pointer, int, int]:
+            made = make_turns(table, acc, block, whole)
+            return self.upload(made.turn), self.upload(made.turns), made.groups, made.bytes(acc)
+
+        return self._uploads.get(table, ("turns", acc, whole), make)
 
     def _room(self, table: TapTable, src: View, dst: View, axis: int) -> Room | None:
         """A block of v3; None if nothing fits."""

@@ -60,7 +60,7 @@ class CudaEngine:
 
     def _run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         first = 0
-        for s, d in self._volumes(src, dst):
+        for s, d in self._volumes(src, dst, _is_ordered(work)):
             self._work(work, s, d, store, first)
             first += d.shape[0]
 
@@ -89,7 +89,7 @@ class CudaEngine:
             return
         with self.runtime.on(out):
             first = 0
-            for g, o in self._volumes(grad, out):
+            for g, o in self._volumes(grad, out, _is_ordered(work)):
                 self.gradients.splat(work, g, o, first)
                 first += o.shape[0]
 
@@ -119,12 +119,12 @@ class CudaEngine:
             self.gradients.moments(self._view(values), moved, View.of(out, self.runtime.address(out)))
 
     def _convert(self, src: Any, dst: Any, rounding: int, factor: float) -> None:
-        for s, d in self._volumes(src, dst):
+        for s, d in self._volumes(src, dst, ordered=False):
             self.axes.convert(s, d, rounding, factor)
 
-    def _volumes(self, src: Any, dst: Any) -> Iterator[tuple[View, View]]:
-        """Source and destination as views (batch, z, y, x); a source of odd bytes is copied first."""
-        return volumes(self._view(src), View.of(dst, self.runtime.address(dst)))
+    def _volumes(self, src: Any, dst: Any, ordered: bool) -> Iterator[tuple[View, View]]:
+        """Source and destination as views (batch, z, y, x), see `volumes`; a source of odd bytes is copied first."""
+        return volumes(self._view(src), View.of(dst, self.runtime.address(dst)), ordered)
 
     def _view(self, array: Any) -> View:
         """An array as the launches take it; one of odd bytes is copied first."""
@@ -138,6 +138,11 @@ class CudaEngine:
     def combining(self, models: int) -> Iterator[Combiner]:
         """What combines blocks of an ensemble of so many models. See `interface.Engine`."""
         yield CudaCombiner(self.runtime, self.axes, self._work, self._view, models)
+
+
+def _is_ordered(work: Work) -> bool:
+    """Whether the k-th volume has a route of its own."""
+    return isinstance(work, Gather) and len(work.routes) > 1
 
 
 @lru_cache(maxsize=1)

@@ -18,6 +18,8 @@ STRIP = LANES * TILE_J
 OUT_PITCH = 33
 # Tiles along the second axis that a warp of v4 makes at once, and sums from a column between its passes to the next.
 FOUR, BETWEEN_PITCH = 4, 36
+# Columns, at most, that a block of v4 keeps from turn to turn.
+KEPT = 64
 # Samples by which aligned loads may begin before the first that is tapped: fours in v3, pairs in v4.
 EARLY, EARLY_PAIR = 3, 1
 # Multiply-adds in the time that loading a sample and putting it into shared memory takes.
@@ -53,7 +55,7 @@ class Tiles(NamedTuple):
         First sample; samples from there to where all rows tap, to where they cease to, to the end. But for the first
         sample these are the same for all tiles that are made at once.
     weight : ndarray, shape (n_tiles / together, window, together, TILE_I)
-        NaN where a row does not tap a sample.
+        NaN where a row does not tap a sample. For `finite` samples it is 0, and all rows tap from first to last.
     """
 
     tile: npt.NDArray[np.int32]
@@ -116,19 +118,24 @@ def tiles_bytes(table: TapTable, acc: np.dtype[Any], together: int = 1) -> int:
     return len(first) * (16 + int((end.max(axis=1) - first.min(axis=1)).max()) * TILE_I * acc.itemsize)
 
 
-def make_tiles(table: TapTable, acc: np.dtype[Any], together: int = 1) -> Tiles:
-    """A table for the tiled kernels; samples count from the first that the table reads."""
+def make_tiles(table: TapTable, acc: np.dtype[Any], together: int = 1, finite: bool = False) -> Tiles:
+    """A table for the tiled kernels; samples count from the first that the table reads.
+
+    `finite`: samples are never infinite or NaN. They then weigh 0 where they are not tapped, and nothing asks whether
+    they are.
+    """
     first, end = _padded(table, together)
-    start = first.min(axis=1)
-    each = first.max(axis=1) - start, end.min(axis=1) - start, end.max(axis=1) - start
-    core, edge, length = (
-        np.repeat(of(n.reshape(-1, together), axis=1), together)
-        for of, n in zip((np.max, np.min, np.max), each, strict=True)
+    start, length = windows(table, together)
+    core, edge = (
+        np.repeat(of((n - start).reshape(-1, together), axis=1), together)
+        for of, n in ((np.max, first.max(axis=1)), (np.min, end.min(axis=1)))
     )
     # Rows that share nothing have no core.
     apart = core >= edge
     core[apart] = edge[apart] = length[apart]
-    weight = np.full((len(start), int(length.max()), TILE_I), np.nan, acc)
+    if finite:
+        core, edge = np.zeros_like(core), length
+    weight = np.full((len(start), int(length.max()), TILE_I), 0 if finite else np.nan, acc)
     packed = packed_weight(table, acc)
     row, k = np.nonzero(np.arange(table.n_taps) < table.count[:, None])
     weight[row // TILE_I, table.first[row] + k - start[row // TILE_I], row % TILE_I] = packed[row, k]
@@ -137,6 +144,93 @@ def make_tiles(table: TapTable, acc: np.dtype[Any], together: int = 1) -> Tiles:
     weight[past // TILE_I, :, past % TILE_I] = 0
     tile = np.stack([start - table.source_range()[0], core, edge, length], axis=1).astype(np.int32)
     return Tiles(tile, weight.reshape(-1, together, *weight.shape[1:]).swapaxes(1, 2))
+
+
+def windows(table: TapTable, together: int = 1) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """First sample that a tile reads and how many, shape (n_tiles,) each; these are as many for tiles made together.
+
+    None of them lies beyond what the table reads.
+    """
+    first, end = _padded(table, together)
+    start = first.min(axis=1)
+    length = np.repeat((end.max(axis=1) - start).reshape(-1, together).max(axis=1), together)
+    return np.minimum(start, table.source_range()[1] - length), length
+
+
+class Turns(NamedTuple):
+    """What blocks of v4 do one after the other; see `turn` and `turns` in kernels/resample_axis.cu.
+
+    Attributes
+    ----------
+    turn : ndarray, int32, shape (n_turns, 4)
+    turns : ndarray, int32, shape (n_groups + 1,)
+    columns : int
+        Between the passes, at most.
+    """
+
+    turn: npt.NDArray[np.int32]
+    turns: npt.NDArray[np.int32]
+    columns: int
+
+    @property
+    def groups(self) -> int:
+        """Blocks along the second axis."""
+        return len(self.turns) - 1
+
+    def bytes(self, acc: np.dtype[Any]) -> int:
+        """Of shared memory."""
+        return self.columns * BETWEEN_PITCH * acc.itemsize
+
+
+def make_turns(table: TapTable, acc: np.dtype[Any], block: Columns, whole: bool) -> Turns:
+    """The turns of blocks of v4; columns count from the first that the table reads.
+
+    A block makes a strip of columns, the fours of tiles that read no others, and goes on: the columns at the seam are
+    made once. Where fours do not follow each other along the source, or the columns would not fit shared memory, all
+    that a block makes is one turn.
+
+    Parameters
+    ----------
+    table : TapTable
+        The second one.
+    acc : numpy.dtype
+        Type of sums.
+    block : Columns
+        The blocks, where there are more than one along the axis.
+    whole : bool
+        One block makes all along the axis, if it can.
+    """
+    start, length = windows(table, FOUR)
+    n = len(start) // FOUR
+    # Pairs begin at even columns.
+    low = (start.reshape(n, FOUR).min(axis=1) - table.source_range()[0]) // 2 * 2
+    high = (start + length).reshape(n, FOUR).max(axis=1) - table.source_range()[0]
+    if whole and (np.diff(low) >= 0).all() and (np.diff(high) >= 0).all():
+        strips = _strips(low.tolist(), high.tolist())
+        n_columns = max(end - begin for begin, _, end, _ in strips)
+        made = Turns(np.array(strips, np.int32), np.array([0, len(strips)], np.int32), n_columns)
+        if made.bytes(acc) <= SHARED_LIMIT:
+            return made
+    starts = np.arange(0, n, block.fours)
+    lows, highs = np.minimum.reduceat(low, starts), np.maximum.reduceat(high, starts)
+    turn = np.stack([lows, lows, highs, np.minimum(starts + block.fours, n)], axis=1)
+    return Turns(turn.astype(np.int32), np.arange(len(turn) + 1, dtype=np.int32), int((highs - lows).max()))
+
+
+def _strips(low: list[int], high: list[int]) -> list[tuple[int, int, int, int]]:
+    """Turns of one block that makes all fours; each reads columns from `low` to `high`, and neither ever falls."""
+    out: list[tuple[int, int, int, int]] = []
+    f, end = 0, 0
+    while f < len(low):
+        begin = low[f]
+        made = end if begin < end <= begin + KEPT else begin
+        end = made
+        while end < high[f]:
+            end = min(end + STRIP, high[-1])
+        while f < len(low) and high[f] <= end:
+            f += 1
+        out.append((begin, made, end, f))
+    return out
 
 
 def reach(table: TapTable, tiles: int) -> npt.NDArray[np.int32]:

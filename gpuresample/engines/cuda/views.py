@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -118,19 +119,26 @@ def merge(axes: Sequence[Axis]) -> list[Axis]:
     return out
 
 
-def volumes(src: View, dst: View) -> Iterator[tuple[View, View]]:
-    """Both views as (batch, z, y, x): once if their leading axes make one batch, else one by one along the first."""
+def volumes(src: View, dst: View, ordered: bool = True) -> Iterator[tuple[View, View]]:
+    """Both views as (batch, z, y, x): once if their leading axes make one batch, else for all places along the others.
+
+    `ordered`: the batch is what the last leading axes make, so that volumes come in their order. Else it is the longest
+    of what leading axes make, so that there are as few batches as possible.
+    """
     pairs = zip(dst.shape[:-3], src.strides[:-3], dst.strides[:-3], strict=True)
-    batch = merge([Axis(*pair) for pair in pairs])
-    if len(batch) <= 1:
-        n, s, d = batch[0] if batch else NONE
-        yield (
-            View(src.address, src.dtype, (n, *src.shape[-3:]), (s, *src.strides[-3:]), src.keep),
-            View(dst.address, dst.dtype, (n, *dst.shape[-3:]), (d, *dst.strides[-3:]), dst.keep),
-        )
-        return
-    for position in range(dst.shape[0]):
-        yield from volumes(src.at(position), dst.at(position))
+    batch = merge([Axis(*pair) for pair in pairs]) or [NONE]
+    if not ordered:
+        batch.sort(key=lambda axis: axis.n)
+    *others, (n, s, d) = batch
+    for place in itertools.product(*[range(axis.n) for axis in others]):
+        from_, to = (sum(k * axis[of] for k, axis in zip(place, others, strict=True)) for of in (1, 2))
+        yield _batch(src, from_, n, s), _batch(dst, to, n, d)
+
+
+def _batch(view: View, offset: int, n: int, stride: int) -> View:
+    """`n` of a view's volumes, from an offset on."""
+    address = view.address + offset * view.dtype.itemsize
+    return View(address, view.dtype, (n, *view.shape[-3:]), (stride, *view.strides[-3:]), view.keep)
 
 
 def contiguous(address: int, dtype: np.dtype[Any], shape: Sequence[int], keep: Any) -> View:
