@@ -346,15 +346,17 @@ _plans: Remembered[Plan] = Remembered()
 
 
 def _planned(key: tuple[Any, ...], container: Container, r: Request) -> Plan:
-    """`_plan`; what small images are asked for again is planned once, as it takes longer than they do.
+    """`_plan`; what is asked of small images again is planned once, since planning takes longer than they do.
 
-    Nothing that a call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no
-    other image, and on no memory that is left.
+    So is what is asked of images on a GPU, whatever their size: tables are then on the device already. Nothing that a
+    call may be refused for, or warned of, is passed over: what is kept depends on no transform, on no other image, and
+    on no memory that is left. A GPU's memory is asked for once more before each output is made.
     """
     found = _plans.get(key)
     if found is None:
         found = _plan(container, r)
-        if math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS:
+        small = math.prod(container.output_shape(found.target)) * found.dtype.itemsize <= ALWAYS_FITS
+        if small or container.where != "cpu":
             _plans.put(key, found)
     return found
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,7 @@ class Gathers:
         def make() -> Pointer:
             rows, keep = routes.packed(self._runtime, self._uploads, each, work.n_dst)
             made = self._axes.upload(rows.view(np.uint8), routes.ROUTE.itemsize)
-            return replace(made, keep=(made.keep, keep))
+            return made._replace(keep=(made.keep, keep))
 
         return self._uploads.get(work, ("routes", volumes if many else None), make), many
 
