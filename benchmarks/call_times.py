@@ -13,7 +13,7 @@ import sys
 import time
 import types
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import numpy as np
@@ -117,12 +117,10 @@ def cases() -> dict[str, Callable[[], Any]]:
     for name, (dtype, asked) in jobs.items():
         image, out = Array((64, 64, 64), dtype), Array(SIZE, dtype)
         plan = gr.plan(image, size=SIZE, **asked)
-        made[f"{name}: plan.run(image, out=out)"] = lambda plan=plan, image=image, out=out: plan.run(image, out=out)
-        made[f"{name}: plan.run(image)"] = lambda plan=plan, image=image: plan.run(image)
+        made[f"{name}: plan.run(image, out=out)"] = partial(plan.run, image, out=out)
+        made[f"{name}: plan.run(image)"] = partial(plan.run, image)
         if "transform" not in asked:
-            made[f"{name}: resample(image, ..., out=out)"] = lambda image=image, out=out, asked=asked: gr.resample(
-                image, size=SIZE, out=out, **asked
-            )
+            made[f"{name}: resample(image, ..., out=out)"] = partial(gr.resample, image, size=SIZE, out=out, **asked)
     return made
 
 
