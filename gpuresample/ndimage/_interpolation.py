@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from gpuresample.checks import shown
 from gpuresample.engines.interface import Store
+from gpuresample.engines.packing import accumulator
 from gpuresample.ndimage import _storing as storing
 from gpuresample.ndimage._base import (
     BITS,
@@ -815,8 +816,8 @@ def _gather(
     if order > 3 or (order > 1 and math.prod(n_dst) <= ONE_BY_ONE):
         precision = "double"  # few sums cost no more so
     numbers = summed(array)
-    if order == 0 and numbers.dtype != storing.sums_type(precision):
-        numbers = numbers.astype(storing.sums_type(precision))
+    if order == 0 and numbers.dtype != accumulator(precision):
+        numbers = numbers.astype(accumulator(precision))
     elif numbers.dtype.kind in "iu" and precision == "double" and numbers.dtype != np.int32:
         numbers = numbers.astype(np.float64)
     volume = in_space(numbers, n)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.engines.interface import Store
+from gpuresample.engines.packing import accumulator
 from gpuresample.ndimage._base import Output, check_stored
 
 
@@ -24,16 +25,11 @@ def precision_for(source: np.dtype[Any], target: np.dtype[Any]) -> str:
     return "double" if wide or target != np.float32 else "single"
 
 
-def sums_type(precision: str) -> np.dtype[Any]:
-    """The type that sums are kept in."""
-    return np.dtype(np.float32 if precision == "single" else np.float64)
-
-
 def target_of(output: Any, source: Any, precision: str, space: ModuleType, where: str) -> Any:
     """Where sums go: to the output if that is of their type, else to an array that is to be stored from."""
-    if output.dtype == sums_type(precision) and is_plain(output, source, where):
+    if output.dtype == accumulator(precision) and is_plain(output, source, where):
         return output
-    return space.empty(output.shape, sums_type(precision))
+    return space.empty(output.shape, accumulator(precision))
 
 
 def rounded(sums: Any, output: Any, space: ModuleType) -> None:
@@ -97,5 +93,5 @@ def halves(output: Output) -> tuple[Output, Output]:
 STORE = Store()
 __all__ = [
     "STORE", "check_stored", "constant_of", "cut", "halves", "is_plain", "precision_for", "rounded", "share_of",
-    "sums_type", "target_of",
+    "target_of",
 ]  # fmt: skip

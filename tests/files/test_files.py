@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 
 import numpy as np
 import pytest
@@ -443,6 +442,4 @@ def test_real_geometry_survives(data_dir, tmp_path, name, extension):
 
 def test_import_is_light():
     code = "import sys, gpuresample.files.volumes; sys.exit('SimpleITK' in sys.modules or 'typer' in sys.modules)"
-    start = time.perf_counter()
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-    assert time.perf_counter() - start < 20
