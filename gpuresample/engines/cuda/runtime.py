@@ -68,7 +68,9 @@ class Pointer(NamedTuple):
     keep: Any
 
 
-Argument = Pointer | np.generic
+# A struct that a kernel takes by value: an array of one.
+Struct = npt.NDArray[np.void]
+Argument = Pointer | np.generic | Struct
 
 
 class Launch(NamedTuple):
@@ -83,8 +85,8 @@ class Launch(NamedTuple):
         Blocks of the grid, in a row.
     block : two int
         Threads of a block along x and y.
-    arguments : sequence of Pointer and NumPy scalars
-        In the kernel's order, each scalar of its parameter's type.
+    arguments : sequence of Pointer, NumPy scalars and structs
+        In the kernel's order, each scalar and struct of its parameter's type.
     shared : int
         Bytes of dynamic shared memory.
     """
