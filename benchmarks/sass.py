@@ -268,7 +268,7 @@ def _bank(launch: Launch, start: int) -> Array:
     for argument in launch.arguments:
         value = np.array(argument.address if isinstance(argument, Pointer) else argument)
         value = value.astype(np.uint64) if isinstance(argument, Pointer) else value
-        at = -(-at // value.itemsize) * value.itemsize
+        at = -(-at // value.dtype.alignment) * value.dtype.alignment
         bank[at : at + value.itemsize] = np.frombuffer(value.tobytes(), np.uint8)
         at += value.itemsize
     return bank

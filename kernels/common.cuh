@@ -108,22 +108,51 @@ template <class S, class T> static __device__ __forceinline__ T same(const S vox
 // It is kept within [least, most], multiplied by `scale`, and `lift` is added; NaN stays NaN. (-infinity, infinity, 1, -0)
 // change no bit. rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero).
 // Integers saturate at [low, high], the smallest and largest acc_t that are stored; NaN becomes 0.
-#define STORE_PARAMETERS                                                                                          \
-    const acc_t low, const acc_t high, const int rounding, const acc_t least, const acc_t most, const acc_t scale, \
-        const acc_t lift
-#define STORE_ARGUMENTS low, high, rounding, least, most, scale, lift
+struct store_t {
+    acc_t low, high, least, most, scale, lift;
+    int rounding;
+};
+#define STORE_PARAMETERS const store_t how
+#define STORE_ARGUMENTS how
 
 // The only place where a sum becomes a voxel.
-static __device__ __forceinline__ dst_t store(acc_t value, STORE_PARAMETERS)
+static __device__ __forceinline__ dst_t store(acc_t value, const store_t &how)
 {
-    value = value < least ? least : value;
-    value = value > most ? most : value;
-    value = value * scale + lift;
-    if (rounding != 0) {
+    value = value < how.least ? how.least : value;
+    value = value > how.most ? how.most : value;
+    value = value * how.scale + how.lift;
+    if (how.rounding != 0) {
         value = value == value ? value : (acc_t)0;
-        value = value > low ? value : low;
-        value = value < high ? value : high;
-        value = rounding == 1 ? rint(value) : rounding == 2 ? trunc(value) : round(value);
+        value = value > how.low ? value : how.low;
+        value = value < how.high ? value : how.high;
+        value = how.rounding == 1 ? rint(value) : how.rounding == 2 ? trunc(value) : round(value);
     }
     return convert(value, (const dst_t *)0);
+}
+
+// Where a batch of volumes lies, as kernels are told it that make one voxel, or a few, from each index: its sizes, and
+// the strides of what is read (s_*) and of what is written (d_*).
+struct batch_t {
+    idx_t n_batch;
+    int n_z, n_y, n_x;
+    idx_t s_batch, s_z, s_y, s_x;
+    idx_t d_batch, d_z, d_y, d_x;
+};
+
+// A voxel of a batch.
+struct voxel_t {
+    idx_t b;
+    int z, y, x;
+};
+
+// The voxel that a thread makes, in rows of n_x of them. Threads past the last one have b >= n_batch.
+static __device__ __forceinline__ voxel_t own_voxel(const batch_t &at, const int n_x)
+{
+    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
+    voxel_t it;
+    it.x = (int)(t % n_x);
+    it.y = (int)(t / n_x % at.n_y);
+    it.z = (int)(t / n_x / at.n_y % at.n_z);
+    it.b = t / n_x / at.n_y / at.n_z;
+    return it;
 }

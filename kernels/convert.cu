@@ -117,17 +117,13 @@ template <bool S> struct settle<S, false> {
 extern "C" __global__ void convert_voxels(
     const src_t *__restrict__ src,  // [batch, z, y, x], at strides s_*
     dst_t *__restrict__ dst,        // [batch, z, y, x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x,
-    const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
-    const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x,
+    const batch_t at,
     const int rounding,   // of floats that become whole: 1 to nearest (half to even), 2 toward zero, 3 half up, 4 away
     const double factor)  // 1 unless the source or the destination is a float
 {
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_x), y = (int)(t / n_x % n_y), z = (int)(t / n_x / n_y % n_z);
-    const idx_t b = t / n_x / n_y / n_z;
-    if (b >= n_batch) return;
-    const src_t voxel = src[b * s_batch + z * s_z + y * s_y + x * s_x];
-    dst[b * d_batch + z * d_z + y * d_y + x * d_x] =
+    const voxel_t it = own_voxel(at, at.n_x);
+    if (it.b >= at.n_batch) return;
+    const src_t voxel = src[it.b * at.s_batch + it.z * at.s_z + it.y * at.s_y + it.x * at.s_x];
+    dst[it.b * at.d_batch + it.z * at.d_z + it.y * at.d_y + it.x * at.d_x] =
         settle<is_whole<src_t>::yes, is_whole<dst_t>::yes>::of(voxel, (const dst_t *)0, rounding, factor);
 }

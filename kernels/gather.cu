@@ -34,15 +34,16 @@
 template <int PATH> static __device__ __forceinline__ void copy_rows(ROUTED_PARAMETERS, const dst_t fill)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
     if (PATH == FIELD) begin_field(row);
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
-    const idx_t stride[3] = {s_z, s_y, s_x}, origin = extent[3] * s_z + extent[4] * s_y + extent[5] * s_x;
-    const unsigned inner[3] = {(unsigned)extent[6], (unsigned)extent[7], (unsigned)extent[8]};
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
+    const idx_t stride[3] = {at.s_z, at.s_y, at.s_x};
+    const idx_t origin = at.extent[3] * at.s_z + at.extent[4] * at.s_y + at.extent[5] * at.s_x;
+    const unsigned inner[3] = {(unsigned)at.extent[6], (unsigned)at.extent[7], (unsigned)at.extent[8]};
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
         dst_t voxel = fill;
@@ -55,17 +56,17 @@ template <int PATH> static __device__ __forceinline__ void copy_rows(ROUTED_PARA
 #pragma unroll
             for (int axis = 0; axis < 3; axis++) place += (idx_t)cell[axis] * stride[axis];
             voxel = same(src[place], (const dst_t *)0);
-        } else if (is_inside(box, p)) {
+        } else if (is_inside(at.box, p)) {
             idx_t place = 0;
 #pragma unroll
             for (int axis = 0; axis < 3; axis++) {
-                const int n = extent[axis];
-                const int k = fold((int)floor(__dadd_rn(bounded(p[2 - axis], n, rule), 0.5)), n, rule);
-                place += (k - extent[3 + axis]) * stride[axis];
+                const int n = at.extent[axis];
+                const int k = fold((int)floor(__dadd_rn(bounded(p[2 - axis], n, at.rule), 0.5)), n, at.rule);
+                place += (k - at.extent[3 + axis]) * stride[axis];
             }
             voxel = same(src[place], (const dst_t *)0);
         }
-        dst[x * d_x] = voxel;
+        dst[x * at.d_x] = voxel;
     }
 }
 
@@ -107,26 +108,25 @@ static __device__ __forceinline__ acc_t linear_sum(
     return total;
 }
 
-// `spline`: find the cell from p in float32, as ITK's splines do; `offset`: from the cell to the lower tap.
-#define LINEAR_PARAMETERS                                                                                          \
-    ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const int spline, const int offset
-#define LINEAR_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, spline, offset
+#define LINEAR_PARAMETERS ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const taps_t taps
+#define LINEAR_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, taps
 
 template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PARAMETERS)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
     if (PATH == FIELD) begin_field(row);
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
-    const idx_t stride[3] = {s_z, s_y, s_x}, origin = extent[3] * s_z + extent[4] * s_y + extent[5] * s_x;
-    const unsigned inner[3] = {(unsigned)extent[6], (unsigned)extent[7], (unsigned)extent[8]};
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
+    const idx_t stride[3] = {at.s_z, at.s_y, at.s_x};
+    const idx_t origin = at.extent[3] * at.s_z + at.extent[4] * at.s_y + at.extent[5] * at.s_x;
+    const unsigned inner[3] = {(unsigned)at.extent[6], (unsigned)at.extent[7], (unsigned)at.extent[8]};
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        dst_t *out = dst + x * d_x;
+        dst_t *out = dst + x * at.d_x;
         acc_t weight[3][2];
         idx_t apart[3];
         // Amid the source nothing folds, and for sums of float32 the fraction needs no more bits than they have.
@@ -149,18 +149,19 @@ template <int PATH> static __device__ __forceinline__ void linear_rows(LINEAR_PA
                 continue;
             }
         }
-        if (!is_inside(box, p)) {
+        if (!is_inside(at.box, p)) {
             *out = fill;
             continue;
         }
         idx_t place = 0;
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
-            idx_t at[2];
+            idx_t tap[2];
             linear_taps(
-                p[2 - axis], extent[axis], extent[3 + axis], stride[axis], rule, spline, offset, weight[axis], at);
-            place += at[0];
-            apart[axis] = at[1] - at[0];
+                p[2 - axis], at.extent[axis], at.extent[3 + axis], stride[axis], at.rule, taps.spline, taps.offset,
+                weight[axis], tap);
+            place += tap[0];
+            apart[axis] = tap[1] - tap[0];
         }
         *out = store(linear_sum(src + place, apart, weight), STORE_ARGUMENTS);
     }
@@ -177,27 +178,26 @@ extern "C" __global__ void gather_linear_field(LINEAR_PARAMETERS) { linear_rows<
 
 // Any neighbourhood: taps past the border fold, taps that weigh nothing are not read. `sum`: what the taps weigh.
 static __device__ __forceinline__ acc_t border_sum(
-    const src_t *__restrict__ src, const int *__restrict__ extent, const int rule, const int width,
-    const idx_t s_z, const idx_t s_y, const idx_t s_x, const int *first,
+    const src_t *__restrict__ src, const geometry_t &at, const int width, const int *first,
     const acc_t *wz, const acc_t *wy, const acc_t *wx,  // [width]
     acc_t *sum)
 {
     acc_t total = 0, whole = 0;
 #pragma unroll
     for (int a = 0; a < width; a++) {
-        const int z = fold(first[0] + a, extent[0], rule);
+        const int z = fold(first[0] + a, at.extent[0], at.rule);
         if (z < 0 || wz[a] == 0) continue;
 #pragma unroll
         for (int b = 0; b < width; b++) {
-            const int y = fold(first[1] + b, extent[1], rule);
+            const int y = fold(first[1] + b, at.extent[1], at.rule);
             if (y < 0 || wy[b] == 0) continue;
-            const src_t *row = src + (z - extent[3]) * s_z + (y - extent[4]) * s_y;
+            const src_t *row = src + (z - at.extent[3]) * at.s_z + (y - at.extent[4]) * at.s_y;
             acc_t t = 0, s = 0;
 #pragma unroll
             for (int c = 0; c < width; c++) {
-                const int x = fold(first[2] + c, extent[2], rule);
+                const int x = fold(first[2] + c, at.extent[2], at.rule);
                 if (x < 0 || wx[c] == 0) continue;
-                t += wx[c] * load(row[(x - extent[5]) * s_x]);
+                t += wx[c] * load(row[(x - at.extent[5]) * at.s_x]);
                 s += wx[c];
             }
             total += wz[a] * wy[b] * t;
@@ -209,22 +209,21 @@ static __device__ __forceinline__ acc_t border_sum(
 }
 
 static __device__ __forceinline__ acc_t plain_sum(
-    const src_t *__restrict__ src, const int *__restrict__ extent, const int width,
-    const idx_t s_z, const idx_t s_y, const idx_t s_x, const int *first,
+    const src_t *__restrict__ src, const geometry_t &at, const int width, const int *first,
     const acc_t *wz, const acc_t *wy, const acc_t *wx)  // [width]
 {
-    const src_t *corner =
-        src + (first[0] - extent[3]) * s_z + (first[1] - extent[4]) * s_y + (first[2] - extent[5]) * s_x;
+    const src_t *corner = src + (first[0] - at.extent[3]) * at.s_z + (first[1] - at.extent[4]) * at.s_y +
+                          (first[2] - at.extent[5]) * at.s_x;
     acc_t total = 0;
 #pragma unroll
     for (int a = 0; a < width; a++) {
         acc_t plane = 0;
 #pragma unroll
         for (int b = 0; b < width; b++) {
-            const src_t *row = corner + a * s_z + b * s_y;
+            const src_t *row = corner + a * at.s_z + b * at.s_y;
             acc_t line = 0;
 #pragma unroll
-            for (int c = 0; c < width; c++) line += wx[c] * load(row[c * s_x]);
+            for (int c = 0; c < width; c++) line += wx[c] * load(row[c * at.s_x]);
             plane += wy[b] * line;
         }
         total += wz[a] * plane;
@@ -232,34 +231,31 @@ static __device__ __forceinline__ acc_t plain_sum(
     return total;
 }
 
-// What kernels take that sum any number of neighbours. `spline`: find the cell from p in float32, as ITK's splines do;
-// coefficients [pieces, width, terms]; `normalise`: divide by the sum of weights.
+// What kernels take that sum any number of neighbours; coefficients [pieces, width, terms].
 #define SUMMED_PARAMETERS                                                                                          \
-    ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const int spline,                                       \
-        const acc_t *__restrict__ coefficients, const int pieces, const int width, const int terms,               \
-        const double shift, const int offset, const int normalise
-#define SUMMED_ARGUMENTS                                                                                           \
-    ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset, normalise
+    ROUTED_PARAMETERS, const dst_t fill, STORE_PARAMETERS, const acc_t *__restrict__ coefficients, const taps_t taps
+#define SUMMED_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, coefficients, taps
 // pieces, width and terms are stated here so that the compiler knows them. At its knots a cubic is too smooth for the
 // way in which the cell is found to matter.
-#define CUBIC_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset, normalise
+#define CUBIC_ARGUMENTS ROUTED_ARGUMENTS, fill, STORE_ARGUMENTS, coefficients, of_width(taps, 4)
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <int PATH, int ROOM>
 static __device__ __forceinline__ void gather_rows(SUMMED_PARAMETERS)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const int width = taps.width;
+    row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
     if (PATH == FIELD) begin_field(row);
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        dst_t *out = dst + x * d_x;
-        if (!is_inside(box, p)) {
+        dst_t *out = dst + x * at.d_x;
+        if (!is_inside(at.box, p)) {
             *out = fill;
             continue;
         }
@@ -268,11 +264,10 @@ static __device__ __forceinline__ void gather_rows(SUMMED_PARAMETERS)
         acc_t weight[3][ROOM];
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
-            const int n = extent[axis];
+            const int n = at.extent[axis];
             weigh(
-                bounded(p[2 - axis], n, rule), coefficients, pieces, width, terms, shift, offset, spline,
-                first + axis, weight[axis], NULL);
-            if (normalise) {
+                bounded(p[2 - axis], n, at.rule), coefficients, taps, first + axis, weight[axis], NULL);
+            if (taps.normalise) {
                 acc_t sum = 0;
 #pragma unroll
                 for (int k = 0; k < width; k++) sum += weight[axis][k];
@@ -283,11 +278,11 @@ static __device__ __forceinline__ void gather_rows(SUMMED_PARAMETERS)
         }
         acc_t total;
         if (plain) {
-            total = plain_sum(src, extent, width, s_z, s_y, s_x, first, weight[0], weight[1], weight[2]);
+            total = plain_sum(src, at, width, first, weight[0], weight[1], weight[2]);
         } else {
             acc_t sum;
-            total = border_sum(src, extent, rule, width, s_z, s_y, s_x, first, weight[0], weight[1], weight[2], &sum);
-            if (normalise) total /= sum;
+            total = border_sum(src, at, width, first, weight[0], weight[1], weight[2], &sum);
+            if (taps.normalise) total /= sum;
         }
         *out = store(total, STORE_ARGUMENTS);
     }

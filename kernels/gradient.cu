@@ -69,36 +69,34 @@ extern "C" __global__ void find_largest(
     if (threadIdx.x == 0) atomicMax(largest + volume, found[0]);
 }
 
+// The whole numbers that are summed. See above.
+struct sums_t {
+    double bound;         // n * gain
+    long long next_word;  // where a sum's second word lies
+    int finer;            // 0, or what a second word has more bits
+};
+
 // Adds a value, in units, to a sample.
 static __device__ __forceinline__ void add_units(
-    unsigned long long *sum, const acc_t value, const long long next_word, const int finer)
+    unsigned long long *sum, const acc_t value, const sums_t &unit)
 {
     const acc_t whole = rint(value);
     atomicAdd(sum, (unsigned long long)(long long)whole);
-    if (finer == 0) return;
-    const acc_t rest = rint(ldexp(value - whole, finer));
-    if (rest != 0) atomicAdd(sum + next_word, (unsigned long long)(long long)rest);
+    if (unit.finer == 0) return;
+    const acc_t rest = rint(ldexp(value - whole, unit.finer));
+    if (rest != 0) atomicAdd(sum + unit.next_word, (unsigned long long)(long long)rest);
 }
 
 // What kernels that splat take first:
 //
 //     src      gradient, [n_b, n_z, n_y, n_x], at strides s_*
 //     routes   [n_b] if many, else [1]
-//     sums     [n_b, words, samples], its volumes t_b apart, lines and planes t_y and t_z
+//     sums     [n_b, words, samples], at strides d_*; samples of a line follow each other
 //     largest  [n_b]
-//     box      [3, 2], extent [2, 3]: see path.cuh
-//     bound    n * gain
-//     finer    0, or what a second word has more bits; it lies next_word further
 #define SPLAT_PARAMETERS                                                                                            \
     const src_t *__restrict__ src, const route_t *__restrict__ routes, unsigned long long *__restrict__ sums,        \
-        const unsigned long long *__restrict__ largest, const double *__restrict__ box,                              \
-        const int *__restrict__ extent, const int many, const int n_z, const int n_y, const int n_x,                 \
-        const long long s_b, const idx_t s_z, const idx_t s_y, const idx_t s_x, const long long t_b,                 \
-        const idx_t t_z, const idx_t t_y, const int rule, const double bound, const int finer,                       \
-        const long long next_word
-#define SPLAT_ARGUMENTS                                                                                             \
-    src, routes, sums, largest, box, extent, many, n_z, n_y, n_x, s_b, s_z, s_y, s_x, t_b, t_z, t_y, rule, bound,     \
-        finer, next_word
+        const unsigned long long *__restrict__ largest, const geometry_t at, const sums_t unit
+#define SPLAT_ARGUMENTS src, routes, sums, largest, at, unit
 
 // A voxel's gradient in units.
 static __device__ __forceinline__ acc_t in_units(
@@ -109,93 +107,89 @@ static __device__ __forceinline__ acc_t in_units(
 }
 
 template <int PATH>
-static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const int spline, const int offset)
+static __device__ __forceinline__ void splat_linear_rows(SPLAT_PARAMETERS, const taps_t taps)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     const unsigned long long most = largest[row.volume];
-    if (!row.exists || !is_countable(most, bound) || most == 0) return;
-    src += row.volume * s_b + row.z * s_z + row.y * s_y;
-    sums += row.volume * t_b;
-    const idx_t stride[3] = {t_z, t_y, 1};
+    if (!row.exists || !is_countable(most, unit.bound) || most == 0) return;
+    src += row.volume * at.s_b + row.z * at.s_z + row.y * at.s_y;
+    sums += row.volume * at.d_b;
+    const idx_t stride[3] = {at.d_z, at.d_y, 1};
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        if (!is_inside(box, p)) continue;
+        if (!is_inside(at.box, p)) continue;
         acc_t weight[3][2];
         idx_t place[3][2];
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
             linear_taps(
-                p[2 - axis], extent[axis], extent[3 + axis], stride[axis], rule, spline, offset, weight[axis],
-                place[axis]);
+                p[2 - axis], at.extent[axis], at.extent[3 + axis], stride[axis], at.rule, taps.spline, taps.offset,
+                weight[axis], place[axis]);
         }
-        const acc_t value = in_units(src[x * s_x], most, bound);
+        const acc_t value = in_units(src[x * at.s_x], most, unit.bound);
 #pragma unroll
         for (int corner = 0; corner < 8; corner++) {
             const int a = corner >> 2, b = corner >> 1 & 1, c = corner & 1;
             add_units(
                 sums + (place[0][a] + place[1][b] + place[2][c]), weight[0][a] * weight[1][b] * weight[2][c] * value,
-                next_word, finer);
+                unit);
         }
     }
 }
 
-extern "C" __global__ void splat_linear(
-    SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
-    const int offset)                    // from the cell to the lower tap
+extern "C" __global__ void splat_linear(SPLAT_PARAMETERS, const taps_t taps)
 {
-    splat_linear_rows<LINES>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<LINES>(SPLAT_ARGUMENTS, taps);
 }
 
-extern "C" __global__ void splat_linear_lattice(
-    SPLAT_PARAMETERS, const int spline,  // find the cell from p in float32, as ITK's splines do
-    const int offset)                    // from the cell to the lower tap
+extern "C" __global__ void splat_linear_lattice(SPLAT_PARAMETERS, const taps_t taps)
 {
-    splat_linear_rows<ANY>(SPLAT_ARGUMENTS, spline, offset);
+    splat_linear_rows<ANY>(SPLAT_ARGUMENTS, taps);
 }
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <int PATH, int ROOM>
 static __device__ __forceinline__ void splat_rows(
-    SPLAT_PARAMETERS, const int spline, const acc_t *__restrict__ coefficients, const int pieces, const int width,
-    const int terms, const double shift, const int offset)
+    SPLAT_PARAMETERS, const acc_t *__restrict__ coefficients, const taps_t taps)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const int width = taps.width;
+    const row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     const unsigned long long most = largest[row.volume];
-    if (!row.exists || !is_countable(most, bound) || most == 0) return;
-    src += row.volume * s_b + row.z * s_z + row.y * s_y;
-    sums += row.volume * t_b;
+    if (!row.exists || !is_countable(most, unit.bound) || most == 0) return;
+    src += row.volume * at.s_b + row.z * at.s_z + row.y * at.s_y;
+    sums += row.volume * at.d_b;
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        if (!is_inside(box, p)) continue;
+        if (!is_inside(at.box, p)) continue;
         int first[3];
         acc_t weight[3][ROOM];
 #pragma unroll
         for (int axis = 0; axis < 3; axis++) {
             weigh(
-                bounded(p[2 - axis], extent[axis], rule), coefficients + axis * pieces * width * terms, pieces, width,
-                terms, shift, offset, spline, first + axis, weight[axis], NULL);
+                bounded(p[2 - axis], at.extent[axis], at.rule), coefficients + axis * taps.pieces * width * taps.terms,
+                taps, first + axis, weight[axis], NULL);
         }
-        const acc_t value = in_units(src[x * s_x], most, bound);
+        const acc_t value = in_units(src[x * at.s_x], most, unit.bound);
 #pragma unroll
         for (int a = 0; a < width; a++) {
-            const int z = fold(first[0] + a, extent[0], rule);
+            const int z = fold(first[0] + a, at.extent[0], at.rule);
             if (z < 0) continue;
 #pragma unroll
             for (int b = 0; b < width; b++) {
-                const int y = fold(first[1] + b, extent[1], rule);
+                const int y = fold(first[1] + b, at.extent[1], at.rule);
                 if (y < 0) continue;
-                unsigned long long *line = sums + ((z - extent[3]) * t_z + (y - extent[4]) * t_y);
+                unsigned long long *line = sums + ((z - at.extent[3]) * at.d_z + (y - at.extent[4]) * at.d_y);
                 const acc_t share = weight[0][a] * weight[1][b] * value;
 #pragma unroll
                 for (int c = 0; c < width; c++) {
-                    const int k = fold(first[2] + c, extent[2], rule);
-                    if (k >= 0) add_units(line + (k - extent[5]), share * weight[2][c], next_word, finer);
+                    const int k = fold(first[2] + c, at.extent[2], at.rule);
+                    if (k >= 0) add_units(line + (k - at.extent[5]), share * weight[2][c], unit);
                 }
             }
         }
@@ -203,28 +197,27 @@ static __device__ __forceinline__ void splat_rows(
 }
 
 // What a splat by polynomials takes further; see gather.cu.
-#define SPLAT_WEIGHTS                                                                                                \
-    const int spline, const acc_t *__restrict__ coefficients /* [3, pieces, width, terms]: for z, y, x */,           \
-        const int pieces, const int width, const int terms, const double shift, const int offset
+#define SPLAT_WEIGHTS \
+    const acc_t *__restrict__ coefficients /* [3, pieces, width, terms]: for z, y, x */, const taps_t taps
 
 extern "C" __global__ void splat_cubic(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<LINES, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    splat_rows<LINES, 4>(SPLAT_ARGUMENTS, coefficients, of_width(taps, 4));
 }
 
 extern "C" __global__ void splat_cubic_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<ANY, 4>(SPLAT_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    splat_rows<ANY, 4>(SPLAT_ARGUMENTS, coefficients, of_width(taps, 4));
 }
 
 extern "C" __global__ void splat_any(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<LINES, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    splat_rows<LINES, MAX_TAPS>(SPLAT_ARGUMENTS, coefficients, taps);
 }
 
 extern "C" __global__ void splat_any_lattice(SPLAT_PARAMETERS, SPLAT_WEIGHTS)
 {
-    splat_rows<ANY, MAX_TAPS>(SPLAT_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    splat_rows<ANY, MAX_TAPS>(SPLAT_ARGUMENTS, coefficients, taps);
 }
 
 extern "C" __global__ void settle_sums(
@@ -253,67 +246,72 @@ extern "C" __global__ void settle_sums(
 // gradient_linear, gradient_cubic, gradient_any
 
 // Of channels that share positions: what `dst` gets is the sum of their derivatives, each times what is beside it.
-#define CHANNELS                                                                                                    \
-    const acc_t *__restrict__ beside /* [n_b, n_c, n_z, n_y, n_x], at strides g_*; NULL for ones */, const int n_c,  \
-        const long long s_c, const long long g_b, const long long g_c, const idx_t g_z, const idx_t g_y,             \
-        const idx_t g_x, const idx_t d_c /* from a derivative along x to that along y, and on to z */,              \
-        const int only /* the one derivative that is stored, x, y or z; -1 for all */
+struct channels_t {
+    long long s_c, g_b, g_c;  // strides: of the source from channel to channel, of what is beside (g_*)
+    idx_t g_z, g_y, g_x;
+    idx_t d_c;                // from a derivative along x to that along y, and on to z
+    int n_c;
+    int only;                 // the one derivative that is stored, x, y or z; -1 for all
+};
+#define CHANNELS \
+    const acc_t *__restrict__ beside /* [n_b, n_c, n_z, n_y, n_x]; NULL for ones */, const channels_t of
+#define CHANNEL_ARGUMENTS beside, of
 
 // Unrolls where `width` is a number at the place of the call; ROOM is the length of the weight arrays.
 template <int PATH, int ROOM>
 static __device__ __forceinline__ void gradient_rows(
-    ROUTED_PARAMETERS, CHANNELS, const int spline, const acc_t *__restrict__ coefficients, const int pieces,
-    const int width, const int terms, const double shift, const int offset)
+    ROUTED_PARAMETERS, CHANNELS, const acc_t *__restrict__ coefficients, const taps_t taps)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const int width = taps.width;
+    const row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
-    if (beside) beside += row.volume * g_b + row.z * g_z + row.y * g_y;
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
+    if (beside) beside += row.volume * of.g_b + row.z * of.g_z + row.y * of.g_y;
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
         acc_t total[3] = {0, 0, 0};  // along z, y, x
-        if (is_inside(box, p)) {
+        if (is_inside(at.box, p)) {
             int first[3];
             acc_t weight[3][ROOM], slope[3][ROOM];
 #pragma unroll
             for (int axis = 0; axis < 3; axis++) {
-                const int n = extent[axis];
+                const int n = at.extent[axis];
                 weigh(
-                    bounded(p[2 - axis], n, rule), coefficients + axis * pieces * width * terms, pieces, width, terms,
-                    shift, offset, spline, first + axis, weight[axis], slope[axis]);
+                    bounded(p[2 - axis], n, at.rule), coefficients + axis * taps.pieces * width * taps.terms, taps,
+                    first + axis, weight[axis], slope[axis]);
                 // Where a line goes on as its last voxel nothing changes, not even by a rounding.
-                if (rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + width <= 1)) {
+                if (at.rule == RULE_NEAREST && (first[axis] >= n - 1 || first[axis] + width <= 1)) {
 #pragma unroll
                     for (int k = 0; k < width; k++) slope[axis][k] = 0;
                 }
             }
 #pragma unroll 1
-            for (int channel = 0; channel < n_c; channel++) {
-                const src_t *volume = src + channel * s_c;
+            for (int channel = 0; channel < of.n_c; channel++) {
+                const src_t *volume = src + channel * of.s_c;
                 acc_t found[3] = {0, 0, 0};
 #pragma unroll
                 for (int a = 0; a < width; a++) {
-                    const int z = fold(first[0] + a, extent[0], rule);
+                    const int z = fold(first[0] + a, at.extent[0], at.rule);
                     if (z < 0) continue;
                     acc_t plane = 0, along_y = 0, along_x = 0;
 #pragma unroll
                     for (int b = 0; b < width; b++) {
-                        const int y = fold(first[1] + b, extent[1], rule);
+                        const int y = fold(first[1] + b, at.extent[1], at.rule);
                         // What weighs nothing in any of the three is not read: its NaN must not spread.
                         const bool across =
                             (weight[0][a] != 0 || slope[0][a] != 0) && (weight[1][b] != 0 || slope[1][b] != 0);
                         if (y < 0 || !across) continue;
-                        const src_t *line = volume + ((z - extent[3]) * s_z + (y - extent[4]) * s_y);
+                        const src_t *line = volume + ((z - at.extent[3]) * at.s_z + (y - at.extent[4]) * at.s_y);
                         acc_t sum = 0, change = 0;
 #pragma unroll
                         for (int c = 0; c < width; c++) {
-                            const int k = fold(first[2] + c, extent[2], rule);
+                            const int k = fold(first[2] + c, at.extent[2], at.rule);
                             if (k < 0 || (weight[2][c] == 0 && slope[2][c] == 0)) continue;
-                            const acc_t value = load(line[(k - extent[5]) * s_x]);
+                            const acc_t value = load(line[(k - at.extent[5]) * at.s_x]);
                             sum += weight[2][c] * value;
                             change += slope[2][c] * value;
                         }
@@ -325,49 +323,45 @@ static __device__ __forceinline__ void gradient_rows(
                     found[1] += weight[0][a] * along_y;
                     found[2] += weight[0][a] * along_x;
                 }
-                const acc_t factor = beside ? beside[channel * g_c + x * g_x] : (acc_t)1;
+                const acc_t factor = beside ? beside[channel * of.g_c + x * of.g_x] : (acc_t)1;
 #pragma unroll
                 for (int axis = 0; axis < 3; axis++) total[axis] += found[axis] * factor;
             }
         }
 #pragma unroll
         for (int c = 0; c < 3; c++)
-            if (only < 0 || only == c) dst[x * d_x + c * d_c] = convert(total[2 - c], (const dst_t *)0);
+            if (of.only < 0 || of.only == c) dst[x * at.d_x + c * of.d_c] = convert(total[2 - c], (const dst_t *)0);
     }
 }
 
-#define CHANNEL_ARGUMENTS beside, n_c, s_c, g_b, g_c, g_z, g_y, g_x, d_c, only
-
 extern "C" __global__ void gradient_linear(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<LINES, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
+    gradient_rows<LINES, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, of_width(taps, 2));
 }
 
 extern "C" __global__ void gradient_linear_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<ANY, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 2, 2, shift, offset);
+    gradient_rows<ANY, 2>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, of_width(taps, 2));
 }
 
 extern "C" __global__ void gradient_cubic(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<LINES, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    gradient_rows<LINES, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, of_width(taps, 4));
 }
 
 extern "C" __global__ void gradient_cubic_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<ANY, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, 0, coefficients, 1, 4, 4, shift, offset);
+    gradient_rows<ANY, 4>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, of_width(taps, 4));
 }
 
 extern "C" __global__ void gradient_any(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<LINES, MAX_TAPS>(
-        ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    gradient_rows<LINES, MAX_TAPS>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, taps);
 }
 
 extern "C" __global__ void gradient_any_lattice(ROUTED_PARAMETERS, CHANNELS, SPLAT_WEIGHTS)
 {
-    gradient_rows<ANY, MAX_TAPS>(
-        ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, spline, coefficients, pieces, width, terms, shift, offset);
+    gradient_rows<ANY, MAX_TAPS>(ROUTED_ARGUMENTS, CHANNEL_ARGUMENTS, coefficients, taps);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

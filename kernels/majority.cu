@@ -24,40 +24,36 @@ template <class T> static __device__ __forceinline__ bool below(const T a, const
 extern "C" __global__ void majority(
     const src_t *__restrict__ src,  // [batch, >= n_z f_z, >= n_y f_y, >= n_x f_x], at strides s_*
     src_t *__restrict__ dst,        // [batch, n_z, n_y, n_x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x,
-    const int f_z, const int f_y, const int f_x,
-    const int labels_first,  // zeros have no vote
-    const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
-    const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x)
+    const batch_t at, const int f_z, const int f_y, const int f_x,
+    const int labels_first)  // zeros have no vote
 {
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_x), y = (int)(t / n_x % n_y), z = (int)(t / n_x / n_y % n_z);
-    const idx_t b = t / n_x / n_y / n_z;
-    if (b >= n_batch) return;
-    const src_t *block = src + b * s_batch + (idx_t)z * f_z * s_z + (idx_t)y * f_y * s_y + (idx_t)x * f_x * s_x;
+    const voxel_t it = own_voxel(at, at.n_x);
+    if (it.b >= at.n_batch) return;
+    const src_t *block = src + it.b * at.s_batch + (idx_t)it.z * f_z * at.s_z + (idx_t)it.y * f_y * at.s_y +
+                         (idx_t)it.x * f_x * at.s_x;
 
     src_t best = block[0];
     bool mixed = false;
     for (int i = 0; i < f_z; i++)
         for (int j = 0; j < f_y; j++)
             for (int k = 0; k < f_x; k++)
-                mixed |= !same(key(block[i * s_z + j * s_y + k * s_x]), key(best));
+                mixed |= !same(key(block[i * at.s_z + j * at.s_y + k * at.s_x]), key(best));
 
     const int n = f_z * f_y * f_x;
     int most = mixed ? 0 : n;
     // A label first met at voxel m has at most n - m votes; one with more than half of all has won.
     for (int m = 0; m <= n - most && m < n && 2 * most <= n; m++) {
-        const src_t voxel = block[m / f_x / f_y * s_z + m / f_x % f_y * s_y + m % f_x * s_x];
+        const src_t voxel = block[m / f_x / f_y * at.s_z + m / f_x % f_y * at.s_y + m % f_x * at.s_x];
         if (labels_first && key(voxel) == 0) continue;
         int votes = 0;
         for (int i = 0; i < f_z; i++)
             for (int j = 0; j < f_y; j++)
                 for (int k = 0; k < f_x; k++)
-                    votes += same(key(block[i * s_z + j * s_y + k * s_x]), key(voxel));
+                    votes += same(key(block[i * at.s_z + j * at.s_y + k * at.s_x]), key(voxel));
         if (votes > most || (votes == most && below(key(voxel), key(best)))) {
             most = votes;
             best = voxel;
         }
     }
-    dst[b * d_batch + z * d_z + y * d_y + x * d_x] = best;
+    dst[it.b * at.d_batch + it.z * at.d_z + it.y * at.d_y + it.x * at.d_x] = best;
 }

@@ -65,19 +65,38 @@ static __device__ __forceinline__ double cell_of(const double t, const double sh
     return spline && fabs(t) < SPLINE_REACH ? (double)floorf((float)t + (float)shift) : floor(t + shift);
 }
 
+// How a position's taps are found and weighed, see gather.cu.
+struct taps_t {
+    double shift;
+    int pieces, width, terms;  // of the coefficients
+    int offset;                // from the cell to the first tap
+    int spline;                // find the cell in float32, as ITK's splines do
+    int normalise;             // divide by the sum of weights
+};
+
+// The same with a shape that the compiler knows.
+static __device__ __forceinline__ taps_t of_width(taps_t taps, const int width)
+{
+    taps.pieces = 1;
+    taps.width = taps.terms = width;
+    taps.spline = 0;
+    return taps;
+}
+
 // First tap and weights of a position along one axis, from polynomials: see gather.cu.
 static __device__ __forceinline__ void weigh(
     const double t,                          // bounded
     const acc_t *__restrict__ coefficients,  // [pieces, width, terms]
-    const int pieces, const int width, const int terms, const double shift, const int offset, const int spline,
+    const taps_t &taps,
     int *first,
     acc_t *weight,  // [width]
     acc_t *slope)   // [width]: what a step along the axis adds to the weights; NULL if not asked for
 {
-    const double cell = cell_of(t, shift, spline);
-    *first = (int)cell + offset;
-    const double u = (t + shift - cell) * pieces;
-    const double whole = fmin(fmax(floor(u), 0.0), pieces - 1.0);
+    const int width = taps.width, terms = taps.terms;
+    const double cell = cell_of(t, taps.shift, taps.spline);
+    *first = (int)cell + taps.offset;
+    const double u = (t + taps.shift - cell) * taps.pieces;
+    const double whole = fmin(fmax(floor(u), 0.0), taps.pieces - 1.0);
     const acc_t part = (acc_t)(u - whole);
     const acc_t *c = coefficients + (int)whole * width * terms;
 #pragma unroll
@@ -89,7 +108,7 @@ static __device__ __forceinline__ void weigh(
             value = value * part + c[k * terms + d];
         }
         weight[k] = value;
-        if (slope) slope[k] = change * pieces;
+        if (slope) slope[k] = change * taps.pieces;
     }
 }
 

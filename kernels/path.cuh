@@ -252,23 +252,27 @@ static __device__ __forceinline__ void follow(
     for (int a = 0; a < 3; a++) x[a] = dot(route->inverse + a * 3, v);
 }
 
+// What kernels that follow routes are told by value. Axes are z, y, x.
+struct geometry_t {
+    double box[6];                  // [3, 2]: the continuous indices inside, the upper bound is not; all finite
+    long long s_b, d_b;             // strides of what is read and of what is written; from volume to volume 64 bits
+    idx_t s_z, s_y, s_x, d_z, d_y, d_x;
+    int extent[9];                  // [3, 3]: size of the whole source; base, its first sample at hand; inner, so many
+                                    // cells from 0 on lie in the box and have all their neighbours (0 where cells are
+                                    // not a position's floor)
+    int many;                       // whether every volume has a route of its own
+    int n_z, n_y, n_x;              // voxels of the output
+    int rule;                       // what a neighbour past the border becomes
+};
+
 // What all kernels that follow routes take first:
 //
 //     src            [n_b, n_z, n_y, n_x] from sample `base` on, at strides s_*
 //     routes         [n_b] if many, else [1]
 //     dst            [n_b, n_z, n_y, n_x], at strides d_*
-//     box            [3, 2]: for z, y, x the continuous indices inside, the upper bound is not; all finite
-//     extent         [3, 3]: size of the whole source; base, its first sample at hand; inner, so many cells from 0 on
-//                    lie in the box and have all their neighbours (0 where cells are not a position's floor)
-//     n_z, n_y, n_x  voxels of the output
-//     rule           what a neighbour past the border becomes
 #define ROUTED_PARAMETERS                                                                                          \
-    const src_t *__restrict__ src, const route_t *__restrict__ routes, dst_t *__restrict__ dst,                     \
-        const double *__restrict__ box, const int *__restrict__ extent, const int many, const int n_z,              \
-        const int n_y, const int n_x, const long long s_b, const idx_t s_z, const idx_t s_y, const idx_t s_x,       \
-        const long long d_b, const idx_t d_z, const idx_t d_y, const idx_t d_x, const int rule
-#define ROUTED_ARGUMENTS \
-    src, routes, dst, box, extent, many, n_z, n_y, n_x, s_b, s_z, s_y, s_x, d_b, d_z, d_y, d_x, rule
+    const src_t *__restrict__ src, const route_t *__restrict__ routes, dst_t *__restrict__ dst, const geometry_t at
+#define ROUTED_ARGUMENTS src, routes, dst, at
 
 // What a block shares.
 struct shared_t {

@@ -17,65 +17,59 @@
 
 #define ROWS 8  // voxels along y that a thread makes
 
-// Where a thread's voxels are.
-struct Place {
-    idx_t b;
-    int z, y, x;
-    bool any;
-};
-
-static __device__ __forceinline__ Place place(const idx_t n_batch, const int n_z, const int n_y, const int n_x)
+// The first of a thread's voxels; past the last one b is n_batch.
+static __device__ __forceinline__ voxel_t place(const batch_t &at)
 {
-    const int n_across = (n_x + blockDim.x - 1) / blockDim.x;
-    const int n_down = (n_y + blockDim.y * ROWS - 1) / (blockDim.y * ROWS);
+    const int n_across = (at.n_x + blockDim.x - 1) / blockDim.x;
+    const int n_down = (at.n_y + blockDim.y * ROWS - 1) / (blockDim.y * ROWS);
     const int across = (int)(blockIdx.x % n_across), down = (int)(blockIdx.x / n_across % n_down);
     const unsigned plane = blockIdx.x / n_across / n_down;
-    Place it;
+    voxel_t it;
     it.x = across * blockDim.x + threadIdx.x;
     it.y = (down * blockDim.y + threadIdx.y) * ROWS;
-    it.z = (int)(plane % n_z);
-    it.b = (idx_t)(plane / n_z);
-    it.any = it.x < n_x && it.y < n_y && it.b < n_batch;
+    it.z = (int)(plane % at.n_z);
+    it.b = (idx_t)(plane / at.n_z);
+    if (it.x >= at.n_x || it.y >= at.n_y) it.b = at.n_batch;
     return it;
 }
 
-extern "C" __global__ void resample_volume(
-    const src_t *__restrict__ src,       // [batch, n_src_z, n_src_y, n_src_x], at strides s_*
-    const int *__restrict__ first_z,     // [n_z]
-    const int *__restrict__ count_z,     // [n_z]
-    const acc_t *__restrict__ weight_z,  // [n_z, taps_z]
-    const int *__restrict__ first_y,     // [n_y]
-    const int *__restrict__ count_y,     // [n_y]
-    const acc_t *__restrict__ weight_y,  // [n_y, taps_y]
-    const int *__restrict__ first_x,     // [n_x]
-    const int *__restrict__ count_x,     // [n_x]
-    const acc_t *__restrict__ weight_x,  // [n_x, taps_x]
-    dst_t *__restrict__ dst,             // [batch, n_z, n_y, n_x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x, const int taps_z, const int taps_y,
-    const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
-    const idx_t d_z, const idx_t d_y, const idx_t d_x, STORE_PARAMETERS)
+// What both kernels take. Tables are pointers of their own and in no struct, so that the compiler knows that nobody
+// writes to them.
+//
+//     src                        [batch, n_src_z, n_src_y, n_src_x], at strides s_*
+//     first_*, count_*           [n_*]: the first tap of every row, and how many it has
+//     weight_*                   [n_*, taps_*]
+//     dst                        [batch, n_z, n_y, n_x], at strides d_*
+#define TABLE_PARAMETERS                                                                                             \
+    const src_t *__restrict__ src, const int *__restrict__ first_z, const int *__restrict__ count_z,                 \
+        const acc_t *__restrict__ weight_z, const int *__restrict__ first_y, const int *__restrict__ count_y,        \
+        const acc_t *__restrict__ weight_y, const int *__restrict__ first_x, const int *__restrict__ count_x,        \
+        const acc_t *__restrict__ weight_x, dst_t *__restrict__ dst, const batch_t at, const int taps_z,             \
+        const int taps_y, const int taps_x, STORE_PARAMETERS
+
+extern "C" __global__ void resample_volume(TABLE_PARAMETERS)
 {
-    const Place it = place(n_batch, n_z, n_y, n_x);
-    if (!it.any) return;
-    const src_t *corner = src + it.b * s_batch + first_z[it.z] * s_z + first_x[it.x] * s_x;
+    const voxel_t it = place(at);
+    if (it.b >= at.n_batch) return;
+    const src_t *corner = src + it.b * at.s_batch + first_z[it.z] * at.s_z + first_x[it.x] * at.s_x;
     const acc_t *wz = weight_z + (idx_t)it.z * taps_z, *wx = weight_x + (idx_t)it.x * taps_x;
     const int nz = count_z[it.z], nx = count_x[it.x];
-    dst_t *d = dst + it.b * d_batch + it.z * d_z + it.x * d_x;
-    for (int y = it.y; y < n_y && y < it.y + ROWS; y++) {
+    dst_t *d = dst + it.b * at.d_batch + it.z * at.d_z + it.x * at.d_x;
+    for (int y = it.y; y < at.n_y && y < it.y + ROWS; y++) {
         const acc_t *wy = weight_y + (idx_t)y * taps_y;
         const int ny = count_y[y];
         acc_t total = NOTHING;
         for (int a = 0; a < nz; a++) {
             acc_t plane = NOTHING;
             for (int c = 0; c < ny; c++) {
-                const src_t *row = corner + a * s_z + (first_y[y] + c) * s_y;
+                const src_t *row = corner + a * at.s_z + (first_y[y] + c) * at.s_y;
                 acc_t line = NOTHING;
-                for (int k = 0; k < nx; k++) line += wx[k] * load(row[k * s_x]);
+                for (int k = 0; k < nx; k++) line += wx[k] * load(row[k * at.s_x]);
                 plane += wy[c] * line;
             }
             total += wz[a] * plane;
         }
-        d[y * d_y] = store(total, STORE_ARGUMENTS);
+        d[y * at.d_y] = store(total, STORE_ARGUMENTS);
     }
 }
 
@@ -107,42 +101,28 @@ static __device__ __forceinline__ acc_t blend(const Two &it, const acc_t a, cons
     return total;
 }
 
-extern "C" __global__ void resample_volume_two(
-    const src_t *__restrict__ src,       // [batch, n_src_z, n_src_y, n_src_x], at strides s_*
-    const int *__restrict__ first_z,     // [n_z]
-    const int *__restrict__ count_z,     // [n_z]
-    const acc_t *__restrict__ weight_z,  // [n_z, taps_z]
-    const int *__restrict__ first_y,     // [n_y]
-    const int *__restrict__ count_y,     // [n_y]
-    const acc_t *__restrict__ weight_y,  // [n_y, taps_y]
-    const int *__restrict__ first_x,     // [n_x]
-    const int *__restrict__ count_x,     // [n_x]
-    const acc_t *__restrict__ weight_x,  // [n_x, taps_x]
-    dst_t *__restrict__ dst,             // [batch, n_z, n_y, n_x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x, const int taps_z, const int taps_y,
-    const int taps_x, const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x, const idx_t d_batch,
-    const idx_t d_z, const idx_t d_y, const idx_t d_x, STORE_PARAMETERS)
+extern "C" __global__ void resample_volume_two(TABLE_PARAMETERS)
 {
-    const Place it = place(n_batch, n_z, n_y, n_x);
-    if (!it.any) return;
+    const voxel_t it = place(at);
+    if (it.b >= at.n_batch) return;
     const Two tz = two(first_z, count_z, weight_z, taps_z, it.z), tx = two(first_x, count_x, weight_x, taps_x, it.x);
     // A second sample that is not tapped is the first one again.
-    const idx_t next_z = tz.second ? s_z : 0, next_x = tx.second ? s_x : 0;
+    const idx_t next_z = tz.second ? at.s_z : 0, next_x = tx.second ? at.s_x : 0;
     // Offsets from src itself: one instruction makes each of them an address.
-    const idx_t near = it.b * s_batch + tz.first * s_z + tx.first * s_x, far = near + next_z;
-    dst_t *d = dst + it.b * d_batch + it.z * d_z + it.x * d_x;
+    const idx_t near = it.b * at.s_batch + tz.first * at.s_z + tx.first * at.s_x, far = near + next_z;
+    dst_t *d = dst + it.b * at.d_batch + it.z * at.d_z + it.x * at.d_x;
 #pragma unroll
     for (int r = 0; r < ROWS; r++) {
         // Past the last row it is made again: the loads of all rows can be under way at once.
-        const int y = it.y + r < n_y ? it.y + r : n_y - 1;
+        const int y = it.y + r < at.n_y ? it.y + r : at.n_y - 1;
         const Two ty = two(first_y, count_y, weight_y, taps_y, y);
-        const idx_t j = ty.first * s_y, k = j + (ty.second ? s_y : 0);
+        const idx_t j = ty.first * at.s_y, k = j + (ty.second ? at.s_y : 0);
         const acc_t a = load(src[near + j]), b = load(src[near + j + next_x]);
         const acc_t c = load(src[near + k]), e = load(src[near + k + next_x]);
         const acc_t f = load(src[far + j]), g = load(src[far + j + next_x]);
         const acc_t h = load(src[far + k]), i = load(src[far + k + next_x]);
         const acc_t plane = blend(ty, blend(tx, a, b), blend(tx, c, e));
         const acc_t after = blend(ty, blend(tx, f, g), blend(tx, h, i));
-        d[y * d_y] = store(blend(tz, plane, after), STORE_ARGUMENTS);
+        d[y * at.d_y] = store(blend(tz, plane, after), STORE_ARGUMENTS);
     }
 }

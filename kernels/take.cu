@@ -19,18 +19,14 @@ extern "C" __global__ void take(
     const int *__restrict__ index_y,  // [n_y]
     const int *__restrict__ index_x,  // [n_x]
     dst_t *__restrict__ dst,          // [batch, n_z, n_y, n_x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x,
-    const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
-    const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const dst_t fill)
+    const batch_t at, const dst_t fill)
 {
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_x), y = (int)(t / n_x % n_y), z = (int)(t / n_x / n_y % n_z);
-    const idx_t b = t / n_x / n_y / n_z;
-    if (b >= n_batch) return;
-    const int i = index_z[z], j = index_y[y], k = index_x[x];
+    const voxel_t it = own_voxel(at, at.n_x);
+    if (it.b >= at.n_batch) return;
+    const int i = index_z[it.z], j = index_y[it.y], k = index_x[it.x];
     const bool inside = i >= 0 && j >= 0 && k >= 0;
-    dst[b * d_batch + z * d_z + y * d_y + x * d_x] = inside ? src[b * s_batch + i * s_z + j * s_y + k * s_x] : fill;
+    dst[it.b * at.d_batch + it.z * at.d_z + it.y * at.d_y + it.x * at.d_x] =
+        inside ? src[it.b * at.s_batch + i * at.s_z + j * at.s_y + k * at.s_x] : fill;
 }
 
 extern "C" __global__ void take_four(
@@ -39,36 +35,26 @@ extern "C" __global__ void take_four(
     const int *__restrict__ index_y,  // [n_y]
     const int *__restrict__ index_x,  // [n_x]
     dst_t *__restrict__ dst,          // [batch, n_z, n_y, n_x], at strides d_*; d_x is 1, rows are whole, aligned fours
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x,
-    const idx_t s_batch, const idx_t s_z, const idx_t s_y, const idx_t s_x,
-    const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const dst_t fill)
+    const batch_t at, const dst_t fill)
 {
-    const int n_fours = n_x / 4;
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_fours) * 4, y = (int)(t / n_fours % n_y), z = (int)(t / n_fours / n_y % n_z);
-    const idx_t b = t / n_fours / n_y / n_z;
-    if (b >= n_batch) return;
-    const int i = index_z[z], j = index_y[y];
-    const src_t *row = src + b * s_batch + i * s_z + j * s_y;
+    const voxel_t it = own_voxel(at, at.n_x / 4);
+    if (it.b >= at.n_batch) return;
+    const int i = index_z[it.z], j = index_y[it.y], x = it.x * 4;
+    const src_t *row = src + it.b * at.s_batch + i * at.s_z + j * at.s_y;
     dst4_t four;
 #pragma unroll
     for (int c = 0; c < 4; c++) {
         const int k = index_x[x + c];
-        four.at[c] = i >= 0 && j >= 0 && k >= 0 ? row[k * s_x] : fill;
+        four.at[c] = i >= 0 && j >= 0 && k >= 0 ? row[k * at.s_x] : fill;
     }
-    *(dst4_t *)(dst + b * d_batch + z * d_z + y * d_y + x * d_x) = four;
+    *(dst4_t *)(dst + it.b * at.d_batch + it.z * at.d_z + it.y * at.d_y + x * at.d_x) = four;
 }
 
 extern "C" __global__ void fill_box(
     dst_t *__restrict__ dst,  // [batch, n_z, n_y, n_x], at strides d_*
-    const idx_t n_batch, const int n_z, const int n_y, const int n_x,
-    const idx_t d_batch, const idx_t d_z, const idx_t d_y, const idx_t d_x,
-    const dst_t fill)
+    const batch_t at, const dst_t fill)
 {
-    const idx_t t = (idx_t)blockIdx.x * blockDim.x + threadIdx.x;
-    const int x = (int)(t % n_x), y = (int)(t / n_x % n_y), z = (int)(t / n_x / n_y % n_z);
-    const idx_t b = t / n_x / n_y / n_z;
-    if (b >= n_batch) return;
-    dst[b * d_batch + z * d_z + y * d_y + x * d_x] = fill;
+    const voxel_t it = own_voxel(at, at.n_x);
+    if (it.b >= at.n_batch) return;
+    dst[it.b * at.d_batch + it.z * at.d_z + it.y * at.d_y + it.x * at.d_x] = fill;
 }

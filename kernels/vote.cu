@@ -94,24 +94,24 @@ static __device__ __forceinline__ bool unanimous(
 template <int PATH> static __device__ __forceinline__ void linear_votes(ROUTED_PARAMETERS, const dst_t fill)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        dst_t *out = dst + x * d_x;
-        if (!is_inside(box, p)) {
+        dst_t *out = dst + x * at.d_x;
+        if (!is_inside(at.box, p)) {
             *out = fill;
             continue;
         }
         double dz, dy, dx;
         idx_t oz[2], oy[2], ox[2];
-        const int nz = voting_pair(p[2], extent[0], extent[3], s_z, rule, &dz, oz);
-        const int ny = voting_pair(p[1], extent[1], extent[4], s_y, rule, &dy, oy);
-        const int nx = voting_pair(p[0], extent[2], extent[5], s_x, rule, &dx, ox);
+        const int nz = voting_pair(p[2], at.extent[0], at.extent[3], at.s_z, at.rule, &dz, oz);
+        const int ny = voting_pair(p[1], at.extent[1], at.extent[4], at.s_y, at.rule, &dy, oy);
+        const int nx = voting_pair(p[0], at.extent[2], at.extent[5], at.s_x, at.rule, &dx, ox);
         src_t winner = src[oz[0] + oy[0] + ox[0]];
         if (!unanimous(src, oz, oy, ox, nz, ny, nx, winner)) {
             src_t values[8] = {};
@@ -149,24 +149,24 @@ static __device__ __forceinline__ void gaussian_votes(
     ROUTED_PARAMETERS, const dst_t fill, const double sigma, const double cut)
 {
     DYNAMIC_SHARED(shared_t, shared);
-    const row_t row = begin_row(routes, many, n_z, n_y, n_x, shared);
+    const row_t row = begin_row(routes, at.many, at.n_z, at.n_y, at.n_x, shared);
     if (!row.exists) return;
-    src += row.volume * s_b;
-    dst += row.volume * d_b + row.z * d_z + row.y * d_y;
+    src += row.volume * at.s_b;
+    dst += row.volume * at.d_b + row.z * at.d_z + row.y * at.d_y;
 #pragma unroll 1
-    for (int strip = 0, x = row.x; strip < STRIPS && x < n_x; strip++, x += LANES) {
+    for (int strip = 0, x = row.x; strip < STRIPS && x < at.n_x; strip++, x += LANES) {
         double p[3];
         locate<PATH>(row, x, p);
-        dst_t *out = dst + x * d_x;
-        if (!is_inside(box, p)) {
+        dst_t *out = dst + x * at.d_x;
+        if (!is_inside(at.box, p)) {
             *out = fill;
             continue;
         }
         double wz[MAX_VOTES], wy[MAX_VOTES], wx[MAX_VOTES];
         idx_t oz[MAX_VOTES], oy[MAX_VOTES], ox[MAX_VOTES];
-        const int nz = gaussian_taps(p[2], extent[0], extent[3], s_z, rule, sigma, cut, wz, oz);
-        const int ny = gaussian_taps(p[1], extent[1], extent[4], s_y, rule, sigma, cut, wy, oy);
-        const int nx = gaussian_taps(p[0], extent[2], extent[5], s_x, rule, sigma, cut, wx, ox);
+        const int nz = gaussian_taps(p[2], at.extent[0], at.extent[3], at.s_z, at.rule, sigma, cut, wz, oz);
+        const int ny = gaussian_taps(p[1], at.extent[1], at.extent[4], at.s_y, at.rule, sigma, cut, wy, oy);
+        const int nx = gaussian_taps(p[0], at.extent[2], at.extent[5], at.s_x, at.rule, sigma, cut, wx, ox);
         if (nz == 0 || ny == 0 || nx == 0) {
             *out = fill;
             continue;

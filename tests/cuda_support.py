@@ -137,7 +137,8 @@ def patched(file, old, new):
         text = cuda_runtime.read(name)
         if name != file:
             return text
-        assert old in text, f"{old!r} is not in {name}"
+        if old not in text:  # no AssertionError, which is what mistakes are seen by
+            raise LookupError(f"{old!r} is not in {name}")
         return text.replace(old, new, 1)
 
     return read

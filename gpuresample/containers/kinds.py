@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -236,18 +237,31 @@ def _check_out(out: Any, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
     host = isinstance(out, np.ndarray) and hasattr(out.flags, "writeable")
     if host and not out.flags.writeable:
         raise ValueError("out must be writable, got a read-only array")
-    aligned = _extent(out)[0] % out.itemsize == 0
-    if not out.dtype.isnative or not aligned or any(s % out.itemsize for s in out.strides):
+    if not out.dtype.isnative or _start(out) % out.itemsize or not _reach(out.shape, out.strides, out.itemsize)[2]:
         raise ValueError("out must be in native byte order, aligned and strided by whole voxels")
     if overlaps_itself(out):
         raise ValueError(f"out must have no two voxels in one place, got strides {out.strides} for shape {out.shape}")
 
 
+def _start(array: Any) -> int:
+    """Where an array's first element is."""
+    address = getattr(array.data, "ptr", None)
+    return int(array.__array_interface__["data"][0] if address is None else address)
+
+
+@lru_cache(maxsize=256)
+def _reach(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> tuple[int, int, bool]:
+    """The first byte that an array uses and the one after the last, from its first element on; if strides are whole."""
+    reach = [s * (n - 1) for s, n in zip(strides, shape, strict=True)]
+    low, high = sum(r for r in reach if r < 0), sum(r for r in reach if r > 0) + itemsize
+    return low, high, not any(s % itemsize for s in strides)
+
+
 def _extent(array: Any) -> tuple[int, int]:
     """The first byte that an array uses, and the one after the last."""
-    start = int(array.data.ptr) if hasattr(array.data, "ptr") else int(array.__array_interface__["data"][0])
-    reach = [s * (n - 1) for s, n in zip(array.strides, array.shape, strict=True)]
-    return start + sum(r for r in reach if r < 0), start + sum(r for r in reach if r > 0) + int(array.itemsize)
+    start = _start(array)
+    low, high, _ = _reach(array.shape, array.strides, int(array.itemsize))
+    return start + low, start + high
 
 
 def _overlap(a: Any, b: Any) -> bool:

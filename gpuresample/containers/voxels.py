@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -45,21 +46,27 @@ def finite_range(array: Any) -> tuple[float, float, int]:
 
 def overlaps_itself(array: Any) -> bool:
     """Whether two elements of an array share memory; where that would take too long to find out, yes."""
-    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
-    reach, apart = int(array.itemsize), True
+    return _overlap(array.shape, array.strides, int(array.itemsize))
+
+
+@lru_cache(maxsize=256)
+def _overlap(shape: tuple[int, ...], strides: tuple[int, ...], itemsize: int) -> bool:
+    axes = sorted((abs(s), n) for s, n in zip(strides, shape, strict=True) if n > 1)
+    reach, apart = itemsize, True
     for stride, n in axes:
         apart &= stride >= reach
         reach += stride * (n - 1)
-    if apart or array.size == 0:
+    size = math.prod(shape)
+    if apart or size == 0:
         return False
-    if (axes and axes[0][0] == 0) or array.size > COUNTED:
+    if (axes and axes[0][0] == 0) or size > COUNTED:
         return True
     # Axes may still interleave: every element's place is looked at.
     places = np.zeros(1, np.int64)
     for stride, n in axes:
         places = np.add.outer(places, stride * np.arange(n)).ravel()
     places.sort()
-    return bool((np.diff(places) < array.itemsize).any())
+    return bool((np.diff(places) < itemsize).any())
 
 
 class HostMemory:

@@ -10,6 +10,7 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
@@ -70,6 +71,11 @@ class Store:
             window = low, top, scale, offset or -0.0
         # Booleans are summed as bytes; a spline may overshoot 1.
         return cls(default, rounding, exact, divisor, 1 if dtype == np.bool_ else None, window)
+
+    @cached_property
+    def text(self) -> str:
+        """All that it says. Stores that are equal may differ: 0 and -0 are."""
+        return repr(self)
 
     def raised(self, constant: float) -> Store:
         """The same of sums that a constant is added to first."""

@@ -358,8 +358,10 @@ _TEXTS = {type(None), bool, int, float, str}
 _CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
 
 
-# What small images are asked for again is planned once, as it takes longer than they do. Nothing that a call may be
-# refused for, or warned of, is passed over: what is kept lies on the image, and depends on no memory that is left.
+# What small images are asked for again is planned once, as it takes longer than they do. So is what is asked of images on
+# a GPU, whatever their size: tables are then on the device already. Nothing that a call may be refused for, or warned of,
+# is passed over: what is kept lies on the image, and depends on no memory that is left. A GPU's memory is asked for once
+# more before each output is made.
 _plans: Remembered[Plan] = Remembered()
 # Along transforms: a loader draws another one for each call, so only the last ones are kept.
 _moved: Recent[Plan] = Recent(32)
@@ -372,7 +374,8 @@ def _known(key: Hashable, r: Request) -> Plan | None:
 
 def _keep(key: Hashable, r: Request, container: Container, made: Plan) -> None:
     """Keep the plan of a call that may come again."""
-    if math.prod(container.output_shape(made.target)) * made.dtype.itemsize > ALWAYS_FITS:
+    small = math.prod(container.output_shape(made.target)) * made.dtype.itemsize <= ALWAYS_FITS
+    if not small and container.where == "cpu":
         return
     if r.transform is not None:
         if not isinstance(made.work, Majority) and planner.reaches(made.work):

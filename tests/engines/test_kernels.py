@@ -38,7 +38,7 @@ from support import assert_close, flat, labels, noise, of_grid, path_of, rotatio
 import gpuresample as gr
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
-from gpuresample.engines.cuda import gather, tiles
+from gpuresample.engines.cuda import gather, structs, tiles
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime, compiler
@@ -759,7 +759,7 @@ def test_the_host_has_barriers():
 
 
 def test_kernels_that_do_not_compile_say_so():
-    runtime = HostRuntime(patched("take.cu", "n_z, const", "n_z const"))
+    runtime = HostRuntime(patched("take.cu", "batch_t at, const", "batch_t at const"))
     with pytest.raises(RuntimeError, match="cannot compile"):
         CudaEngine(runtime).run(separable([identity(2)] * 3, ()), np.ones((2, 2, 2)), np.ones((2, 2, 2)), Store())
 
@@ -980,7 +980,7 @@ MUTATIONS = [
     ("resample_axis.cu", "k < n ? k + by : 0", "k < n ? k + by + 1 : 0", check_plane_turns),
     ("resample_axis.cu", "if (k < n) *(acc4_t", "if (k < n - 1) *(acc4_t", check_plane_turns),
     ("resample_volume.cu", "k < nx", "k <= nx", check_at_once(2, 1, 4)),
-    ("resample_volume.cu", "+ c) * s_y", "+ c) * s_z", check_at_once(2, 3, 1)),
+    ("resample_volume.cu", "+ c) * at.s_y", "+ c) * at.s_z", check_at_once(2, 3, 1)),
     ("resample_volume.cu", "y < it.y + ROWS", "y < it.y + ROWS - 1", check_at_once(2, 1, 4)),
     ("resample_volume.cu", "count[i] > 1", "count[i] > 2", check_at_once(2, 2, 2)),
     ("resample_volume.cu", "src[far + k + next_x]", "src[far + k]", check_at_once(2, 2, 2)),
@@ -1000,21 +1000,21 @@ MUTATIONS = [
     ("resample_axis.cu", "(row0 + line + c) * d_row", "(row0 + line + c) * s_row", check_plane),
     ("resample_axis.cu", "b = plane / outer;", "b = plane / n_strips;", check_plane),
     ("resample_axis.cu", "weight += FOUR)", "weight += 1)", check_plane),
-    ("take.cu", "i * s_z + j * s_y + k * s_x] : fill", "i * s_y + j * s_y + k * s_x] : fill", check_take),
+    ("take.cu", "i * at.s_z + j * at.s_y + k", "i * at.s_y + j * at.s_y + k", check_take),
     # what is not tapped is read
     ("resample_axis.cu", "if (!ASK || weight == weight)", "if (true)", check_untapped),
     ("resample_volume.cu", "if (it.second) total", "total", check_untapped_at_once(np.inf, 2, 2, 2)),
     # nothing is written where the default should be
     ("take.cu", "const bool inside = i >= 0", "if (i < 0) return;\n    const bool inside = i >= 0", check_take),
     # a voxel too far is written
-    ("take.cu", "d_y + x * d_x] = inside", "d_y + (x + 1) * d_x] = inside", check_take),
+    ("take.cu", "d_y + it.x * at.d_x] =\n        inside", "d_y + (it.x + 1) * at.d_x] =\n        inside", check_take),
     # rounding half up, no saturation, NaN kept
     ("common.cuh", "round(value)", "rint(value)", check_away),
     ("common.cuh", "rint(value) :", "floor(value + (acc_t)0.5) :", check_store),
-    ("common.cuh", "value = value < high ? value : high;", "", check_store),
+    ("common.cuh", "value = value < how.high ? value : how.high;", "", check_store),
     # a window that is open, and one that swallows NaN
-    ("common.cuh", "value > most ? most : value", "value", check_window),
-    ("common.cuh", "value < least ? least : value", "value > least ? value : least", check_window),
+    ("common.cuh", "value > how.most ? how.most : value", "value", check_window),
+    ("common.cuh", "value < how.least ? how.least : value", "value > how.least ? value : how.least", check_window),
     ("convert.cu", "floor(__dadd_rn(value, 0.5))", "rint(value)", check_halves),
     ("convert.cu", "(unsigned long long)v > (un", "(long long)v > (", check_convert("uint64", "int16")),
     ("convert.cu", "sizeof(T) + (", "sizeof(T) + !(", check_convert("int64", "uint8")),
@@ -1038,6 +1038,29 @@ def test_a_mistake_in_a_kernel_is_seen(mutation):
 
 
 # --- the text --------------------------------------------------------------------------------------------------------
+
+
+STRUCTS = [
+    ("common.cuh", "batch_t", structs.batch_t(np.int64)),
+    ("common.cuh", "store_t", structs.store_t(np.dtype(np.float64))),
+    ("path.cuh", "geometry_t", structs.geometry_t(np.int32)),
+    ("neighbours.cuh", "taps_t", structs.TAPS),
+    ("gradient.cu", "channels_t", structs.channels_t(np.int32)),
+    ("gradient.cu", "sums_t", structs.SUMS),
+]
+
+
+@pytest.mark.parametrize(("file", "name", "dtype"), STRUCTS, ids=[name for _, name, _ in STRUCTS])
+def test_launch_code_and_kernels_have_the_same_structs(file, name, dtype):
+    idx, acc = (np.int64, np.float64) if name in ("batch_t", "store_t") else (np.int32, np.float32)
+    types = {"double": np.float64, "long long": np.int64, "int": np.int32, "idx_t": idx, "acc_t": acc}
+    body = re.sub(r"//.*", "", cuda_runtime.read(file).split(f"struct {name} {{")[1].split("};")[0])
+    fields = []
+    for kind, names in re.findall(r"(long long|\w+) ([^;]+);", body):
+        for word in names.split(","):
+            field, count = re.fullmatch(r"\s*(\w+)(?:\[(\d+)\])?", word).groups()
+            fields.append((field, types[kind], int(count)) if count else (field, types[kind]))
+    assert np.dtype(fields, align=True) == dtype
 
 
 def test_launch_code_and_kernels_have_the_same_constants():

@@ -10,8 +10,10 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.engines.cuda import structs
 from gpuresample.engines.cuda import tiles as cuda_tiles
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
+from gpuresample.engines.cuda.structs import storing
 from gpuresample.engines.cuda.tiles import (
     FOUR,
     GROUP,
@@ -32,7 +34,7 @@ from gpuresample.engines.cuda.tiles import (
 )
 from gpuresample.engines.cuda.views import NONE, Axis, View, contiguous, merge
 from gpuresample.engines.interface import Store
-from gpuresample.engines.packing import accumulator, bounds_of, packed_weight, rounding_of, window_of
+from gpuresample.engines.packing import accumulator, packed_weight
 from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
@@ -190,9 +192,8 @@ class Axes:
         voxels = math.prod(dst.shape)
         idx = narrowest(src.reach, dst.reach, voxels)
         arguments: list[Argument] = [
-            pointer(src), *tables, pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
-            *[np.int32(table.n_taps) for table in work.tables], *[idx(s) for s in src.strides],
-            *[idx(s) for s in dst.strides], *storing(dst.dtype, acc, store),
+            pointer(src), *tables, pointer(dst), structs.batch(idx, src, dst),
+            *[np.int32(table.n_taps) for table in work.tables], *storing(dst.dtype, acc, store),
         ]  # fmt: skip
         types = Types.of(src.dtype, dst.dtype, idx, acc)
         # Narrow volumes have threads for as many more rows.
@@ -398,14 +399,12 @@ class Axes:
         # Threads follow the destination's memory.
         order = sorted((1, 2, 3), key=lambda axis: -abs(dst.strides[axis]))
         src, dst = src.transpose([0, *order]), dst.transpose([0, *order])
-        n_b, n_z, n_y, n_x = dst.shape
         voxels = math.prod(dst.shape)
-        fours = n_x % 4 == 0 and dst.strides[3] == 1 and _aligned(dst, dst.strides[:3])
+        fours = dst.shape[3] % 4 == 0 and dst.strides[3] == 1 and _aligned(dst, dst.strides[:3])
         idx = narrowest(src.reach, dst.reach, voxels)
         types = Types.of(src.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
-            pointer(src), *[index[axis - 1] for axis in order], pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y),
-            np.int32(n_x), *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], fill,
+            pointer(src), *[index[axis - 1] for axis in order], pointer(dst), structs.batch(idx, src, dst), fill,
         ]  # fmt: skip
         blocks = -(-(voxels // 4 if fours else voxels) // BLOCK)
         self._runtime.launch(Launch("take", "take_four" if fours else "take", types, blocks, (BLOCK, 1), arguments))
@@ -415,13 +414,11 @@ class Axes:
         # Threads follow the destination's memory.
         order = sorted((1, 2, 3), key=lambda axis: -abs(dst.strides[axis]))
         src, dst = src.transpose([0, *order]), dst.transpose([0, *order])
-        n_b, n_z, n_y, n_x = dst.shape
         voxels = math.prod(dst.shape)
         idx = narrowest(src.reach, dst.reach, voxels)
         types = Types.of(src.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
-            pointer(src), pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x),
-            *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides], np.int32(rounding), np.float64(factor),
+            pointer(src), pointer(dst), structs.batch(idx, src, dst), np.int32(rounding), np.float64(factor),
         ]  # fmt: skip
         self._runtime.launch(Launch("convert", "convert_voxels", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))
 
@@ -441,11 +438,10 @@ class Axes:
         fill = fill_of(store, dst.dtype, dst.bits().dtype)
         order = sorted((1, 2, 3), key=lambda axis: -abs(dst.strides[axis]))
         dst = dst.bits().transpose([0, *order])
-        n_b, n_z, n_y, n_x = dst.shape
         idx = narrowest(dst.reach, voxels)
         types = Types.of(dst.dtype, dst.dtype, idx)
         arguments: list[Argument] = [
-            pointer(dst), idx(n_b), np.int32(n_z), np.int32(n_y), np.int32(n_x), *[idx(s) for s in dst.strides], fill,
+            pointer(dst), structs.batch(idx, None, dst), fill,
         ]  # fmt: skip
         self._runtime.launch(Launch("take", "fill_box", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))
 
@@ -453,12 +449,6 @@ class Axes:
 def fill_of(store: Store, dtype: np.dtype[Any], seen_as: np.dtype[Any]) -> np.generic:
     """The default of a destination type as an argument, its bits seen as another type."""
     return cast("np.generic", np.array(store.default, dtype).view(seen_as)[()])
-
-
-def storing(dtype: np.dtype[Any], acc: np.dtype[Any], store: Store) -> tuple[np.generic, ...]:
-    """The kernels' STORE_PARAMETERS."""
-    low, high = bounds_of(dtype, acc, store)
-    return low, high, np.int32(rounding_of(dtype, store)), *window_of(acc, store)
 
 
 def _aligned(view: View, strides: Iterable[int], n: int = 4) -> bool:

@@ -15,6 +15,7 @@ from gpuresample.engines.cuda.ensemble import CudaCombiner
 from gpuresample.engines.cuda.gather import Gathers
 from gpuresample.engines.cuda.gradient import Gradients, with_one
 from gpuresample.engines.cuda.majority import run_majority
+from gpuresample.engines.cuda.replays import Replays, noted
 from gpuresample.engines.cuda.runtime import CupyRuntime, Runtime, Uploads
 from gpuresample.engines.cuda.staging import Staged
 from gpuresample.engines.cuda.views import View, volumes
@@ -35,10 +36,12 @@ class CudaEngine:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        uploads = Uploads(runtime)
-        self.axes = Axes(runtime, uploads)
-        self.gathers = Gathers(runtime, uploads, self.axes)
-        self.gradients = Gradients(runtime, uploads, self.axes, self.gathers)
+        uploads, own = Uploads(runtime), noted(runtime)
+        self.axes = Axes(own, uploads)
+        self.gathers = Gathers(own, uploads, self.axes)
+        self.gradients = Gradients(own, uploads, self.axes, self.gathers)
+        self._noted = own
+        self._replays = Replays(runtime)
 
     def run(self, work: Work, src: Any, dst: Any, store: Store) -> None:
         """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`, in the order of the current stream.
@@ -50,8 +53,12 @@ class CudaEngine:
         """
         if dst.size == 0:
             return
+
+        def act() -> None:
+            converted(self._run, self._noted.empty, self._convert, work, src, dst, store)
+
         with self.runtime.on(dst):
-            converted(self._run, self.runtime.empty, self._convert, work, src, dst, store)
+            self._replays.run(work, ("run", store.text), (src, dst), act)
 
     def run_all(self, calls: Sequence[Call]) -> None:
         """See `interface.Engine`."""
@@ -71,7 +78,7 @@ class CudaEngine:
         elif isinstance(work, Gather):
             self.gathers.run(work, src, dst, store, first)
         elif isinstance(work, Majority):
-            run_majority(self.runtime, work, src, dst)
+            run_majority(self._noted, work, src, dst)
         else:
             self.axes.run(work, src, dst, store)
 
@@ -87,11 +94,15 @@ class CudaEngine:
         """
         if out.size == 0:
             return
-        with self.runtime.on(out):
+
+        def act() -> None:
             first = 0
             for g, o in self._volumes(grad, out, _is_ordered(work)):
                 self.gradients.splat(work, g, o, first)
                 first += o.shape[0]
+
+        with self.runtime.on(out):
+            self._replays.run(work, "splat", (grad, out), act)
 
     def gradient(self, work: Gather, src: Any, out: Any, grad: Any = None) -> None:
         """See `interface.Differentiable`; of arrays (batch, z, y, x), or with `grad` (batch, channel, z, y, x).
@@ -105,12 +116,16 @@ class CudaEngine:
         """
         if out.size == 0:
             return
-        with self.runtime.on(out):
+
+        def act() -> None:
             source, target = self._view(src), View.of(out, self.runtime.address(out))
             if grad is None:
                 self.gradients.slopes(work, with_one(source), target)
             else:
                 self.gradients.slopes(work, source, target, self._view(grad))
+
+        with self.runtime.on(out):
+            self._replays.run(work, "gradient", (src, out, grad), act)
 
     def moments(self, values: Any, field: Any, out: Any) -> None:
         """See `interface.Differentiable`; of arrays (batch, 3, z, y, x)."""
@@ -131,7 +146,7 @@ class CudaEngine:
         try:
             return View.of(array, self.runtime.address(array))
         except ValueError:
-            array = self.runtime.contiguous(array)
+            array = self._noted.contiguous(array)
             return View.of(array, self.runtime.address(array))
 
     @contextmanager
@@ -147,7 +162,8 @@ def _is_ordered(work: Work) -> bool:
 
 @lru_cache(maxsize=1)
 def _engine() -> CudaEngine:
-    """The process's engine on CuPy: its modules and tables serve all devices."""
+    """The process's engine on CuPy: its modules and tables serve all devices. Whether there are any is asked once."""
+    usable()
     return CudaEngine(CupyRuntime())
 
 
@@ -189,7 +205,7 @@ def engine() -> CudaEngine:
     RuntimeError
         With the reason, if there is no usable GPU.
     """
-    usable()
+    forks.check()
     return _engine()
 
 
@@ -202,5 +218,6 @@ def find(device: str) -> Staged:
         With the reason, if there is no usable GPU of that number.
     """
     number = int(device[5:]) if ":" in device else None
-    usable(number or 0)
-    return Staged(_engine(), number)
+    if number:
+        usable(number)
+    return Staged(engine(), number)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.cuda import routes
-from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer, storing
+from gpuresample.engines.cuda import routes, structs
+from gpuresample.engines.cuda.axis import Axes, fill_of, narrowest, pointer
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
 from gpuresample.engines.cuda.runtime import Argument, Launch, Pointer, Runtime, Types, Uploads
+from gpuresample.engines.cuda.structs import storing
 from gpuresample.engines.cuda.views import View
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
@@ -84,15 +84,10 @@ class Gathers:
         self, work: Gather, volumes: tuple[int, int], src: View, dst: View, idx: type[np.int32] | type[np.int64]
     ) -> list[Argument]:
         """What all kernels that follow routes take first, `src` (batch, z, y, x), `dst` the same and perhaps more."""
-        box, extent = self._uploads.get(work, "geometry", lambda: self._geometry(work))
-        routes, many = self._routes(work, volumes)
-        return [
-            pointer(src), routes, pointer(dst), box, extent, np.int32(many), *[np.int32(n) for n in work.n_dst],
-            np.int64(src.strides[0]), *[idx(s) for s in src.strides[1:]], np.int64(dst.strides[0]),
-            *[idx(s) for s in dst.strides[1:]], np.int32(work.rule),
-        ]  # fmt: skip
+        routes, many = self.routes(work, volumes)
+        return [pointer(src), routes, pointer(dst), structs.geometry(idx, work, many, src, dst, _inner(work))]
 
-    def _routes(self, work: Gather, volumes: tuple[int, int]) -> tuple[Pointer, bool]:
+    def routes(self, work: Gather, volumes: tuple[int, int]) -> tuple[Pointer, bool]:
         """The routes of volumes `start` to `stop` of the batch on the device, and whether each has its own."""
         many = len(work.routes) > 1
         each = work.routes[slice(*volumes)] if many else work.routes
@@ -100,7 +95,7 @@ class Gathers:
         def make() -> Pointer:
             rows, keep = routes.packed(self._runtime, self._uploads, each, work.n_dst)
             made = self._axes.upload(rows.view(np.uint8), routes.ROUTE.itemsize)
-            return replace(made, keep=(made.keep, keep))
+            return made._replace(keep=(made.keep, keep))
 
         return self._uploads.get(work, ("routes", volumes if many else None), make), many
 
@@ -118,28 +113,20 @@ class Gathers:
             cut = LABEL_SIGMA * LABEL_ALPHA
             assert math.floor(2 * cut) + 1 <= MAX_VOTES
             return "vote", "vote_gaussian", (np.float64(LABEL_SIGMA), np.float64(cut))
-        common = (*storing(dtype, acc, store), np.int32(work.narrow))
         pieces, width, terms = work.coefficients.shape
         if width == 2 and work.rule != RULES["crop"]:
-            return "gather", "gather_linear", (*common, np.int32(work.offset))
+            return "gather", "gather_linear", (*storing(dtype, acc, store), structs.taps(work))
         if width > MAX_TAPS:
             raise ValueError(f"coefficients must have at most {MAX_TAPS} taps per axis, got {width}")
         function = "gather_cubic" if (pieces, width, terms) == (1, 4, 4) else "gather_any"
-        return "gather", function, (*common, *self.weights(work, acc), np.int32(work.normalise))
+        return "gather", function, (*storing(dtype, acc, store), *self.weights(work, acc))
 
     def weights(self, work: Gather, acc: np.dtype[Any]) -> tuple[Argument, ...]:
-        """The kernels' polynomials: coefficients on the device, their sizes, shift and offset."""
+        """The kernels' polynomials: coefficients on the device, and what finds a voxel's cell."""
         coefficients = self._uploads.get(
             work, ("coefficients", acc), lambda: self._axes.upload(work.coefficients.astype(acc))
         )
-        sizes = [np.int32(n) for n in work.coefficients.shape]
-        return (coefficients, *sizes, np.float64(work.shift), np.int32(work.offset))
-
-    def _geometry(self, work: Gather) -> tuple[Pointer, Pointer]:
-        """The kernels' box and extent. A box without end has finite ones: what is infinite lies outside."""
-        largest = np.finfo(np.float64).max
-        extent = np.array([work.n_src, work.base, _inner(work)], np.int32)
-        return self._axes.upload(np.clip(np.array(work.box), -largest, largest)), self._axes.upload(extent)
+        return coefficients, structs.taps(work)
 
 
 def _inner(work: Gather) -> tuple[int, ...]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.cuda import routes
+from gpuresample.engines.cuda import routes, structs
 from gpuresample.engines.cuda.axis import BLOCK, Axes, narrowest, pointer
 from gpuresample.engines.cuda.gather import MAX_TAPS, Gathers
 from gpuresample.engines.cuda.routes import LANES, ROWS, SHARED_BYTES
@@ -71,13 +71,12 @@ class Gradients:
         largest = self._largest(gradient)
         samples = math.prod(work.n_src)
         idx = narrowest(gradient.at(0).reach, samples, voxels)
-        geometry = self._gathers.geometry(work, (first, first + n), gradient, gradient, idx)
-        src, packed, _, box, extent, many, *rest = geometry
-        sizes, strides, rule = rest[:3], rest[3:7], rest[-1]
+        # Of sums in two words, a volume is as long as two.
+        apart = View(sums.address, SUMS, (n, *work.n_src), (words * samples, *sums.strides[1:]), sums.keep)
+        src, packed, _, geometry = self._gathers.geometry(work, (first, first + n), gradient, apart, idx)
         arguments: list[Argument] = [
-            src, packed, pointer(sums), pointer(largest), box, extent, many, *sizes, *strides,
-            np.int64(words * samples), *[idx(s) for s in sums.strides[1:3]], rule, bound, np.int32(finer),
-            np.int64(samples), *self._taps(work, name, coefficients, acc),
+            src, packed, pointer(sums), pointer(largest), geometry, structs.struct(structs.SUMS, bound, samples, finer),
+            *self._taps(work, name, coefficients, acc),
         ]  # fmt: skip
         self._launch(work, f"splat_{name}", gradient, acc, acc, idx, n, arguments)
         wide = narrowest(target.at(0).reach)
@@ -115,9 +114,11 @@ class Gradients:
         one, across = _without_channels(src), _without_channels(dst)
         idx = narrowest(one.at(0).reach, dst.at(0).reach, reach, math.prod(work.n_dst))
         arguments: list[Argument] = [
-            *self._gathers.geometry(work, (0, n), one, across, idx), factors, np.int32(channels),
-            np.int64(src.strides[1]), *[np.int64(s) for s in apart], *[idx(s) for s in steps],
-            idx(0 if only is not None else dst.strides[1]), np.int32(-1 if only is None else only),
+            *self._gathers.geometry(work, (0, n), one, across, idx), factors,
+            structs.channels(
+                idx, src.strides[1], *apart, *steps, 0 if only is not None else dst.strides[1], channels,
+                -1 if only is None else only,
+            ),
             *self._weights(work, _of_axes(work), acc),
         ]  # fmt: skip
         self._launch(work, f"gradient_{name}", src, dst.dtype, acc, idx, n, arguments)
@@ -189,14 +190,13 @@ class Gradients:
     def _taps(self, work: Gather, name: str, coefficients: FloatArray, acc: np.dtype[Any]) -> tuple[Argument, ...]:
         """The arguments that only that splat takes."""
         if name == "linear":
-            return np.int32(work.narrow), np.int32(work.offset)
+            return (structs.taps(work),)
         return self._weights(work, coefficients, acc)
 
     def _weights(self, work: Gather, coefficients: FloatArray, acc: np.dtype[Any]) -> tuple[Argument, ...]:
         """Polynomials of every axis on the device, and what finds a voxel's cell."""
         there = self._uploads.get(work, ("of axes", acc), lambda: self._axes.upload(coefficients.astype(acc)))
-        sizes = [np.int32(n) for n in coefficients.shape[1:]]
-        return (np.int32(work.narrow), there, *sizes, np.float64(work.shift), np.int32(work.offset))
+        return there, structs.taps(work)
 
     def _zeros(self, shape: tuple[int, int, int, int]) -> View:
         out = self._axes.scratch(shape, SUMS)

@@ -238,8 +238,8 @@ def _check(launch: Launch, takes: Sequence[str]) -> None:
         if isinstance(argument, Pointer):
             given.append(f"p{argument.itemsize}")
         else:
-            half = argument.dtype == np.float16
-            kind = "s" if half else "f" if argument.dtype.kind == "f" else "i"
+            struct = argument.dtype == np.float16 or argument.dtype.kind == "V"
+            kind = "s" if struct else "f" if argument.dtype.kind == "f" else "i"
             given.append(f"{kind}{argument.dtype.itemsize}")
     if given != list(takes):
         raise TypeError(f"{launch.function} takes {' '.join(takes)}, got {' '.join(given)}")

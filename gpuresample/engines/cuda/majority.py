@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from gpuresample.engines.cuda import structs
 from gpuresample.engines.cuda.axis import BLOCK, narrowest, pointer
 from gpuresample.engines.cuda.runtime import Argument, Launch, Runtime, Types
 from gpuresample.engines.cuda.views import View
@@ -17,9 +18,8 @@ def run_majority(runtime: Runtime, work: Majority, src: View, dst: View) -> None
     voxels = math.prod(dst.shape)
     idx = narrowest(src.reach, dst.reach, voxels)
     arguments: list[Argument] = [
-        pointer(src), pointer(dst), idx(dst.shape[0]), *[np.int32(n) for n in dst.shape[1:]],
-        *[np.int32(f) for f in work.block], np.int32(work.labels_first),
-        *[idx(s) for s in src.strides], *[idx(s) for s in dst.strides],
+        pointer(src), pointer(dst), structs.batch(idx, src, dst), *[np.int32(f) for f in work.block],
+        np.int32(work.labels_first),
     ]  # fmt: skip
     types = Types.of(src.dtype, dst.dtype, idx)
     runtime.launch(Launch("majority", "majority", types, -(-voxels // BLOCK), (BLOCK, 1), arguments))

@@ -14,10 +14,10 @@ from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -60,20 +60,20 @@ def _types(src: np.dtype[Any], dst: np.dtype[Any], idx: type, acc: np.dtype[Any]
     return Types(src.name, dst.name, "float32" if acc is None else acc.name, idx.__name__)
 
 
-@dataclass(frozen=True)
-class Pointer:
-    """A pointer argument: an address, and the size of what lies there."""
+class Pointer(NamedTuple):
+    """A pointer argument: an address, the size of what lies there, and the owner of the memory."""
 
     address: int
     itemsize: int
-    keep: Any = field(repr=False, compare=False)
+    keep: Any
 
 
-Argument = Pointer | np.generic
+# A struct that a kernel takes by value: an array of one.
+Struct = npt.NDArray[np.void]
+Argument = Pointer | np.generic | Struct
 
 
-@dataclass(frozen=True)
-class Launch:
+class Launch(NamedTuple):
     """One kernel launch.
 
     Attributes
@@ -85,8 +85,8 @@ class Launch:
         Blocks of the grid, in a row.
     block : two int
         Threads of a block along x and y.
-    arguments : sequence of Pointer and NumPy scalars
-        In the kernel's order, each scalar of its parameter's type.
+    arguments : sequence of Pointer, NumPy scalars and structs
+        In the kernel's order, each scalar and struct of its parameter's type.
     shared : int
         Bytes of dynamic shared memory.
     """
@@ -268,6 +268,15 @@ class Uploads:
         return value
 
 
+@dataclass(eq=False)
+class Mark:
+    """A point in one of CuPy's streams: the stream's address, the event, and whether it is known to have happened."""
+
+    stream: int
+    event: Any
+    over: bool = False
+
+
 # --- the GPU -------------------------------------------------------------------------------------------------------
 
 
@@ -369,18 +378,23 @@ class CupyRuntime:
 
     def finish(self, mark: Any) -> None:
         """See `Runtime`."""
-        mark[1].synchronize()
+        mark.event.synchronize()
 
     def mark(self) -> Any:
         """See `Runtime`."""
         stream = self._cupy.cuda.get_current_stream()
-        return stream.ptr, stream.record(self._cupy.cuda.Event(disable_timing=True))
+        return Mark(stream.ptr, stream.record(self._cupy.cuda.Event(disable_timing=True)))
 
     def wait(self, mark: Any) -> None:
-        """See `Runtime`."""
+        """See `Runtime`. What is known to be over is not asked for again: a stream that is captured may not ask."""
+        if mark.over:
+            return
         stream = self._cupy.cuda.get_current_stream()
-        if stream.ptr != mark[0]:
-            stream.wait_event(mark[1])
+        if stream.ptr == mark.stream:
+            return
+        mark.over = bool(mark.event.done)
+        if not mark.over:
+            stream.wait_event(mark.event)
 
     def launch(self, launch: Launch) -> None:
         """See `Runtime`."""
