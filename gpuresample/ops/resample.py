@@ -358,10 +358,10 @@ _TEXTS = {type(None), bool, int, float, str}
 _CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
 
 
-# What small images are asked for again is planned once, as it takes longer than they do. So is what is asked of images on
-# a GPU, whatever their size: tables are then on the device already. Nothing that a call may be refused for, or warned of,
-# is passed over: what is kept lies on the image, and depends on no memory that is left. A GPU's memory is asked for once
-# more before each output is made.
+# What small images are asked for again is planned once, as it takes longer than they do. So is what is asked of images
+# on a GPU, whatever their size: tables are then on the device already. Nothing that a call may be refused for, or
+# warned of, is passed over: what is kept lies on the image, and depends on no memory that is left. A GPU's memory is
+# asked for once more before each output is made.
 _plans: Remembered[Plan] = Remembered()
 # Along transforms: a loader draws another one for each call, so only the last ones are kept.
 _moved: Recent[Plan] = Recent(32)
