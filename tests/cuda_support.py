@@ -1,11 +1,13 @@
 """What the kernels' tests share: buffers between guard bands, layouts, works, and the engine on the host."""
 
 import math
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from unittest import mock
 
 import numpy as np
+import pytest
 
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import runtime as cuda_runtime
@@ -142,6 +144,14 @@ def patched(file, old, new):
         return text.replace(old, new, 1)
 
     return read
+
+
+@contextmanager
+def seen():
+    """Expect that a check sees a mistake in a kernel: one that does not compile was not run."""
+    with pytest.raises((AssertionError, RuntimeError)) as mistake:
+        yield
+    assert "cannot compile" not in str(mistake.value)
 
 
 @lru_cache
