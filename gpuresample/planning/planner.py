@@ -15,6 +15,7 @@ from functools import lru_cache, reduce
 import numpy as np
 
 from gpuresample.caching import kept, on_clear
+from gpuresample.installation import callers_level
 from gpuresample.memory import check_room
 from gpuresample.planning import taps, transforms
 from gpuresample.planning.filters import FILTERS, FLOAT32_CELLS, Filter, FloatArray, gaussian_response, polynomials
@@ -438,7 +439,7 @@ def warn_if_nowhere(work: Work) -> None:
         warnings.warn(
             "transform leads nowhere near the image: the whole output is the default value",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 
@@ -455,7 +456,7 @@ def warn_if_apart(source: Grid, target: Grid) -> None:
             f"like lies nowhere near the image, so nothing of the image is in the output: the image is {source}, "
             f"like is {target}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 
