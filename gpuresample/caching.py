@@ -106,7 +106,8 @@ class Recent(Generic[R]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: OrderedDict[Hashable, R] = OrderedDict()
+        # Not an OrderedDict: that comes apart where a thread clears it while another one puts something in.
+        self._held: dict[Hashable, R] = {}
         on_clear(self._held.clear)
 
     def get(self, key: Hashable) -> R | None:
@@ -117,8 +118,8 @@ class Recent(Generic[R]):
         """Keep something, and give up what was kept first."""
         self._held[key] = value
         while len(self._held) > self._most:
-            with contextlib.suppress(KeyError):  # another thread has given it up
-                self._held.popitem(last=False)
+            with contextlib.suppress(RuntimeError, StopIteration):  # another thread has changed it meanwhile
+                self._held.pop(next(iter(self._held)), None)
 
 
 def n_bytes(value: Any, seen: set[int]) -> int:

@@ -392,6 +392,8 @@ def _asked(container: Container, r: Request) -> tuple[Hashable | None, Request]:
     like, transform, *others = vars(r).values()
     if type(container) not in _CONTAINERS or not all(type(v) in _TEXTS or _says_all(v) for v in others):
         return None, r
+    if container.dtype.metadata is not None:  # which types that are equal may differ in
+        return None, r
     try:
         text = repr(others)
     except ValueError:  # an integer of more digits than Python will write
