@@ -133,7 +133,8 @@ def n_bytes(value: Any, seen: set[int]) -> int:
         return len(value)
     if isinstance(value, (tuple, list)):
         return sum(n_bytes(part, seen) for part in value)
-    return sum(n_bytes(part, seen) for part in getattr(value, "__dict__", {}).values())
+    # A list of them: another thread may add a cached property meanwhile.
+    return sum(n_bytes(part, seen) for part in list(getattr(value, "__dict__", {}).values()))
 
 
 def kept_bytes() -> int:
@@ -149,7 +150,7 @@ def on_clear(give_up: Callable[[], None]) -> None:
 def clear_caches() -> None:
     """Give up all memory that is kept for later calls: plans, tables and the threads' scratch.
 
-    Plans and tables hold no more than 256 MiB together, scratch 32 MiB for each thread and type of sums. What runs
+    Plans and tables hold no more than 288 MiB together, scratch 32 MiB for each thread and type of sums. What runs
     meanwhile is not disturbed; the next call plans anew. Compiled code stays.
     """
     _kept.clear()

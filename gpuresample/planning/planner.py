@@ -418,6 +418,12 @@ def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
     return [(max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo, hi, work.box, strict=True)]
 
 
+def table_bytes(work: Separable | Gather) -> int:
+    """Bytes of the tables along a work's axes."""
+    along = work if isinstance(work, Separable) else work.prefilter
+    return 0 if along is None else sum(t.first.nbytes + t.count.nbytes + t.weight.nbytes for t in along.tables)
+
+
 def reaches(work: Separable | Gather) -> bool:
     """Whether a voxel of the target may lie on the source."""
     if isinstance(work, Separable):

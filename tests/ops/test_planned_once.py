@@ -2,6 +2,7 @@
 
 import importlib
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import SimpleITK as sitk
 from numpy.testing import assert_array_equal
 
 import gpuresample as gr
-from gpuresample.caching import Recent
+from gpuresample.caching import Recent, n_bytes
 
 ops = importlib.import_module("gpuresample.ops.resample")  # the package has a function of that name
 
@@ -262,3 +263,27 @@ def test_recent_things_are_bounded_whatever_other_threads_do():
     for k in range(9):
         recent.put(k, k)
     assert [recent.get(k) for k in range(9)] == [None] * 5 + [5, 6, 7, 8]
+
+
+def test_plans_along_transforms_with_large_tables_are_not_kept(plans, monkeypatch):
+    stretch, turn = np.diag([1.1, 1, 1, 1]), turned("matrix", 0.3)
+    for most, planned in ((300, 4), (1 << 20, 2)):
+        monkeypatch.setattr(ops, "MOST_TABLES", most)
+        plans.clear()
+        for moved in (stretch, stretch, turn, turn):
+            gr.resample(voxels(), transform=moved, interpolation="bspline")
+        assert len(plans) == planned
+
+
+def test_bytes_are_counted_while_another_thread_adds_a_property():
+    class Part:
+        def __init__(self):
+            self.voxels = voxels()
+
+        @property
+        def __dict__(self):
+            whole.late = None
+            return {"voxels": self.voxels}
+
+    whole = SimpleNamespace(first=Part(), second=Part())
+    assert n_bytes(whole, set()) == 2 * voxels().nbytes
