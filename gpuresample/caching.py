@@ -106,7 +106,8 @@ class Recent(Generic[R]):
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._held: OrderedDict[Hashable, R] = OrderedDict()
+        # Not an OrderedDict: that comes apart where a thread clears it while another one puts something in.
+        self._held: dict[Hashable, R] = {}
         on_clear(self._held.clear)
 
     def get(self, key: Hashable) -> R | None:
@@ -117,8 +118,8 @@ class Recent(Generic[R]):
         """Keep something, and give up what was kept first."""
         self._held[key] = value
         while len(self._held) > self._most:
-            with contextlib.suppress(KeyError):  # another thread has given it up
-                self._held.popitem(last=False)
+            with contextlib.suppress(RuntimeError, StopIteration):  # another thread has changed it meanwhile
+                self._held.pop(next(iter(self._held)), None)
 
 
 def n_bytes(value: Any, seen: set[int]) -> int:
@@ -132,7 +133,8 @@ def n_bytes(value: Any, seen: set[int]) -> int:
         return len(value)
     if isinstance(value, (tuple, list)):
         return sum(n_bytes(part, seen) for part in value)
-    return sum(n_bytes(part, seen) for part in getattr(value, "__dict__", {}).values())
+    # A list of them: another thread may add a cached property meanwhile.
+    return sum(n_bytes(part, seen) for part in list(getattr(value, "__dict__", {}).values()))
 
 
 def kept_bytes() -> int:
@@ -148,7 +150,7 @@ def on_clear(give_up: Callable[[], None]) -> None:
 def clear_caches() -> None:
     """Give up all memory that is kept for later calls: plans, tables and the threads' scratch.
 
-    Plans and tables hold no more than 256 MiB together, scratch 32 MiB for each thread and type of sums. What runs
+    Plans and tables hold no more than 288 MiB together, scratch 32 MiB for each thread and type of sums. What runs
     meanwhile is not disturbed; the next call plans anew. Compiled code stays.
     """
     _kept.clear()

@@ -23,6 +23,8 @@ import os
 import pickle
 import queue
 import shutil
+import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -113,14 +115,21 @@ class ResampleServer:
         # The path of a socket has 107 bytes at most.
         self._folder = tempfile.mkdtemp(prefix="gpuresample-", dir="/tmp" if len(tempfile.gettempdir()) > 60 else None)
         self._control, theirs = Pipe()
-        _ours.add(self._control)
-        with theirs:
-            # Not `multiprocessing`: that would import the user's main module once more. A group of its own: a terminal
-            # sends Ctrl-C to the parent's.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-c", START, str(theirs.fileno())],
-                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0,
-            )  # fmt: skip
+        _ours.update((self._control, theirs))
+        try:
+            with theirs:
+                # Not `multiprocessing`: that would import the user's main module once more. A group of its own: a
+                # terminal sends Ctrl-C to the parent's.
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-c", START, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, process_group=0,
+                )  # fmt: skip
+        except BaseException as error:
+            self._control.close()
+            shutil.rmtree(self._folder, ignore_errors=True)
+            if isinstance(error, OSError):
+                raise EndedError(f"the resample server did not start: {error}") from None
+            raise
         try:
             self._control.send(sys.path)
             self._control.send((self._folder, device, slots, get_num_threads()))
@@ -260,6 +269,11 @@ class _Link:
         self.connection = Client(address, "AF_UNIX")
         self.memory: dict[int, mmap.mmap] = {}
         _ours.add(self.connection)
+        # Once the server has ended, its folder's name is free, and anybody may make one in a folder like /tmp. Nothing
+        # of theirs is read: a pickle is a program.
+        if _user_of(self.connection) != os.geteuid():
+            self.connection.close()
+            raise EndedError(f"{ENDED}; another user's process answers at {address}")
 
     def call(self, plans: list[Plan], sources: list[Array], targets: list[Array]) -> Exception | None:
         """Have plans run from `sources` to `targets`; returns the server's error."""
@@ -292,6 +306,13 @@ class _Link:
                 np.copyto(target, view)
         self.connection.send(None)  # the slot may have another call
         return error
+
+
+def _user_of(connection: Connection[Any, Any]) -> int:
+    """The user whose process has the other end of a connection."""
+    with socket.fromfd(connection.fileno(), socket.AF_UNIX, socket.SOCK_STREAM) as end:
+        _, user, _ = struct.unpack("3i", end.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+    return int(user)
 
 
 _KEYWORDS = inspect.signature(resample)

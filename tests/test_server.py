@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from multiprocessing.connection import Listener
 from pathlib import Path
 
 import numpy as np
@@ -335,6 +336,28 @@ def test_a_server_without_its_gpu_does_not_start(monkeypatch, tmp_path):
         within_or_raise(lambda: ResampleServer("cuda"))
     with pytest.warns(RuntimeWarning, match="resamples on the CPU"):
         ResampleServer().close()
+
+
+def test_a_server_that_cannot_start_leaves_nothing_behind(monkeypatch, tmp_path):
+    monkeypatch.setattr(served.tempfile, "mkdtemp", lambda **_: str(tmp_path / "made"))
+    (tmp_path / "made").mkdir()
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(EndedError, match=r"did not start: .*/nowhere/python"):
+        ResampleServer("cpu")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_read_of_another_users_process(tmp_path, monkeypatch):
+    """It may have made a folder of the name that a server's had."""
+    address, me = str(tmp_path / "socket"), os.geteuid()
+    with Listener(address, "AF_UNIX") as listener:
+        assert served._user_of(served._Link(address).connection) == me
+        monkeypatch.setattr(os, "geteuid", lambda: me + 1)
+        with pytest.raises(EndedError, match=r"another user's process answers at .*socket"):
+            within_or_raise(lambda: served.ResampleClient(address).resample(FLOATS, **LINEAR))
+        listener.accept().close()
+        with listener.accept() as connection, pytest.raises(EOFError):
+            connection.recv()
 
 
 def within_or_raise(act):

@@ -363,8 +363,10 @@ _CONTAINERS = {ArrayContainer, VolumeContainer, ImageContainer}
 # warned of, is passed over: what is kept lies on the image, and depends on no memory that is left. A GPU's memory is
 # asked for once more before each output is made.
 _plans: Remembered[Plan] = Remembered()
-# Along transforms: a loader draws another one for each call, so only the last ones are kept.
+# Along transforms: a loader draws another one for each call, so only the last ones are kept, of tables of so many bytes
+# at most.
 _moved: Recent[Plan] = Recent(32)
+MOST_TABLES = 1 << 20
 
 
 def _known(key: Hashable, r: Request) -> Plan | None:
@@ -378,7 +380,8 @@ def _keep(key: Hashable, r: Request, container: Container, made: Plan) -> None:
     if not small and container.where == "cpu":
         return
     if r.transform is not None:
-        if not isinstance(made.work, Majority) and planner.reaches(made.work):
+        work = made.work
+        if not isinstance(work, Majority) and planner.table_bytes(work) <= MOST_TABLES and planner.reaches(work):
             _moved.put(key, made)
     elif r.like is None or not planner.is_apart(made.source, made.target):
         _plans.put(key, made)
@@ -391,6 +394,8 @@ def _asked(container: Container, r: Request) -> tuple[Hashable | None, Request]:
     """
     like, transform, *others = vars(r).values()
     if type(container) not in _CONTAINERS or not all(type(v) in _TEXTS or _says_all(v) for v in others):
+        return None, r
+    if container.dtype.metadata is not None:  # which types that are equal may differ in
         return None, r
     try:
         text = repr(others)

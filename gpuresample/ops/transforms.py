@@ -394,11 +394,10 @@ def spelt_out(transform: Any, target: Grid, turned: bool) -> tuple[Hashable, Any
             return None
         matrix = transform.copy()
         return (matrix.dtype, matrix.shape, matrix.tobytes()), matrix
-    if type(transform) is Affine:
-        return repr(transform), transform
-    kind = getattr(sys.modules.get("SimpleITK"), "Transform", None)
-    if kind is None or not isinstance(transform, kind) or not transform.IsLinear():
-        return None
+    if type(transform) is not Affine:
+        kind = getattr(sys.modules.get("SimpleITK"), "Transform", None)
+        if kind is None or not isinstance(transform, kind) or not transform.IsLinear():
+            return None
     (path,) = resolve(transform, target, turned)
     if not path.is_linear:
         return None

@@ -15,6 +15,7 @@ from functools import lru_cache, reduce
 import numpy as np
 
 from gpuresample.caching import kept, on_clear
+from gpuresample.installation import callers_level
 from gpuresample.memory import check_room
 from gpuresample.planning import taps, transforms
 from gpuresample.planning.filters import FILTERS, FLOAT32_CELLS, Filter, FloatArray, gaussian_response, polynomials
@@ -417,6 +418,12 @@ def _coordinate_range(work: Gather, block: Block) -> list[tuple[float, float]]:
     return [(max(a, b[0]), min(c, b[1])) for a, c, b in zip(lo, hi, work.box, strict=True)]
 
 
+def table_bytes(work: Separable | Gather) -> int:
+    """Bytes of the tables along a work's axes."""
+    along = work if isinstance(work, Separable) else work.prefilter
+    return 0 if along is None else sum(t.first.nbytes + t.count.nbytes + t.weight.nbytes for t in along.tables)
+
+
 def reaches(work: Separable | Gather) -> bool:
     """Whether a voxel of the target may lie on the source."""
     if isinstance(work, Separable):
@@ -438,7 +445,7 @@ def warn_if_nowhere(work: Work) -> None:
         warnings.warn(
             "transform leads nowhere near the image: the whole output is the default value",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 
@@ -455,7 +462,7 @@ def warn_if_apart(source: Grid, target: Grid) -> None:
             f"like lies nowhere near the image, so nothing of the image is in the output: the image is {source}, "
             f"like is {target}",
             RuntimeWarning,
-            stacklevel=4,
+            stacklevel=callers_level(),
         )
 
 

@@ -1,6 +1,8 @@
 """What small images are asked for again is planned once: the same results, refusals and warnings as the first time."""
 
 import importlib
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -8,6 +10,7 @@ import SimpleITK as sitk
 from numpy.testing import assert_array_equal
 
 import gpuresample as gr
+from gpuresample.caching import Recent, n_bytes
 
 ops = importlib.import_module("gpuresample.ops.resample")  # the package has a function of that name
 
@@ -216,3 +219,71 @@ def test_another_grid_is_read_each_time(plans):
     assert len(plans) == 2 + 3
     with pytest.raises(ValueError, match="like gives the whole grid"):
         gr.resample(image(), like=like, interpolation="linear", size=(4, 4, 4))
+
+
+def test_numbers_of_an_affine_are_told_apart_where_its_text_is_not(plans):
+    """An array's text has eight digits, a NumPy number's was once that of a Python number."""
+    turn = gr.Affine(np.eye(3))
+    for x in (0.3, 0.3 + 1e-9):
+        turn.offset = np.array([x, 0.0, 0.0])
+        made = gr.resample(voxels(), transform=turn, interpolation="linear")
+        assert_array_equal(made, gr.plan(voxels(), transform=turn, interpolation="linear").run(voxels()))
+    assert len(plans) == 4
+
+
+def test_metadata_of_the_voxels_type_is_that_of_the_image(plans):
+    marked = np.dtype(np.float32, metadata={"a": 1})
+    for dtype in (marked, np.dtype(np.float32), marked):
+        volume = gr.Volume(voxels().astype(dtype), (1, 1, 1))
+        made = gr.resample(volume, size=(4, 4, 4), interpolation="linear").array
+        assert made.dtype.metadata == volume.array.dtype.metadata
+
+
+def test_warnings_name_the_callers_line():
+    far = image((1e4, 0.0, 0.0))
+    for asked in ({"transform": sitk.TranslationTransform(3, (1e4, 0.0, 0.0))}, {"like": far}):
+        for call in (gr.resample, gr.plan, lambda i, **words: gr.resample([i], **words)):
+            with pytest.warns(RuntimeWarning, match="nowhere") as caught:
+                call(image(), interpolation="linear", **asked)
+            assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_recent_things_are_bounded_whatever_other_threads_do():
+    recent = Recent(4)
+
+    def work(start):
+        for k in range(2000):
+            recent.put((start, k), k)
+            assert recent.get((start, k)) in (k, None)
+            if k % 50 == 0:
+                gr.clear_caches()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(work, range(4)))
+    for k in range(9):
+        recent.put(k, k)
+    assert [recent.get(k) for k in range(9)] == [None] * 5 + [5, 6, 7, 8]
+
+
+def test_plans_along_transforms_with_large_tables_are_not_kept(plans, monkeypatch):
+    stretch, turn = np.diag([1.1, 1, 1, 1]), turned("matrix", 0.3)
+    for most, planned in ((300, 4), (1 << 20, 2)):
+        monkeypatch.setattr(ops, "MOST_TABLES", most)
+        plans.clear()
+        for moved in (stretch, stretch, turn, turn):
+            gr.resample(voxels(), transform=moved, interpolation="bspline")
+        assert len(plans) == planned
+
+
+def test_bytes_are_counted_while_another_thread_adds_a_property():
+    class Part:
+        def __init__(self):
+            self.voxels = voxels()
+
+        @property
+        def __dict__(self):
+            whole.late = None
+            return {"voxels": self.voxels}
+
+    whole = SimpleNamespace(first=Part(), second=Part())
+    assert n_bytes(whole, set()) == 2 * voxels().nbytes
