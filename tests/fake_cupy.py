@@ -177,7 +177,8 @@ class Unowned:
 class Stream:
     def __init__(self, ptr=None, non_blocking=False):
         FAKE.streams += 1
-        self.ptr, self.waited, self.non_blocking = FAKE.streams if ptr is None else ptr, [], non_blocking
+        # The lowest numbers are CUDA's names for streams of its own.
+        self.ptr, self.waited, self.non_blocking = FAKE.streams << 8 if ptr is None else ptr, [], non_blocking
 
     def record(self, event):
         FAKE.log.append(("record", self.ptr))
