@@ -406,7 +406,7 @@ static __device__ __forceinline__ void put(dst_t *e, const dst4_t &four)
         e[0] = four.at[0];
         *(dst2_t *)(e + 1) = {four.at[1], four.at[2]};
         e[3] = four.at[3];
-    } else if (place % __alignof__(dst4_t) != 0) {
+    } else if (place % alignof(dst4_t) != 0) {
         *(dst2_t *)e = {four.at[0], four.at[1]};
         *(dst2_t *)(e + 2) = {four.at[2], four.at[3]};
     } else {

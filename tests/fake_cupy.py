@@ -144,7 +144,8 @@ class RawModule:
             assert len(grid) == 1
             assert shared_mem <= 48 << 10
             assert block[0] * block[1] <= 1024
-            # As CuPy does: ints become 8 bytes, NumPy scalars keep their size.
+            # As CuPy does: ints become 8 bytes, NumPy scalars keep their size, and arrays are structs, one each.
+            assert all(a.size == 1 for a in args if isinstance(a, np.ndarray))
             cells = [np.array(np.int64(a) if isinstance(a, int) else a) for a in args]
             sizes = [8 if word[0] == "p" else int(word[1:]) for word in takes().decode().split()]
             assert [cell.itemsize for cell in cells] == sizes
@@ -176,7 +177,8 @@ class Unowned:
 class Stream:
     def __init__(self, ptr=None, non_blocking=False):
         FAKE.streams += 1
-        self.ptr, self.waited, self.non_blocking = FAKE.streams if ptr is None else ptr, [], non_blocking
+        # The lowest numbers are CUDA's names for streams of its own.
+        self.ptr, self.waited, self.non_blocking = FAKE.streams << 8 if ptr is None else ptr, [], non_blocking
 
     def record(self, event):
         FAKE.log.append(("record", self.ptr))

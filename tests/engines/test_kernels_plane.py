@@ -8,6 +8,7 @@ from cuda_support import (
     LAYOUTS,
     SPECIAL,
     VOXELS,
+    Guarded,
     identity,
     picks,
     plane,
@@ -25,6 +26,7 @@ import gpuresample as gr
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import tiles as cuda_tiles
+from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import compiler
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES, accumulator
@@ -197,6 +199,20 @@ def test_sums_of_integers_have_no_sign_of_zero():
     zero = out == 0
     assert 0 < zero.sum() < zero.size
     assert not np.signbit(out[zero]).any()
+
+
+@pytest.mark.parametrize("window", [(-5.0, 60.0, 1.0, -0.0), (-math.inf, math.inf, -2.0, -0.0)])
+def test_clipped_and_scaled_sums_of_integers_have_none_either(window):
+    made = random_table(np.random.default_rng(11), 70, 66, 9, 1.0)
+    table = TapTable(made.n_src, made.first, made.count, -np.abs(made.weight))
+    engine = CudaEngine(Guarded())
+    for columns in (1, 40):  # by the plain kernel, and by tiles
+        work = separable([identity(1), table, identity(columns)], order=(1,))
+        src, out = np.zeros((1, 70, columns), "int16"), np.full((1, 66, columns), 7, np.float32)
+        engine.run(work, src, out, Store(window=window))
+        assert (out == 0).all()
+        assert not np.signbit(out).any()
+    assert engine.runtime.launches == {"resample_axis": 1, "resample_axis_tile": 1}
 
 
 def test_64_bit_offsets_give_the_same_bits(monkeypatch):

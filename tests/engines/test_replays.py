@@ -308,3 +308,14 @@ def test_another_stream_waits_for_tables_until_they_are_there(cupy):
         assert asked(lambda: plan.run(source, out=out)) == {"launch": 1}
     finally:
         type(event).done = False
+
+
+def test_threads_that_have_streams_of_their_own_wait_for_tables_of_each_other(cupy):
+    plan = gr.plan((9, 34, 41), size=(7, 40, 33), interpolation="linear")
+    source, out = cupy.asarray(noise((9, 34, 41), "float32")), cupy.empty((7, 40, 33), np.float32)
+    cupy.stream = Stream(2)  # CUDA's one address for all of them
+    plan.run(source, out=out)
+    for _ in range(2):
+        waited = len(cupy.stream.waited)
+        plan.run(source, out=out)
+        assert len(cupy.stream.waited) > waited

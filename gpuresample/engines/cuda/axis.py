@@ -138,8 +138,9 @@ class Axes:
         # Sums of integers are finite, of all passes: samples that are not tapped may weigh 0. That takes the sign of
         # a zero away, so none of them has one.
         finite = src.dtype.kind != "f"
-        if finite and dst.dtype.kind == "f" and store.window is None:
-            store = replace(store, window=UNSIGNED_ZERO)
+        if finite and dst.dtype.kind == "f":
+            low, top, scale, offset = store.window or UNSIGNED_ZERO
+            store = replace(store, window=(low, top, scale, offset + 0.0))
         if math.prod(table.n_taps for table in work.tables) <= FEW_TAPS:
             self.at_once(work, src, dst, acc, store)
             return

@@ -268,6 +268,10 @@ class Uploads:
         return value
 
 
+# CUDA's address of the stream that every thread has for itself: one address, and as many streams as threads.
+PER_THREAD = 2
+
+
 @dataclass(eq=False)
 class Mark:
     """A point in one of CuPy's streams: the stream's address, the event, and whether it is known to have happened."""
@@ -390,7 +394,7 @@ class CupyRuntime:
         if mark.over:
             return
         stream = self._cupy.cuda.get_current_stream()
-        if stream.ptr == mark.stream:
+        if stream.ptr == mark.stream != PER_THREAD:
             return
         mark.over = bool(mark.event.done)
         if not mark.over:
