@@ -1,8 +1,11 @@
 """Calls that come again on the CUDA engine: the bits of a first call, its launches, and nothing else."""
 
 import gc
+import os
+import signal
 import sys
 import threading
+import warnings
 import weakref
 from dataclasses import replace
 
@@ -17,7 +20,7 @@ from gpuresample import engines
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
-from gpuresample.engines.cuda.replays import KINDS
+from gpuresample.engines.cuda.replays import KINDS, Replays
 from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.works import Majority
@@ -319,3 +322,16 @@ def test_threads_that_have_streams_of_their_own_wait_for_tables_of_each_other(cu
         waited = len(cupy.stream.waited)
         plan.run(source, out=out)
         assert len(cupy.stream.waited) > waited
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_child_that_was_forked_during_a_call_can_give_up_what_is_kept():
+    replays = Replays(HostRuntime())
+    with replays._lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of threads beside a fork
+        child = os.fork()
+        if child == 0:
+            signal.alarm(20)  # ends a child that waits
+            replays.clear()
+            os._exit(7)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

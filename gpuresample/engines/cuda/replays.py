@@ -8,6 +8,7 @@ scratch alone. Nothing of it makes the host wait, so such a call can be captured
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -249,6 +250,10 @@ class Replays:
                     if key in kept:
                         kept[key] = notes.replay()
 
+    def free_lock(self) -> None:
+        """Be usable whoever held the lock."""
+        self._lock = threading.Lock()
+
     def clear(self) -> None:
         """Give up all that is kept."""
         with self._lock:
@@ -263,4 +268,12 @@ def _give_up() -> None:
         replays.clear()
 
 
+def _after_fork() -> None:
+    # A lock may have been held by a thread that a child does not have.
+    for replays in list(_all):
+        replays.free_lock()
+
+
 on_clear(_give_up)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
