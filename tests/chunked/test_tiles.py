@@ -77,9 +77,10 @@ def tiny(monkeypatch):
     monkeypatch.setattr(shortcuts, "LEAST_COST", 0.0)
 
 
-def store(array, chunks, shards=None, **options):
+def store(array, chunks, shards=None):
+    """A zarr array of these voxels: not packed, which would take most of the time."""
     z = zarr.create_array(
-        zarr.storage.MemoryStore(), shape=array.shape, dtype=array.dtype, chunks=chunks, shards=shards, **options
+        zarr.storage.MemoryStore(), shape=array.shape, dtype=array.dtype, chunks=chunks, shards=shards, compressors=None
     )
     z[...] = array
     return z
@@ -112,7 +113,7 @@ def test_any_chunks_of_dask_give_the_bits_of_the_whole(name, data):
 @pytest.mark.parametrize("name", CALLS)
 def test_zarr_is_read_and_written_in_the_bits_of_the_whole(name):
     array = image_for(name)
-    z = store(array, (6, 8, 10), (12, 16, 10))
+    z = store(array, (7, 12, 13), (14, 12, 26))
     whole = CALLS[name](volume(array))
     lazy = CALLS[name](volume(z))
     assert same_bits(lazy.array.compute(), whole.array)
@@ -123,13 +124,13 @@ def test_zarr_is_read_and_written_in_the_bits_of_the_whole(name):
 @pytest.mark.usefixtures("tiny")
 @pytest.mark.parametrize("interpolation", ["linear", "bspline", "nearest"])
 @given(st.data())
-@settings(max_examples=12)
+@settings(max_examples=8)
 def test_any_result_chunks_give_the_bits_of_the_whole(interpolation, data):
     array = noise(SHAPE, "float32")
-    z = store(array, (8, 8, 8))
+    z = store(array, (10, 12, 9))
     plan = gr.plan(volume(array), like=ALONG, interpolation=interpolation)
     chunks = tuple(data.draw(st.integers(1, n)) for n in plan.output_shape)
-    if np.prod([-(-n // c) for n, c in zip(plan.output_shape, chunks, strict=True)]) > 40:
+    if np.prod([-(-n // c) for n, c in zip(plan.output_shape, chunks, strict=True)]) > 27:
         chunks = tuple(max(c, -(-n // 3)) for c, n in zip(chunks, plan.output_shape, strict=True))
     got = distributed.lazy(plan, volume(z), chunks)
     assert got.array.chunksize == chunks
@@ -191,7 +192,7 @@ def test_nan_and_the_outside():
 @pytest.mark.parametrize("n", [1, 2, 6])
 def test_blocks_of_a_single_voxel(interpolation, n):
     array = noise((3, 4, n), "float32")
-    plan = gr.plan(array, size=(5, 5, 9), interpolation=interpolation, anchor="edge", boundary="nearest")
+    plan = gr.plan(array, size=(5, 3, 5), interpolation=interpolation, anchor="edge", boundary="nearest")
     whole = plan.run(array)
     for index in np.ndindex(whole.shape):
         block = tuple(slice(k, k + 1) for k in index)
@@ -229,19 +230,19 @@ class Watched(zarr.storage.WrapperStore):
 
 
 @pytest.mark.usefixtures("tiny")
-@pytest.mark.parametrize("shards", [None, (10, 12, 16)])
+@pytest.mark.parametrize("shards", [None, (16, 10, 32)])
 @pytest.mark.parametrize("of", ["dask", "zarr"])
 def test_out_is_written_once_shard_by_shard(of, shards):
     array = noise(SHAPE, "int16")
     source = da.from_array(array, chunks=(7, 9, 25)) if of == "dask" else store(array, (8, 8, 8))
     whole = gr.resample(array, size=(25, 30, 33))
     watched = Watched(zarr.storage.MemoryStore())
-    out = zarr.create_array(watched, shape=whole.shape, dtype="int16", chunks=(5, 6, 8), shards=shards)
+    out = zarr.create_array(watched, shape=whole.shape, dtype="int16", chunks=(8, 10, 16), shards=shards)
     watched.sets.clear()
     assert gr.resample(source, size=(25, 30, 33), out=out) is out
     assert same_bits(out[...], whole)
     written = [key for key in watched.sets if key.startswith("c/")]
-    unit = shards or (5, 6, 8)
+    unit = shards or (8, 10, 16)
     assert len(written) == len(set(written)) == np.prod([-(-n // u) for n, u in zip(whole.shape, unit, strict=True)])
 
 
@@ -386,10 +387,10 @@ def test_blocks_share_the_engines_threads(workers, threads, monkeypatch):
                 del busy[threading.get_ident()]
 
     monkeypatch.setattr(gr.Plan, "run", counted)
-    plan = gr.plan(array, spacing=0.5)
-    container = blocks.lazy_container(store(array, (8, 8, 8)))
-    lazy = blocks.array_of(plan, container, (9, 11, 13), workers)
-    out = store(np.zeros(plan.output_shape, np.float32), (9, 11, 13))
+    plan = gr.plan(array, spacing=0.7)
+    container = blocks.lazy_container(store(array, (10, 12, 13)))
+    lazy = blocks.array_of(plan, container, (9, 11, 12), workers)
+    out = store(np.zeros(plan.output_shape, np.float32), (9, 11, 12))
     blocks.store([lazy], [out], workers)
     assert max(most) <= 4
     assert max(most) >= 4 // workers
@@ -442,7 +443,7 @@ from gpuresample import distributed
 from gpuresample.chunked import blocks, chunking
 from gpuresample.bench.memory import memory_now
 
-folder, n = sys.argv[1], int(sys.argv[2])
+folder, n = sys.argv[1], 512
 gr.set_num_threads(2)
 chunking.LEAST["zarr"] = 4 << 20  # so that the smaller of the two volumes has many blocks, too
 chunks = (32, 64, 64)
@@ -460,30 +461,26 @@ work(small, make("small out", (30, 50, 90)))  # compiled, and all that is import
 before = memory_now("VmHWM")
 out = make("big out", (n * 3 // 4, 200, 300))
 work(z, out)
-plan = gr.plan(z, size=out.shape, anchor="edge")
-c = blocks.lazy_container(z)
-lengths = chunking.grown(chunks, out.shape, 3, 2 * 4 / 3 * 256 / 200 * 256 / 300, chunking.LEAST["zarr"])
-workers = blocks.workers_for(plan, c, lengths)
-bound = workers * distributed.block_bytes(plan, z, lengths, stored=True)
 taken = memory_now("VmHWM") - before
-print(json.dumps({"taken": taken, "bound": bound, "workers": workers, "whole": 2 * int(np.prod(z.shape))}))
+def bound(z, shape):
+    plan = gr.plan(z, size=shape, anchor="edge")
+    lengths = chunking.grown(chunks, shape, 3, 2 * 4 / 3 * 256 / 200 * 256 / 300, chunking.LEAST["zarr"])
+    workers = blocks.workers_for(plan, blocks.lazy_container(z), lengths)
+    return workers * distributed.block_bytes(plan, z, lengths, stored=True)
+half = bound(make("half", (n // 2, 256, 256)), (n * 3 // 8, 200, 300))
+print(json.dumps({"taken": taken, "bound": bound(z, out.shape), "of half": half}))
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_memory_stays_below_the_formula(tmp_path):
-    found = {}
-    for n in (256, 512):
-        done = subprocess.run(
-            [sys.executable, "-c", _CHILD, str(tmp_path), str(n)], capture_output=True, text=True, check=False
-        )
-        assert done.returncode == 0, done.stderr
-        found[n] = json.loads(done.stdout)
-    for each in found.values():
-        # What an allocator keeps for later is not in the formula.
-        assert each["taken"] <= each["bound"] + (16 << 20), each
+    done = subprocess.run([sys.executable, "-c", _CHILD, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    # What an allocator keeps for later is not in the formula.
+    assert found["taken"] <= found["bound"] + (16 << 20), found
     # It does not grow with the volume.
-    assert found[512]["bound"] <= 1.05 * found[256]["bound"]
+    assert found["bound"] <= 1.05 * found["of half"]
 
 
 def test_block_bytes_is_the_sum_that_it_says():
@@ -586,10 +583,10 @@ def test_a_transform_for_each_volume_is_refused_block_by_block():
 def test_blocks_that_are_walked_have_the_bits_of_the_whole(tmp_path, monkeypatch, source, call):
     voxels = noise(SHAPE, "int16")
     whole = CALLS[call](gr.Volume(voxels, SPACING, ORIGIN))
-    stored = zarr.create_array(str(tmp_path / "in.zarr"), shape=SHAPE, chunks=(8, 9, 10), dtype="i2")
+    stored = zarr.create_array(str(tmp_path / "in.zarr"), shape=SHAPE, chunks=(10, 12, 10), dtype="i2")
     stored[...] = voxels
     image = gr.Volume(stored if source == "zarr" else da.from_zarr(stored), SPACING, ORIGIN)
-    out = zarr.create_array(str(tmp_path / "out.zarr"), shape=whole.array.shape, chunks=(4, 5, 6), dtype="i2")
+    out = zarr.create_array(str(tmp_path / "out.zarr"), shape=whole.array.shape, chunks=(5, 10, 9), dtype="i2")
     monkeypatch.setattr(blocks, "LISTED", {"zarr": 3, "dask": 3})
     monkeypatch.setattr(chunking, "LEAST", {"dask": 1, "zarr": 1})
     monkeypatch.setattr(blocks, "array_of", lambda *a, **k: pytest.fail("blocks were listed"))
