@@ -36,16 +36,50 @@ def bench(*arguments, code=0):
     return out.getvalue() + err.getvalue()
 
 
+TWO = ("--profile", "tiny", "--case", "ct-recipe-linear", "--case", "gaussian-sampled-1")
+
+
+def stopped(out, how, *more):
+    """A run that ends by a signal once it measured a row: exit code, what it said, its folder, the rows kept there."""
+
+    def rows():
+        return sum(map(journal.measured, out.glob("*.partial/journal.jsonl")))
+
+    # Where the tests themselves run in a shell's background Ctrl-C is ignored, and children inherit that.
+    heard = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    code = heard + "runpy.run_module('gpuresample.cli', run_name='__main__')"
+    command = [sys.executable, "-c", code, "bench", *TWO, "--out", str(out), *more]
+    before, deadline = rows(), time.monotonic() + 120
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    while rows() <= before:
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process.send_signal(how)
+    _, said = process.communicate()
+    (partial,) = out.iterdir()
+    # The process that measures ends, whether it is told or not.
+    while (lock := journal.disk.lock(partial / "journal.lock")) is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    os.close(lock)
+    kept = {}
+    for line in (partial / journal.NAME).read_text().splitlines():
+        kept |= json.loads(line).get("rows", {})
+    return process.returncode, said, partial, kept
+
+
 @pytest.fixture(scope="module")
 def recorded(tmp_path_factory):
+    """A run that was interrupted, continued, killed and continued to its end: where, what was said, the two stops."""
     out = tmp_path_factory.mktemp("bench")
-    said = bench("--profile", "tiny", "--out", out, "--case", "ct-recipe-linear", "--case", "gaussian-sampled-1")
-    return out, said
+    stops = stopped(out, signal.SIGINT), stopped(out, signal.SIGKILL, "--continue")
+    return out, bench(*TWO, "--out", out, "--continue"), stops
 
 
 @needs_benchmark
 def test_a_run_leaves_a_folder(recorded):
-    out, said = recorded
+    out, said, _ = recorded
     (folder,) = out.iterdir()  # nothing else, no partial one
     assert sorted(p.name for p in folder.iterdir()) == ["benchmark.json", "report.html", "tables.md"]
     assert str(folder) in said
@@ -113,56 +147,23 @@ def test_figures_outlive_a_page_that_cannot_be_made(tmp_path, monkeypatch):
 
 # --- runs that end early --------------------------------------------------------------------------------------------
 
-TWO = ("--profile", "tiny", "--case", "ct-recipe-linear", "--case", "gaussian-sampled-1")
-
-
-def kept(partial):
-    """Rows of a journal."""
-    rows = {}
-    for line in (partial / journal.NAME).read_text().splitlines():
-        rows |= json.loads(line).get("rows", {})
-    return rows
-
 
 @needs_benchmark
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT], ids=["killed", "interrupted"])
-def test_a_run_goes_on_where_it_ended(tmp_path, how):
-    """Once its first rows are there; the process that measures ends, whether it is told or not."""
-    # Where the tests themselves run in a shell's background Ctrl-C is ignored, and children inherit that.
-    heard = "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
-    code = heard + "runpy.run_module('gpuresample.cli', run_name='__main__')"
-    command = [sys.executable, "-c", code, "bench", *TWO, "--out", str(tmp_path)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    deadline = time.monotonic() + 120
-    while not (partials := list(tmp_path.glob("*.partial/journal.jsonl"))) or not journal.measured(partials[0]):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(how)
-    _, said = process.communicate()
-    (partial,) = tmp_path.iterdir()
-    if how == signal.SIGINT:
-        assert process.returncode == 130
-        assert f"rows are kept in {partial}" in said
-    while (lock := journal.disk.lock(partial / "journal.lock")) is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    os.close(lock)
-    before = kept(partial)
-    assert before
-
-    said = bench(*TWO, "--out", tmp_path, "--continue")
-    (folder,) = tmp_path.iterdir()
-    assert sorted(p.name for p in folder.iterdir()) == ["benchmark.json", "report.html", "tables.md"]
+def test_a_run_goes_on_where_it_ended(recorded):
+    out, said, ((code, told, partial, first), (_, _, _, before)) = recorded
+    assert code == 130
+    assert f"{len(first)} rows are kept in {partial}" in told
+    assert len(first) < len(before)
+    assert {name: before[name] for name in first} == first
+    (folder,) = out.iterdir()
     run = records.read(folder / "benchmark.json")
-    assert {r.case for r in run.of("case")} == {"ct-recipe-linear", "gaussian-sampled-1"}
     now = {r.name.partition("[")[2].rstrip("]"): list(r.seconds) for r in run.records}
     assert {name: now[name] for name in before if "failed" not in before[name]} == {
         name: row["seconds"] for name, row in before.items() if "failed" not in row
     }
     if len(before) < len(now):  # else it was quicker than the kill
-        assert run.machine["sittings"] == 2
-        assert "Stopped and continued: 2 processes measured it" in said
+        assert run.machine["sittings"] == 3
+        assert "Stopped and continued: 3 processes measured it" in said
 
 
 @needs_benchmark
@@ -318,4 +319,4 @@ def test_a_run_in_a_checkout_needs_nothing_of_its_tests(tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     (folder,) = (tmp_path / "out").iterdir()
-    assert (folder / "benchmark.json").is_file()
+    assert records.read(folder / "benchmark.json").machine["sittings"] == 1
