@@ -55,7 +55,8 @@ def only(folder, *names):
 # ------------------------------------------------------------------------------------------------ round trips
 
 
-@pytest.mark.parametrize("extension", ITKS)
+# HDF5 takes a process for every file: one of its two endings has all voxel types, the other all shapes.
+@pytest.mark.parametrize("extension", [ending for ending in ITKS if ending != ".hdf5"])
 @pytest.mark.parametrize("pixel", ALL_TYPES, ids=sitk.GetPixelIDValueAsString)
 def test_every_format_keeps_every_voxel_type(tmp_path, extension, pixel):
     image = volume(pixel)
@@ -64,7 +65,7 @@ def test_every_format_keeps_every_voxel_type(tmp_path, extension, pixel):
     only(tmp_path, f"a{extension}")
 
 
-@pytest.mark.parametrize("extension", ITKS)
+@pytest.mark.parametrize("extension", [ending for ending in ITKS if ending != ".h5"])
 @pytest.mark.parametrize(
     ("size", "components"),
     [((9, 8), 0), ((5, 6, 7, 3), 0), ((9, 8, 7), 2), ((9, 8, 7), 3), ((9, 8), 3), ((5, 6, 7, 3), 2)],
