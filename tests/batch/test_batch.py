@@ -144,7 +144,7 @@ def label_map(seed, dtype, lost=()):
     return image
 
 
-def test_the_report_tells_what_became_of_labels(tmp_path, run):
+def test_the_report_tells_what_became_of_labels(tmp_path, run, scheduler):
     root, out = tmp_path / "in", tmp_path / "out"
     root.mkdir()
     maps = {
@@ -156,7 +156,7 @@ def test_the_report_tells_what_became_of_labels(tmp_path, run):
     sitk.WriteImage(volume(seed=3), str(root / "ct.nrrd"))
     sitk.WriteImage(sitk.Cast(volume(seed=4), sitk.sitkUInt8), str(root / "dark.nrrd"))
     sitk.WriteImage(sitk.Cast(volume(seed=4), sitk.sitkFloat32), str(root / "floats.nrrd"))
-    code, _, err = run("batch", root, out, *ASKED, "--interpolation", "nearest", "--workers", 1)
+    code, _, err = run("batch", root, out, *ASKED, "--interpolation", "nearest", "--scheduler", scheduler)
     assert (code, "failed" in err) == (0, False)
     with open(out / "report.csv", newline="") as file:
         rows = {row["output"]: row for row in csv.DictReader(file)}
@@ -174,15 +174,15 @@ def test_the_report_tells_what_became_of_labels(tmp_path, run):
         assert rows[name]["labels"] == rows[name]["labels_lost"] == rows[name]["labels_shift"] == ""
 
 
-def test_settings_of_clip_and_ignore(folder, tmp_path, run):
+def test_settings_of_clip_and_ignore(folder, tmp_path, run, scheduler):
     out = tmp_path / "out"
     words = ("--spacing", 0.5, "--clip", -20, 90, "--ignore=0", "--glob", "a*")
-    assert run("batch", folder, out, *words, "--workers", 1)[0] == 0
+    assert run("batch", folder, out, *words, "--scheduler", scheduler)[0] == 0
     asked = Settings(spacing=0.5, clip=(-20.0, 90.0), ignore=0)
     job.run(folder / "a.nii.gz", tmp_path / "alone.nii.gz", asked)
     assert (tmp_path / "alone.nii.gz").read_bytes() == (out / "a.nii.gz").read_bytes()
-    assert "1 as before" in run("batch", folder, out, *words, "--workers", 1)[1]
-    assert "1 done" in run("batch", folder, out, *words[:-3], "--ignore=1", "--glob", "a*", "--workers", 1)[1]
+    assert "1 as before" in run("batch", folder, out, *words, "--scheduler", scheduler)[1]
+    assert "1 done" in run("batch", folder, out, *words[:-3], "--ignore=1", "--glob", "a*", "--scheduler", scheduler)[1]
 
 
 def test_a_nan_is_the_same_setting_when_it_is_read_again():
