@@ -116,7 +116,11 @@ def test_onto_each_other_by_their_headers(read, name, other, kind):
     assert left_out.mean() < 1e-3
     inside = reference(image, target, "nearest", transform, default, image.GetPixelID()) != default
     assert inside.mean() > 0.02, "they hardly meet"
-    for interpolation in ("nearest", "label_linear") if name in LABELS else ("nearest", "linear", "bspline3"):
+    interpolations = ("nearest", "label_linear") if name in LABELS else ("nearest", "linear")
+    # SimpleITK's splines take most of the time: each image has them with one kind, each kind with three images.
+    if name not in LABELS and PAIRS.index((name, other)) % 3 == list(DRAWN).index(kind):
+        interpolations = (*interpolations, "bspline3")
+    for interpolation in interpolations:
         options = {"like": target, "transform": transform, "interpolation": interpolation, "default_value": default}
         if interpolation in CHOOSING:
             ours = sitk.GetArrayFromImage(gr.resample(image, **options))
