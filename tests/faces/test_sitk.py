@@ -167,7 +167,9 @@ def recipe(itk, module, img, out_spacing=(1.0, 1.0, 2.0)):
      ("shear.nii.gz", (1.0, 1.0, 2.0)), ("FLAIR.nii.gz", (1.5, 1.5, 1.5)), ("shear.nii.gz", (0.8, 0.9, 2.2))],
 )  # fmt: skip
 def test_the_published_recipe_on_real_volumes(read, alone, name, spacing):
-    img = sitk.Cast(read(name), sitk.sitkInt16)
+    whole = read(name).GetSize()
+    size = [min(n, 96) for n in whole]
+    img = sitk.Cast(read(name, [(n - m) // 2 for n, m in zip(whole, size, strict=True)], size), sitk.sitkInt16)
     theirs = recipe(sitk, sitk, img, spacing)
     alone("ResampleImageFilter")
     apart = difference(recipe(sitk, ours, img, spacing), theirs)
