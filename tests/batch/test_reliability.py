@@ -118,7 +118,7 @@ def said(text):
 
 def continued(cohort, out):
     """The same command again: it finishes; returns what it said."""
-    code, text, err = ended(start(cohort / "in", out, "--workers", "2"))
+    code, text, err = ended(start(cohort / "in", out, "--workers", "1"))
     assert code == 0, err
     assert_all_equal(cohort, out)
     return said(text), err
