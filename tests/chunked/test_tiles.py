@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import time
 import tracemalloc
 
 import dask
@@ -381,6 +382,7 @@ def test_blocks_share_the_engines_threads(workers, threads, monkeypatch):
             busy[threading.get_ident()] = pool.get_num_threads()
             most.append(sum(busy.values()))
         try:
+            time.sleep(0.003)  # so that blocks meet, however small
             return run(plan, *arguments)
         finally:
             with lock:
