@@ -41,6 +41,8 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     steps = steps_of(work, src.dtype, dst.dtype, store)
     if steps.one:
         _run(steps.way, work, src, dst, store)
+    elif steps.way == "means":  # it divides by itself
+        _in_other_types(steps, work, src, dst, store)
     else:
         converted(partial(_in_other_types, steps), np.empty, convert, work, src, dst, store)
 
