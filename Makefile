@@ -13,6 +13,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # A stamp is the sign of a finished installation: not to be removed as an intermediate file.
 .SECONDARY:
 .DELETE_ON_ERROR:
+# Where it is set, every process that a test starts would translate the package's Python anew.
+unexport PYTHONDONTWRITEBYTECODE
 
 help: ## this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 26

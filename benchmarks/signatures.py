@@ -35,7 +35,7 @@ from gpuresample.planning.works import Gather
 
 SHAPE = (7, 8, 9)
 VOXELS = ("uint8", "int16", "uint16", "int32", "float32", "float64")
-LABELS = ("uint8", "int16", "uint16", "int32")
+LABELS = ("uint8", "int16", "uint16", "int32", "int64", "float32")
 # These find positions and which blocks meet, on which it depends what is called next.
 LOOKED_AT = (
     "path_kernels.", "gradient_kernels.reach_rows", "gradient_kernels.field_extremes", "gradient_kernels.levels_of",
@@ -161,13 +161,19 @@ def jobs() -> Iterator[Callable[[], Any]]:
         for verb in (gr.shrink, gr.bin_shrink, gr.downsample, gr.upsample):
             yield partial(verb, array, 2, device="cpu")
         yield partial(gr.pyramid, array, levels=2, device="cpu")
+        if np.dtype(kind).kind in "iu":
+            cut: dict[str, Any] = {"interpolation": "linear", "rounding": "truncate", "device": "cpu"}
+            yield partial(gr.resample, array, size=(6, 7, 10), **cut)
+            yield partial(gr.resample, lying, transform=TURN, **cut)
     for kind in LABELS:
         array = volume(kind)
         lying = gr.Volume(array, ONES)
         for interpolation in ("label_linear", "label_gaussian"):
             yield partial(gr.resample, array, size=(6, 7, 10), interpolation=interpolation, device="cpu")
             yield partial(gr.resample, lying, transform=TURN, interpolation=interpolation, device="cpu")
-        yield partial(gr.bin_shrink, array, 2, reduce="label", device="cpu")
+        if array.dtype.kind in "iu":
+            yield partial(gr.bin_shrink, array, 2, reduce="label", device="cpu")
+        yield partial(gr.resample, lying, transform=TURN, interpolation="nearest", dtype="float32", device="cpu")
     for kind in ("float32", "int16"):
         yield partial(wide_blur, kind)
     lying = gr.Volume(volume("float32"), ONES)
@@ -190,6 +196,9 @@ def scores() -> Iterator[Callable[[], Any]]:
                 yield partial(gr.ensemble, [one, two], size=(8, 9, 10), device="cpu", **asked)
     yield partial(gr.ensemble, [one, two], size=(8, 9, 10), resample_after=True, device="cpu")
     yield partial(gr.ensemble, [one], size=(8, 9, 10), device="cpu")
+    for interpolation in ("linear", "bspline"):
+        named: dict[str, Any] = {"labels": (0, 1, 300), "interpolation": interpolation}
+        yield partial(gr.ensemble, [one, two], size=(8, 9, 10), device="cpu", **named)
 
 
 def images() -> Iterator[Callable[[], Any]]:

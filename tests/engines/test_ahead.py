@@ -12,7 +12,7 @@ import pytest
 
 import gpuresample as gr
 from benchmarks import signatures
-from gpuresample.engines.cpu import ahead, compiler, jit, store
+from gpuresample.engines.cpu import ahead, jit, store
 from gpuresample.engines.cpu.jit import Kernel
 
 MODULE = '''
@@ -324,14 +324,20 @@ def test_a_signature_s_types_are_counted():
     assert jit.leaves("i8 (f4[1] (b1 u4[2])) f8") == ["i8", "f4[1]", "b1", "u4[2]", "f8"]
 
 
-def test_shares_of_several_processes_are_all_of_the_list(monkeypatch, tmp_path):
-    """Also where one begins when another has done its share already."""
-    path = tmp_path / "list.txt"
-    path.write_text("".join(f"table_kernels.separable_block f4[{n}]\n" for n in range(1, 30)))
-    done = set()
-    monkeypatch.setattr(compiler, "for_disk_alone", lambda: None)
-    monkeypatch.setattr(compiler, "code_for", lambda kernel, signature: done.add(signature))
-    monkeypatch.setattr(store, "is_kept", lambda kernel, signature: signature in done)
-    for k in range(3):
-        ahead._part(path, k, 3)
-    assert done == {signature for _, signature in ahead.recorded(path)}
+def test_a_kernel_s_signatures_go_to_one_process_until_another_has_nothing_to_do():
+    many, few = [("many", str(n)) for n in range(5)], [("few", str(n)) for n in range(2)]
+    handout = ahead.Handout([*few, *many])
+    assert handout.after("") == ("many", "0")
+    # Ties go to the first of the list, what is done to the same kernel's next.
+    assert [handout.after("few") for _ in range(2)] == few
+    assert handout.after("few") == ("many", "1")
+    assert [handout.after("many") for _ in range(4)] == [*many[2:], None]
+    assert handout.after("few") is None
+
+
+def test_a_process_that_dies_is_seen_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
+    some = [one for one in ahead.recorded() if one[0] in ("path_kernels.row_ends", "path_kernels.move_linear")]
+    broken = ("path_kernels.row_ends", "i8")
+    assert not ahead.spread([broken, *some], ahead.__name__, [], 2)
+    assert ahead.missing(some) == []

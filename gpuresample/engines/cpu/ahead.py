@@ -10,7 +10,10 @@ import argparse
 import importlib
 import subprocess
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from gpuresample.engines.cpu import shipped, store
@@ -21,8 +24,6 @@ MODULES = (
     "ensemble_kernels", "exact_kernels", "gather_kernels", "gradient_kernels", "majority_kernels", "means_kernels",
     "path_kernels", "table_kernels", "vote_kernels",
 )  # fmt: skip
-# Signatures of one kernel that one process takes in turn: they have most of what they call in common.
-TOGETHER = 4
 
 Signature = tuple[str, str]
 """A kernel's name and a signature."""
@@ -55,21 +56,75 @@ def missing(wanted: Sequence[Signature]) -> list[Signature]:
     return [(name, signature) for name, signature in wanted if not is_there(kernel_of(name), signature)]
 
 
-def share(wanted: Sequence[Signature], k: int, n: int) -> list[Signature]:
-    """Process `k`'s part of a list that `n` processes compile."""
-    groups = [wanted[at : at + TOGETHER] for at in range(0, len(wanted), TOGETHER)]
-    return [one for group in groups[k::n] for one in group]
+class Handout:
+    """Signatures, handed out to processes one at a time.
+
+    A process that did one of a kernel gets the next of it: what a kernel calls is compiled once in a process. One that
+    has none left of its kernel gets one of the kernel that most are left of, so none waits for another.
+
+    Parameters
+    ----------
+    wanted : sequence of Signature
+    """
+
+    def __init__(self, wanted: Sequence[Signature]) -> None:
+        self._left: dict[str, list[Signature]] = {}
+        self._lock = threading.Lock()
+        for name, signature in wanted:
+            self._left.setdefault(name, []).append((name, signature))
+
+    def after(self, last: str) -> Signature | None:
+        """The next one for a process whose last was of the kernel `last`; None where none is left."""
+        with self._lock:
+            left = {name: some for name, some in self._left.items() if some}
+            if not left:
+                return None
+            return left.get(last, max(left.values(), key=len)).pop(0)
 
 
-def parts(
-    module: str, arguments: Sequence[str], started: int, of: int, environment: dict[str, str] | None = None
-) -> list[int]:
-    """Run a module's `main` in several processes at once, `--part k/of` for each; their exit codes."""
+def spread(
+    wanted: Sequence[Signature],
+    module: str,
+    arguments: Sequence[str],
+    n: int,
+    environment: dict[str, str] | None = None,
+) -> bool:
+    """Have signatures compiled by `n` processes at once that run a module's `main`, which takes them by `asked`.
+
+    Answers whether every process did what it was asked.
+    """
     # What this process imports from is what they import from; nothing is imported from the current folder.
     start = f"import sys; sys.path[:] = {sys.path!r}; from {module} import main; sys.exit(main(sys.argv[1:]))"
-    command = [sys.executable, "-c", start, *arguments, "--part"]
-    running = [subprocess.Popen([*command, f"{k}/{of}"], env=environment) for k in range(started)]
-    return [process.wait() for process in running]
+    command, handout = [sys.executable, "-c", start, *arguments, "--asked"], Handout(wanted)
+    running = [
+        subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        for _ in range(min(n, len(wanted)))
+    ]
+
+    def serve(process: subprocess.Popen[str]) -> bool:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        last = ""
+        with suppress(BrokenPipeError), process:
+            while (one := handout.after(last)) is not None:
+                last = one[0]
+                process.stdin.write(f"{' '.join(one)}\n")
+                process.stdin.flush()
+                if not process.stdout.readline():  # it has ended
+                    return False
+        return process.returncode == 0
+
+    with ThreadPoolExecutor(max(1, len(running))) as pool:
+        return all(list(pool.map(serve, running)))
+
+
+def asked() -> Iterator[Signature]:
+    """In a process that `spread` started: what it is to compile. The next one is asked for when this one is done."""
+    for line in sys.stdin:
+        name, _, signature = line.rstrip("\n").partition(" ")
+        yield name, signature
+        sys.stdout.write("\n")
+        sys.stdout.flush()
 
 
 def build(processes: int, path: Path = LIST) -> tuple[int, int]:
@@ -90,20 +145,16 @@ def build(processes: int, path: Path = LIST) -> tuple[int, int]:
     left = missing(recorded(path))
     if not left:
         return 0, 0
-    parts(__spec__.name, ["--list", str(path)], min(processes, len(left)), processes)
+    spread(left, __spec__.name, [], processes)
     return len(left), len(left) - len(missing(left))
 
 
-def _part(path: Path, k: int, n: int) -> None:
-    """Compile what is missing of one process's share."""
+def _compile_what_is_asked() -> None:
     from gpuresample.engines.cpu import compiler
 
     compiler.for_disk_alone()
-    # Shares of all that is listed: what is missing is another thing for each process.
-    for name, signature in share(recorded(path), k, n):
-        kernel = kernel_of(name)
-        if not is_there(kernel, signature):
-            compiler.code_for(kernel, signature)
+    for name, signature in asked():
+        compiler.code_for(kernel_of(name), signature)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,13 +162,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m gpuresample.engines.cpu.ahead", description=__doc__)
     parser.add_argument("--list", type=Path, default=LIST, help="another list of signatures")
     parser.add_argument("--processes", type=int, default=2, help="that compile at once (2)")
-    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--asked", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.processes < 1:
         parser.error("--processes must be at least 1")
-    if options.part:
-        k, n = options.part.split("/")
-        _part(options.list, int(k), int(n))
+    if options.asked:
+        _compile_what_is_asked()
         return 0
     left, done = build(options.processes, options.list)
     if left:

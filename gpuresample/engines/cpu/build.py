@@ -82,27 +82,23 @@ def _compile(scratch: Path, level: str, path: Path, processes: int) -> None:
     """Object files of all signatures of a list, and what they return, from several processes."""
     told = {"NUMBA_CPU_NAME": TARGETS.get(level, level), "NUMBA_CPU_FEATURES": "", "NUMBA_DISABLE_INTEL_SVML": "1"}
     environment = {k: v for k, v in os.environ.items() if not k.startswith("NUMBA_")} | told
-    processes = min(processes, -(-len(ahead.recorded(path)) // ahead.TOGETHER))
-    asked = ["--to", str(scratch), "--levels", level, "--list", str(path)]
-    if any(ahead.parts(__spec__.name, asked, processes, processes, environment)):
+    arguments = ["--to", str(scratch), "--levels", level]
+    if not ahead.spread(ahead.recorded(path), __spec__.name, arguments, processes, environment):
         raise RuntimeError(f"kernels could not be compiled for {level}")
 
 
-def _part(scratch: Path, level: str, path: Path, k: int, n: int) -> None:
-    """One process's share of a list."""
+def _compile_what_is_asked(scratch: Path, level: str) -> None:
     from gpuresample.engines.cpu import compiler
 
     compiler.for_disk_alone()
-    returns = {}
-    for name, signature in ahead.share(ahead.recorded(path), k, n):
+    for name, signature in ahead.asked():
         kernel = ahead.kernel_of(name)
         symbol = shipped.symbol(level, kernel, signature)
-        made, answers, asked = compiler.object_of(kernel, signature, shared=True, symbol=symbol)
-        if asked:
-            raise RuntimeError(f"{name} needs {', '.join(asked)}, which only Numba has")
+        made, answers, needed = compiler.object_of(kernel, signature, shared=True, symbol=symbol)
+        if needed:
+            raise RuntimeError(f"{name} needs {', '.join(needed)}, which only Numba has")
         (scratch / f"{symbol}.o").write_bytes(made)
-        returns[shipped.entry(kernel, signature)] = answers
-    (scratch / f"{k}.json").write_text(json.dumps(returns))
+        (scratch / f"{symbol}.json").write_text(json.dumps({shipped.entry(kernel, signature): answers}))
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -117,13 +113,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--levels", nargs="+", choices=(*own, "own"), default=usual,
         help=f"instruction sets; own: the best that this processor has ({', '.join(usual)})",
     )  # fmt: skip
-    parser.add_argument("--part", help=argparse.SUPPRESS)
+    parser.add_argument("--asked", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.processes < 1:
         parser.error("--processes must be at least 1")
-    if options.part:
-        k, n = options.part.split("/")
-        _part(options.to, options.levels[0], options.list, int(k), int(n))
+    if options.asked:
+        _compile_what_is_asked(options.to, options.levels[0])
         return 0
     best = shipped.levels()[:1]
     levels = list(dict.fromkeys(one for level in options.levels for one in (best if level == "own" else [level])))

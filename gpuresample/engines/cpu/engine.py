@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -22,7 +23,8 @@ from gpuresample.engines.cpu.tables import fill_outside, run_copy, run_separable
 from gpuresample.engines.cpu.tables import ready as tables_ready
 from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.interface import Call, Combiner, Store
-from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
+from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO, bounds_of, rounding_of
+from gpuresample.engines.threads import run_items
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Array = npt.NDArray[Any]
@@ -39,8 +41,10 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     steps = steps_of(work, src.dtype, dst.dtype, store)
     if steps.one:
         _run(steps.way, work, src, dst, store)
+    elif steps.way == "means":  # it divides by itself
+        _in_other_types(steps, work, src, dst, store)
     else:
-        converted(partial(_by_floats, steps), np.empty, convert, work, src, dst, store)
+        converted(partial(_in_other_types, steps), np.empty, convert, work, src, dst, store)
 
 
 def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
@@ -76,14 +80,36 @@ def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
     return src.dtype.isnative and steps_of(work, src.dtype, dst.dtype, store).one
 
 
-def _by_floats(steps: Steps, work: Work, src: Array, dst: Array, store: Store) -> None:
-    """A work on 16-bit floats, if there are any, by way of float32."""
-    if steps.from_half:
-        src = src.astype(np.float32)
-    made = np.empty(dst.shape, np.float32) if steps.to_half else dst
+def _in_other_types(steps: Steps, work: Work, src: Array, dst: Array, store: Store) -> None:
+    """A work whose loop is for other types than the arrays have."""
+    if steps.reads is not None:
+        src = src.astype(steps.reads)
+    if steps.writes is None:
+        _run(steps.way, work, src, dst, store)
+        return
+    made = np.empty(dst.shape, steps.writes)
     _run(steps.way, work, src, made, store)
-    if made is not dst:
-        dst[...] = made
+    whole = made.dtype.kind == "f" and dst.dtype.kind in "iu"
+    run_items(partial(_settle if whole else _narrow, made, dst, store), math.prod(dst.shape[:-2]))
+
+
+def _narrow(made: Array, dst: Array, store: Store, item: int) -> None:
+    """A plane of another type, whose values are within the range of integers; or nearly: they saturate."""
+    at = np.unravel_index(item, dst.shape[:-2])
+    plane = made[at]
+    if dst.dtype.kind in "iu":
+        info = np.iinfo(dst.dtype)
+        plane = np.clip(plane, info.min, info.max)
+    dst[at] = plane
+
+
+def _settle(made: Array, dst: Array, store: Store, item: int) -> None:
+    """A plane of sums that become integers: as `table_kernels.settle` has it."""
+    at = np.unravel_index(item, dst.shape[:-2])
+    low, high = bounds_of(dst.dtype, made.dtype, store)
+    whole = _ROUNDED.get(rounding_of(dst.dtype, store), np.rint)(np.clip(made[at], low, high))
+    whole[np.isnan(whole)] = 0
+    dst[at] = whole
 
 
 def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:

@@ -119,10 +119,10 @@ def _tiles(work: Work, steps: Steps, n_volumes: int, src: np.dtype[Any], store: 
 def _converted(steps: Steps, n_src: int, src: np.dtype[Any], n_dst: int, dst: np.dtype[Any]) -> int:
     """Bytes of volumes in other types, see `engines.conversion` and `engine.run`."""
     held = n_src * (dst.itemsize + converting_bytes(src, dst)) if steps.typed else 0
-    wide = 4 * n_src if steps.from_half else 0
+    wide = 0 if steps.reads is None else steps.reads.itemsize * n_src
     if steps.divided:
         return held + 8 * n_dst + max(wide, (8 + converting_bytes(np.dtype(np.float64), dst)) * n_dst)
-    return held + wide + (4 * n_dst if steps.to_half else 0)
+    return held + wide + (0 if steps.writes is None else steps.writes.itemsize * n_dst)
 
 
 def _coordinates(work: Gather, threads: int) -> int:

@@ -226,6 +226,12 @@ def is_linear(work: Gather) -> bool:
     return work.method == "sum" and work.coefficients.shape[1] == 2 and not apart
 
 
+def is_general(work: Gather) -> bool:
+    """Whether a gather of sums reads its source in the kernel for any number of taps."""
+    special = (is_cubic(work) or is_linear(work)) and not any(work.derivative)
+    return work.method == "sum" and work.prefilter is None and not special
+
+
 def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]:
     """Polynomials of the weights along z, y, x, or of their derivatives."""
     z, y, x = (differentiated(work.coefficients, order).astype(acc) for order in work.derivative)

@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
+from gpuresample.engines.cpu.gather import is_general
 from gpuresample.engines.cpu.means import is_means
 from gpuresample.engines.interface import Store
+from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Gather, Majority, Separable, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
+
+_HALF, _SINGLE, _DOUBLE = np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
+# Of types that few images have no loops are compiled: another type that has all their values goes through the loop. Of
+# sums: 16-bit floats are stored by every loop, Numba could not read them.
+_SUMMED: dict[np.dtype[Any], np.dtype[Any]] = {np.dtype(np.int8): np.dtype(np.int16)}
+# Integers that sums in float64 are made of: a loop would make them float64, too.
+_LONG = (np.dtype(np.uint32), np.dtype(np.int64), np.dtype(np.uint64))
+# Of what is chosen by votes.
+_CHOSEN: dict[np.dtype[Any], np.dtype[Any]] = {
+    _HALF: _SINGLE, np.dtype(np.int8): np.dtype(np.int16), np.dtype(np.uint32): np.dtype(np.int64),
+}  # fmt: skip
 
 # Types that copies change as they are made: those that labels have, where augmentations answer floats.
 WIDENED = tuple((np.dtype(label), np.dtype(np.float32)) for label in (np.uint8, np.int16))
@@ -22,7 +35,7 @@ def widens(work: Work, src: np.dtype[Any], dst: np.dtype[Any]) -> bool:
     return isinstance(work, Gather) and work.method == "index" and (src, dst) in WIDENED
 
 
-def sums(work: Work) -> bool:
+def sums(work: Work) -> TypeGuard[Separable | Gather]:
     """Whether a work's voxels are sums, or copies by tables; not votes, nor what else is chosen."""
     return isinstance(work, Separable) or (isinstance(work, Gather) and work.method == "sum")
 
@@ -49,29 +62,29 @@ class Steps:
     ----------
     typed : bool
         Whether the source is brought into the destination's type.
-    from_half : bool
-        Whether 16-bit floats then become float32.
+    reads : dtype or None
+        The type that the source then becomes, where the loop is for another one than it has.
     way : str
         Which loop runs.
     tables : tuple of Separable
         Works of tables that the loop applies: the work itself, or those of its shortcut, or its prefilter.
-    to_half : bool
-        Whether the loop makes float32, which then become 16-bit floats.
+    writes : dtype or None
+        The type that the loop makes, where it is another one than the destination's, which then is made of it.
     divided : bool
         Whether the loop makes sums in float64, which are then divided.
     """
 
     typed: bool
-    from_half: bool
+    reads: np.dtype[Any] | None
     way: Way
     tables: tuple[Separable, ...]
-    to_half: bool
+    writes: np.dtype[Any] | None
     divided: bool
 
     @property
     def one(self) -> bool:
         """Whether the loop takes both arrays as they are."""
-        return not (self.typed or self.from_half or self.to_half or self.divided)
+        return not (self.typed or self.reads or self.writes or self.divided)
 
 
 def steps_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Steps:
@@ -79,13 +92,39 @@ def steps_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -
     way = way_of(work, src, dst, store)
     tables = _tables(work, way)
     if way == "means":
-        return Steps(False, False, way, tables, False, False)
+        return Steps(False, _SUMMED.get(src), way, tables, _SUMMED.get(dst), False)
     typed = store.exact and src != dst and not widens(work, src, dst)
+    read = dst if typed else src
+    reads: np.dtype[Any] | None = None
+    writes: np.dtype[Any] | None = None
+    bits = way == "copy" or (isinstance(work, Gather) and work.method == "index" and read == dst)
+    if not bits:
+        if sums(work):
+            reads, writes = _read(work, read), _written(work, dst, store)
+        else:
+            reads, writes = _CHOSEN.get(read), _CHOSEN.get(dst)
     divided = store.divisor != 1
-    # Numba has no 16-bit floats: only copies by index move them as bits, and only sums are stored as such.
-    from_half = (dst if typed else src) == np.float16 and way != "copy"
-    to_half = dst == np.float16 and not divided and not sums(work)
-    return Steps(typed, from_half, way, tables, to_half, divided)
+    return Steps(typed, reads, way, tables, None if divided else writes, divided)
+
+
+def _read(work: Separable | Gather, read: np.dtype[Any]) -> np.dtype[Any] | None:
+    """The type that a loop reads of which sums are made, where it is another one."""
+    if read == _HALF:
+        return _SINGLE
+    acc = accumulator(work.precision)
+    # Beside many taps, which read a voxel as often, it costs nothing to convert it once.
+    if (acc == _DOUBLE and read in _LONG) or (read.kind in "iu" and isinstance(work, Gather) and is_general(work)):
+        return acc
+    return _SUMMED.get(read)
+
+
+def _written(work: Separable | Gather, dst: np.dtype[Any], store: Store) -> np.dtype[Any] | None:
+    """The type that a loop makes sums in, where it is another one."""
+    acc = accumulator(work.precision)
+    # What lies outside goes the same way as sums do.
+    if acc == _DOUBLE and dst in _LONG and int(float(store.default)) == store.default:
+        return acc
+    return _SUMMED.get(dst)
 
 
 def _tables(work: Work, way: Way) -> tuple[Separable, ...]:
