@@ -75,7 +75,8 @@ def main():
     read = broken if sys.argv[1:] == ["broken"] else cuda_runtime.read
     # Compiling takes most of the time, and least of it without any optimisation.
     options = (
-        "-O0", "--param=asan-instrumentation-with-call-threshold=0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=float-cast-overflow",
+        "-O0", "-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-sanitize=float-cast-overflow",
+        "--param=asan-instrumentation-with-call-threshold=0",
     )  # fmt: skip
     runtime = HostRuntime(read, options)
     engine = CudaEngine(runtime)
