@@ -12,7 +12,7 @@ import pytest
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
-from gpuresample.engines.cuda.host import HostRuntime
+from gpuresample.engines.cuda.host import LINK, HostRuntime
 from gpuresample.engines.cuda.views import View
 from gpuresample.engines.interface import Store
 from gpuresample.planning.taps import TapTable
@@ -33,8 +33,9 @@ class Guarded(HostRuntime):
     """The host runtime with every buffer between guard bands, checked after every launch; new memory is poisoned."""
 
     def __init__(self, fill=FILLS[0], read=cuda_runtime.read):
-        # What is changed for one test has one or two kernels launched.
-        super().__init__(read, apart=read is not cuda_runtime.read)
+        # What is changed for one test has one or two kernels launched, a few times: compiling is most of it.
+        changed = read is not cuda_runtime.read
+        super().__init__(read, ("-O0", *LINK) if changed else (), apart=changed)
         self.fill = fill
         self.raw = []
 

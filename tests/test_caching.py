@@ -73,16 +73,17 @@ gr.set_num_threads(2)
 image = np.zeros((4, 60_000), np.float32)
 gr.resample(image, size=(4, 50_000))
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for k in range(64):
+for k in range(28):
     gr.resample(image, size=(4, 50_001 + k))
 print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)
 """
 
 
-def test_64_calls_on_a_wide_image_leave_no_gigabyte():
+def test_28_calls_on_a_wide_image_leave_no_more_than_is_kept():
+    # 110 MB; 430 where nothing that is kept is ever let go.
     pytest.importorskip("resource")
     done = subprocess.run([sys.executable, "-c", CALLS], capture_output=True, text=True, timeout=300, check=True)
-    assert int(done.stdout) < 500, "MB"
+    assert int(done.stdout) < 270, "MB"
 
 
 def test_scratch_of_all_threads_is_given_up():

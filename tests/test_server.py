@@ -375,29 +375,28 @@ def test_a_server_stays_in_its_process(server):
 # --- processes --------------------------------------------------------------------------------------------------------
 
 WORKERS = """
-import multiprocessing, os, sys
+import itertools, multiprocessing, os, sys
 import numpy as np
 import gpuresample as gr
 from gpuresample.server import ResampleServer
 
 def work(client, first, device, again):
     asked = {"spacing": 0.9, "interpolation": "linear"}
-    while True:
+    for round in itertools.count():
         for seed in range(first, 12, 3):
             image = np.random.default_rng(seed).standard_normal((9, 11 + seed % 3, 13)).astype(np.float32)
             got, expected = client.resample(image, **asked), gr.resample(image, **asked, device="cpu")
             assert np.abs(got - expected).max() < 1e-5 if device == "cuda" else got.tobytes() == expected.tobytes()
-        if first >= 0:
+        if round == 0:
             print("served", os.getpid(), flush=True)
         if not again:
             break
-        first = -1
 
 if __name__ == "__main__":
     method, device, act = sys.argv[1:]
     context = multiprocessing.get_context(method)
     with ResampleServer(device, slots=2) as server:
-        print(server.pid, server._folder, flush=True)
+        print("server", server.pid, server._folder, flush=True)
         client = server.client()
         work(client, 0, "cuda", False)  # a connection that children must not keep
         workers = []
@@ -425,6 +424,13 @@ def start(script, *arguments, **keywords):
     )  # fmt: skip
 
 
+def words(process, first):
+    """The words behind the first of a line that a process writes; what it says of its end if there is none."""
+    line = process.stdout.readline().split()
+    assert line[:1] == [first], f"{line}, and then: {finish(process)}"
+    return line[1:]
+
+
 def finish(process):
     try:
         return process.communicate(timeout=LIMIT)
@@ -437,7 +443,7 @@ def test_workers_are_served(script, method):
     process = start(script, method, "cpu", "")
     out, err = finish(process)
     assert process.returncode == 0, err
-    pid, folder = out.split()[:2]
+    pid, folder = out.split()[1:3]
     assert out.endswith("done 0 0 0\n")
     assert err == ""
     assert is_gone(pid)
@@ -449,8 +455,10 @@ def test_a_parent_that_is_ended_takes_the_server_along(script, how):
     """SIGINT as Ctrl-C: to the parent and its workers, but the server has a group of its own."""
     process, workers = start(script, "fork", "cpu", "again"), []
     try:
-        pid, folder = process.stdout.readline().split()
-        parent, *workers = [process.stdout.readline().split()[1] for _ in range(4)]
+        pid, folder = words(process, "server")
+        (parent,) = words(process, "served")
+        for _ in range(3):
+            workers += words(process, "served")
         assert int(parent) == process.pid
         assert not is_gone(pid)
         if how == "SIGINT":
@@ -485,4 +493,4 @@ def test_only_the_server_touches_the_gpu(script, tmp_path):
     out, err = finish(process)
     assert process.returncode == 0, err
     assert out.endswith("done 0 0 0\n")
-    assert (tmp_path / "pids").read_text().split() == [out.split()[0]]
+    assert (tmp_path / "pids").read_text().split() == [out.split()[1]]

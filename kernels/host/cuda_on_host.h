@@ -27,6 +27,9 @@ void *realloc(void *, size_t);
 void *memcpy(void *, const void *, size_t);
 void *memset(void *, int, size_t);
 int sprintf(char *, const char *, ...);
+// Not by way of setjmp.h, whose longjmp some systems let refuse to change stacks; and the signals that are blocked stay.
+int _setjmp(void *) __attribute__((returns_twice));
+void _longjmp(void *, int) __attribute__((noreturn));
 double erf(double), fmod(double, double), frexp(double, int *), nextafter(double, double);
 float expf(float), frexpf(float, int *), logf(float);
 }
@@ -49,6 +52,7 @@ static inline float fmin(const float a, const float b) { return fminf(a, b); }
 static inline float ldexp(const float a, const int by) { return ldexpf(a, by); }
 #else
 #include <math.h>
+#include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -72,19 +76,23 @@ const int BARRIER_MISSED = 1, SHARED_OVERRUN = 2;
 const size_t STACK_BYTES = 1 << 17, FENCE_BYTES = 256;
 const unsigned char FRESH = 0xff, FENCE = 0xa5;
 
+// Where code goes on: a jmp_buf, of any system. Contexts would ask the system to change stacks, which takes longer than
+// most kernels; so a context only begins a stack, and jumps go on on it.
+typedef void *Place[64];
+
 // One stack on which threads of a block run, in turn.
 struct Fibre {
-    ucontext_t context;
+    Place place;
     char *stack;
     dim3 thread;
-    bool waiting;
+    bool begun, waiting;
 };
 
 static dim3 block_index, block_size, grid_size;
 static Fibre **fibres;  // made once, used for every block
 static size_t n_fibres;
 static Fibre *running;
-static ucontext_t scheduler;
+static Place scheduler;
 static unsigned next_thread, n_threads;  // of the block at hand
 static void (*body)(void **);
 static void **arguments;
@@ -98,27 +106,49 @@ static Fibre *new_fibre()
     return fibre;
 }
 
-// Runs threads until none is left.
+// Back to the scheduler, until the fibre is resumed.
+static void pause()
+{
+    if (_setjmp(running->place) == 0) _longjmp(scheduler, 1);
+}
+
+// Runs threads until none is left, of one block after the other.
 static void run_threads()
 {
-    while (next_thread < n_threads) {
-        const unsigned t = next_thread++;
-        running->thread = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
-        body(arguments);
-    }
-    swapcontext(&running->context, &scheduler);
+    for (;; pause())
+        while (next_thread < n_threads) {
+            const unsigned t = next_thread++;
+            running->thread = {t % block_size.x, t / block_size.x % block_size.y, t / block_size.x / block_size.y};
+            body(arguments);
+        }
 }
 
 static void barrier()
 {
     running->waiting = true;
-    swapcontext(&running->context, &scheduler);
+    pause();
 }
 
 static void resume(Fibre *fibre)
 {
     running = fibre;
-    swapcontext(&scheduler, &fibre->context);
+    fibre->waiting = false;
+    if (_setjmp(scheduler) != 0) return;
+    if (running->begun) _longjmp(running->place, 1);
+    running->begun = true;
+    ucontext_t context;
+    getcontext(&context);
+    context.uc_stack.ss_sp = running->stack;
+    context.uc_stack.ss_size = STACK_BYTES;
+    makecontext(&context, run_threads, 0);
+    setcontext(&context);
+}
+
+// What waits at a barrier that others never meet waits for ever: its fibre begins anew.
+static int missed()
+{
+    for (size_t f = 0; f < n_fibres; f++) fibres[f]->begun = false;
+    return BARRIER_MISSED;
 }
 
 static int run_block()
@@ -131,26 +161,18 @@ static int run_block()
             fibres = (Fibre **)realloc(fibres, ++n_fibres * sizeof(Fibre *));
             fibres[used] = new_fibre();
         }
-        Fibre *fibre = fibres[used++];
-        fibre->waiting = false;
-        getcontext(&fibre->context);
-        fibre->context.uc_stack.ss_sp = fibre->stack;
-        fibre->context.uc_stack.ss_size = STACK_BYTES;
-        fibre->context.uc_link = &scheduler;
-        makecontext(&fibre->context, run_threads, 0);
-        resume(fibre);
+        resume(fibres[used++]);
     }
     // Fibre 0 stops at the first barrier that a thread meets. If there is one, every thread must wait, on its own fibre.
     bool any = fibres[0]->waiting;
-    if (any && (used != n_threads || !fibres[used - 1]->waiting)) return BARRIER_MISSED;
+    if (any && (used != n_threads || !fibres[used - 1]->waiting)) return missed();
     while (any) {
         size_t ended = 0;
         for (size_t f = 0; f < used; f++) {
-            fibres[f]->waiting = false;
             resume(fibres[f]);
             ended += !fibres[f]->waiting;
         }
-        if (ended != 0 && ended != used) return BARRIER_MISSED;
+        if (ended != 0 && ended != used) return missed();
         any = ended == 0;
     }
     return 0;

@@ -118,8 +118,12 @@ KINDS = {
 }
 
 
-@pytest.mark.parametrize("rounding", ["nearest", "truncate"])
-@pytest.mark.parametrize("kind", KINDS)
+# Floating-point voxels are not rounded: one kind of them shows that.
+FLOATS = {"float16", "NaN", "nothing but NaN", "constant", "far from zero", "channels"}
+CONTRACTS = [*[(kind, "nearest") for kind in KINDS], *[(kind, "truncate") for kind in KINDS if kind not in FLOATS]]
+
+
+@pytest.mark.parametrize(("kind", "rounding"), CONTRACTS)
 def test_the_contract_holds(kind, rounding):
     found = gr.verify(KINDS[kind](), rounding=rounding, filters=FILTERS, engines=["cpu"], **FEW)
     assert found.broken == (), found
