@@ -103,11 +103,18 @@ template <class S, class T> static __device__ __forceinline__ T same(const S vox
 // Sums begin at -0, the one number that changes nothing it is added to: a copied -0 stays -0.
 #define NOTHING (-(acc_t)0)
 
+// How numbers become voxels, as engines/packing.py says it.
+#define AS_IT_IS 0     // floats
+#define NEAREST 1      // half to even
+#define TOWARD_ZERO 2
+#define HALF_UP 3      // conversions alone (convert.cu)
+#define AWAY 4         // to nearest, half away from zero
+
 // How a sum becomes a voxel, as kernels are told it.
 //
-// It is kept within [least, most], multiplied by `scale`, and `lift` is added; NaN stays NaN. (-infinity, infinity, 1, -0)
-// change no bit. rounding: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero).
-// Integers saturate at [low, high], the smallest and largest acc_t that are stored; NaN becomes 0.
+// It is kept within [least, most], multiplied by `scale`, and `lift` is added; NaN stays NaN. (-infinity, infinity, 1,
+// -0) change no bit. `rounding` is one of the above. Integers saturate at [low, high], the smallest and largest acc_t
+// that are stored; NaN becomes 0.
 struct store_t {
     acc_t low, high, least, most, scale, lift;
     int rounding;
@@ -121,11 +128,11 @@ static __device__ __forceinline__ dst_t store(acc_t value, const store_t &how)
     value = value < how.least ? how.least : value;
     value = value > how.most ? how.most : value;
     value = value * how.scale + how.lift;
-    if (how.rounding != 0) {
+    if (how.rounding != AS_IT_IS) {
         value = value == value ? value : (acc_t)0;
         value = value > how.low ? value : how.low;
         value = value < how.high ? value : how.high;
-        value = how.rounding == 1 ? rint(value) : how.rounding == 2 ? trunc(value) : round(value);
+        value = how.rounding == NEAREST ? rint(value) : how.rounding == TOWARD_ZERO ? trunc(value) : round(value);
     }
     return convert(value, (const dst_t *)0);
 }

@@ -8,10 +8,6 @@
 //   v1  convert  One thread per voxel, neighbours along the destination's memory.
 #include "common.cuh"
 
-#define TOWARD_ZERO 2
-#define HALF_UP 3
-#define AWAY 4
-
 template <class T> struct is_whole { static const bool yes = true; };
 template <> struct is_whole<float> { static const bool yes = false; };
 template <> struct is_whole<double> { static const bool yes = false; };
@@ -118,7 +114,7 @@ extern "C" __global__ void convert_voxels(
     const src_t *__restrict__ src,  // [batch, z, y, x], at strides s_*
     dst_t *__restrict__ dst,        // [batch, z, y, x], at strides d_*
     const batch_t at,
-    const int rounding,   // of floats that become whole: 1 to nearest (half to even), 2 toward zero, 3 half up, 4 away
+    const int rounding,   // of floats that become whole: NEAREST, TOWARD_ZERO, HALF_UP, AWAY
     const double factor)  // 1 unless the source or the destination is a float
 {
     const voxel_t it = own_voxel(at, at.n_x);

@@ -52,7 +52,8 @@ def window_of(acc: np.dtype[Any], store: Store) -> npt.NDArray[Any]:
 
 
 # How kernels store a type: as it is; to nearest, half to even; toward zero; half up, which only conversions do; to
-# nearest, half away from zero; the CPU engine's alone, 16-bit floats as their bits.
+# nearest, half away from zero; the CPU engine's alone, 16-bit floats as their bits. Numba's kernels read these names,
+# `kernels/common.cuh` repeats them, and a test compares the two.
 AS_IT_IS, NEAREST, TOWARD_ZERO, HALF_UP, AWAY, AS_HALF = 0, 1, 2, 3, 4, 5
 ROUNDING_CODES = {"nearest": NEAREST, "truncate": TOWARD_ZERO, "away": AWAY}
 

@@ -9,15 +9,47 @@ import sys
 
 import numpy as np
 import pytest
+from numba.core.errors import TypingError
 
 import gpuresample as gr
 from benchmarks import signatures
-from gpuresample.engines.cpu import ahead, jit, store
-from gpuresample.engines.cpu.jit import Kernel
+from gpuresample.engines.cpu import ahead, compiler, jit, shipped, store
+from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 
 MODULE = '''
+from typing import NamedTuple
+
 import numpy as np
 from gpuresample.engines.cpu.jit import njit
+
+class Line(NamedTuple):
+    starts: np.ndarray
+    between: tuple[float, float]
+    slope: int
+
+class Pair(NamedTuple):
+    low: float
+    high: float
+
+class Turned(NamedTuple):
+    """The names of `Pair` in another order."""
+    high: float
+    low: float
+
+class Other(NamedTuple):
+    """The names of `Pair` in their order."""
+    low: float
+    high: float
+
+@njit()
+def width(ends):
+    return ends.high - ends.low
+
+@njit()
+def at(line, x):
+    """A point of a line that begins with its last start."""
+    low, high = line.between
+    return line.starts[line.starts.size - 1] + line.slope * min(max(x, low), high)
 
 @njit()
 def total(x, factor, more):
@@ -141,6 +173,80 @@ def test_an_array_that_is_not_aligned_is_refused(kernels):
 
 def test_an_array_s_fields_lie_where_code_looks_for_them():
     assert store.layout_is_known()
+
+
+# --- named tuples ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def slow(kernels, monkeypatch):
+    """The kernels of calls that did not go the short way; of these two, none was called before."""
+    for kernel in (kernels.width, kernels.at):
+        kernel.entries.clear()
+        kernel._quick.clear()
+    seen, own = [], Kernel._slowly
+    monkeypatch.setattr(Kernel, "_slowly", lambda k, args, kinds: seen.append(k.name) or own(k, args, kinds))
+    return seen
+
+
+def test_a_kernel_reads_a_named_tuple_by_name(kernels, slow):
+    for low, high in ((1.0, 3.0), (5.0, 2.0), (-0.5, 0.5)):
+        assert kernels.width(kernels.Pair(low, high)) == high - low
+    assert slow == ["some_kernels.width"], "later calls go the short way"
+
+
+def test_tuples_of_the_same_types_and_other_names_do_not_share_code(kernels, slow):
+    """Whichever comes first, and when they take turns."""
+    for _ in range(3):
+        assert kernels.width(kernels.Pair(1.0, 3.0)) == 2.0
+        assert kernels.width(kernels.Turned(1.0, 3.0)) == -2.0
+        assert kernels.width(kernels.Other(1.0, 3.0)) == 2.0
+    assert set(kernels.width.entries) == {"(low=f8 high=f8)", "(high=f8 low=f8)"}
+    assert len(slow) == 3, "each class is looked at once"
+    kept = [store._kept(kernels.width, signature) for signature in kernels.width.entries]
+    assert len({next(files)[0] for files in kept}) == 2
+    for level in ("x86-64-v3", "aarch64"):
+        assert len({shipped.symbol(level, kernels.width, signature) for signature in kernels.width.entries}) == 2
+
+
+def test_parts_without_names_are_not_read_by_name(kernels):
+    kernels.width(kernels.Pair(1.0, 3.0))
+    with pytest.raises(TypingError, match="Unknown attribute 'high'"):
+        kernels.width((1.0, 3.0))
+
+
+def test_named_tuples_hold_arrays_and_tuples(kernels, slow, tmp_path):
+    held = np.memmap(tmp_path / "file", np.int16, "w+", shape=(2,))
+    held[:] = 3, 7
+    for starts in (np.array([1, 5], np.int16), np.array([1, 4, 5, 2], np.int16)[::2], held):
+        for x, kept in ((0.25, 0.5), (0.75, 0.75), (9.0, 1.0)):
+            assert kernels.at(kernels.Line(starts, (0.5, 1.0), 2), x) == starts[-1] + 2 * kept
+    assert set(kernels.at.entries) == {f"(starts=i2[{n}] between=(f8 f8) slope=i8) f8" for n in ("1", "1A")}, (
+        "an array of another class is taken for what it is"
+    )
+    slow.clear()
+    line = kernels.Line(np.array([1, 5], np.int16), (0.5, 1.0), 2)
+    prepared = Prepared(kernels.at, (line, VARIES))
+    assert [prepared(x) for x in (0.25, 0.75, 9.0)] == [6.0, 6.5, 7.0]
+    assert slow == []
+    assert prepared._quick[1] is not None
+
+
+def test_a_signature_s_named_tuples_are_numba_s_own():
+    line, ends = compiler.types_of("(starts=i2[1A] between=(f8 f8) slope=i8) (low=f8 high=f8)")
+    assert (line.fields, ends.fields) == (("starts", "between", "slope"), ("low", "high"))
+    assert line.types == compiler.types_of("i2[1A] (f8 f8) i8")
+    (turned,) = compiler.types_of("(high=f8 low=f8)")
+    assert turned != ends
+    assert compiler.types_of("(low=f8 high=f8)") == (ends,)
+
+
+def test_repeated_calls_of_the_engine_go_the_short_way(slow):
+    """Its tables are named tuples: whoever looked at their names in every call would take longer than small arrays."""
+    result()
+    slow.clear()
+    result()
+    assert slow == []
 
 
 # --- the same bits as Numba's ----------------------------------------------------------------------------------------
@@ -322,6 +428,7 @@ def test_warmup_says_what_it_did(monkeypatch):
 
 def test_a_signature_s_types_are_counted():
     assert jit.leaves("i8 (f4[1] (b1 u4[2])) f8") == ["i8", "f4[1]", "b1", "u4[2]", "f8"]
+    assert jit.leaves("(a=i8 b=(c=f4[1] d=(b1 u4[2A]))) f8") == ["i8", "f4[1]", "b1", "u4[2A]", "f8"]
 
 
 def test_a_kernel_s_signatures_go_to_one_process_until_another_has_nothing_to_do():

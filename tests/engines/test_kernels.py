@@ -37,6 +37,7 @@ from cuda_support import (
 from support import assert_close, flat, labels, noise, of_grid, path_of, rotation, same_bits
 
 import gpuresample as gr
+from gpuresample.engines import packing
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import gather, structs, tiles
@@ -1076,6 +1077,8 @@ def test_launch_code_and_kernels_have_the_same_constants():
     assert constant("resample_volume.cu", "ROWS") == cuda_axis.ROWS
     assert constant("gather.cu", "MAX_TAPS") == gather.MAX_TAPS
     assert constant("vote.cu", "MAX_VOTES") == gather.MAX_VOTES
+    for name in ("AS_IT_IS", "NEAREST", "TOWARD_ZERO", "HALF_UP", "AWAY"):
+        assert constant("common.cuh", name) == getattr(packing, name)
 
 
 @pytest.mark.parametrize("file", FILES)

@@ -9,9 +9,9 @@ import sys
 import numpy as np
 import pytest
 
-from gpuresample.engines.cpu import ahead, build, shipped, store, table_kernels
+from gpuresample.engines.cpu import ahead, build, exact_kernels, shipped, store, table_kernels
 
-NAMES = ("table_kernels.copy_block", "exact_kernels.blur_row")
+NAMES = ("table_kernels.copy_block", "exact_kernels.blur_row", "exact_kernels.axis_cells")
 LIST = [next(one for one in ahead.recorded() if one[0] == name) for name in NAMES]
 KERNEL, SIGNATURE = ahead.kernel_of(LIST[0][0]), LIST[0][1]
 # What Linux says of processors, older ones first.
@@ -26,7 +26,7 @@ BUILDS = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory):
-    """A folder with a library of two kernels, for this processor."""
+    """A folder with a library of these kernels, for this processor."""
     folder = tmp_path_factory.mktemp("made")
     short = folder.with_name("list.txt")
     short.write_text("".join(f"{name} {signature}\n" for name, signature in LIST))
@@ -157,6 +157,19 @@ def test_bits_are_those_of_code_that_is_compiled_here(folder, monkeypatch):
     assert results[0].tobytes() == results[1].tobytes()
     right = np.convolve(np.pad(x.astype(float), 4, "edge"), weights[::-1], "valid")
     np.testing.assert_allclose(results[0], right, rtol=1e-6)
+
+
+@BUILDS
+def test_shipped_code_takes_a_named_tuple(folder):
+    kernel = ahead.kernel_of(NAMES[2])
+    kernel.entries.clear()
+    kernel._quick.clear()
+    cells = exact_kernels.Cells(np.empty(3, np.int64), np.empty(3, np.int64), np.empty(3))
+    kernel(np.array([0.0, 1.25, 2.0]), 4, cells)
+    assert [entry._code.place for entry in kernel.entries.values()] == [path_of(folder)]
+    assert [part.tolist() for part in cells] == [[0, 1, 2], [0, 2, 2], [0.0, 0.25, 0.0]]
+    kernel.entries.clear()
+    kernel._quick.clear()
 
 
 @BUILDS

@@ -7,8 +7,11 @@ import gc
 import importlib
 import logging
 import os
+import re
+from collections import namedtuple
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from types import FunctionType
 from typing import Any
 
@@ -92,16 +95,26 @@ def _seen(names: dict[str, Any]) -> dict[str, Any]:
 
 def types_of(signature: str) -> tuple[Any, ...]:
     """Numba's types of a signature's arguments."""
-    stack: list[list[Any]] = [[]]
-    for word in signature.replace("(", " ( ").replace(")", " ) ").split():
+    stack: list[tuple[list[str], list[Any]]] = [([], [])]
+    for word in re.findall(r"\w+=|[()]|[^\s()=]+", signature):
+        names, kinds = stack[-1]
         if word == "(":
-            stack.append([])
+            stack.append(([], []))
         elif word == ")":
-            whole = types.Tuple(stack.pop())
-            stack[-1].append(whole)
+            stack.pop()
+            whole = types.BaseTuple.from_types(kinds, _named(*names)) if names else types.Tuple(kinds)
+            stack[-1][1].append(whole)
+        elif word.endswith("="):
+            names.append(word[:-1])
         else:
-            stack[-1].append(_type_of(word))
-    return tuple(stack[0])
+            kinds.append(_type_of(word))
+    return tuple(stack[0][1])
+
+
+@cache
+def _named(*names: str) -> Any:
+    """A class of tuples with these names: all that a kernel reads of its argument's own class."""
+    return namedtuple("Named", names)
 
 
 def _type_of(word: str) -> Any:

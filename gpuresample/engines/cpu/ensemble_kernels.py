@@ -8,8 +8,10 @@ class, `j` a position along the row.
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit
@@ -30,6 +32,29 @@ SHIFT = np.float32(12582912.0)
 E7, E6, E5, E4, E3, E2 = (np.float32(1.0 / math.factorial(k)) for k in (7, 6, 5, 4, 3, 2))
 ONE, ZERO = np.float32(1.0), np.float32(0.0)
 TINY = np.float32(1e-37)
+
+
+class Rows(NamedTuple):
+    """Scratch rows of n voxels.
+
+    Attributes
+    ----------
+    best, whole, mine : float32 [n]
+        The largest of the classes, the sum over them, and which voxels of the row have no usable score of a model.
+    label : int32 [n]
+        The class of the largest.
+    bits : uint64 [n]
+        The label as it is stored.
+    bad : float32 [n]
+        Which voxels have no usable score of some model.
+    """
+
+    best: npt.NDArray[Any]
+    whole: npt.NDArray[Any]
+    mine: npt.NDArray[Any]
+    label: npt.NDArray[Any]
+    bits: npt.NDArray[Any]
+    bad: npt.NDArray[Any]
 
 
 @njit(inline="always")
@@ -259,9 +284,9 @@ def finish_row(
     """Store what is asked of a row of averaged scores.
 
     Each output is (memory, offset, strides), with strides along (class,) z, y, x; what is not asked for has an empty
-    memory. `rows`: see `new_rows`.
+    memory. `rows`: `Rows`.
     """
-    best, label, bits, bad = rows[0], rows[3], rows[4], rows[5]
+    best, label, bits, bad = rows.best, rows.label, rows.bits, rows.bad
     n, nan = uint64(n), np.float32(np.nan)
     memory, offset, strides = labels
     if memory.size:
@@ -294,8 +319,8 @@ def finish_row(
 
 @njit(**OPTIONS)
 def new_rows(n):
-    """Scratch rows of n voxels: best, whole, mine, label, bits, bad."""
-    return (
+    """`Rows` of n voxels."""
+    return Rows(
         np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.float32), np.empty(n, np.int32),
         np.empty(n, np.uint64), np.empty(n, np.float32),
     )  # fmt: skip
@@ -305,9 +330,9 @@ def new_rows(n):
 def average_row(scores, so, step, n, classes, activation, alone, weight, total, to, t_step, fresh, rows):
     """Add a model's share to a row's average; answers how many of its voxels have no usable score.
 
-    `alone`: its scores decide as they are, nothing is to be added.
+    `alone`: its scores decide as they are, nothing is to be added. `rows`: `Rows`.
     """
-    top, whole, mine, bad = rows[0], rows[1], rows[2], rows[5]
+    top, whole, mine, bad = rows.best, rows.whole, rows.mine, rows.bad
     for j in range(uint64(n)):
         mine[j] = ZERO
     if alone:
@@ -349,7 +374,7 @@ def average_rows(scores, shape, first, stop, activation, alone, weight, total, f
     rows = new_rows(n)
     count = 0
     for row in range(first, stop):
-        here = (rows[0], rows[1], rows[2], rows[3], rows[4], bad[row * n : (row + 1) * n])
+        here = Rows(rows.best, rows.whole, rows.mine, rows.label, rows.bits, bad[row * n : (row + 1) * n])
         count += average_row(
             scores, row * n, step, n, classes, activation, alone, weight, total, row * n, step, fresh, here
         )
@@ -366,7 +391,7 @@ def finish_rows(
     step = shape[1] * n_y * n
     rows = new_rows(n)
     for row in range(first, stop):
-        here = (rows[0], rows[1], rows[2], rows[3], rows[4], bad[row * n : (row + 1) * n])
+        here = Rows(rows.best, rows.whole, rows.mine, rows.label, rows.bits, bad[row * n : (row + 1) * n])
         finish_row(
             total, row * n, step, n, classes, binary, choose, thresholds, values, here, labels, probabilities,
             confidence, entropy, row // n_y, row % n_y, 0,

@@ -9,8 +9,10 @@ ITK's own order of operations says which. These kernels follow `itk::LinearInter
 from __future__ import annotations
 
 import math
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit
@@ -21,6 +23,21 @@ EXACT = OPTIONS | {"fastmath": False}
 # Lines that are filtered together, and voxels that are summed side by side: they fill vectors.
 LINES = 16
 LANES = 16
+
+
+class Cells(NamedTuple):
+    """Between which two samples each of n points along an axis lies, see `axis_cells`.
+
+    Attributes
+    ----------
+    lower, upper : int64 [n]
+    distance : float64 [n]
+        From the lower one; the two are one sample at distance 0.
+    """
+
+    lower: npt.NDArray[Any]
+    upper: npt.NDArray[Any]
+    distance: npt.NDArray[Any]
 
 
 @njit(**EXACT)
@@ -257,14 +274,14 @@ def axis_taps(order, x, n, weight, index):
 
 
 @njit(**EXACT)
-def axis_cells(x, n, first, second, distance):
-    """`linear_cell` of every sample along an aligned axis: both neighbours and the distance.
+def axis_cells(x, n, cells):
+    """`linear_cell` of every sample along an aligned axis, into `Cells`.
 
     Where ITK reads one neighbour, it stands for both: `v + (v - v) * 0` is that voxel.
     """
     for i in range(x.size):
         base, d = linear_cell(x[i], n)
-        first[i], second[i], distance[i] = base, base + 1 if d > 0.0 else base, d
+        cells.lower[i], cells.upper[i], cells.distance[i] = base, base + 1 if d > 0.0 else base, d
 
 
 @njit(**EXACT)
@@ -308,13 +325,13 @@ def between(a, b, d):
 
 @njit(**EXACT)
 def aligned_linear_rows(dst, row0, row1, box, src, n_y, n_x, x, y, z, default, limits, wrap):
-    """Every voxel of some rows, linear, where axes are aligned: tables by `axis_cells` for the samples inside `box`.
+    """Every voxel of some rows, linear, where axes are aligned: `x`, `y`, `z` are `Cells` of the samples inside `box`.
 
     `box` is the first sample inside and the one past the last, and the size, for z, y, x: shape (3, 3).
     """
     n, rows_y = box[2, 2], box[1, 2]
     lo, hi = box[2, 0], box[2, 1]
-    x0, x1, dx = x
+    x0, x1, dx = x.lower, x.upper, x.distance
     for row in range(row0, row1):
         k, j = row // rows_y, row % rows_y
         at = row * n
@@ -325,9 +342,9 @@ def aligned_linear_rows(dst, row0, row1, box, src, n_y, n_x, x, y, z, default, l
             continue
         k -= box[0, 0]
         j -= box[1, 0]
-        a, b = (z[0][k] * n_y + y[0][j]) * n_x, (z[0][k] * n_y + y[1][j]) * n_x
-        c, d = (z[1][k] * n_y + y[0][j]) * n_x, (z[1][k] * n_y + y[1][j]) * n_x
-        dy, dz = y[2][j], z[2][k]
+        a, b = (z.lower[k] * n_y + y.lower[j]) * n_x, (z.lower[k] * n_y + y.upper[j]) * n_x
+        c, d = (z.upper[k] * n_y + y.lower[j]) * n_x, (z.upper[k] * n_y + y.upper[j]) * n_x
+        dy, dz = y.distance[j], z.distance[k]
         for i in range(hi - lo):
             p, q, t = x0[i], x1[i], dx[i]
             near_plane = between(

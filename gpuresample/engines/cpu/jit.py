@@ -13,7 +13,7 @@ import os
 import pickle
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
@@ -117,8 +117,9 @@ def _described(address: int) -> Exception:
 
 
 def leaves(signature: str) -> list[str]:
-    """The types of a signature, whatever tuples they are in."""
-    return signature.replace("(", " ").replace(")", " ").split()
+    """The types of a signature, whatever tuples they are in and whatever their names are."""
+    words = signature.replace("(", " ").replace(")", " ").split()
+    return [leaf for word in words if (leaf := word.rpartition("=")[2])]
 
 
 class Varying:
@@ -186,6 +187,9 @@ class Prepared:
 class Kernel(Declared):
     """A function in Numba's Python, to be called with arrays, numbers and tuples of them.
 
+    It reads the parts of a named tuple by their names. Code is made for the names, their order and the types:
+    classes that have all of these in common share it.
+
     Attributes
     ----------
     entries : dict
@@ -228,7 +232,7 @@ class Kernel(Declared):
         if store.interpreted() or not store.layout_is_known():
             return self._by_numba(*args)
         given, args = args, _plain(args)
-        signature = " ".join(_spelt(args))
+        signature = " ".join(_spelt(given))
         entry = self.entries.get(signature)
         if entry is None:
             entry = self.entries.setdefault(signature, self._found(signature))
@@ -288,8 +292,8 @@ def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> No
             kinds.append(value.dtype)
             kinds.append(value.ndim)
             slots.append(id(value))
-        elif kind is tuple:
-            kinds.append("(")
+        elif isinstance(value, tuple):
+            kinds.append(kind)  # which says what names its parts have
             _side_by_side(value, kinds, slots)
             kinds.append(")")
         else:
@@ -298,14 +302,14 @@ def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> No
 
 
 def _plain(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Arguments without subclasses of arrays and tuples."""
+    """Arguments without subclasses of arrays, in plain tuples."""
     return tuple(_plain(a) if isinstance(a, tuple) else np.asarray(a) if isinstance(a, ndarray) else a for a in args)
 
 
 def _same(given: Sequence[Any], plain: Sequence[Any]) -> bool:
-    """Whether `_plain` has changed nothing."""
+    """Whether `_plain` has changed no array."""
     pairs = zip(given, plain, strict=True)
-    return all(_same(a, b) if type(a) is tuple else a is b for a, b in pairs)
+    return all(_same(a, b) if isinstance(a, tuple) else a is b for a, b in pairs)
 
 
 def _spelt(args: Sequence[Any]) -> Iterator[str]:
@@ -317,7 +321,11 @@ def _spelt(args: Sequence[Any]) -> Iterator[str]:
                 raise TypeError("arrays must be aligned")
             yield f"{code}[{value.ndim}{'' if value.flags.c_contiguous else 'A'}]"
         elif isinstance(value, tuple):
-            yield f"({' '.join(_spelt(value))})"
+            parts: Iterable[str] = _spelt(value)
+            names = getattr(value, "_fields", None)
+            if names is not None:
+                parts = (f"{name}={part}" for name, part in zip(names, parts, strict=True))
+            yield f"({' '.join(parts)})"
         elif type(value) is int and value >= 1 << 63:
             yield "u8"
         elif type(value) in SCALARS:

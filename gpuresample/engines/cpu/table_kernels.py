@@ -12,12 +12,16 @@ row, `k` tap, `r` row.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from numpy import uint64
 
 from gpuresample.engines.cpu.jit import njit, prefetch, prefetch_to_write
+from gpuresample.engines.packing import AS_HALF, AS_IT_IS, AWAY, NEAREST, TOWARD_ZERO
+
+Array = npt.NDArray[Any]
 
 OPTIONS: dict[str, Any] = {
     "nogil": True, "fastmath": {"contract"}, "boundscheck": False, "error_model": "numpy",
@@ -32,6 +36,89 @@ AHEAD = 4
 AHEAD_OUT = 2
 # Bytes that memory and caches pass on at once, on the CPUs of today at least so many.
 LINE = 64
+
+
+class Taps(NamedTuple):
+    """A table along a tile's first or second axis, of n rows of `width` taps at most.
+
+    Attributes
+    ----------
+    firsts : int64 [n]
+        The first sample that each row reads.
+    counts : int64 [n]
+        Its taps.
+    weights : flat, of the sums' type [n * width]
+        What the samples weigh, row by row.
+    copies : bool
+        Whether it is a copy by index.
+    pairs : bool
+        Whether rows have two taps, or one that weighs 1.
+    """
+
+    firsts: Array
+    counts: Array
+    weights: Array
+    copies: bool
+    pairs: bool
+
+
+class TapsAlongX(NamedTuple):
+    """A table along x, of n rows of `width` taps at most; samples count from the first that any row reads.
+
+    Attributes
+    ----------
+    firsts, counts, weights : see `Taps`
+    starts : uint32 [n]
+        The first sample of each row in `slots`.
+    slots : flat, of the sums' type [width * n]; none of tables wider than `FEW_TAPS`
+        Tap by tap: `slots[k * n + j]` weighs sample `starts[j] + k`. Every row is as wide as the table, and is moved
+        left where it would leave the axis.
+    short : int64 [any]
+        The rows that have fewer taps than that.
+    few : bool
+        Whether there are `slots`.
+    identity : bool
+        Whether it copies sample j to row j.
+    same : two int
+        Rows `same[0]` to `same[1]` have the same weights, each one sample further. None, unless they are most.
+    n_read : int
+        Samples from the first that is read to the last.
+    first_read : int
+        Where the first of them lies on the axis.
+    """
+
+    firsts: Array
+    counts: Array
+    weights: Array
+    starts: Array
+    slots: Array
+    short: Array
+    few: bool
+    identity: bool
+    same: tuple[int, int]
+    n_read: int
+    first_read: int
+
+
+class Room(NamedTuple):
+    """Where in a block's scratch its parts begin, in elements.
+
+    Attributes
+    ----------
+    tile : int
+        Sums along the first axis.
+    window : int
+        Rows of the source without gaps, later rows along x.
+    rows : int
+        Sums along the second axis.
+    columns : int
+        Transposed rows, for wide tables along x.
+    """
+
+    tile: int
+    window: int
+    rows: int
+    columns: int
 
 
 @njit(inline="always")
@@ -216,9 +303,9 @@ def settle(value, low, high, rounding):
     value = value if value > low else low
     value = value if value < high else high
     whole = np.rint(value)
-    if rounding == 2:
+    if rounding == TOWARD_ZERO:
         whole = np.trunc(value)
-    elif rounding == 4:
+    elif rounding == AWAY:
         # Half of a number is not added to it: of large ones the sum would be rounded, too.
         whole = np.trunc(value)
         rest = value - whole
@@ -259,21 +346,21 @@ def store_window(dst, do, step, src, so, n, bounds, rounding):
     do, so, n, step_u = uint64(do), uint64(so), uint64(n), uint64(step)
     kind = dst.dtype.type
     low, high, a, b, scale, offset = bounds[0], bounds[1], bounds[2], bounds[3], bounds[4], bounds[5]
-    if rounding == 0 and step == 1:
+    if rounding == AS_IT_IS and step == 1:
         for j in range(n):
             dst[do + j] = kind(windowed(src[so + j], a, b, scale, offset))
-    elif rounding == 1 and step == 1:
+    elif rounding == NEAREST and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(windowed(src[so + j], a, b, scale, offset), low, high, 1))
-    elif rounding == 5 and step == 1:
+            dst[do + j] = kind(settle(windowed(src[so + j], a, b, scale, offset), low, high, NEAREST))
+    elif rounding == AS_HALF and step == 1:
         for j in range(n):
             dst[do + j] = kind(half_bits(windowed(src[so + j], a, b, scale, offset)))
     else:
         for j in range(n):
             value = windowed(src[so + j], a, b, scale, offset)
-            if rounding == 0:
+            if rounding == AS_IT_IS:
                 dst[do + j * step_u] = kind(value)
-            elif rounding == 5:
+            elif rounding == AS_HALF:
                 dst[do + j * step_u] = kind(half_bits(value))
             else:
                 dst[do + j * step_u] = kind(settle(value, low, high, rounding))
@@ -283,9 +370,9 @@ def store_window(dst, do, step, src, so, n, bounds, rounding):
 def store_row(dst, do, step, src, so, n, bounds, rounding):
     """`dst[do + j * step] = src[so + j]` in the destination's type.
 
-    `rounding`: 0 for floats, 1 to nearest (half to even), 2 toward zero, 4 to nearest (half away from zero), 5 for
-    16-bit floats as their bits. `bounds`: smallest and largest integer; and the window that sums go through, where
-    there is one: low, high, scale, offset.
+    `rounding`: `AS_IT_IS` for floats, `NEAREST` (half to even), `TOWARD_ZERO`, `AWAY` (to nearest, half away from
+    zero); `AS_HALF` for 16-bit floats as their bits, which always go through a window. `bounds`: smallest and largest
+    integer; and the window that sums go through, where there is one: low, high, scale, offset.
     """
     if bounds.size > 2:
         store_window(dst, do, step, src, so, n, bounds, rounding)
@@ -294,19 +381,19 @@ def store_row(dst, do, step, src, so, n, bounds, rounding):
     kind = dst.dtype.type
     low, high = bounds[0], bounds[1]
     # Spelt out per case: only a loop without branches and with a known step of 1 fills vectors.
-    if rounding == 0 and step == 1:
+    if rounding == AS_IT_IS and step == 1:
         for j in range(n):
             dst[do + j] = kind(src[so + j])
-    elif rounding == 1 and step == 1:
+    elif rounding == NEAREST and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(src[so + j], low, high, 1))
-    elif rounding == 2 and step == 1:
+            dst[do + j] = kind(settle(src[so + j], low, high, NEAREST))
+    elif rounding == TOWARD_ZERO and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(src[so + j], low, high, 2))
-    elif rounding == 4 and step == 1:
+            dst[do + j] = kind(settle(src[so + j], low, high, TOWARD_ZERO))
+    elif rounding == AWAY and step == 1:
         for j in range(n):
-            dst[do + j] = kind(settle(src[so + j], low, high, 4))
-    elif rounding == 0:
+            dst[do + j] = kind(settle(src[so + j], low, high, AWAY))
+    elif rounding == AS_IT_IS:
         for j in range(n):
             dst[do + j * step_u] = kind(src[so + j])
     else:
@@ -334,12 +421,13 @@ def soon_written(out, oo, n):
 
 
 @njit(inner=True, **OPTIONS)
-def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, count, rows):
-    """A pass along x of few taps: `out[oo + j] = sum over k of weight[k * n + j] * src[so + index[j] + k]`, by rows.
+def few_taps_rows(out, oo, src, so, n_rows, n_src, x):
+    """A pass along x of few taps, by rows: `out[oo + j] = sum over k of slots[k * n + j] * src[so + starts[j] + k]`.
 
-    Rows of the table that have fewer taps than it is wide (`short`) are done again, by the table's own weights `rows`:
+    `x`: `TapsAlongX`. Its rows that have fewer taps than it is wide (`short`) are done again, by their own weights:
     a voxel that SimpleITK does not read must not matter here, not even as 0 * NaN.
     """
+    index, weight = x.starts, x.slots
     n = uint64(index.size)
     taps = weight.size // index.size
     one, two, three = uint64(1), uint64(2), uint64(3)
@@ -370,25 +458,25 @@ def few_taps_rows(out, oo, src, so, n_rows, n_src, index, weight, short, first, 
                 t = t + weight[j + n] * src[p + one]
                 t = t + weight[j + m] * src[p + two]
                 out[o + j] = t + weight[j + q] * src[p + three]
-        for j in short:
-            sum_rows(out, oo + r * index.size, src, so + r * n_src, first, count, rows, taps, j, j + 1)
+        for j in x.short:
+            sum_rows(out, oo + r * index.size, src, so + r * n_src, x.firsts, x.counts, x.weights, taps, j, j + 1)
 
 
 @njit(inner=True, **OPTIONS)
 def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
     """The pass along x of `rows` rows of `n_src` samples into rows of `n_dst`.
 
-    `x` is (first, count, weight, index, slots, short, few, identity, same), see `tables.pack_x`. Where every row of
-    the table is the one before moved by a sample, as in blurs, neighbouring samples fill a vector. Other wide tables
-    work on transposed rows, so that neighbouring rows, not neighbouring taps, fill it.
+    Where every row of the table `x` (`TapsAlongX`) is the one before moved by a sample, as in blurs, neighbouring
+    samples fill a vector. Other wide tables work on transposed rows, so that neighbouring rows, not neighbouring taps,
+    fill it.
     """
-    first, count, weight, index, slots, short, few, identity, same = x
+    first, count, weight = x.firsts, x.counts, x.weights
     n_dst = first.size
-    if identity:
+    if x.identity:
         for r in range(rows):
             load_row(out, oo + r * n_dst, src, so + r * n_src, 1, n_dst)
-    elif same[0] < same[1]:
-        s0, s1 = same
+    elif x.same[0] < x.same[1]:
+        s0, s1 = x.same
         taps = weight.size // n_dst
         for r in range(rows):
             soon_written(out, oo + (r + AHEAD_OUT) * n_dst, n_dst)
@@ -396,8 +484,8 @@ def x_pass(out, oo, src, so, rows, n_src, x, columns, co):
             sum_rows(out, o, src, s, first, count, weight, taps, 0, s0)
             weigh(out, o + s0, src, s + first[s0], 1, s1 - s0, weight, s0 * taps, count[s0])
             sum_rows(out, o, src, s, first, count, weight, taps, s1, n_dst)
-    elif few:
-        few_taps_rows(out, oo, src, so, rows, n_src, index, slots, short, first, count, weight)
+    elif x.few:
+        few_taps_rows(out, oo, src, so, rows, n_src, x)
     else:
         back = co + n_src * rows
         transpose(columns, co, src, so, rows, n_src)
@@ -420,27 +508,26 @@ def separable_block(
     src, dst : flat arrays; so, do : their offsets of the volume's first voxel
     straight : dst again, if its rows have no gaps and its type is the sums'; else an array of none, of that type
     strides : int64 [6]: of src along a, b, x, then of dst
-    a, b : see `tables.pack`
-    x : see `tables.pack_x`; its `first` counts from the row's first sample read
-    room : int64 [4]: offsets in `scratch` of the tile, the window, the rows, the columns
+    a, b : `Taps`
+    x : `TapsAlongX`
+    room : `Room`
     """
     sa, sb, sx, da, db, dx = strides
-    a_first, a_count, a_weight, a_copy, a_pairs = a
-    b_first, b_count, b_weight, b_copy, b_pairs = b
+    a_first, a_count, a_weight, a_copy = a.firsts, a.counts, a.weights, a.copies
+    b_first, b_count, b_weight, b_copy = b.firsts, b.counts, b.weights, b.copies
     a_taps, b_taps = a_weight.size // a_first.size, b_weight.size // b_first.size
-    n_x, x_lo, m_x = x[9], x[10], x[0].size
-    x = x[:9]
-    so = so + x_lo * sx
+    n_x, m_x = x.n_read, x.firsts.size
+    so = so + x.first_read * sx
     # Rows of the source along b that this block reads.
     s0, s1 = b_first[b0], b_first[b0] + b_count[b0]
     for i in range(b0, b1):
         s0 = min(s0, b_first[i])
         s1 = max(s1, b_first[i] + b_count[i])
     n_b = s1 - s0
-    tile, window, rows, columns = room[0], room[1], room[2], room[3]
+    tile, window, rows, columns = room
 
     # Along a. A copy followed by few taps needs no tile, nor do two taps and two: b reads the source itself.
-    pairs = a_pairs and b_pairs
+    pairs = a.pairs and b.pairs
     direct = sx == 1 and not x_early and (pairs or (a_copy and b_taps <= FEW_TAPS))
     w0, w1 = a_first[a0], a_first[a0] + a_count[a0]
     for i in range(a0, a1):
@@ -555,12 +642,12 @@ def two_tables_plane(dst, do, dy, dx, along_y, ay, y, along_z, az, z, n_x, row, 
     ----------
     dst : flat array; do, dy, dx : its offset of the plane's first voxel, and its strides
     along_y, along_z : flat arrays [n_z, m_y, n_x], [m_z, n_y, n_x]; ay, az : offsets of plane z and of plane 0
-    y, z : see `tables.pack`
+    y, z : `Taps`
     row : the plane's number, which is its row of `z`
     scratch : [2, n_x]
     """
-    y_first, y_count, y_weight = y[0], y[1], y[2]
-    z_first, z_count, z_weight = z[0], z[1], z[2]
+    y_first, y_count, y_weight = y.firsts, y.counts, y.weights
+    z_first, z_count, z_weight = z.firsts, z.counts, z.weights
     n_y = y_first.size
     y_taps, z_taps = y_weight.size // n_y, z_weight.size // z_first.size
     n, other = uint64(n_x), uint64(n_x)

@@ -16,6 +16,7 @@ from gpuresample.caching import kept, on_clear
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
+from gpuresample.engines.cpu.table_kernels import Room, Taps, TapsAlongX
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import AS_HALF, accumulator, bounds_of, packed_weight, rounding_of, window_of
 from gpuresample.engines.threads import get_num_threads, run_items
@@ -67,22 +68,14 @@ on_clear(_give_up_scratch)
 
 
 @kept
-def pack(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
-    """A table along a tile's first or second axis: first, count, weight, copies, pairs.
-
-    `copies`: it is a copy by index. `pairs`: rows have two taps, or one that weighs 1.
-    """
-    return table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, table.is_pairs
+def pack(table: TapTable, acc: np.dtype[Any]) -> Taps:
+    """A table along a tile's first or second axis, as kernels read it."""
+    return Taps(table.first, table.count, packed_weight(table, acc).ravel(), table.is_index, table.is_pairs)
 
 
 @kept
-def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
-    """A table along x: first, count, weight, index, slots, short, few, identity, same, samples read, first sample read.
-
-    For tables of up to `FEW_TAPS` taps, `slots[k, j]` weighs sample `index[j] + k`, every row as wide as the table
-    and moved left where it would leave the axis; `short` lists the rows that have fewer taps than that. Rows
-    `same[0]` to `same[1]` have the same weights, each one sample further; none of them, unless they are most.
-    """
+def pack_x(table: TapTable, acc: np.dtype[Any]) -> TapsAlongX:
+    """A table along x, as kernels read it."""
     lo, hi = table.source_range()
     first = table.first - lo
     weight = packed_weight(table, acc)
@@ -90,16 +83,17 @@ def pack_x(table: TapTable, acc: np.dtype[Any]) -> tuple[Any, ...]:
     few = n_taps <= kernels.FEW_TAPS
     # A block may read fewer samples than the table is wide: its rows are all short, and what the wide loop reads past
     # their end is scratch (see `tiling`) that is not used.
-    index = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
+    starts = np.maximum(np.minimum(first, hi - lo - n_taps), 0)
     slots = np.zeros((n_taps if few else 0, table.n_dst), acc)
     short = np.flatnonzero(table.count < n_taps)
     for tap in range(n_taps if few else 0):
         row = np.flatnonzero(tap < table.count)
-        slots[(first[row] - index[row]) + tap, row] = weight[row, tap]
+        slots[(first[row] - starts[row]) + tap, row] = weight[row, tap]
     identity = table.is_index and bool((first == np.arange(table.n_dst)).all())
-    return (
-        first, table.count, weight.ravel(), index.astype(np.uint32), slots.ravel(), short, few, identity,
-        _same_rows(table.first, table.count, weight), hi - lo, lo,
+    return TapsAlongX(
+        firsts=first, counts=table.count, weights=weight.ravel(), starts=starts.astype(np.uint32), slots=slots.ravel(),
+        short=short, few=few, identity=identity, same=_same_rows(table.first, table.count, weight), n_read=hi - lo,
+        first_read=lo,
     )  # fmt: skip
 
 
@@ -151,8 +145,8 @@ class Tiling:
         Whether x comes before the second.
     steps : tuple of int
         Rows of a block along these axes.
-    room : tuple of four int
-        Offsets in scratch of the tile, the window, the rows and the columns, in elements.
+    room : Room
+        Where in scratch its parts begin.
     elements : int
         Of a thread's scratch, in the accumulator's type.
     blocks : tuple of int
@@ -162,7 +156,7 @@ class Tiling:
     axes: tuple[int, int]
     x_early: bool
     steps: tuple[int, int]
-    room: tuple[int, int, int, int]
+    room: Room
     elements: int
     blocks: tuple[int, int]
 
@@ -188,10 +182,10 @@ def tiling(work: Separable, n_volumes: int, threads: int) -> Tiling:
     window = max(reach_a * n_x, (reach_b if x_early else rows) * m_x)
     row = max(rows * n_x, m_x)
     columns = rows * (n_x + m_x) if table_x.n_taps > kernels.FEW_TAPS else 0
-    room = (0, tile, tile + window, tile + window + row)
+    room = Room(tile=0, window=tile, rows=tile + window, columns=tile + window + row)
     blocks = len(a_starts), len(b_starts)
     # Rows of a narrow source are read past their end, see `pack_x`.
-    elements = room[3] + columns + kernels.FEW_TAPS
+    elements = room.columns + columns + kernels.FEW_TAPS
     return Tiling((axis_a, axis_b), x_early, (step_a, step_b), room, elements, blocks)
 
 
@@ -216,7 +210,7 @@ def ready(
     strides = np.array([src.strides[a] // src.itemsize for a in swap] + [steps[a] for a in swap], np.int64)
     _, bounds, rounding = storing(dst, acc, store)
     straight = dst.dtype == acc and store.window is None
-    none, room, n, default = np.empty(0, acc), np.array(cut.room, np.int64), cut.elements, store.default
+    none, n, default = np.empty(0, acc), cut.elements, store.default
     at = sum(lo * step for (lo, _), step in zip(inside, steps, strict=True))
     n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
     tables = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc), pack_x(work.tables[2], acc)
@@ -225,7 +219,7 @@ def ready(
         kernels.separable_block,
         (
             VARIES, 0, VARIES, VARIES if straight else none, at, strides, *tables, 0, n_a, 0, n_b, cut.x_early, bounds,
-            rounding, VARIES, room,
+            rounding, VARIES, cut.room,
         ),
     )  # fmt: skip
 
@@ -252,7 +246,7 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     swap = (*range(n), n + axis_a, n + axis_b, n + 2)
     a, b = pack(work.tables[axis_a], acc), pack(work.tables[axis_b], acc)
     x = pack_x(work.tables[2], acc)
-    if a[4] and b[4] and not cut.x_early and src.strides[-1] != src.itemsize:
+    if a.pairs and b.pairs and not cut.x_early and src.strides[-1] != src.itemsize:
         # Two taps and two are one sweep over rows without gaps, which rounds otherwise than two sweeps: an image's
         # voxels must not depend on how it lies in memory.
         src = in_rows(src)
@@ -260,7 +254,6 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
     source, target = flatten(src.transpose(swap)), Flat(dst.transpose(swap))
     strides = np.array([*source.strides, *target.strides], np.int64)
     n_a, n_b = work.tables[axis_a].n_dst, work.tables[axis_b].n_dst
-    room = np.array(cut.room, np.int64)
     # Sums that are voxels as they are go to their place at once.
     as_they_are = dst.dtype == acc and target.strides[-1] == 1 and store.window is None
     straight = target.memory if as_they_are else np.empty(0, acc)
@@ -272,7 +265,7 @@ def run_separable(work: Separable, src: npt.NDArray[Any], dst: npt.NDArray[Any],
         kernels.separable_block(
             source.memory, source.offsets[volume], target.memory, straight, target.offsets[volume], strides, a, b, x,
             ia * step_a, min((ia + 1) * step_a, n_a), ib * step_b, min((ib + 1) * step_b, n_b),
-            cut.x_early, bounds, rounding, scratch(cut.elements, acc), room,
+            cut.x_early, bounds, rounding, scratch(cut.elements, acc), cut.room,
         )  # fmt: skip
 
     run_items(job, n_volumes * n_items_a * n_items_b)

@@ -210,8 +210,8 @@ def aligned_linear(dst: Array, src: Array, where: AxisMap, default: int | float,
         samples = np.flatnonzero(taps.inside(x, n, None))
         lo, hi = (int(samples[0]), int(samples[-1]) + 1) if samples.size else (0, 0)
         box[2 - axis] = lo, hi, x.size
-        cells = np.empty(hi - lo, np.int64), np.empty(hi - lo, np.int64), np.empty(hi - lo)
-        kernels.axis_cells(x[lo:hi], n, *cells)
+        cells = kernels.Cells(np.empty(hi - lo, np.int64), np.empty(hi - lo, np.int64), np.empty(hi - lo))
+        kernels.axis_cells(x[lo:hi], n, cells)
         tables.append(cells)
     memory, out = Flat(src).memory, dst.reshape(-1)
     n_z, n_y, n_x = dst.shape
