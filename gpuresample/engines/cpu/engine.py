@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import Recent, Remembered, n_bytes
 from gpuresample.engines import threads
 from gpuresample.engines.conversion import converted
 from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
+from gpuresample.engines.cpu.gather import ready as gather_ready
 from gpuresample.engines.cpu.gradient import moments as sums_of_moments
 from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
@@ -23,16 +25,30 @@ from gpuresample.engines.cpu.tables import ready as tables_ready
 from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
-from gpuresample.planning.works import Gather, Majority, Separable, Work
+from gpuresample.planning.works import Gather, Majority, Work
 
 Array = npt.NDArray[Any]
 
 name = "cpu"
 
 
+# Voxels of a source or a destination, at most, whose work is made ready: then it takes longer than the work.
+SMALL = 1 << 15
+# What is ready for small arrays, with the work and the store that it is of, so that no others take their places in
+# memory; None where nothing is saved. Nothing is made of what came once: a loader draws another gather for each call.
+_Ready = tuple[Work, Store, Callable[[Array, Array], None] | None]
+_tables: Remembered[_Ready] = Remembered()
+_gathers: Recent[_Ready] = Recent(32)
+_seen: Recent[tuple[Work, Store]] = Recent(32)
+
+
 def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `interface.Engine`."""
     if dst.size == 0:
+        return
+    again = _again(work, src, dst, store) if src.size <= SMALL and dst.size <= SMALL else None
+    if again is not None:
+        again(src, dst)
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
@@ -45,16 +61,43 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
 
 def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
     """See `engines.ready`."""
-    if not isinstance(work, Separable) or store.divisor != 1:
+    if isinstance(work, Majority) or store.divisor != 1 or not (src.dtype.isnative and dst.dtype.isnative):
         return None
     steps = steps_of(work, src.dtype, dst.dtype, store)
-    if not steps.one or steps.way != "tables":
+    if not steps.one:
         return None
-    return tables_ready(work, src, dst, store)
+    if isinstance(work, Gather):
+        return gather_ready(work, src, dst, store)
+    return tables_ready(work, src, dst, store) if steps.way == "tables" else None
+
+
+def _again(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """`ready`, kept for arrays that lie like these."""
+    flags = src.flags
+    if not (flags.c_contiguous and flags.aligned and dst.flags.carray):
+        return None
+    gathers = isinstance(work, Gather)
+    key = id(work), id(store), src.dtype, src.shape, dst.dtype, dst.shape
+    found = _gathers.get(key) if gathers else _tables.get(key)
+    if found is not None:
+        return found[2]
+    if _seen.get(key) is None:
+        _seen.put(key, (work, store))
+        return None
+    again = ready(work, src, dst, store)
+    if gathers:
+        _gathers.put(key, (work, store, again))
+    else:
+        # Tables as they were made, and as the kernel takes them: with an index, and once more in slots.
+        _tables.put(key, (work, store, again), 0 if again is None else 2 * n_bytes(work, set()))
+    return again
 
 
 def run_all(calls: Sequence[Call]) -> None:
     """`run` of several calls; gathers that have their routes in common locate voxels once. See `interface.Engine`."""
+    if len(calls) == 1:
+        run(*calls[0])
+        return
     groups: list[list[GatherCall]] = []
     for work, src, dst, store in calls:
         if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
