@@ -13,6 +13,7 @@ import gpuresample as gr
 from gpuresample.caching import Recent, kept_bytes, n_bytes
 from gpuresample.containers import images
 from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cpu import gather
 
 ops = importlib.import_module("gpuresample.ops.resample")  # the package has a function of that name
 
@@ -332,8 +333,8 @@ def test_a_work_that_is_ready_gives_the_bits_of_a_first_call(words, monkeypatch)
     batch = given["read-only"][None, None]
     for _ in range(2):
         assert_array_equal(plan.run(batch)[0, 0], first)
-    for name in ("run_gather", "run_separable"):
-        monkeypatch.setattr(cpu, name, None)
+    monkeypatch.setattr(gather, "run_gather", None)
+    monkeypatch.setattr(cpu, "run_separable", None)
     assert_array_equal(plan.run(alike(9)["C"]), first)
     assert_array_equal(plan.run(given["read-only"]), first)
     assert_array_equal(plan.run(batch)[0, 0], first)

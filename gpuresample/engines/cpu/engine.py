@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,6 @@ import numpy.typing as npt
 from gpuresample.caching import Recent, Remembered, n_bytes
 from gpuresample.engines import threads
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
-from gpuresample.engines.cpu.gather import ready as gather_ready
-from gpuresample.engines.cpu.gradient import moments as sums_of_moments
-from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
@@ -26,6 +22,9 @@ from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO
 from gpuresample.planning.works import Gather, Majority, Work
+
+if TYPE_CHECKING:
+    from gpuresample.engines.cpu.gather import GatherCall
 
 Array = npt.NDArray[Any]
 
@@ -40,6 +39,19 @@ _Ready = tuple[Work, Store, Callable[[Array, Array], None] | None]
 _tables: Remembered[_Ready] = Remembered()
 _gathers: Recent[_Ready] = Recent(32)
 _seen: Recent[tuple[Work, Store]] = Recent(32)
+
+
+def _gathering() -> Any:
+    """The module of gathers: most first calls are along axes, and need not load it."""
+    with threads.importing:
+        from gpuresample.engines.cpu import gather
+    return gather
+
+
+def _gradients() -> Any:
+    with threads.importing:
+        from gpuresample.engines.cpu import gradient
+    return gradient
 
 
 def run(work: Work, src: Array, dst: Array, store: Store) -> None:
@@ -67,7 +79,7 @@ def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, 
     if not steps.one:
         return None
     if isinstance(work, Gather):
-        return gather_ready(work, src, dst, store)
+        return _gathering().ready(work, src, dst, store)
     return tables_ready(work, src, dst, store) if steps.way == "tables" else None
 
 
@@ -103,7 +115,7 @@ def run_all(calls: Sequence[Call]) -> None:
         if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
             run(work, src, dst, store)
             continue
-        group = next((g for g in groups if shares(g[0], work, dst)), None)
+        group = next((g for g in groups if _gathering().shares(g[0], work, dst)), None)
         if group is None:
             groups.append(group := [])
         group.append((work, src, dst, store))
@@ -111,7 +123,7 @@ def run_all(calls: Sequence[Call]) -> None:
         if len(group) == 1:
             run(*group[0])
         else:
-            run_gathers(group)
+            _gathering().run_gathers(group)
 
 
 def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
@@ -131,7 +143,7 @@ def _by_floats(steps: Steps, work: Work, src: Array, dst: Array, store: Store) -
 
 def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Gather):
-        run_gather(work, src, dst, store)
+        _gathering().run_gather(work, src, dst, store)
         return
     if isinstance(work, Majority):
         run_majority(work, src, dst)
@@ -158,19 +170,19 @@ def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
 def splat(work: Gather, grad: Array, out: Array) -> None:
     """The transposed gather. See `interface.Differentiable`."""
     if out.size:
-        run_splat(work, grad, out)
+        _gradients().run_splat(work, grad, out)
 
 
 def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
     """Derivatives of a gather by position. See `interface.Differentiable`."""
     if out.size:
-        run_gradient(work, src, out, grad)
+        _gradients().run_gradient(work, src, out, grad)
 
 
 def moments(values: Array, field: Array | None, out: Array) -> None:
     """See `interface.Differentiable`."""
     for n, one in enumerate(values):
-        out[n] = sums_of_moments(one, None if field is None else field[n % len(field)])
+        out[n] = _gradients().moments(one, None if field is None else field[n % len(field)])
 
 
 @contextmanager
