@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,13 +15,15 @@ from gpuresample.checks import shown, sizes
 from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
 from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
-from gpuresample.engines.cpu import costs
 from gpuresample.engines.interface import Call, Engine, Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.memory import check_room
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.works import Gather, Majority, Range, Separable, Work
+
+if TYPE_CHECKING:
+    from gpuresample.engines.cpu import costs
 
 Array = npt.NDArray[Any]
 
@@ -219,7 +221,7 @@ class Plan:
             For arguments out of range.
         """
         (channels,), (volumes,) = sizes("channels", (channels,), 1), sizes("volumes", (volumes,), 1, MOST_COUNTED)
-        return costs.of(call_of(self, channels), volumes)
+        return _costs().of(call_of(self, channels), volumes)
 
     def scratch_bytes(self, source: npt.DTypeLike | None = None, lead: int = 1, threads: int = 1) -> int:
         """Tell how many bytes the CPU engine takes for a run, at most, apart from the input and the output.
@@ -242,7 +244,7 @@ class Plan:
         TypeError
             For `source` that is no type.
         """
-        return costs.footprint(call_of(self, lead, source), threads).total + self._beside(lead)
+        return _costs().footprint(call_of(self, lead, source), threads).total + self._beside(lead)
 
     def _beside(self, lead: int) -> int:
         """Bytes that finding and leaving out voxels without data takes, whatever the engine."""
@@ -340,11 +342,18 @@ def run_beside(plan: Plan, engine: Engine, src: Any, dst: Any) -> bool:
     return plan.ignore is not None or plan.clip or plan.beyond != 0.0
 
 
+def _costs() -> Any:
+    """The module that counts, which small calls need not load."""
+    with pool.importing:
+        from gpuresample.engines.cpu import costs
+    return costs
+
+
 def call_of(plan: Plan, channels: int = 1, source: npt.DTypeLike | None = None) -> costs.Call:
     """What an engine is called with, as far as it costs memory; on the planned type unless given another."""
     voxels = plan.input_dtype if source is None else np.dtype(source)
     src_shape, dst_shape = ((channels, *(1,) * (3 - len(s)), *s) for s in (plan.input_shape, plan.output_shape))
-    return costs.Call(plan.work, plan.store, src_shape, _number(voxels), dst_shape, _number(plan.dtype))
+    return _costs().Call(plan.work, plan.store, src_shape, _number(voxels), dst_shape, _number(plan.dtype))
 
 
 def of_work(work: Separable, source: npt.DTypeLike, target: npt.DTypeLike, device: str = "auto") -> Plan:

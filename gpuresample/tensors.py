@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from gpuresample import engines
 from gpuresample.engines import install_hint
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import engine as cuda
@@ -19,6 +21,7 @@ from gpuresample.engines.cuda.runtime import scratch_from
 from gpuresample.engines.interface import Differentiable
 from gpuresample.planning import planner
 from gpuresample.planning.grid import Grid
+from gpuresample.planning.works import Gather
 from gpuresample.plans import Plan, of_work, run_beside
 
 # Types that NumPy or the kernels lack: voxels take another on the way in, and theirs again on the way out.
@@ -45,6 +48,7 @@ def check_tensor(image: Any, name: str = "image") -> None:
         raise TypeError(f"{name} must be on the CPU or a CUDA device, got {image.device}")
 
 
+@lru_cache(maxsize=64)
 def numpy_dtype(dtype: torch.dtype) -> np.dtype[Any]:
     """The NumPy type that voxels of a torch type are computed from or to."""
     return np.dtype(str(BY_WAY_OF.get(dtype, dtype)).removeprefix("torch."))
@@ -96,7 +100,8 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
         For CUDA tensors where the CUDA engine cannot be used: what is missing, and what to install.
     """
     source = image.detach()
-    source = source.to(BY_WAY_OF.get(source.dtype, source.dtype))
+    if source.dtype in BY_WAY_OF:
+        source = source.to(BY_WAY_OF[source.dtype])
     between = BY_WAY_OF.get(dtype, dtype)
     shape = (*source.shape[:-3], *plan.output_shape)
     if out is not None and out.dtype == between:
@@ -105,11 +110,24 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
         target = torch.empty(shape, dtype=between, device=source.device)
     if source.is_cuda:
         _run_on_gpu(plan, source, target)
-    else:
+    elif not _run_as_it_is(plan, source, target):
         plan.run(source.numpy(), target.numpy())
-    if target is out:
+    if target is out or (out is None and between == dtype):
         return target
     return target.to(dtype) if out is None else out.copy_(target)
+
+
+def _run_as_it_is(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> bool:
+    """Run a plan on few voxels in host memory, for which what `Plan.run` asks takes longer; False if that is needed."""
+    fits = source.shape[-3:] == plan.input_shape and target.shape[-3:] == plan.output_shape
+    if not fits or isinstance(plan.work, Gather) or max(source.numel(), target.numel()) > cpu.SMALL:
+        return False
+    if engines.select(plan.device, voxels=source.numel() + target.numel(), copies=plan.store.exact) is not cpu:
+        return False
+    src, dst = as_numbers(source).numpy(), as_numbers(target).numpy()
+    if not run_beside(plan, cpu, src, dst):
+        cpu.run(plan.work, src, dst, plan.store)
+    return True
 
 
 class _Applied(torch.autograd.Function):
@@ -145,7 +163,8 @@ def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
 def as_numbers(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor without its history, of a type that NumPy and the kernels have; of another, a wider copy."""
     tensor = tensor.detach()
-    tensor = tensor.to(BY_WAY_OF.get(tensor.dtype, tensor.dtype))
+    if tensor.dtype in BY_WAY_OF:
+        tensor = tensor.to(BY_WAY_OF[tensor.dtype])
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor
 
 

@@ -16,6 +16,7 @@ import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -766,13 +767,19 @@ def _named(dtype: str | None) -> torch.dtype | None:
     return None if dtype is None else getattr(torch, dtype.removeprefix("torch."))
 
 
+@lru_cache(maxsize=256)
+def _head(recipe: str) -> tuple[int, torch.dtype | None]:
+    """A recipe's spatial axes, and its type of voxels if it names one."""
+    _, dims, dtype, _ = json.loads(recipe)
+    return dims, _named(dtype)
+
+
 def _dims(recipe: str) -> int:
-    dims: int = json.loads(recipe)[1]
-    return dims
+    return _head(recipe)[0]
 
 
 def _output(recipe: str, image: torch.dtype) -> torch.dtype:
-    return _named(json.loads(recipe)[2]) or image
+    return _head(recipe)[1] or image
 
 
 def _whole(shape: Sequence[int]) -> tuple[int, ...]:

@@ -17,7 +17,7 @@ checks what users give.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +26,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from gpuresample.caching import Recent
 from gpuresample.engines.interface import Store
 from gpuresample.planning import planner
 from gpuresample.planning.filters import FILTERS, get_filter
@@ -33,7 +34,7 @@ from gpuresample.planning.grid import Grid
 from gpuresample.planning.scipy_works import given
 from gpuresample.planning.works import Gather, Lattice, Linear, Route, Scores, Separable
 from gpuresample.plans import Plan, of_work, precision_of
-from gpuresample.tensors import as_numbers, engine_beside, numpy_dtype, run_plan, torch_dtype
+from gpuresample.tensors import BY_WAY_OF, as_numbers, engine_beside, numpy_dtype, run_plan, torch_dtype
 
 Array = npt.NDArray[Any]
 
@@ -80,16 +81,18 @@ def _work(how: str, shape: Sequence[int], size: Sequence[int], dtype: torch.dtyp
     return replace(planner.gather(source, target, name, boundary, precision_of(voxels, voxels)), derivative=(z, y, x))
 
 
-def _routes(
-    matrix: Tensor | None, field: Tensor | None, how: str, size: Sequence[int], see: Callable[[Tensor], Any]
-) -> list[Route]:
-    """One route, or one for each volume. Fields stay where they are.
-
-    A matrix that is on a GPU comes from there: that waits for it.
-    """
+def _numbers(matrix: Tensor | None) -> Array | None:
+    """Matrices (N, 3, 4) in the host's memory. One that is on a GPU comes from there: that waits for it."""
     matrices = None if matrix is None else as_numbers(matrix).cpu().numpy().astype(np.float64)
     if matrices is not None and not np.isfinite(matrices).all():
         raise ValueError(f"matrix must be of finite numbers, got {matrices.tolist()}")
+    return matrices
+
+
+def _routes(
+    matrices: Array | None, field: Tensor | None, how: str, size: Sequence[int], see: Callable[[Tensor], Any]
+) -> list[Route]:
+    """One route, or one for each volume. Fields stay where they are."""
     # Components last, x first: a view.
     fields = None if field is None else see(field).transpose(0, 2, 3, 4, 1)[..., ::-1]
     if fields is not None and json.loads(how)[2]:
@@ -132,7 +135,7 @@ def _sums(dtype: torch.dtype) -> torch.dtype:
 
 def _empty(like: Tensor, shape: Sequence[int]) -> Tensor:
     """New numbers of a tensor's type, or of the wider one that it is computed in, on its device."""
-    return torch.empty(tuple(shape), dtype=torch_dtype(numpy_dtype(like.dtype)), device=like.device)
+    return torch.empty(tuple(shape), dtype=BY_WAY_OF.get(like.dtype, like.dtype), device=like.device)
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,16 +197,41 @@ def pull(
     default: float,
 ) -> Tensor:
     """Volumes along warps, or the derivatives of these so often along the volume's z, y, x; of the volume's type."""
-    work = _work(how, volume.shape[2:], size, volume.dtype, derivative)
     out = _empty(volume, (*volume.shape[:2], *size))
-    whole = not out.is_floating_point()
-    value = int(default) if whole else default
-    store = Store.of(numpy_dtype(volume.dtype), value, exact=work.method != "sum")
     with engine_beside(volume) as (engine, see):
         source, target = see(volume), see(out)
-        for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):
+        asked = how, tuple(volume.shape), tuple(size), volume.dtype, tuple(derivative), engine.name
+        for part, one, store in _gathers(asked, default, matrix, field, see):
             engine.run(one, source[part], target[part], store)
     return out.to(volume.dtype)
+
+
+_Asked = tuple[str, tuple[int, ...], tuple[int, ...], torch.dtype, tuple[int, ...], str]
+_Gathers = list[tuple[slice, Gather, Store]]
+# The last ones along matrices: an engine knows again what comes again.
+_recent: Recent[_Gathers] = Recent(32)
+
+
+def _gathers(
+    asked: _Asked, default: float, matrix: Tensor | None, field: Tensor | None, see: Callable[[Tensor], Any]
+) -> _Gathers:
+    """Volumes of a batch that go in one call, and what fills the output's."""
+    how, shape, size, dtype, derivative, name = asked
+    matrices = _numbers(matrix)
+    key: Hashable = None
+    if matrices is not None and field is None:
+        key = asked, repr(default), matrices.shape, matrices.tobytes()
+        found = _recent.get(key)
+        if found is not None:
+            return found
+    work = _work(how, shape[2:], size, dtype, derivative)
+    value = default if dtype.is_floating_point else int(default)
+    store = Store.of(numpy_dtype(dtype), value, exact=work.method != "sum")
+    parts = _shares(work, _routes(matrices, field, how, size, see), shape, name)
+    made = [(part, one, store) for part, one in parts]
+    if key is not None:
+        _recent.put(key, made)
+    return made
 
 
 @torch.library.custom_op("gpuresample::splat", mutates_args=())
@@ -221,7 +249,7 @@ def splat(
     out = _empty(grad, (*grad.shape[:2], *shape))
     with engine_beside(grad) as (engine, see):
         source, target = see(grad), see(out)
-        for part, one in _shares(work, _routes(matrix, field, how, size, see), out.shape, engine.name):
+        for part, one in _shares(work, _routes(_numbers(matrix), field, how, size, see), out.shape, engine.name):
             engine.splat(one, source[part], target[part])
     return out.to(grad.dtype)
 
@@ -236,7 +264,7 @@ def slopes(
     sums = _sums(volume.dtype)
     out = torch.empty((len(volume), 3, *size), dtype=sums, device=volume.device)
     with engine_beside(volume) as (engine, see):
-        work = replace(work, routes=tuple(_routes(matrix, field, how, size, see)))
+        work = replace(work, routes=tuple(_routes(_numbers(matrix), field, how, size, see)))
         engine.gradient(work, see(volume), see(out)[:, ::-1], see(grad.to(sums)))
     return out
 

@@ -26,8 +26,6 @@ class ImageContainer(HostMemory):
     kind = "image"
 
     def __init__(self, image: SimpleITK.Image) -> None:
-        import SimpleITK as sitk
-
         pixel = image.GetPixelIDTypeAsString()
         if "complex" in pixel or pixel.startswith("label of"):
             hint = "sitk.ComplexToReal and ComplexToImaginary" if "complex" in pixel else "sitk.LabelMapToLabel"
@@ -37,7 +35,7 @@ class ImageContainer(HostMemory):
             raise ValueError(f"image must have 2, 3 or 4 dimensions, got {d}")
         self.image = image
         self.components = image.GetNumberOfComponentsPerPixel() if "vector" in pixel else 0
-        array = sitk.GetArrayViewFromImage(image)
+        array = _view(image)
         check_voxels(array.dtype, array.shape)
         self.array: Array | None = np.moveaxis(array, -1, 0) if self.components else array
         self.dtype, self.shape = array.dtype, self.array.shape
@@ -123,11 +121,30 @@ def _set_geometry(
     image.SetDirection(direction)
 
 
-def _writable(image: SimpleITK.Image, components: int) -> Array:
-    """An image's voxels to write to, components first."""
+# Types of voxels, by what SimpleITK calls them.
+_types: dict[int, np.dtype[Any]] = {}
+
+
+def _view(image: SimpleITK.Image) -> Array:
+    """`SimpleITK.GetArrayViewFromImage`, without the table of all types that it makes at each call."""
     import SimpleITK as sitk
 
-    array = writable_alias(sitk.GetArrayViewFromImage(image), keep=image)
+    pixel = image.GetPixelIDValue()
+    memory = getattr(sitk.extra, "_GetMemoryViewFromImage", None)
+    if pixel not in _types or memory is None:
+        array: Array = sitk.GetArrayViewFromImage(image)
+        _types[pixel] = array.dtype
+        return array
+    image.MakeUnique()
+    shape, components = image.GetSize(), image.GetNumberOfComponentsPerPixel()
+    if components > 1:
+        shape = components, *shape
+    return np.asarray(memory(image)).view(_types[pixel]).reshape(shape[::-1])
+
+
+def _writable(image: SimpleITK.Image, components: int) -> Array:
+    """An image's voxels to write to, components first."""
+    array = writable_alias(_view(image), keep=image)
     return np.moveaxis(array, -1, 0) if components else array
 
 

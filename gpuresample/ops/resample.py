@@ -199,9 +199,10 @@ def carried_out(
     if complexes.is_complex(image):
         return _of_complex(image, input_spacing, request, region, out, run)
     container = unwrap(image, input_spacing, lazy=True)
-    key, request = _asked(container, request) if region is None else (None, request)
+    key, read = _asked(container, request) if region is None else (None, {})
     made = None if key is None else _known(key, request)
     if made is None:
+        request = replace(request, **read)
         made = _plan(container, request, whole=region is None)
         if key is not None:
             _keep(key, request, container, made)
@@ -387,32 +388,34 @@ def _keep(key: Hashable, r: Request, container: Container, made: Plan) -> None:
         _plans.put(key, made)
 
 
-def _asked(container: Container, r: Request) -> tuple[Hashable | None, Request]:
+def _asked(container: Container, r: Request) -> tuple[Hashable | None, dict[str, Any]]:
     """All that a plan hangs on, 0 and -0, 1 and True told apart; None where that cannot be written down.
 
-    And the request, in which what was read of a transform or of another grid is in its place.
+    And what was read of a transform or of another grid, to be planned in its place.
     """
     like, transform, *others = vars(r).values()
     if type(container) not in _CONTAINERS or not all(type(v) in _TEXTS or _says_all(v) for v in others):
-        return None, r
+        return None, {}
     if container.dtype.metadata is not None:  # which types that are equal may differ in
-        return None, r
+        return None, {}
     try:
         text = repr(others)
     except ValueError:  # an integer of more digits than Python will write
-        return None, r
+        return None, {}
     grid = container.grid
     onto: Hashable = None
+    read: dict[str, Any] = {}
     if like is not None:
         onto = grid_like(container, like)
         if isinstance(onto, Grid):
-            onto, r = (onto.size, onto.bits), replace(r, like=onto)
+            read["like"] = onto
+            onto = onto.size, onto.bits
     if transform is not None:
         spelt = spelt_out(transform, grid, container.kind == "array")
         if spelt is None:
-            return None, r
-        onto, r = (onto, spelt[0]), replace(r, transform=spelt[1])
-    return (type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, onto, text), r
+            return None, {}
+        onto, read["transform"] = (onto, spelt[0]), spelt[1]
+    return (type(container), container.where, container.dtype, container.shape, grid.size, grid.bits, onto, text), read
 
 
 def _says_all(value: Any) -> bool:

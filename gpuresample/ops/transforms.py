@@ -26,11 +26,13 @@ import math
 import struct
 import sys
 from collections.abc import Hashable, Iterable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import Recent
 from gpuresample.checks import numbers, one_of, shown, whole
 from gpuresample.containers import grid_of
 from gpuresample.containers.vectors import vectors_of
@@ -394,15 +396,47 @@ def spelt_out(transform: Any, target: Grid, turned: bool) -> tuple[Hashable, Any
             return None
         matrix = transform.copy()
         return (matrix.dtype, matrix.shape, matrix.tobytes()), matrix
+    read: Hashable = None
     if type(transform) is not Affine:
         kind = getattr(sys.modules.get("SimpleITK"), "Transform", None)
-        if kind is None or not isinstance(transform, kind) or not transform.IsLinear():
+        if kind is None or not isinstance(transform, kind):
+            return None
+        read = _matrix_of_sitk(transform, target.dimension)
+        known = None if read is None else _read.get(read)
+        if known is not None:
+            return known
+        if not transform.IsLinear():
             return None
     (path,) = resolve(transform, target, turned)
     if not path.is_linear:
         return None
     numbers = [v for step in path.steps if isinstance(step, Map) for row in (*step.matrix, step.offset) for v in row]
-    return struct.pack(f"{len(numbers)}d", *numbers), path
+    found = struct.pack(f"{len(numbers)}d", *numbers), path
+    # Another thread may have changed it meanwhile.
+    if read is not None and read == _matrix_of_sitk(transform, target.dimension):
+        _read.put(read, found)
+    return found
+
+
+# Paths of the last transforms of SimpleITK's, by what `_matrix_of_sitk` reads: to find a path's bits takes ten calls.
+_read: Recent[tuple[bytes, Transform]] = Recent(32)
+
+
+def _matrix_of_sitk(transform: Any, dimension: int) -> Hashable:
+    """What decides the path of a transform of SimpleITK's that is one matrix and an offset; None for any other."""
+    matrix = getattr(transform, "GetMatrix", None)
+    if matrix is None or transform.GetDimension() != dimension or transform.GetTransformEnum() in _scales():
+        return None
+    numbers = *matrix(), *transform.TransformPoint((0.0,) * dimension)
+    return struct.pack(f"{len(numbers)}d", *numbers)
+
+
+@lru_cache(maxsize=1)
+def _scales() -> tuple[int, ...]:
+    """Classes of SimpleITK's whose centre decides, too."""
+    import SimpleITK as sitk
+
+    return sitk.sitkScale, sitk.sitkScaleLogarithmic
 
 
 def _each(transform: Any) -> list[Any] | None:

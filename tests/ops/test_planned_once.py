@@ -10,7 +10,10 @@ import SimpleITK as sitk
 from numpy.testing import assert_array_equal
 
 import gpuresample as gr
-from gpuresample.caching import Recent, n_bytes
+from gpuresample.caching import Recent, kept_bytes, n_bytes
+from gpuresample.containers import images
+from gpuresample.engines.cpu import engine as cpu
+from gpuresample.engines.cpu import gather
 
 ops = importlib.import_module("gpuresample.ops.resample")  # the package has a function of that name
 
@@ -287,3 +290,127 @@ def test_bytes_are_counted_while_another_thread_adds_a_property():
 
     whole = SimpleNamespace(first=Part(), second=Part())
     assert n_bytes(whole, set()) == 2 * voxels().nbytes
+
+
+def alike(size):
+    """The same voxels, laid out in every way: in C order, in another, with gaps, read-only, off whole elements."""
+    dense = (np.arange(size**3) % 13 - 5).reshape((size,) * 3).astype(np.float32)
+    wide = np.zeros((size, size, 2 * size), np.float32)
+    wide[..., ::2] = dense
+    fixed = dense.copy()
+    fixed.flags.writeable = False
+    odd = np.zeros(dense.nbytes + 1, np.uint8)[1:].view(np.float32).reshape(dense.shape)
+    odd[...] = dense
+    return {"C": dense, "F": np.asfortranarray(dense), "gaps": wide[..., ::2], "read-only": fixed, "odd": odd}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"spacing": 0.8, "interpolation": "linear"},
+        {"size": (5, 9, 6), "interpolation": "bspline", "boundary": "mirror", "anchor": "center"},
+        {"transform": "turned", "interpolation": "linear", "default_value": -2},
+        {"transform": "turned", "interpolation": "nearest"},
+    ],
+    ids=str,
+)
+def test_a_work_that_is_ready_gives_the_bits_of_a_first_call(words, monkeypatch):
+    words = {k: turned("matrix", 0.3) if v == "turned" else v for k, v in words.items()}
+    gr.clear_caches()
+    given = alike(9)
+    plan = gr.plan(given["C"], **words)
+    first = plan.run(given["C"])
+    for factor in (1, 1, 2, 3):
+        for array in given.values():
+            if array.flags.writeable:
+                array[...] *= factor
+            out = np.full((*first.shape[:2], 2 * first.shape[2]), 7, np.float32)
+            made = plan.run(array)
+            assert_array_equal(made, gr.plan(array, **words).run(array))
+            plan.run(array, out=out[..., ::2])
+            assert_array_equal(out[..., ::2], made)
+            assert (out[..., 1::2] == 7).all()
+    batch = given["read-only"][None, None]
+    for _ in range(2):
+        assert_array_equal(plan.run(batch)[0, 0], first)
+    monkeypatch.setattr(gather, "run_gather", None)
+    monkeypatch.setattr(cpu, "run_separable", None)
+    assert_array_equal(plan.run(alike(9)["C"]), first)
+    assert_array_equal(plan.run(given["read-only"]), first)
+    assert_array_equal(plan.run(batch)[0, 0], first)
+
+
+def test_what_is_ready_is_bounded_and_given_up(monkeypatch):
+    given = voxels()
+    for angle in np.linspace(0.1, 0.5, 40):
+        for _ in range(3):
+            gr.resample(given, transform=turned("matrix", angle), interpolation="linear")
+    assert len(cpu._gathers._held) == 32
+    before = kept_bytes()
+    for _ in range(3):
+        gr.resample(given, size=(5, 5, 5), interpolation="linear")
+    assert kept_bytes() > before
+    gr.clear_caches()
+    assert len(cpu._gathers._held) == kept_bytes() == 0
+    made = []
+    monkeypatch.setattr(cpu, "ready", lambda *rest: made.append(rest))
+    for _ in range(4):
+        gr.resample(given, size=(5, 5, 5), interpolation="linear")
+    assert len(made) == 1  # what cannot be made ready is not tried again
+
+
+@pytest.mark.parametrize(
+    ("kind", "setter", "values"),
+    [
+        ("AffineTransform", "SetMatrix", [(1, 0.1, 0, 0, 1, 0, 0, 0, 1), (1, 0.2, 0, 0, 1, 0, 0, 0, 1)]),
+        ("AffineTransform", "SetTranslation", [(0.5, 0, 0), (0.25, 0, 0)]),
+        ("Euler3DTransform", "SetCenter", [(3, 3, 2), (0, 0, 0)]),
+        ("Euler3DTransform", "SetComputeZYX", [False, True]),
+        ("VersorRigid3DTransform", "SetFixedParameters", [(3, 3, 2), (0, 0, 0)]),
+        ("Similarity3DTransform", "SetScale", [1.1, 1.2]),
+        ("ScaleTransform", "SetCenter", [(3, 3, 2), (0, 0, 0)]),
+        ("ScaleTransform", "SetScale", [(1.1, 1, 1), (1, 1.2, 1)]),
+        ("TranslationTransform", "SetOffset", [(0.5, 0, 0), (0.25, 0, 0)]),
+    ],
+)
+def test_a_transform_of_simpleitks_is_read_each_time(kind, setter, values):
+    moved = getattr(sitk, kind)(*([3] if kind in ("AffineTransform", "ScaleTransform", "TranslationTransform") else []))
+    if kind == "ScaleTransform":
+        moved.SetScale((1.1, 1.2, 0.9))
+    elif hasattr(moved, "SetRotation"):
+        moved.SetRotation(*((0.1, 0.2, 0.3) if kind.startswith("Euler") else ((0, 0.6, 0.8), 0.2)))
+    given, seen = image(), []
+    for value in [*values, *values]:
+        getattr(moved, setter)(value)
+        for _ in range(3):
+            made = sitk.GetArrayFromImage(gr.resample(given, transform=moved, interpolation="linear"))
+            fresh = gr.plan(given, transform=moved, interpolation="linear").run(given)
+            assert_array_equal(made, sitk.GetArrayFromImage(fresh))
+        seen.append(made)
+    assert (seen[0] != seen[1]).any()
+    assert_array_equal(seen[0], seen[2])
+
+
+def test_a_transform_of_another_dimension_is_refused_once_more():
+    flat = sitk.Euler2DTransform((3.0, 3.0), 0.3)
+    picture = sitk.GetImageFromArray(voxels()[0])
+    for _ in range(2):
+        gr.resample(picture, transform=flat, interpolation="linear")
+        with pytest.raises(ValueError, match="dimension 3"):
+            gr.resample(image(), transform=flat, interpolation="linear")
+
+
+@pytest.mark.parametrize("components", [0, 1, 3])
+def test_voxels_of_images_are_simpleitks_view_of_them(components, monkeypatch):
+    array = voxels(np.int16) if not components else np.stack([voxels(np.int16)] * components, -1)
+    given = sitk.GetImageFromArray(array, isVector=components > 0)
+    for _ in range(2):
+        copy = sitk.Image(given)
+        seen, usual = images._view(copy), sitk.GetArrayViewFromImage(copy)
+        assert (seen.dtype, seen.shape, seen.flags.writeable) == (usual.dtype, usual.shape, False)
+        assert seen.__array_interface__["data"] == usual.__array_interface__["data"]
+        assert_array_equal(seen, usual)
+    fallback = "SimpleITK's own"
+    monkeypatch.delattr(sitk.extra, "_GetMemoryViewFromImage")
+    monkeypatch.setattr(sitk, "GetArrayViewFromImage", lambda image: SimpleNamespace(dtype=np.int16, told=fallback))
+    assert images._view(given).told == fallback

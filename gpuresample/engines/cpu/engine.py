@@ -6,16 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import Recent, Remembered, n_bytes
 from gpuresample.engines import threads
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu.gather import GatherCall, run_gather, run_gathers, shares
-from gpuresample.engines.cpu.gradient import moments as sums_of_moments
-from gpuresample.engines.cpu.gradient import run_gradient, run_splat
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
@@ -25,16 +23,46 @@ from gpuresample.engines.cpu.ways import Steps, Way, steps_of
 from gpuresample.engines.interface import Call, Combiner, Store
 from gpuresample.engines.packing import AWAY, HALF_UP, TOWARD_ZERO, bounds_of, rounding_of
 from gpuresample.engines.threads import run_items
-from gpuresample.planning.works import Gather, Majority, Separable, Work
+from gpuresample.planning.works import Gather, Majority, Work
+
+if TYPE_CHECKING:
+    from gpuresample.engines.cpu.gather import GatherCall
 
 Array = npt.NDArray[Any]
 
 name = "cpu"
 
 
+# Voxels of a source or a destination, at most, whose work is made ready: then it takes longer than the work.
+SMALL = 1 << 15
+# What is ready for small arrays, with the work and the store that it is of, so that no others take their places in
+# memory; None where nothing is saved. Nothing is made of what came once: a loader draws another gather for each call.
+_Ready = tuple[Work, Store, Callable[[Array, Array], None] | None]
+_tables: Remembered[_Ready] = Remembered()
+_gathers: Recent[_Ready] = Recent(32)
+_seen: Recent[tuple[Work, Store]] = Recent(32)
+
+
+def _gathering() -> Any:
+    """The module of gathers: most first calls are along axes, and need not load it."""
+    with threads.importing:
+        from gpuresample.engines.cpu import gather
+    return gather
+
+
+def _gradients() -> Any:
+    with threads.importing:
+        from gpuresample.engines.cpu import gradient
+    return gradient
+
+
 def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `interface.Engine`."""
     if dst.size == 0:
+        return
+    again = _again(work, src, dst, store) if src.size <= SMALL and dst.size <= SMALL else None
+    if again is not None:
+        again(src, dst)
         return
     if not src.dtype.isnative:
         src = src.astype(src.dtype.newbyteorder("="))
@@ -49,22 +77,49 @@ def run(work: Work, src: Array, dst: Array, store: Store) -> None:
 
 def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
     """See `engines.ready`."""
-    if not isinstance(work, Separable) or store.divisor != 1:
+    if isinstance(work, Majority) or store.divisor != 1 or not (src.dtype.isnative and dst.dtype.isnative):
         return None
     steps = steps_of(work, src.dtype, dst.dtype, store)
-    if not steps.one or steps.way != "tables":
+    if not steps.one:
         return None
-    return tables_ready(work, src, dst, store)
+    if isinstance(work, Gather):
+        return _gathering().ready(work, src, dst, store)
+    return tables_ready(work, src, dst, store) if steps.way == "tables" else None
+
+
+def _again(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """`ready`, kept for arrays that lie like these."""
+    flags = src.flags
+    if not (flags.c_contiguous and flags.aligned and dst.flags.carray):
+        return None
+    gathers = isinstance(work, Gather)
+    key = id(work), id(store), src.dtype, src.shape, dst.dtype, dst.shape
+    found = _gathers.get(key) if gathers else _tables.get(key)
+    if found is not None:
+        return found[2]
+    if _seen.get(key) is None:
+        _seen.put(key, (work, store))
+        return None
+    again = ready(work, src, dst, store)
+    if gathers:
+        _gathers.put(key, (work, store, again))
+    else:
+        # Tables as they were made, and as the kernel takes them: with an index, and once more in slots.
+        _tables.put(key, (work, store, again), 0 if again is None else 2 * n_bytes(work, set()))
+    return again
 
 
 def run_all(calls: Sequence[Call]) -> None:
     """`run` of several calls; gathers that have their routes in common locate voxels once. See `interface.Engine`."""
+    if len(calls) == 1:
+        run(*calls[0])
+        return
     groups: list[list[GatherCall]] = []
     for work, src, dst, store in calls:
         if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
             run(work, src, dst, store)
             continue
-        group = next((g for g in groups if shares(g[0], work, dst)), None)
+        group = next((g for g in groups if _gathering().shares(g[0], work, dst)), None)
         if group is None:
             groups.append(group := [])
         group.append((work, src, dst, store))
@@ -72,7 +127,7 @@ def run_all(calls: Sequence[Call]) -> None:
         if len(group) == 1:
             run(*group[0])
         else:
-            run_gathers(group)
+            _gathering().run_gathers(group)
 
 
 def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
@@ -114,7 +169,7 @@ def _settle(made: Array, dst: Array, store: Store, item: int) -> None:
 
 def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Gather):
-        run_gather(work, src, dst, store)
+        _gathering().run_gather(work, src, dst, store)
         return
     if isinstance(work, Majority):
         run_majority(work, src, dst)
@@ -141,19 +196,19 @@ def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
 def splat(work: Gather, grad: Array, out: Array) -> None:
     """The transposed gather. See `interface.Differentiable`."""
     if out.size:
-        run_splat(work, grad, out)
+        _gradients().run_splat(work, grad, out)
 
 
 def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
     """Derivatives of a gather by position. See `interface.Differentiable`."""
     if out.size:
-        run_gradient(work, src, out, grad)
+        _gradients().run_gradient(work, src, out, grad)
 
 
 def moments(values: Array, field: Array | None, out: Array) -> None:
     """See `interface.Differentiable`."""
     for n, one in enumerate(values):
-        out[n] = sums_of_moments(one, None if field is None else field[n % len(field)])
+        out[n] = _gradients().moments(one, None if field is None else field[n % len(field)])
 
 
 @contextmanager

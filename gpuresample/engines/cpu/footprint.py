@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.cpu.gather import is_cubic, most_rows, reach_of
+from gpuresample.engines.cpu.gather import most_rows, reach_of
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
-from gpuresample.engines.cpu.ways import Steps, steps_of
+from gpuresample.engines.cpu.ways import Steps, is_cubic, steps_of
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.planning.works import Branch, Gather, Lattice, Majority, Separable, Work

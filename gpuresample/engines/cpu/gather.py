@@ -17,6 +17,7 @@ from gpuresample.engines.cpu import tables, vote_kernels
 from gpuresample.engines.cpu.jit import VARIES, Kernel, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk
+from gpuresample.engines.cpu.ways import is_cubic, is_linear
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import get_num_threads, run_items
@@ -32,6 +33,10 @@ LINES = (8, 32)
 # short rows more, up to so many voxels: a block must be worth a call.
 POINTS = (4, 8)
 POINT_VOXELS = 1 << 13
+# Rows whose ends are kept for a call that comes again.
+MOST_HELD = 1 << 10
+# Where a kernel's arguments have the source, the places of its voxels, the target, and the block.
+SOURCE, PLACES, TARGET, BLOCK = 0, 3, 7, slice(10, 13)
 # Blocks are halved until every thread has so many of them,
 BLOCKS_PER_THREAD = 4
 # but not below so many voxels: then what a block and a second thread cost is more than what they save.
@@ -155,7 +160,34 @@ def _batches(work: Gather, route: Route, src: Array, dst: Array, store: Store) -
         yield _job(work, route, src[volume][None], dst[volume][None], store)
 
 
+def ready(work: Gather, src: Array, dst: Array, store: Store) -> Callable[[Array, Array], None] | None:
+    """What `run_gather` does for many arrays like these; see `engines.ready`.
+
+    None but for single volumes without gaps that are one block of scan lines, and have no coefficients to be made.
+    Where the lines lie is found once.
+    """
+    n_z, n_y, n_x = work.n_dst
+    route, single = work.routes[0], math.prod(dst.shape[:-3]) == len(work.routes) == 1
+    plain = src.flags.c_contiguous and dst.flags.carray
+    if not (route.lines and single and plain and n_z * n_y <= MOST_HELD and dst.size <= LEAST):
+        return None
+    if work.prefilter is not None or is_cubic(work):
+        return None
+    lines, _ = Walk.of(route).block(0, 0, n_z, n_y, n_x)
+    kernel, args = _asked(work, route, src, dst, store)
+    seen, made = args[SOURCE].dtype, args[TARGET].dtype
+    args[SOURCE] = args[TARGET] = VARIES
+    args[PLACES], args[BLOCK] = lines.copy(), (0, 0, n_y)
+    block = Prepared(kernel, args)
+    return lambda source, target: block(source.reshape(-1).view(seen), target.reshape(-1).view(made))
+
+
 def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Job:
+    """What does a gather's blocks."""
+    return Job(Prepared(*_asked(work, route, src, dst, store)))
+
+
+def _asked(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> tuple[Kernel, list[Any]]:
     """What kernel does a gather's blocks, and with which arguments."""
     acc = accumulator(work.precision)
     moved = work.base
@@ -187,12 +219,11 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
     before = (source.memory, moves, strides)
     lines, x0, n0 = route.lines, route.start[0], route.n0
 
-    def call(kernel: Kernel, so: int, *rest: Any) -> Job:
+    def call(kernel: Kernel, so: int, *rest: Any) -> tuple[Kernel, list[Any]]:
         block = VARIES, VARIES, VARIES
-        args = (
+        return kernel, [
             *before, VARIES, lines, x0, n0, target.memory, starts, steps, *block, n_x, n_src, so, box, work.rule, *rest,
-        )  # fmt: skip
-        return Job(Prepared(kernel, args))
+        ]  # fmt: skip
 
     if work.method == "index":
         return call(kernels.copy_rows, first, outside)
@@ -213,23 +244,6 @@ def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Jo
         kernels.any_rows, first, axis_weights(work, acc), work.shift, work.offset, work.narrow, work.normalise,
         derived, outside, bounds, rounding,
     )  # fmt: skip
-
-
-def is_cubic(work: Gather) -> bool:
-    """Whether a gather has four taps per axis, which have a kernel of their own."""
-    return work.method == "sum" and work.coefficients.shape == (1, 4, 4)
-
-
-def is_linear(work: Gather) -> bool:
-    """Whether a gather has two taps per axis, which have a kernel of their own."""
-    apart = work.rule in (RULES["crop"], RULES["grid-wrap"])  # neighbours that are none, or at the other end
-    return work.method == "sum" and work.coefficients.shape[1] == 2 and not apart
-
-
-def is_general(work: Gather) -> bool:
-    """Whether a gather of sums reads its source in the kernel for any number of taps."""
-    special = (is_cubic(work) or is_linear(work)) and not any(work.derivative)
-    return work.method == "sum" and work.prefilter is None and not special
 
 
 def axis_weights(work: Gather, acc: np.dtype[Any]) -> tuple[Array, Array, Array]:

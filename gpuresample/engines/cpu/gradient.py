@@ -21,18 +21,10 @@ import numpy.typing as npt
 
 from gpuresample.engines.cpu import gradient_kernels as kernels
 from gpuresample.engines.cpu import tables
-from gpuresample.engines.cpu.gather import (
-    Job,
-    axis_weights,
-    coefficients,
-    is_cubic,
-    is_linear,
-    reach_of,
-    run_gather,
-    sweep,
-)
+from gpuresample.engines.cpu.gather import Job, axis_weights, coefficients, reach_of, run_gather, sweep
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk, components
+from gpuresample.engines.cpu.ways import is_cubic, is_linear
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
 from gpuresample.engines.threads import run_items

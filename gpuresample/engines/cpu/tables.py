@@ -197,8 +197,8 @@ def ready(
     None but for single volumes without gaps that are one block, and whose axes stay as they are.
     """
     acc, inside = accumulator(work.precision), work.inside
-    plain = src.flags.carray and dst.flags.carray and np.float16 not in (src.dtype, dst.dtype)
-    single = src.ndim == dst.ndim == 3 and dst.size < SMALL and all(lo < hi for lo, hi in inside)
+    plain = src.flags.c_contiguous and dst.flags.carray and np.float16 not in (src.dtype, dst.dtype)
+    single = math.prod(dst.shape[:-3]) == 1 and dst.size < SMALL and all(lo < hi for lo, hi in inside)
     if not (plain and single and work.dst_axis == (0, 1, 2)):
         return None
     cut = tiling(work, 1, 1)
@@ -206,8 +206,8 @@ def ready(
         return None
     axis_a, axis_b = cut.axes
     swap = axis_a, axis_b, 2
-    shape, steps = dst.shape, [s // dst.itemsize for s in dst.strides]
-    strides = np.array([src.strides[a] // src.itemsize for a in swap] + [steps[a] for a in swap], np.int64)
+    shape, steps = dst.shape[-3:], [s // dst.itemsize for s in dst.strides[-3:]]
+    strides = np.array([src.strides[a - 3] // src.itemsize for a in swap] + [steps[a] for a in swap], np.int64)
     _, bounds, rounding = storing(dst, acc, store)
     straight = dst.dtype == acc and store.window is None
     none, n, default = np.empty(0, acc), cut.elements, store.default

@@ -7,11 +7,10 @@ from typing import Any, Literal, TypeGuard
 
 import numpy as np
 
-from gpuresample.engines.cpu.gather import is_general
 from gpuresample.engines.cpu.means import is_means
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
-from gpuresample.planning.works import Gather, Majority, Separable, Work
+from gpuresample.planning.works import RULES, Gather, Majority, Separable, Work
 
 Way = Literal["gather", "majority", "means", "copy", "shortcut", "tables"]
 
@@ -38,6 +37,23 @@ def widens(work: Work, src: np.dtype[Any], dst: np.dtype[Any]) -> bool:
 def sums(work: Work) -> TypeGuard[Separable | Gather]:
     """Whether a work's voxels are sums, or copies by tables; not votes, nor what else is chosen."""
     return isinstance(work, Separable) or (isinstance(work, Gather) and work.method == "sum")
+
+
+def is_cubic(work: Gather) -> bool:
+    """Whether a gather has four taps per axis, which have a kernel of their own."""
+    return work.method == "sum" and work.coefficients.shape == (1, 4, 4)
+
+
+def is_linear(work: Gather) -> bool:
+    """Whether a gather has two taps per axis, which have a kernel of their own."""
+    apart = work.rule in (RULES["crop"], RULES["grid-wrap"])  # neighbours that are none, or at the other end
+    return work.method == "sum" and work.coefficients.shape[1] == 2 and not apart
+
+
+def is_general(work: Gather) -> bool:
+    """Whether a gather of sums reads its source in the kernel for any number of taps."""
+    special = (is_cubic(work) or is_linear(work)) and not any(work.derivative)
+    return work.method == "sum" and work.prefilter is None and not special
 
 
 def way_of(work: Work, src: np.dtype[Any], dst: np.dtype[Any], store: Store) -> Way:

@@ -165,7 +165,6 @@ def test_images_and_labels_of_a_dictionary_are_located_once(subject, monkeypatch
     monkeypatch.setattr(
         gather, "run_gathers", lambda calls, real=gather.run_gathers: (seen.append(len(calls)), real(calls))
     )
-    monkeypatch.setattr("gpuresample.engines.cpu.engine.run_gathers", gather.run_gathers)
     transform = grm.RandAffined(["image", "label"], prob=1.0, **RANGES, mode=["bilinear", "nearest"])
     transform.set_random_state(0)
     transform(subject)

@@ -70,11 +70,11 @@ def test_rand_3d_elasticd(subject, keywords, no_fallback):
 
 
 def test_elastic_is_located_once(subject, monkeypatch):
-    from gpuresample.engines.cpu import engine
+    from gpuresample.engines.cpu import gather
 
     seen = []
-    run = engine.run_gathers
-    monkeypatch.setattr(engine, "run_gathers", lambda calls: (seen.append(len(calls)), run(calls)))
+    run = gather.run_gathers
+    monkeypatch.setattr(gather, "run_gathers", lambda calls: (seen.append(len(calls)), run(calls)))
     grm.Rand3DElasticd(**KEYS, prob=1.0, **ELASTIC).set_random_state(0)(subject)
     assert seen == [2]
 

@@ -138,11 +138,11 @@ def assert_subjects_or_untouched(ours, theirs):
 
 
 def test_images_and_labels_are_located_once(subject, monkeypatch):
-    from gpuresample.engines.cpu import engine
+    from gpuresample.engines.cpu import gather
 
     seen = []
-    run = engine.run_gathers
-    monkeypatch.setattr(engine, "run_gathers", lambda calls: (seen.append(len(calls)), run(calls)))
+    run = gather.run_gathers
+    monkeypatch.setattr(gather, "run_gathers", lambda calls: (seen.append(len(calls)), run(calls)))
     grtio.Affine(**AFFINE)(subject)
     grtio.RandomElasticDeformation()(subject)
     assert seen == [3, 3]  # two channels and the labels

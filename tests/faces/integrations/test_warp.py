@@ -478,3 +478,31 @@ def test_the_registration_of_the_page_finds_its_way(capsys):
     first, last = (float(line.split()[2]) for line in capsys.readouterr().out.splitlines())
     assert last < 0.2 * first
     assert f"step 0: {first:.4f}" in page
+
+
+def test_a_warp_that_comes_again_reads_its_tensors_each_time():
+    volume, given, size = parts(3)
+    volume, matrix = volume[:1, :1].float(), given["matrix"][:1].float()
+    field, seen = given["displacement"][:1].float(), []
+    for more in ({}, {"displacement": field}):
+        for default in (0.0, -0.0, 2.0):
+            for k in range(6):
+                if k % 3 == 0:
+                    matrix[0, 2, 3] += 0.25
+                    field += 0.25
+                    volume *= 1.5
+                words = {"size": size, "default_value": default, **more}
+                again = volume.clone(), matrix.clone(), {name: value.clone() for name, value in more.items()}
+                seen.append((grt.warp(volume, matrix, **words), again, words))
+    for made, (image, moved, fields), words in seen:
+        gr.clear_caches()
+        fresh = grt.warp(image, moved, **{**words, **fields})
+        assert torch.equal(made, fresh)
+        assert torch.equal(made.signbit(), fresh.signbit())
+
+
+def test_of_warps_the_last_ones_are_kept():
+    volume, given, _ = parts(3)
+    for k in range(40):
+        grt.warp(volume, given["matrix"] + 0.01 * k)
+    assert len(warps._recent._held) == 32
