@@ -87,7 +87,8 @@ def recording() -> Iterator[set[ahead.Signature]]:
 
 
 def forget() -> None:
-    """Have every kernel look for its code again."""
+    """Have every kernel look for its code again, and nothing called that was made ready before."""
+    gr.clear_caches()
     for module in ahead.MODULES:
         for kernel in vars(importlib.import_module(f"gpuresample.engines.cpu.{module}")).values():
             if isinstance(kernel, Kernel):
