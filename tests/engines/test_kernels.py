@@ -4,6 +4,7 @@ Every buffer lies between guard bands and starts poisoned; everything runs twice
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -735,16 +736,21 @@ extern "C" __global__ void swap(int *data, const int rounds, const int late)
         __syncthreads();
     }
 }
-extern "C" __global__ void leave(const int mine)
+extern "C" __global__ void leave(int *data, const int mine)
 {
     if ((int)threadIdx.x == mine) return;
     __syncthreads();
+    data[threadIdx.x] = -1;
 }
 """
 
 
+def read_with_barriers(name):
+    return BARRIERS if name == "barriers.cu" else cuda_runtime.read(name)
+
+
 def test_the_host_has_barriers():
-    runtime = HostRuntime(lambda name: BARRIERS if name == "barriers.cu" else cuda_runtime.read(name))
+    runtime = HostRuntime(read_with_barriers)
     data = np.arange(64, dtype=np.int32)
     argument = cuda_runtime.Pointer(runtime.address(data), 4, data)
     types = Types("int16", "float32")
@@ -755,9 +761,48 @@ def test_the_host_has_barriers():
         runtime.launch(Launch("barriers", "swap", types, 1, (16, 4), (argument, np.int32(1), np.int32(1)), 256))
     for mine in (0, 3, 31):
         with pytest.raises(RuntimeError, match="waited at a barrier"):
-            runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (np.int32(mine),)))
-    with pytest.raises(TypeError, match="takes i4, got i8"):
-        runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (np.int64(1),)))
+            runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (argument, np.int32(mine))))
+        # What still waited there does not go on in another launch.
+        data[:] = range(64)
+        runtime.launch(Launch("barriers", "swap", types, 3, (16, 4), (argument, *numbers), 256))
+        assert (data == (np.arange(64) + 15) % 64).all()
+    with pytest.raises(TypeError, match="takes p4 i4, got p4 i8"):
+        runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (argument, np.int64(1))))
+
+
+HARDENED = (
+    "-O2",
+    "-D_FORTIFY_SOURCE=3",
+    "-fcf-protection=full",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="options of a Linux distribution's compiler")
+@pytest.mark.parametrize("headers", ["ours", "the system's"])
+def test_the_host_has_barriers_whatever_a_distribution_has_its_compiler_do(tmp_path, monkeypatch, headers):
+    """In a process of its own: what glibc takes for a damaged stack ends it. Other compilers read the system's headers."""
+    hardened = tmp_path / "g++"
+    more = HARDENED if platform.machine() in ("x86_64", "aarch64") else HARDENED[:2]
+    options = [o for o in more if platform.machine() == "x86_64" or "cf-protection" not in o]
+    options += ["-D__clang__"] if headers == "the system's" else []
+    hardened.write_text(f'#!/bin/sh\nexec {compiler()[0]} {" ".join(options)} "$@"\n')
+    hardened.chmod(0o755)
+    env = {
+        **os.environ,
+        "CXX": str(hardened),
+        "GPURESAMPLE_CACHE": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    code = "import test_kernels; test_kernels.test_the_host_has_barriers()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    built = [path.read_bytes() for path in (tmp_path / "host").iterdir()]
+    assert built
+    # The note by which a library claims to be fit for shadow stacks, and its bits.
+    claims = [c[0] for library in built for c in re.findall(rb"\x02\0\0\xc0\x04\0\0\0(.)", library, re.DOTALL)]
+    assert not any(claim & 2 for claim in claims)
 
 
 def test_kernels_that_do_not_compile_say_so():
