@@ -41,14 +41,14 @@ import gpuresample as gr
 from gpuresample.engines import packing
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
-from gpuresample.engines.cuda import gather, structs, tiles
+from gpuresample.engines.cuda import gather, gradient, structs, tiles
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime, compiler
 from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES
-from gpuresample.planning import planner, scipy_works
+from gpuresample.planning import planner, scipy_works, works
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.taps import TapTable
 
@@ -781,11 +781,13 @@ HARDENED = (
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="options of a Linux distribution's compiler")
 @pytest.mark.parametrize("headers", ["ours", "the system's"])
-def test_the_host_has_barriers_whatever_a_distribution_has_its_compiler_do(tmp_path, monkeypatch, headers):
-    """In a process of its own: what glibc takes for a damaged stack ends it. Other compilers read the system's headers."""
+def test_the_host_has_barriers_whatever_a_distribution_has_its_compiler_do(tmp_path, headers):
+    """In a process of its own: glibc ends it for a jump that it takes for a damaged stack.
+
+    Compilers other than g++ read the system's headers.
+    """
     hardened = tmp_path / "g++"
-    more = HARDENED if platform.machine() in ("x86_64", "aarch64") else HARDENED[:2]
-    options = [o for o in more if platform.machine() == "x86_64" or "cf-protection" not in o]
+    options = [o for o in HARDENED if platform.machine() == "x86_64" or "cf-protection" not in o]
     options += ["-D__clang__"] if headers == "the system's" else []
     hardened.write_text(f'#!/bin/sh\nexec {compiler()[0]} {" ".join(options)} "$@"\n')
     hardened.chmod(0o755)
@@ -1124,6 +1126,17 @@ def test_launch_code_and_kernels_have_the_same_constants():
     assert constant("vote.cu", "MAX_VOTES") == gather.MAX_VOTES
     for name in ("AS_IT_IS", "NEAREST", "TOWARD_ZERO", "HALF_UP", "AWAY"):
         assert constant("common.cuh", name) == getattr(packing, name)
+    for name in ("softmax", "sigmoid"):
+        assert constant("ensemble.cu", name.upper()) == works.ACTIVATIONS[name]
+    for name in ("largest", "bits"):
+        assert constant("ensemble.cu", name.upper()) == works.CHOICES[name]
+    for name in ("nearest", "reflect", "crop", "wrap", "grid-wrap"):
+        assert constant("neighbours.cuh", f"RULE_{name.upper().replace('-', '_')}") == works.RULES[name]
+    # Lines that begin again are asked for together.
+    assert min(works.RULES["wrap"], works.RULES["grid-wrap"]) == 4 == len(works.RULES) - 2
+    assert constant("gradient.cu", "MAX_TAPS") == gather.MAX_TAPS
+    assert constant("gradient.cu", "NUMBERS") == gradient.NUMBERS
+    assert constant("gradient.cu", "THREADS") == gradient.BLOCK
 
 
 @pytest.mark.parametrize("file", FILES)
