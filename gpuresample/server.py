@@ -225,8 +225,9 @@ class ResampleClient:
 
     def close(self) -> None:
         """Close the connections of this process that no call uses; a later call opens another one."""
-        while self._idle:
-            self._idle.pop().connection.close()
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._idle.pop().connection.close()
 
     def __reduce__(self) -> Any:
         return ResampleClient, (self._address,)

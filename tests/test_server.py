@@ -3,6 +3,7 @@
 Whoever waits here has a limit, far above what the wait takes on a slow machine.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -10,8 +11,10 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing.connection import Listener
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Listener, Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -317,6 +320,31 @@ def test_a_closed_server():
     for handle in (client, server.client()):
         with pytest.raises(EndedError):
             handle.resample(FLOATS, **LINEAR)
+
+
+def test_threads_close_a_client_at_once():
+    """Each sees one connection, and one of them comes too late."""
+    meeting = threading.Barrier(2)
+
+    class Idle(list):
+        def __bool__(self):
+            found = len(self) > 0
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.5)
+            return found
+
+        def pop(self):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.5)
+            return super().pop()
+
+    client, (mine, other) = served.ResampleClient("nowhere"), Pipe()
+    client._idle = Idle([SimpleNamespace(connection=mine)])
+    with other, ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(client.close) for _ in range(2)]:
+            ended.result(LIMIT)
+    assert mine.closed
+    assert client._idle == []
 
 
 def test_what_a_server_is_refused_for(monkeypatch):
