@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Listener, Pipe
 from pathlib import Path
@@ -208,6 +209,32 @@ def test_errors_in_the_server_come_back_and_leave_it_alone(server, client):
     assert within(lambda: link.call([plan], [FLOATS], [out])) is None
     assert same_bits(out, gr.resample(FLOATS, **LINEAR))
     assert server._process.poll() is None
+
+
+def test_warnings_of_the_server_are_the_callers(client):
+    """As often as it is called, at the caller's line; a filter may make errors of them, and the next call is served."""
+    field = np.zeros((*SHAPE, 3))
+    field[2, 1, :2] = np.nan
+    asked = {"transform": gr.DisplacementField(field, like=FLOATS), "interpolation": "linear"}
+    with pytest.warns(RuntimeWarning, match="2 voxels to positions that are not finite") as expected:
+        right = gr.resample(FLOATS, **asked)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning) as caught:
+            assert same_bits(client.resample(FLOATS, **asked), right)
+        assert [str(warning.message) for warning in caught] == [str(expected[0].message)]
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="2 voxels"):
+            client.resample(FLOATS, **asked)
+        assert same_bits(client.resample(FLOATS, **LINEAR), gr.resample(FLOATS, **LINEAR))
+
+
+def test_a_warning_of_a_library_is_one_of_pythons():
+    class ForeignWarning(FutureWarning):
+        pass
+
+    assert [served._builtin(kind) for kind in (ForeignWarning, RuntimeWarning)] == [FutureWarning, RuntimeWarning]
 
 
 def test_an_error_of_a_library_is_told_by_its_text():
