@@ -47,6 +47,7 @@ from gpuresample.checks import shown
 from gpuresample.containers import Container, LazyContainer, unwrap
 from gpuresample.containers.arrays import volume_on
 from gpuresample.engines.threads import get_num_threads, set_num_threads
+from gpuresample.installation import callers_level
 from gpuresample.memory import check_room
 from gpuresample.ops.resample import Request, carried_out, resample
 from gpuresample.plans import Plan, execute_all
@@ -74,6 +75,8 @@ Array = npt.NDArray[Any]
 # Where something lies in a slot; an array's shape, type and start there.
 Span = tuple[int, int]
 Piece = tuple[tuple[int, ...], np.dtype[Any], int]
+# What a call came to in the server: its error, and what it warned of.
+Answer = tuple[Exception | None, list[tuple[type[Warning], str]]]
 
 
 class EndedError(RuntimeError):
@@ -225,8 +228,9 @@ class ResampleClient:
 
     def close(self) -> None:
         """Close the connections of this process that no call uses; a later call opens another one."""
-        while self._idle:
-            self._idle.pop().connection.close()
+        with contextlib.suppress(IndexError):  # another thread may take the last one
+            while True:
+                self._idle.pop().connection.close()
 
     def __reduce__(self) -> Any:
         return ResampleClient, (self._address,)
@@ -276,7 +280,7 @@ class _Link:
             raise EndedError(f"{ENDED}; another user's process answers at {address}")
 
     def call(self, plans: list[Plan], sources: list[Array], targets: list[Array]) -> Exception | None:
-        """Have plans run from `sources` to `targets`; returns the server's error."""
+        """Have plans run from `sources` to `targets`; gives the server's warnings, and returns its error."""
         pickled, large = _pickled(plans)
         arrays = sources + targets
         starts = _starts([piece.nbytes for piece in large] + [array.nbytes for array in arrays])
@@ -300,11 +304,13 @@ class _Link:
         for source, view in zip(sources, views, strict=False):
             np.copyto(view, source)
         self.connection.send((pickled, spans, pieces))
-        error: Exception | None = self.connection.recv()
+        error, warned = self.connection.recv()
         if error is None:
             for target, view in zip(targets, views[len(sources) :], strict=True):
                 np.copyto(target, view)
         self.connection.send(None)  # the slot may have another call
+        for kind, text in warned:  # at the end: a caller's filter may make an error of it
+            warnings.warn(text, kind, stacklevel=callers_level())
         return error
 
 
@@ -419,7 +425,7 @@ class _Server:
         self.free: queue.LifoQueue[_Slot] = queue.LifoQueue()  # the last one's memory is the warmest
         for number in range(slots):
             self.free.put(_Slot(number))
-        self.jobs: queue.SimpleQueue[tuple[Any, Any, queue.SimpleQueue[Exception | None]]] = queue.SimpleQueue()
+        self.jobs: queue.SimpleQueue[tuple[Any, Any, queue.SimpleQueue[Answer]]] = queue.SimpleQueue()
         # By their pickles: what an engine keeps for a plan, it keeps for the object.
         self.plans: Remembered[list[Plan]] = Remembered()
 
@@ -458,13 +464,20 @@ class _Server:
         if is_new:
             send_handle(connection, slot.fd, None)
             seen[slot.number] = slot.size
-        answer: queue.SimpleQueue[Exception | None] = queue.SimpleQueue()
+        answer: queue.SimpleQueue[Answer] = queue.SimpleQueue()
         self.jobs.put((connection.recv(), slot.memory, answer))
         connection.send(answer.get())
         connection.recv()
 
-    def result(self, memory: Any, request: tuple[bytes, list[Span], list[Piece]]) -> Exception | None:
-        """Run plans from the first half of the pieces to the second; returns the error."""
+    def result(self, memory: Any, request: tuple[bytes, list[Span], list[Piece]]) -> Answer:
+        """Run plans from the first half of the pieces to the second."""
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")  # the caller's filters decide
+            error = self.executed(memory, request)
+        return error, [(_builtin(warning.category), str(warning.message)) for warning in caught]
+
+    def executed(self, memory: Any, request: tuple[bytes, list[Span], list[Piece]]) -> Exception | None:
+        """The same; returns the error."""
         try:
             pickled, spans, pieces = request
             plans = self.plans.get(pickled)
@@ -480,6 +493,11 @@ class _Server:
         except Exception as error:
             return _portable(error)
         return None
+
+
+def _builtin(kind: type[Warning]) -> type[Warning]:
+    """A kind of warning as any worker can read it: Python's own that is closest."""
+    return next(base for base in kind.__mro__ if base.__module__ == "builtins")
 
 
 def _portable(error: Exception) -> Exception:

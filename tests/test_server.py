@@ -3,6 +3,7 @@
 Whoever waits here has a limit, far above what the wait takes on a slow machine.
 """
 
+import contextlib
 import os
 import pickle
 import signal
@@ -10,8 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from multiprocessing.connection import Listener
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from multiprocessing.connection import Listener, Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -207,6 +211,32 @@ def test_errors_in_the_server_come_back_and_leave_it_alone(server, client):
     assert server._process.poll() is None
 
 
+def test_warnings_of_the_server_are_the_callers(client):
+    """As often as it is called, at the caller's line; a filter may make errors of them, and the next call is served."""
+    field = np.zeros((*SHAPE, 3))
+    field[2, 1, :2] = np.nan
+    asked = {"transform": gr.DisplacementField(field, like=FLOATS), "interpolation": "linear"}
+    with pytest.warns(RuntimeWarning, match="2 voxels to positions that are not finite") as expected:
+        right = gr.resample(FLOATS, **asked)
+    for _ in range(2):
+        with pytest.warns(RuntimeWarning) as caught:
+            assert same_bits(client.resample(FLOATS, **asked), right)
+        assert [str(warning.message) for warning in caught] == [str(expected[0].message)]
+        assert caught[0].filename == __file__
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(RuntimeWarning, match="2 voxels"):
+            client.resample(FLOATS, **asked)
+        assert same_bits(client.resample(FLOATS, **LINEAR), gr.resample(FLOATS, **LINEAR))
+
+
+def test_a_warning_of_a_library_is_one_of_pythons():
+    class ForeignWarning(FutureWarning):
+        pass
+
+    assert [served._builtin(kind) for kind in (ForeignWarning, RuntimeWarning)] == [FutureWarning, RuntimeWarning]
+
+
 def test_an_error_of_a_library_is_told_by_its_text():
     class ForeignError(Exception):
         pass
@@ -317,6 +347,31 @@ def test_a_closed_server():
     for handle in (client, server.client()):
         with pytest.raises(EndedError):
             handle.resample(FLOATS, **LINEAR)
+
+
+def test_threads_close_a_client_at_once():
+    """Each sees one connection, and one of them comes too late."""
+    meeting = threading.Barrier(2)
+
+    class Idle(list):
+        def __bool__(self):
+            found = len(self) > 0
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.5)
+            return found
+
+        def pop(self):
+            with contextlib.suppress(threading.BrokenBarrierError):
+                meeting.wait(0.5)
+            return super().pop()
+
+    client, (mine, other) = served.ResampleClient("nowhere"), Pipe()
+    client._idle = Idle([SimpleNamespace(connection=mine)])
+    with other, ThreadPoolExecutor(2) as pool:
+        for ended in [pool.submit(client.close) for _ in range(2)]:
+            ended.result(LIMIT)
+    assert mine.closed
+    assert client._idle == []
 
 
 def test_what_a_server_is_refused_for(monkeypatch):

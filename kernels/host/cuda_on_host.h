@@ -13,6 +13,9 @@
 // It is compiled with every kernel for every combination of types, so with g++ it takes next to nothing of the system's
 // headers: reading math.h alone takes longer than compiling most kernels.
 #pragma once
+// Fibres jump from stack to stack. glibc's longjmp ends the process for that where a distribution has the compiler define
+// this.
+#undef _FORTIFY_SOURCE
 #include <stddef.h>
 #include <ucontext.h>
 
@@ -27,7 +30,7 @@ void *realloc(void *, size_t);
 void *memcpy(void *, const void *, size_t);
 void *memset(void *, int, size_t);
 int sprintf(char *, const char *, ...);
-// Not by way of setjmp.h, whose longjmp some systems let refuse to change stacks; and the signals that are blocked stay.
+// Those that leave it as it is which signals are blocked: the others ask the system.
 int _setjmp(void *) __attribute__((returns_twice));
 void _longjmp(void *, int) __attribute__((noreturn));
 double erf(double), fmod(double, double), frexp(double, int *), nextafter(double, double);
@@ -50,6 +53,7 @@ extern "C" float fmaxf(float, float), fminf(float, float), ldexpf(float, int);
 static inline float fmax(const float a, const float b) { return fmaxf(a, b); }
 static inline float fmin(const float a, const float b) { return fminf(a, b); }
 static inline float ldexp(const float a, const int by) { return ldexpf(a, by); }
+typedef void *jmp_buf[96] __attribute__((aligned(16)));  // as large as any system's (PowerPC's has 656 bytes)
 #else
 #include <math.h>
 #include <setjmp.h>
@@ -76,13 +80,12 @@ const int BARRIER_MISSED = 1, SHARED_OVERRUN = 2;
 const size_t STACK_BYTES = 1 << 17, FENCE_BYTES = 256;
 const unsigned char FRESH = 0xff, FENCE = 0xa5;
 
-// Where code goes on: a jmp_buf, of any system. Contexts would ask the system to change stacks, which takes longer than
-// most kernels; so a context only begins a stack, and jumps go on on it.
-typedef void *Place[64];
-
 // One stack on which threads of a block run, in turn.
+//
+// A context only begins it, and jumps go on on it: a context asks the system to change stacks, which takes longer than most
+// kernels.
 struct Fibre {
-    Place place;
+    jmp_buf place;
     char *stack;
     dim3 thread;
     bool begun, waiting;
@@ -92,7 +95,7 @@ static dim3 block_index, block_size, grid_size;
 static Fibre **fibres;  // made once, used for every block
 static size_t n_fibres;
 static Fibre *running;
-static Place scheduler;
+static jmp_buf scheduler;
 static unsigned next_thread, n_threads;  // of the block at hand
 static void (*body)(void **);
 static void **arguments;

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fake_cupy import FAKE, Array, Stream
+from fake_cupy import Array, Stream
 from scipy import ndimage
 from support import flat, labels, noise, rotation, same_bits
 
@@ -17,18 +17,6 @@ import gpuresample as gr
 from gpuresample import engines
 from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda import forks
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    """A machine with two "GPUs"."""
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    cuda._engine.cache_clear()
-    engines._usable.cache_clear()
-    yield FAKE
-    cuda._engine.cache_clear()
-    engines._usable.cache_clear()
 
 
 def refusal(device):

@@ -4,6 +4,7 @@ Every buffer lies between guard bands and starts poisoned; everything runs twice
 """
 
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -40,14 +41,14 @@ import gpuresample as gr
 from gpuresample.engines import packing
 from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
-from gpuresample.engines.cuda import gather, structs, tiles
+from gpuresample.engines.cuda import gather, gradient, structs, tiles
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime, compiler
 from gpuresample.engines.cuda.runtime import Launch, Types, assemble, functions
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES
-from gpuresample.planning import planner, scipy_works
+from gpuresample.planning import planner, scipy_works, works
 from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.taps import TapTable
 
@@ -735,16 +736,21 @@ extern "C" __global__ void swap(int *data, const int rounds, const int late)
         __syncthreads();
     }
 }
-extern "C" __global__ void leave(const int mine)
+extern "C" __global__ void leave(int *data, const int mine)
 {
     if ((int)threadIdx.x == mine) return;
     __syncthreads();
+    data[threadIdx.x] = -1;
 }
 """
 
 
+def read_with_barriers(name):
+    return BARRIERS if name == "barriers.cu" else cuda_runtime.read(name)
+
+
 def test_the_host_has_barriers():
-    runtime = HostRuntime(lambda name: BARRIERS if name == "barriers.cu" else cuda_runtime.read(name))
+    runtime = HostRuntime(read_with_barriers)
     data = np.arange(64, dtype=np.int32)
     argument = cuda_runtime.Pointer(runtime.address(data), 4, data)
     types = Types("int16", "float32")
@@ -755,9 +761,50 @@ def test_the_host_has_barriers():
         runtime.launch(Launch("barriers", "swap", types, 1, (16, 4), (argument, np.int32(1), np.int32(1)), 256))
     for mine in (0, 3, 31):
         with pytest.raises(RuntimeError, match="waited at a barrier"):
-            runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (np.int32(mine),)))
-    with pytest.raises(TypeError, match="takes i4, got i8"):
-        runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (np.int64(1),)))
+            runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (argument, np.int32(mine))))
+        # What still waited there does not go on in another launch.
+        data[:] = range(64)
+        runtime.launch(Launch("barriers", "swap", types, 3, (16, 4), (argument, *numbers), 256))
+        assert (data == (np.arange(64) + 15) % 64).all()
+    with pytest.raises(TypeError, match="takes p4 i4, got p4 i8"):
+        runtime.launch(Launch("barriers", "leave", types, 1, (32, 1), (argument, np.int64(1))))
+
+
+HARDENED = (
+    "-O2",
+    "-D_FORTIFY_SOURCE=3",
+    "-fcf-protection=full",
+    "-fstack-protector-strong",
+    "-fstack-clash-protection",
+)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="options of a Linux distribution's compiler")
+@pytest.mark.parametrize("headers", ["ours", "the system's"])
+def test_the_host_has_barriers_whatever_a_distribution_has_its_compiler_do(tmp_path, headers):
+    """In a process of its own: glibc ends it for a jump that it takes for a damaged stack.
+
+    Compilers other than g++ read the system's headers.
+    """
+    hardened = tmp_path / "g++"
+    options = [o for o in HARDENED if platform.machine() == "x86_64" or "cf-protection" not in o]
+    options += ["-D__clang__"] if headers == "the system's" else []
+    hardened.write_text(f'#!/bin/sh\nexec {compiler()[0]} {" ".join(options)} "$@"\n')
+    hardened.chmod(0o755)
+    env = {
+        **os.environ,
+        "CXX": str(hardened),
+        "GPURESAMPLE_CACHE": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    code = "import test_kernels; test_kernels.test_the_host_has_barriers()"
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    built = [path.read_bytes() for path in (tmp_path / "host").iterdir()]
+    assert built
+    # The note by which a library claims to be fit for shadow stacks, and its bits.
+    claims = [c[0] for library in built for c in re.findall(rb"\x02\0\0\xc0\x04\0\0\0(.)", library, re.DOTALL)]
+    assert not any(claim & 2 for claim in claims)
 
 
 def test_kernels_that_do_not_compile_say_so():
@@ -1079,6 +1126,17 @@ def test_launch_code_and_kernels_have_the_same_constants():
     assert constant("vote.cu", "MAX_VOTES") == gather.MAX_VOTES
     for name in ("AS_IT_IS", "NEAREST", "TOWARD_ZERO", "HALF_UP", "AWAY"):
         assert constant("common.cuh", name) == getattr(packing, name)
+    for name in ("softmax", "sigmoid"):
+        assert constant("ensemble.cu", name.upper()) == works.ACTIVATIONS[name]
+    for name in ("largest", "bits"):
+        assert constant("ensemble.cu", name.upper()) == works.CHOICES[name]
+    for name in ("nearest", "reflect", "crop", "wrap", "grid-wrap"):
+        assert constant("neighbours.cuh", f"RULE_{name.upper().replace('-', '_')}") == works.RULES[name]
+    # Lines that begin again are asked for together.
+    assert min(works.RULES["wrap"], works.RULES["grid-wrap"]) == 4 == len(works.RULES) - 2
+    assert constant("gradient.cu", "MAX_TAPS") == gather.MAX_TAPS
+    assert constant("gradient.cu", "NUMBERS") == gradient.NUMBERS
+    assert constant("gradient.cu", "THREADS") == gradient.BLOCK
 
 
 @pytest.mark.parametrize("file", FILES)

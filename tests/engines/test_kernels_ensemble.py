@@ -1,12 +1,10 @@
 """The ensemble's CUDA kernels, run on the CPU between guard bands, against the CPU engine and plain NumPy."""
 
-import sys
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 from cuda_support import FILLS, Guarded, holds, patched, seen
-from fake_cupy import FAKE, Array
+from fake_cupy import Array
 from support import flat, rotation, same_bits
 
 import gpuresample as gr
@@ -209,16 +207,6 @@ def test_a_member_is_laid_out_as_in_the_kernel():
 
 
 # --- through the public call, on a stand-in for CuPy -----------------------------------------------------------------
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    """A machine with two "GPUs"."""
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    cuda._engine.cache_clear()
-    yield FAKE
-    cuda._engine.cache_clear()
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

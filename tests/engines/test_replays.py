@@ -16,8 +16,6 @@ from fake_cupy import FAKE, Stream
 from support import labels, noise, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample import engines
-from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.engines.cuda.replays import KINDS, Replays
@@ -219,19 +217,6 @@ def test_threads_may_repeat_one_call_at_once():
 
 
 # --- through the public call, on a stand-in for CuPy ------------------------------------------------------------------
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    cuda._engine.cache_clear()
-    engines._usable.cache_clear()
-    gr.clear_caches()
-    yield FAKE
-    cuda._engine.cache_clear()
-    engines._usable.cache_clear()
-    gr.clear_caches()
 
 
 def asked(call, times=1):

@@ -341,6 +341,7 @@ def test_a_work_that_is_ready_gives_the_bits_of_a_first_call(words, monkeypatch)
 
 
 def test_what_is_ready_is_bounded_and_given_up(monkeypatch):
+    gr.clear_caches()
     given = voxels()
     for angle in np.linspace(0.1, 0.5, 40):
         for _ in range(3):

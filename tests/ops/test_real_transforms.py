@@ -117,7 +117,7 @@ def test_onto_each_other_by_their_headers(read, name, other, kind):
     inside = reference(image, target, "nearest", transform, default, image.GetPixelID()) != default
     assert inside.mean() > 0.02, "they hardly meet"
     interpolations = ("nearest", "label_linear") if name in LABELS else ("nearest", "linear")
-    # SimpleITK's splines take most of the time: each image has them with one kind, each kind with three images.
+    # SimpleITK's splines take most of the time: each pair has them with one kind, each kind with two pairs or more.
     if name not in LABELS and PAIRS.index((name, other)) % 3 == list(DRAWN).index(kind):
         interpolations = (*interpolations, "bspline3")
     for interpolation in interpolations:

@@ -19,7 +19,10 @@ from numpy import uint64
 from gpuresample.engines.cpu.jit import instructions, njit, prefetch
 from gpuresample.engines.cpu.path_kernels import EXACT
 from gpuresample.engines.cpu.table_kernels import OPTIONS, store_row
+from gpuresample.planning.works import RULES
 
+RULE_NEAREST, RULE_REFLECT, RULE_MIRROR = RULES["nearest"], RULES["reflect"], RULES["mirror"]
+RULE_CROP, RULE_WRAP, RULE_GRID_WRAP = RULES["crop"], RULES["wrap"], RULES["grid-wrap"]
 # Voxels that linear interpolation takes together.
 TOGETHER = 4
 # Rows that memory is asked for before they are read.
@@ -38,18 +41,18 @@ linear_sums_apart = instructions("neighbours.linear_sums_apart")
 
 @njit(inline="always")
 def fold(k, n, rule):
-    """The sample that stands for position `k` (rules: `works.RULES`); -1 for none."""
+    """The sample that stands for position `k` (`rule`: of `works.RULES`); -1 for none."""
     if 0 <= k < n:
         return k
-    if rule == 3:
+    if rule == RULE_CROP:
         return -1
-    if rule == 0 or n == 1:
+    if rule == RULE_NEAREST or n == 1:
         return 0 if k < 0 else n - 1
-    if rule == 5:
+    if rule == RULE_GRID_WRAP:
         return k % n
-    period = 2 * n if rule == 1 else 2 * (n - 1)
+    period = 2 * n if rule == RULE_REFLECT else 2 * (n - 1)
     k = k % period
-    last = 2 * n - 1 if rule == 1 else 2 * (n - 1)
+    last = 2 * n - 1 if rule == RULE_REFLECT else 2 * (n - 1)
     return k if k < n else last - k
 
 
@@ -100,22 +103,22 @@ def bring(x, lo, hi, n, low, high, rule):
     if n == 1 and low == -np.inf:
         for i in range(uint64(lo), uint64(hi)):  # the line goes on as its one sample
             x[i] = 0.0
-    elif low > -np.inf or rule == 0 or rule == 3:
+    elif low > -np.inf or rule == RULE_NEAREST or rule == RULE_CROP:
         # Taps reach a few samples further than a position: all of them are the last sample from there on.
         a, b = max(low, -16.0 - n), min(high, 16.0 + 2 * n)
         for i in range(uint64(lo), uint64(hi)):
             v = x[i] if x[i] > a else a
             x[i] = v if v < b else b
-    elif rule == 2:
+    elif rule == RULE_MIRROR:
         last, period = np.float64(n - 1), np.float64(2 * (n - 1))
         for i in range(uint64(lo), uint64(hi)):
             v = x[i] - period * np.floor(x[i] / period)
             v = v if v <= last else period - v
             v = v if v > 0.0 else 0.0
             x[i] = v if v < last else last
-    elif rule >= 4:
+    elif rule >= RULE_WRAP:
         last = np.float64(n - 1)
-        period = last if rule == 4 else last + 1.0
+        period = last if rule == RULE_WRAP else last + 1.0
         for i in range(uint64(lo), uint64(hi)):
             if x[i] < 0.0 or x[i] > last:
                 v = x[i] - period * np.floor(x[i] / period)
@@ -147,13 +150,13 @@ def find_line(coordinates, row, along, x0, n0, box):
 @njit(inner=True, **EXACT)
 def find_plain(coordinates, row, along, x0, n0, n_src, rule, lo, hi):
     """The run of a scan line's voxels [lo, hi) that no border folds: there a position is what it is."""
-    if rule == 0 or rule == 3:
+    if rule == RULE_NEAREST or rule == RULE_CROP:
         return lo, hi
     begin, end = lo, hi
     for axis in range(3):
         n = n_src[2 - axis]
         if n > 1:  # of one sample all positions are
-            low = -0.5 if rule == 1 else 0.0
+            low = -0.5 if rule == RULE_REFLECT else 0.0
             first, last = run_inside(
                 coordinates[row, 0, axis], coordinates[row, 1, axis], along, x0, n0, low, n - 1.0 - low
             )
@@ -385,7 +388,7 @@ def linear_rows(
     sy = strides[1] if n_src[1] > 1 else 0
     sx = strides[2] if n_src[2] > 1 else 0
     # Beyond the image, but for borders that fold, the last voxel goes on: a cell is found from any position.
-    plain = rule == 0 or rule == 3
+    plain = rule == RULE_NEAREST or rule == RULE_CROP
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         px, py, pz = position[0], position[1], position[2]
         if lines:
@@ -473,7 +476,7 @@ def cubic_rows(
             for axis in range(3):
                 n, x = n_src[2 - axis], position[axis]
                 if box[2 - axis, 0] == -np.inf:
-                    if rule == 0:  # coefficients go on until they settle
+                    if rule == RULE_NEAREST:  # coefficients go on until they settle
                         bring(x, lo, hi, n, np.float64(-offset), np.float64(n - 4 - offset), rule)
                     else:
                         bring(x, lo, hi, n, -np.inf, np.inf, rule)
@@ -537,12 +540,12 @@ def weigh_row(
 @njit(inner=True, **EXACT)
 def bring_near(x, lo, hi, n, low, high, rule):
     """`bring` for derivatives: what lies beyond the line moves by whole periods, and its taps are folded."""
-    if low > -np.inf or rule == 0 or rule == 3 or n == 1:
+    if low > -np.inf or rule == RULE_NEAREST or rule == RULE_CROP or n == 1:
         bring(x, lo, hi, n, low, high, rule)
         return
-    period = np.float64(2 * n if rule == 1 else 2 * (n - 1))
-    if rule >= 4:
-        period = np.float64(n - 1 if rule == 4 else n)
+    period = np.float64(2 * n if rule == RULE_REFLECT else 2 * (n - 1))
+    if rule >= RULE_WRAP:
+        period = np.float64(n - 1 if rule == RULE_WRAP else n)
     for i in range(uint64(lo), uint64(hi)):
         x[i] = x[i] - period * np.floor(x[i] / period)
 
@@ -692,7 +695,7 @@ def fold_nearest(p, lo, hi, n, rule, x):
         for i in range(uint64(lo), uint64(hi)):
             x[i] = 0.0
         return
-    if rule >= 4:  # a line that begins again does so before what is nearest is looked for
+    if rule >= RULE_WRAP:  # a line that begins again does so before what is nearest is looked for
         for i in range(uint64(lo), uint64(hi)):
             x[i] = p[i]
         bring(x, lo, hi, n, -np.inf, np.inf, rule)
@@ -700,8 +703,8 @@ def fold_nearest(p, lo, hi, n, rule, x):
             k = np.floor(x[i] + 0.5)
             x[i] = k if k < n else 0.0
         return
-    whole, period = np.float64(n), np.float64(2 * n if rule == 1 else 2 * (n - 1))
-    last = period - 1.0 if rule == 1 else period
+    whole, period = np.float64(n), np.float64(2 * n if rule == RULE_REFLECT else 2 * (n - 1))
+    last = period - 1.0 if rule == RULE_REFLECT else period
     far = 0
     for i in range(uint64(lo), uint64(hi)):
         k = np.floor(p[i] + 0.5)
@@ -724,7 +727,7 @@ def copy_rows(
     position, mask, place = np.empty((3, n_x)), np.empty(n_x, np.bool_), np.empty(n_x, np.int64)
     along = positions(n_x, x0, n0)
     step = uint64(steps[2])
-    plain = rule == 0 or rule == 3
+    plain = rule == RULE_NEAREST or rule == RULE_CROP
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         px, py, pz = position[0], position[1], position[2]
         if lines:

@@ -13,6 +13,9 @@ import numpy as np
 from numpy import uint64
 
 from gpuresample.engines.cpu.gather_kernels import (
+    RULE_MIRROR,
+    RULE_NEAREST,
+    RULE_REFLECT,
     TOGETHER,
     bring,
     cells_row,
@@ -179,7 +182,7 @@ def splat_linear(
         lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         if n_in == 0:
             continue
-        if rule == 1 or rule == 2:
+        if rule == RULE_REFLECT or rule == RULE_MIRROR:
             for axis in range(3):
                 bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
         cells_row(
@@ -214,7 +217,7 @@ def bring_cubic(position, lo, hi, n_src, box, rule, offset):
     for axis in range(3):
         n, x = n_src[2 - axis], position[axis]
         if box[2 - axis, 0] == -np.inf:
-            if rule == 0:
+            if rule == RULE_NEAREST:
                 bring(x, lo, hi, n, np.float64(-offset), np.float64(n - 4 - offset), rule)
             else:
                 bring(x, lo, hi, n, -np.inf, np.inf, rule)

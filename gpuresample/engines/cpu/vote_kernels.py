@@ -11,6 +11,8 @@ import numpy as np
 from numpy import uint64
 
 from gpuresample.engines.cpu.gather_kernels import (
+    RULE_MIRROR,
+    RULE_REFLECT,
     bring,
     cells_row,
     default_row,
@@ -106,7 +108,7 @@ def vote_rows(
         lo, hi, n_in = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]
         if n_in > 0:
-            if rule == 1 or rule == 2:
+            if rule == RULE_REFLECT or rule == RULE_MIRROR:
                 for axis in range(3):
                     bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
             ends, px, py, pz = coordinates[0], position[0], position[1], position[2]
@@ -203,7 +205,7 @@ def score_rows(
     step = uint64(steps[2])
     for row in range(coordinates.shape[0] if lines else coordinates.shape[1]):
         lo, hi, _ = find_row(coordinates, row, lines, along, x0, n0, n_src, box, position, mask)
-        if rule == 1 or rule == 2:
+        if rule == RULE_REFLECT or rule == RULE_MIRROR:
             for axis in range(3):
                 bring(position[axis], lo, hi, n_src[2 - axis], -np.inf, np.inf, rule)
         at = (z0 + row // n_y) * steps[0] + (y0 + row % n_y) * steps[1]

@@ -27,7 +27,10 @@ from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, assemble, f
 
 SHIM = "host/cuda_on_host.h"
 # No fused multiply-add: `__dmul_rn` and its kin are plain operators there. Compiling takes longer than running.
-OPTIONS = ("-x", "c++", "-std=c++17", "-Og", "-ffp-contract=off", "-fPIC", "-shared", "-w")
+# Fibres jump from stack to stack, so a library must not claim that it is fit for shadow stacks (CET).
+OPTIONS = (
+    "-x", "c++", "-std=c++17", "-Og", "-ffp-contract=off", "-fcf-protection=none", "-fPIC", "-shared", "-w",
+)  # fmt: skip
 # Nothing of C++'s own libraries, whose linking takes half as long as compiling a small kernel.
 LINK = ("-nostartfiles", "-nodefaultlibs", "-lm", "-lc")
 ERRORS = {
