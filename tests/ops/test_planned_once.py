@@ -1,6 +1,8 @@
 """What small images are asked for again is planned once: the same results, refusals and warnings as the first time."""
 
+import gc
 import importlib
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -414,3 +416,18 @@ def test_voxels_of_images_are_simpleitks_view_of_them(components, monkeypatch):
     monkeypatch.delattr(sitk.extra, "_GetMemoryViewFromImage")
     monkeypatch.setattr(sitk, "GetArrayViewFromImage", lambda image: SimpleNamespace(dtype=np.int16, told=fallback))
     assert images._view(given).told == fallback
+
+
+def test_fields_are_not_kept_for_what_may_come_again():
+    """A small image along a large field: whoever has it may give it up."""
+    gr.clear_caches()
+    field = np.zeros((24, 24, 24, 3))
+    held = weakref.ref(field)
+    given = gr.Volume(voxels(), (1.0, 1.0, 1.0))
+    transform = gr.DisplacementField(field, like=gr.Grid.of_size((24, 24, 24)))
+    plan = gr.plan(given, transform=transform, interpolation="linear", device="cpu")
+    for _ in range(3):
+        plan.run(given)
+    del plan, transform, field
+    gc.collect()
+    assert held() is None
