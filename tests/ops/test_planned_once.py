@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.testing import assert_array_equal
+from support import noise
 
 import gpuresample as gr
 from gpuresample.caching import Recent, kept_bytes, n_bytes
@@ -431,3 +432,14 @@ def test_fields_are_not_kept_for_what_may_come_again():
     del plan, transform, field
     gc.collect()
     assert held() is None
+
+
+def test_an_axis_of_one_voxel_may_have_any_stride():
+    array = noise((5, 6, 1), "float32")
+    odd = np.lib.stride_tricks.as_strided(array, array.shape, (*array.strides[:2], 40))
+    assert odd.flags.c_contiguous
+    plan = gr.plan(array, spacing=0.7, interpolation="linear", device="cpu")
+    for order in ((array, odd), (odd, array)):
+        gr.clear_caches()
+        made = {plan.run(one).tobytes() for one in order for _ in range(4)}
+        assert len(made) == 1

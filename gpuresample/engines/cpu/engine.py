@@ -82,8 +82,10 @@ def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, 
     if isinstance(work, Majority) or store.divisor != 1 or not (src.dtype.isnative and dst.dtype.isnative):
         return None
     steps = steps_of(work, src.dtype, dst.dtype, store)
-    if not steps.one:
+    if not steps.one or not (src.flags.c_contiguous and dst.flags.c_contiguous):
         return None
+    # An axis of one voxel may have any stride, and loops are chosen by strides: it gets the one that others have.
+    src, dst = src.reshape(-1).reshape(src.shape), dst.reshape(-1).reshape(dst.shape)
     if isinstance(work, Gather):
         return _gathering().ready(work, src, dst, store)
     return tables_ready(work, src, dst, store) if steps.way == "tables" else None
