@@ -110,7 +110,7 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
         target = torch.empty(shape, dtype=between, device=source.device)
     if source.is_cuda:
         _run_on_gpu(plan, source, target)
-    elif not _run_as_it_is(plan, source, target):
+    elif target is out or not _run_as_it_is(plan, source, target):  # memory of the caller's is looked at first
         plan.run(source.numpy(), target.numpy())
     if target is out or (out is None and between == dtype):
         return target
@@ -120,7 +120,7 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
 def _run_as_it_is(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> bool:
     """Run a plan on few voxels in host memory, for which what `Plan.run` asks takes longer; False if that is needed."""
     fits = source.shape[-3:] == plan.input_shape and target.shape[-3:] == plan.output_shape
-    if not fits or isinstance(plan.work, Gather) or max(source.numel(), target.numel()) > cpu.SMALL:
+    if not fits or isinstance(plan.work, Gather) or not 0 < max(source.numel(), target.numel()) <= cpu.SMALL:
         return False
     if engines.select(plan.device, voxels=source.numel() + target.numel(), copies=plan.store.exact) is not cpu:
         return False

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -448,3 +449,57 @@ def test_a_process_that_dies_is_seen_and_the_others_go_on(tmp_path, monkeypatch)
     broken = ("path_kernels.row_ends", "i8")
     assert not ahead.spread([broken, *some], ahead.__name__, [], 2)
     assert ahead.missing(some) == []
+
+
+# --- processes that compile ------------------------------------------------------------------------------------------
+
+WORKER = """
+import os, sys, time
+from pathlib import Path
+from gpuresample.engines.cpu import ahead
+
+def main(arguments):
+    for name, signature in ahead.asked():
+        Path(arguments[0], signature).write_text(str(os.getpid()))
+        print("what is printed is no answer", flush=True)
+        os.system("echo nor what others print")
+        if "waits" in arguments:
+            time.sleep(60)
+    return 0
+"""
+WANTED = [("any.kernel", str(k)) for k in range(5)]
+
+
+@pytest.fixture
+def worker(tmp_path, monkeypatch):
+    """A module that does what it is asked, and the folder where it says so."""
+    (tmp_path / "talkative.py").write_text(WORKER)
+    monkeypatch.syspath_prepend(tmp_path)
+    done = tmp_path / "done"
+    done.mkdir()
+    return "talkative", done
+
+
+def test_what_a_process_prints_is_no_answer(worker):
+    module, done = worker
+    assert ahead.spread(WANTED, module, [str(done)], 2)
+    assert sorted(one.name for one in done.iterdir()) == [signature for _, signature in WANTED]
+
+
+def test_ctrl_c_of_the_parent_alone_ends_the_others(worker, monkeypatch):
+    module, done = worker
+
+    class Interrupted(ahead.ThreadPoolExecutor):
+        def map(self, serve, running):
+            super().map(serve, running)
+            end = time.monotonic() + 30
+            while not list(done.iterdir()) and time.monotonic() < end:
+                time.sleep(0.01)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ahead, "ThreadPoolExecutor", Interrupted)
+    start = time.monotonic()
+    with pytest.raises(KeyboardInterrupt):
+        ahead.spread(WANTED, module, [str(done), "waits"], 1)
+    assert time.monotonic() - start < 45
+    assert len(list(done.iterdir())) == 1

@@ -150,6 +150,16 @@ def test_peak_memory_of_block_means(dtype, threads):
     assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.1, abs=50_000)
 
 
+@pytest.mark.parametrize("dtype", ["int8", "uint32"])
+def test_peak_memory_of_one_plane_in_another_type(dtype, threads):
+    """Sums become rare integers piece by piece, where an image is one plane, too."""
+    threads(1)
+    image = np.resize(np.arange(100, dtype=dtype), (700, 800))
+    plan = gr.plan(image, spacing=1.1, interpolation="linear", device="cpu")
+    plan.run(image)
+    assert peak_of(plan, image) == pytest.approx(plan.cost().peak_bytes, rel=0.03, abs=100_000)
+
+
 def test_peak_memory_of_a_wide_blur(threads, monkeypatch):
     threads(1)
     monkeypatch.setattr(shortcuts, "LEAST_COST", 0)  # of a small volume, too

@@ -1,6 +1,8 @@
 """What small images are asked for again is planned once: the same results, refusals and warnings as the first time."""
 
+import gc
 import importlib
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from numpy.testing import assert_array_equal
+from support import noise
 
 import gpuresample as gr
 from gpuresample.caching import Recent, kept_bytes, n_bytes
@@ -415,3 +418,29 @@ def test_voxels_of_images_are_simpleitks_view_of_them(components, monkeypatch):
     monkeypatch.delattr(sitk.extra, "_GetMemoryViewFromImage")
     monkeypatch.setattr(sitk, "GetArrayViewFromImage", lambda image: SimpleNamespace(dtype=np.int16, told=fallback))
     assert images._view(given).told == fallback
+
+
+def test_fields_are_not_kept_for_what_may_come_again():
+    """A small image along a large field: whoever has it may give it up."""
+    gr.clear_caches()
+    field = np.zeros((24, 24, 24, 3))
+    held = weakref.ref(field)
+    given = gr.Volume(voxels(), (1.0, 1.0, 1.0))
+    transform = gr.DisplacementField(field, like=gr.Grid.of_size((24, 24, 24)))
+    plan = gr.plan(given, transform=transform, interpolation="linear", device="cpu")
+    for _ in range(3):
+        plan.run(given)
+    del plan, transform, field
+    gc.collect()
+    assert held() is None
+
+
+def test_an_axis_of_one_voxel_may_have_any_stride():
+    array = noise((5, 6, 1), "float32")
+    odd = np.lib.stride_tricks.as_strided(array, array.shape, (*array.strides[:2], 40))
+    assert odd.flags.c_contiguous
+    plan = gr.plan(array, spacing=0.7, interpolation="linear", device="cpu")
+    for order in ((array, odd), (odd, array)):
+        gr.clear_caches()
+        made = {plan.run(one).tobytes() for one in order for _ in range(4)}
+        assert len(made) == 1

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import subprocess
 import sys
 import threading
@@ -104,27 +105,36 @@ def spread(
     def serve(process: subprocess.Popen[str]) -> bool:
         assert process.stdin is not None
         assert process.stdout is not None
-        last = ""
-        with suppress(BrokenPipeError), process:
+        last, done = "", False
+        with suppress(OSError), process:  # its pipe is broken; on Windows that is another error
             while (one := handout.after(last)) is not None:
                 last = one[0]
                 process.stdin.write(f"{' '.join(one)}\n")
                 process.stdin.flush()
                 if not process.stdout.readline():  # it has ended
                     return False
-        return process.returncode == 0
+            done = True
+        return done and process.returncode == 0
 
     with ThreadPoolExecutor(max(1, len(running))) as pool:
-        return all(list(pool.map(serve, running)))
+        try:
+            return all(list(pool.map(serve, running)))
+        except BaseException:  # Ctrl-C, which they need not have got: what is left is not compiled first
+            for process in running:
+                process.kill()
+            raise
 
 
 def asked() -> Iterator[Signature]:
     """In a process that `spread` started: what it is to compile. The next one is asked for when this one is done."""
-    for line in sys.stdin:
-        name, _, signature = line.rstrip("\n").partition(" ")
-        yield name, signature
-        sys.stdout.write("\n")
-        sys.stdout.flush()
+    # Whatever else is printed here, by Numba or a linker, would be taken for an answer: it goes where errors go.
+    with os.fdopen(os.dup(1), "w") as answers:
+        os.dup2(2, 1)
+        for line in sys.stdin:
+            name, _, signature = line.rstrip("\n").partition(" ")
+            yield name, signature
+            answers.write("\n")
+            answers.flush()
 
 
 def build(processes: int, path: Path = LIST) -> tuple[int, int]:

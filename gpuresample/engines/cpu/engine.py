@@ -35,6 +35,8 @@ name = "cpu"
 
 # Voxels of a source or a destination, at most, whose work is made ready: then it takes longer than the work.
 SMALL = 1 << 15
+# Voxels that become another type at once: what is held meanwhile is not counted, and stays in the core's cache.
+MEANWHILE = 1 << 15
 # What is ready for small arrays, with the work and the store that it is of, so that no others take their places in
 # memory; None where nothing is saved. Nothing is made of what came once: a loader draws another gather for each call.
 _Ready = tuple[Work, Store, Callable[[Array, Array], None] | None]
@@ -80,8 +82,10 @@ def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, 
     if isinstance(work, Majority) or store.divisor != 1 or not (src.dtype.isnative and dst.dtype.isnative):
         return None
     steps = steps_of(work, src.dtype, dst.dtype, store)
-    if not steps.one:
+    if not steps.one or not (src.flags.c_contiguous and dst.flags.c_contiguous):
         return None
+    # An axis of one voxel may have any stride, and loops are chosen by strides: it gets the one that others have.
+    src, dst = src.reshape(-1).reshape(src.shape), dst.reshape(-1).reshape(dst.shape)
     if isinstance(work, Gather):
         return _gathering().ready(work, src, dst, store)
     return tables_ready(work, src, dst, store) if steps.way == "tables" else None
@@ -93,6 +97,9 @@ def _again(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array,
     if not (flags.c_contiguous and flags.aligned and dst.flags.carray):
         return None
     gathers = isinstance(work, Gather)
+    # Nothing is made ready of fields, and whoever gave one may give it up.
+    if isinstance(work, Gather) and (len(work.routes) != 1 or not work.routes[0].lines):
+        return None
     key = id(work), id(store), src.dtype, src.shape, dst.dtype, dst.shape
     found = _gathers.get(key) if gathers else _tables.get(key)
     if found is not None:
@@ -145,26 +152,33 @@ def _in_other_types(steps: Steps, work: Work, src: Array, dst: Array, store: Sto
     made = np.empty(dst.shape, steps.writes)
     _run(steps.way, work, src, made, store)
     whole = made.dtype.kind == "f" and dst.dtype.kind in "iu"
-    run_items(partial(_settle if whole else _narrow, made, dst, store), math.prod(dst.shape[:-2]))
+    # A plane at a time, or so many of its rows: an image may be a single plane, and what is held meanwhile is small.
+    n_y, n_x = dst.shape[-2:]
+    rows = max(1, MEANWHILE // n_x)
+    pieces = -(-n_y // rows)
+
+    def piece(item: int) -> None:
+        plane, k = divmod(item, pieces)
+        at = (*np.unravel_index(plane, dst.shape[:-2]), slice(k * rows, (k + 1) * rows))
+        (_settle if whole else _narrow)(made[at], dst[at], store)
+
+    run_items(piece, math.prod(dst.shape[:-2]) * pieces)
 
 
-def _narrow(made: Array, dst: Array, store: Store, item: int) -> None:
-    """A plane of another type, whose values are within the range of integers; or nearly: they saturate."""
-    at = np.unravel_index(item, dst.shape[:-2])
-    plane = made[at]
+def _narrow(made: Array, dst: Array, store: Store) -> None:
+    """Values of another type, which are within the range of integers; or nearly: they saturate."""
     if dst.dtype.kind in "iu":
         info = np.iinfo(dst.dtype)
-        plane = np.clip(plane, info.min, info.max)
-    dst[at] = plane
+        made = np.clip(made, info.min, info.max)
+    dst[...] = made
 
 
-def _settle(made: Array, dst: Array, store: Store, item: int) -> None:
-    """A plane of sums that become integers: as `table_kernels.settle` has it."""
-    at = np.unravel_index(item, dst.shape[:-2])
+def _settle(made: Array, dst: Array, store: Store) -> None:
+    """Sums that become integers: as `table_kernels.settle` has it."""
     low, high = bounds_of(dst.dtype, made.dtype, store)
-    whole = _ROUNDED.get(rounding_of(dst.dtype, store), np.rint)(np.clip(made[at], low, high))
+    whole = _ROUNDED.get(rounding_of(dst.dtype, store), np.rint)(np.clip(made, low, high))
     whole[np.isnan(whole)] = 0
-    dst[at] = whole
+    dst[...] = whole
 
 
 def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:

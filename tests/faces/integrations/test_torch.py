@@ -534,3 +534,17 @@ def test_bad_bounds_are_refused():
 def test_a_border_of_endless_constants_is_refused():
     with pytest.raises(ValueError, match=r"boundary must be one of .*'grid-wrap', got 'grid-constant'"):
         grt.resample(torch.zeros(4, 5, 6), size=(3, 3, 3), boundary="grid-constant")
+
+
+def test_small_tensors_are_refused_what_large_ones_are():
+    """What is run without the checks of `Plan.run` is what they would have let pass."""
+    plan = gr.plan(np.zeros((6, 6, 6), np.float32), spacing=0.9, size=(6, 6, 6), interpolation="linear", device="cpu")
+    memory = torch.rand(12, 6, 6)
+    for out in (memory[:6], memory[3:9], torch.zeros(1, 6, 6).expand(6, 6, 6), torch.zeros(1, 6, 6, 6)):
+        with pytest.raises(ValueError, match="out must"):
+            tensors.run_plan(plan, memory[:6], torch.float32, out)
+    with pytest.raises(ValueError, match="image must not be empty"):
+        tensors.run_plan(plan, memory[:0].reshape(0, 6, 6, 6), torch.float32)
+    out = torch.empty(6, 6, 6)
+    assert tensors.run_plan(plan, memory[:6], torch.float32, out) is out
+    assert torch.equal(out, tensors.run_plan(plan, memory[:6], torch.float32))
