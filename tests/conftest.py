@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -82,6 +83,27 @@ def gpu(request):
     after = cuda._engine().runtime.launches.total()
     assert after > before, "no kernel was launched"
     request.node.user_properties.append((LAUNCHES, after - before))
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    """CuPy's stand-in, as of a machine with two GPUs that nothing has used yet."""
+    from fake_cupy import FAKE
+
+    import gpuresample as gr
+    from gpuresample import engines
+    from gpuresample.engines.cuda import engine as cuda
+
+    def forget():
+        cuda._engine.cache_clear()
+        engines._usable.cache_clear()
+        gr.clear_caches()
+
+    FAKE.reset()
+    monkeypatch.setitem(sys.modules, "cupy", FAKE)
+    forget()
+    yield FAKE
+    forget()
 
 
 @pytest.fixture(scope="session")
