@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.random import uniform
 
 try:
     import torch
@@ -42,7 +43,7 @@ GO_ON = {"border": "nearest", "reflection": "reflect"}
 TIES = {"lowest": 0, "nearest": 1, "highest": 2}
 
 # The library draws from NumPy's global stream.
-_uniform = np.random.uniform
+_uniform = uniform
 
 
 @dataclass(frozen=True, eq=False)

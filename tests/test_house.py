@@ -108,6 +108,16 @@ def test_planning_imports_numpy_alone(path):
         assert {n.split(".")[0] for n in names} <= PURE | {"gpuresample"}, f"line {node.lineno}: {names}"
 
 
+# What NumPy loads when its name is first asked for. Where two threads ask at once, one gets a RecursionError.
+LATE = {"char", "ctypeslib", "f2py", "fft", "ma", "matlib", "polynomial", "random", "rec", "strings", "testing"}
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if room(MODULES[p]) not in SHELLS], ids=str)
+def test_parts_of_numpy_that_come_late_are_imported_by_name(path):
+    asked = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)]
+    assert [n.lineno for n in asked if n.attr in LATE and isinstance(n.value, ast.Name) and n.value.id == "np"] == []
+
+
 def test_every_room_exists():
     assert {room(m) for m in MODULES.values() if m} == set(ROOMS)
 

@@ -16,6 +16,7 @@ from typing import SupportsIndex
 
 import numpy as np
 import numpy.typing as npt
+from numpy.fft import irfft, rfft
 
 from gpuresample.checks import one_of, shown, whole
 
@@ -245,7 +246,7 @@ def prefilter_response(order: int, tolerance: float) -> FloatArray:
     centre = order // 2
     for k, value in enumerate(samples):
         spline[(k - centre) % period] = value
-    response = np.fft.irfft(1.0 / np.fft.rfft(spline), period)[: period // 2]
+    response = irfft(1.0 / rfft(spline), period)[: period // 2]
     tail = 2.0 * np.cumsum(np.abs(response[::-1]))[::-1]
     radius = int(np.argmax(tail < tolerance)) if (tail < tolerance).any() else period // 2 - 1
     response = np.concatenate([response[radius:0:-1], response[: radius + 1]])
@@ -288,7 +289,7 @@ def discrete_gaussian_response(sigma: float, max_error: float, max_radius: int |
         half /= 2.0 * half.sum() - half[0]
     else:
         theta = 2.0 * np.pi * np.arange(period // 2 + 1) / period
-        half = np.fft.irfft(np.exp(t * (np.cos(theta) - 1.0)), period)[: period // 2]
+        half = irfft(np.exp(t * (np.cos(theta) - 1.0)), period)[: period // 2]
     total = half[0] + 2.0 * np.cumsum(np.concatenate([[0.0], half[1:]]))
     enough = total >= 1.0 - max_error
     radius = max(1, int(np.argmax(enough)) if enough.any() else period // 2 - 1)

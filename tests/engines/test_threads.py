@@ -379,19 +379,21 @@ if __name__ == "__main__":
 
     other = threading.Thread(target=busy)
     other.start()
-    for method in sys.argv[1:]:
-        context = multiprocessing.get_context(method)
-        children = []
-        for n in (1, 2, 3):
-            mine, theirs = context.Pipe()
-            children.append((context.Process(target=child, args=(n, 2, theirs)), mine))
-            children[-1][0].start()
-        for process, mine in children:
-            assert mine.poll(90), f"{method}: no answer"
-            assert mine.recv() == expected, f"{method}: other bits"
-            process.join(60)
-            assert process.exitcode == 0, f"{method}: exit code {process.exitcode}"
-    stop.set()
+    try:
+        for method in sys.argv[1:]:
+            context = multiprocessing.get_context(method)
+            children = []
+            for n in (1, 2, 3):
+                mine, theirs = context.Pipe()
+                children.append((context.Process(target=child, args=(n, 2, theirs)), mine))
+                children[-1][0].start()
+            for process, mine in children:
+                assert mine.poll(90), f"{method}: no answer"
+                assert mine.recv() == expected, f"{method}: other bits"
+                process.join(60)
+                assert process.exitcode == 0, f"{method}: exit code {process.exitcode}"
+    finally:
+        stop.set()
     other.join()
     print(len(seen) > 0, all(found == expected for found in seen))
 """
@@ -406,6 +408,39 @@ def test_threads_forks_and_spawns_at_once_give_the_same_bits(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "True True"
+
+
+# NumPy loads `numpy.fft` when its name is first asked for. A thread that asks for it when it is loaded, and NumPy has
+# not put the name in its place yet, gets a RecursionError. That moment is a long one here.
+FIRST = """
+import threading, time, types
+import numpy as np
+import gpuresample as gr
+
+class Slow(types.ModuleType):
+    def __setattr__(self, name, value):
+        if name == "fft":
+            begun.set()
+            time.sleep(0.5)
+        super().__setattr__(name, value)
+
+def work():
+    done.append(gr.resample(np.ones((5, 6, 7), np.float32), size=(6, 7, 8), device="cpu").shape)
+
+begun, done = threading.Event(), []
+np.__class__ = Slow
+first = threading.Thread(target=work)
+first.start()
+assert begun.wait(30)
+work()
+first.join()
+print(done)
+"""
+
+
+def test_a_first_call_while_another_thread_loads_a_part_of_numpy():
+    done = subprocess.run([sys.executable, "-c", FIRST], capture_output=True, text=True, timeout=100, check=False)
+    assert done.stdout.strip() == str([(6, 7, 8)] * 2), done.stderr
 
 
 # A thread's first call loads a module, slowly, when another one forks.

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+from numpy.polynomial.polynomial import polyval
 
 from gpuresample.engines.cuda import routes, structs
 from gpuresample.engines.cuda.axis import BLOCK, Axes, narrowest, pointer
@@ -242,7 +243,7 @@ def _gain(coefficients: FloatArray) -> float:
     u = np.linspace(0.0, 1.0, 257)
     gain = 1.0
     for pieces in coefficients:
-        weights = np.array([np.polynomial.polynomial.polyval(u, piece.T) for piece in pieces])
+        weights = np.array([polyval(u, piece.T) for piece in pieces])
         gain *= 1.001 * float(np.abs(weights).sum(axis=1).max())
     return gain
 
