@@ -14,8 +14,6 @@ import numpy.typing as npt
 from gpuresample.caching import Recent, Remembered, n_bytes
 from gpuresample.engines import threads
 from gpuresample.engines.conversion import converted
-from gpuresample.engines.cpu import gather as gathering
-from gpuresample.engines.cpu import gradient as gradients
 from gpuresample.engines.cpu.majority import run_majority
 from gpuresample.engines.cpu.means import run_means
 from gpuresample.engines.cpu.shortcut import run_shortcut
@@ -47,6 +45,19 @@ _gathers: Recent[_Ready] = Recent(32)
 _seen: Recent[tuple[Work, Store]] = Recent(32)
 
 
+def _gathering() -> Any:
+    """The module of gathers: most first calls are along axes, and need not load it."""
+    with threads.importing:
+        from gpuresample.engines.cpu import gather
+    return gather
+
+
+def _gradients() -> Any:
+    with threads.importing:
+        from gpuresample.engines.cpu import gradient
+    return gradient
+
+
 def run(work: Work, src: Array, dst: Array, store: Store) -> None:
     """Fill `dst` `[..., z, y, x]` from `src` `[..., z, y, x]`. See `interface.Engine`."""
     if dst.size == 0:
@@ -76,7 +87,7 @@ def ready(work: Work, src: Array, dst: Array, store: Store) -> Callable[[Array, 
     # An axis of one voxel may have any stride, and loops are chosen by strides: it gets the one that others have.
     src, dst = src.reshape(-1).reshape(src.shape), dst.reshape(-1).reshape(dst.shape)
     if isinstance(work, Gather):
-        return gathering.ready(work, src, dst, store)
+        return _gathering().ready(work, src, dst, store)
     return tables_ready(work, src, dst, store) if steps.way == "tables" else None
 
 
@@ -115,7 +126,7 @@ def run_all(calls: Sequence[Call]) -> None:
         if not (isinstance(work, Gather) and dst.size and _as_it_is(work, src, dst, store)):
             run(work, src, dst, store)
             continue
-        group = next((g for g in groups if gathering.shares(g[0], work, dst)), None)
+        group = next((g for g in groups if _gathering().shares(g[0], work, dst)), None)
         if group is None:
             groups.append(group := [])
         group.append((work, src, dst, store))
@@ -123,7 +134,7 @@ def run_all(calls: Sequence[Call]) -> None:
         if len(group) == 1:
             run(*group[0])
         else:
-            gathering.run_gathers(group)
+            _gathering().run_gathers(group)
 
 
 def _as_it_is(work: Gather, src: Array, dst: Array, store: Store) -> bool:
@@ -172,7 +183,7 @@ def _settle(made: Array, dst: Array, store: Store) -> None:
 
 def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
     if isinstance(work, Gather):
-        gathering.run_gather(work, src, dst, store)
+        _gathering().run_gather(work, src, dst, store)
         return
     if isinstance(work, Majority):
         run_majority(work, src, dst)
@@ -199,19 +210,19 @@ def _run(way: Way, work: Work, src: Array, dst: Array, store: Store) -> None:
 def splat(work: Gather, grad: Array, out: Array) -> None:
     """The transposed gather. See `interface.Differentiable`."""
     if out.size:
-        gradients.run_splat(work, grad, out)
+        _gradients().run_splat(work, grad, out)
 
 
 def gradient(work: Gather, src: Array, out: Array, grad: Array | None = None) -> None:
     """Derivatives of a gather by position. See `interface.Differentiable`."""
     if out.size:
-        gradients.run_gradient(work, src, out, grad)
+        _gradients().run_gradient(work, src, out, grad)
 
 
 def moments(values: Array, field: Array | None, out: Array) -> None:
     """See `interface.Differentiable`."""
     for n, one in enumerate(values):
-        out[n] = gradients.moments(one, None if field is None else field[n % len(field)])
+        out[n] = _gradients().moments(one, None if field is None else field[n % len(field)])
 
 
 @contextmanager
