@@ -34,7 +34,9 @@ _chosen: int | None = None
 _limit = threading.local()
 
 # Held while a module is loaded that calls need and the import of the package does not. A fork waits for it: its child
-# would wait for ever for a module that another thread, which it does not have, has begun to load.
+# would wait for ever for a module that another thread, which it does not have, has begun to load. A fork also takes
+# logging's lock, by a hook of that module; of such hooks the last one is run first. So logging is loaded before the
+# hook below: else a fork could hold its lock and wait here, for a thread that waits for that lock.
 importing = threading.RLock()
 # Seconds that a fork waits for what another thread loads or compiles.
 FORK_WAITS = 60.0

@@ -443,22 +443,36 @@ def test_a_first_call_while_another_thread_loads_a_part_of_numpy():
     assert done.stdout.strip() == str([(6, 7, 8)] * 2), done.stderr
 
 
-# A thread's first call loads a module, slowly, when another one forks.
+# A thread's first call loads a module, slowly, when another one forks; or logging, whose hook has a fork take its lock,
+# has been loaded, and what loaded it is about to take the lock.
 LOADING = """
 import os, sys, threading, time
 import numpy as np
-import gpuresample as gr
+
+begun = threading.Event()
+
+def slow(name):
+    if name == sys.argv[1]:
+        begun.set()
+        time.sleep(0.5)
 
 class Slow:
     def find_spec(self, name, path, target=None):
-        if name == sys.argv[1]:
-            begun.set()
-            time.sleep(0.5)
+        slow(name)
+
+def registered(**hooks):
+    register(**hooks)
+    slow(f"the hook of {getattr(hooks.get('before'), '__module__', None)}")
+
+register, os.register_at_fork = os.register_at_fork, registered
+
+import gpuresample as gr
 
 def work():
-    gr.resample(np.ones((40, 40, 40), np.float32), size=(50, 50, 50), interpolation="linear", device="cpu")
+    image, turn = np.ones((40, 40, 40), np.float32), np.eye(4)[:3] + 0.1
+    gr.resample(image, size=(50, 50, 50), interpolation="linear", device="cpu")
+    gr.resample(image, transform=turn, interpolation="linear", device="cpu")
 
-begun = threading.Event()
 sys.meta_path.insert(0, Slow())
 gr.set_num_threads(2)
 thread = threading.Thread(target=work)
@@ -479,7 +493,10 @@ while not os.waitpid(child, os.WNOHANG)[0]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.parametrize("module", ["gpuresample.engines.cpu.engine", "concurrent.futures"])
+@pytest.mark.parametrize(
+    "module",
+    ["gpuresample.engines.cpu.engine", "gpuresample.engines.cpu.gather", "concurrent.futures", "the hook of logging"],
+)
 def test_a_fork_waits_for_a_module_that_another_thread_loads(module):
     command = [sys.executable, "-W", "ignore", "-c", LOADING, module]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
