@@ -20,6 +20,7 @@ from cuda_support import (
     SPECIAL,
     VOXELS,
     Guarded,
+    assert_seen,
     holds,
     identity,
     patched,
@@ -27,7 +28,6 @@ from cuda_support import (
     plane,
     random_table,
     run_twice,
-    seen,
     separable,
     settled,
     stored,
@@ -1082,8 +1082,7 @@ MUTATIONS = [
 def test_a_mistake_in_a_kernel_is_seen(mutation):
     file, old, new, check = mutation
     holds(check)
-    with seen():
-        check(patched(file, old, new))
+    assert_seen(check, patched(file, old, new))
 
 
 # --- the text --------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cuda_support import FILLS, Guarded, holds, patched, seen
+from cuda_support import FILLS, Guarded, assert_seen, holds, patched
 from fake_cupy import Array
 from support import flat, rotation, same_bits
 
@@ -299,5 +299,4 @@ MUTATIONS = [
 @pytest.mark.parametrize(("old", "new"), MUTATIONS, ids=lambda v: f"{v!r:.30}")
 def test_a_mistake_in_a_kernel_is_seen(old, new):
     holds(check_all)
-    with seen():
-        check_all(patched("ensemble.cu", old, new))
+    assert_seen(check_all, patched("ensemble.cu", old, new))

@@ -6,7 +6,7 @@ from functools import lru_cache
 import numpy as np
 import path_oracle
 import pytest
-from cuda_support import Guarded, holds, patched, run_twice, seen
+from cuda_support import Guarded, assert_seen, holds, patched, run_twice
 from support import assert_close, noise, same_bits
 from test_kernels_route import affine, bspline, field, gather, route
 
@@ -382,5 +382,4 @@ MUTATIONS = [
 def test_a_mistake_in_a_gradient_is_seen(mutation):
     file, old, new, check = mutation
     holds(check)
-    with seen():
-        check(patched(file, old, new))
+    assert_seen(check, patched(file, old, new))

@@ -8,7 +8,7 @@ import numpy as np
 import path_oracle
 import pytest
 import SimpleITK as sitk
-from cuda_support import Guarded, holds, identity, patched, run_twice, seen, separable
+from cuda_support import Guarded, assert_seen, holds, identity, patched, run_twice, separable
 from support import assert_close, flat, labels, noise, of_grid, reference, rotation, same_bits, to_image
 
 import gpuresample as gr
@@ -779,8 +779,7 @@ MUTATIONS = [
 def test_a_mistake_in_a_route_is_seen(mutation):
     file, old, new, check = mutation
     holds(check)
-    with seen():
-        check(patched(file, old, new))
+    assert_seen(check, patched(file, old, new))
 
 
 def test_launch_code_and_kernels_have_the_same_structs():

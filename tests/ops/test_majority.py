@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from cuda_support import LAYOUTS, patched, run_twice, seen
+from cuda_support import LAYOUTS, assert_seen, patched, run_twice
 from hypothesis import given
 from hypothesis import strategies as st
 from support import ANISOTROPIC, labels, same_bits, to_image
@@ -104,14 +104,12 @@ def test_a_mistake_in_the_kernel_is_seen(mutation):
     # Ties of every kind: a block's last voxels decide, and half of its voxels are one label.
     array = np.random.default_rng(5).integers(0, 3, (2, 6, 8, 30)).astype(np.int16)
     expected = mode(array, (2, 1, 2))
-    read = patched("majority.cu", *mutation)
 
-    def check():
+    def check(read):
         out, _ = run_twice(on_cuda, array, expected.shape, "int16", read=read)
         assert same_bits(out, expected)
 
-    with seen():
-        check()
+    assert_seen(check, patched("majority.cu", *mutation))
 
 
 def test_a_tie_goes_to_the_smallest_label():
