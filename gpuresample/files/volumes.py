@@ -880,6 +880,19 @@ def _quiet() -> Iterator[None]:
                     locale.setlocale(locale.LC_ALL, _locale_before)
 
 
+def _in_child() -> None:
+    # The lock may have been held, and the switch been off, for a thread that a child does not have.
+    global _quiet_depth, _quiet_lock
+    _quiet_lock = threading.Lock()
+    if _quiet_depth:
+        _quiet_depth = 0
+        sys.modules["SimpleITK"].ProcessObject.SetGlobalWarningDisplay(_quiet_before)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_in_child)
+
+
 @contextlib.contextmanager
 def itk_says() -> Iterator[list[str]]:
     """What ITK warns of meanwhile, as texts, where it is warned of in no other way; nothing is shown."""

@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from gpuresample.files import transforms
 from gpuresample.files import volumes as files
 
 ALL_TYPES = [
@@ -444,3 +446,32 @@ def test_real_geometry_survives(data_dir, tmp_path, name, extension):
 def test_import_is_light():
     code = "import sys, gpuresample.files.volumes; sys.exit('SimpleITK' in sys.modules or 'typer' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_child_reads_though_another_thread_was_reading(tmp_path):
+    """The switch of ITK's warnings is one per process; a child has none of the threads that turned it off."""
+    path = tmp_path / "t.tfm"
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), str(path))
+    before = sitk.ProcessObject.GetGlobalWarningDisplay()
+    sitk.ProcessObject.SetGlobalWarningDisplay(True)
+    begun, go_on = threading.Event(), threading.Event()
+
+    def read():
+        with files._quiet(), files._quiet_lock:
+            begun.set()
+            go_on.wait(60)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    assert begun.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # which ends it
+        transforms.read_transform(path)
+        os._exit(sitk.ProcessObject.GetGlobalWarningDisplay() * 7)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    sitk.ProcessObject.SetGlobalWarningDisplay(before)
