@@ -8,15 +8,34 @@ from __future__ import annotations
 import contextlib
 import functools
 import os
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+if TYPE_CHECKING or sys.version_info >= (3, 12):
+    from functools import cached_property as cached_property  # noqa: PLC0414  # for others
+else:
+
+    class cached_property(functools.cached_property):  # noqa: N801
+        """Python's own, as it is from 3.12 on: without a lock.
+
+        Python 3.11 holds one for all objects of a class while a value is found. In a child of `os.fork` it is held for
+        ever where another thread was finding a value. Two threads that ask at once both find the value here.
+        """
+
+        def __get__(self, instance: Any, owner: type | None = None) -> Any:
+            if instance is None:
+                return self
+            value = instance.__dict__[self.attrname] = self.func(instance)
+            return value
+
 
 # Of all that is kept. A plan of a large CT takes some 0.5 MB, tables in an engine's form included.
 MOST_BYTES = 256 << 20

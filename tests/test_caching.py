@@ -1,5 +1,7 @@
 """What is kept from call to call: bounded in bytes, given up on demand, the same bits before and after."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -282,3 +284,31 @@ except ValueError as error:
     free, refusal = done.stdout.splitlines()
     assert 0 < int(free) < limit
     assert refusal.startswith(f"it: {limit / 2**30:.1f} GiB, but ")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
+@pytest.mark.filterwarnings("ignore:.*fork")
+def test_a_child_finds_a_value_that_another_thread_was_finding():
+    begun, go_on = threading.Event(), threading.Event()
+
+    class Slow:
+        @caching.cached_property
+        def value(self):
+            begun.set()
+            go_on.wait(60)
+            return 7
+
+    there = Slow()
+    thread = threading.Thread(target=lambda: there.value)
+    thread.start()
+    assert begun.wait(60)
+    child = os.fork()
+    if not child:
+        signal.alarm(20)  # which ends it
+        go_on.set()
+        os._exit(Slow().value)
+    go_on.set()
+    thread.join()
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert vars(there) == {"value": 7}
+    assert isinstance(Slow.value, caching.cached_property)

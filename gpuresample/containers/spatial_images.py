@@ -6,12 +6,12 @@ Voxels are what `numpy.asanyarray(image.dataobj)` says: the stored type, or floa
 from __future__ import annotations
 
 import warnings
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import cached_property
 from gpuresample.containers.voxels import HostMemory, check_voxels, overlaps_itself
 from gpuresample.planning.grid import Grid, agree
 

@@ -10,11 +10,11 @@ import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Protocol
 
 import numpy as np
 
+from gpuresample.caching import cached_property
 from gpuresample.planning.works import Ensemble, Gather, Work
 
 

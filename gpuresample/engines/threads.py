@@ -8,17 +8,18 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import wait
+
+# What this loads, logging among it, has a fork take a lock. It is loaded before `importing` is there: see that.
+from concurrent.futures.thread import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from gpuresample.checks import shown, whole
 from gpuresample.engines.quota import cpu_quota
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 # Bytes of an array from which another thread helps to copy it, and the most threads that do. Beside an H200 8 threads
 # moved 43 GB/s, 16 threads 46, one 6; each costs some 20 us to call.
@@ -34,23 +35,41 @@ _chosen: int | None = None
 _limit = threading.local()
 
 # Held while a module is loaded that calls need and the import of the package does not. A fork waits for it: its child
-# would wait for ever for a module that another thread, which it does not have, has begun to load. A fork also takes
-# logging's lock, by a hook of that module; of such hooks the last one is run first. So logging is loaded before the
-# hook below: else a fork could hold its lock and wait here, for a thread that waits for that lock.
+# would wait for ever for a module that another thread, which it does not have, has begun to load.
+#
+# By hooks of logging and of concurrent.futures, a fork takes a lock of each, too. Of hooks the last one is run first.
+# Were these modules loaded after the hook below, a fork could hold their locks and wait here, for a thread that waits
+# for one of them. And were they loaded while a fork waits here, it would release locks that it has not taken.
 importing = threading.RLock()
 # Seconds that a fork waits for what another thread loads or compiles.
 FORK_WAITS = 60.0
-_held = False
 
 
-def _before_fork() -> None:
-    global _held
-    _held = importing.acquire(timeout=FORK_WAITS)
+def held_at_forks(find: Callable[[], Any]) -> None:
+    """Have forks take a lock first, for a child would never get one that another thread held when it was forked.
+
+    Parameters
+    ----------
+    find : callable
+        The lock, None where there is none yet.
+    """
+    # Two threads may fork at once, and one of them may have waited in vain.
+    taken = threading.local()
+
+    def before() -> None:
+        lock = find()
+        taken.lock = lock if lock is not None and lock.acquire(timeout=FORK_WAITS) else None
+
+    def after() -> None:
+        lock, taken.lock = getattr(taken, "lock", None), None
+        if lock is not None:
+            lock.release()
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(before=before, after_in_parent=after, after_in_child=after)
 
 
-def _after_fork() -> None:
-    if _held:
-        importing.release()
+held_at_forks(lambda: importing)
 
 
 def _in_child() -> None:
@@ -58,11 +77,10 @@ def _in_child() -> None:
     global _pool, _lock
     _pool = None
     _lock = threading.Lock()
-    _after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_in_child)
+    os.register_at_fork(after_in_child=_in_child)
 
 
 def _default_threads() -> int:
@@ -191,8 +209,6 @@ def run_items(job: Callable[[int], None], n_items: int) -> None:
                 future.result()
     except BaseException:
         stop.set()
-        from concurrent.futures import wait  # which came with the pool
-
         wait([f for f in futures if not f.cancel()])
         raise
 
@@ -233,9 +249,6 @@ def extremes(array: npt.NDArray[Any]) -> tuple[int | float, int | float]:
 
 def _get_pool() -> ThreadPoolExecutor:
     global _pool
-    # A call of one thread needs no pool, and what it loads takes as long as such a call.
-    with importing:
-        from concurrent.futures import ThreadPoolExecutor
     with _lock:
         if _pool is None:
             # Not by what one calling thread allows itself: all share the pool.

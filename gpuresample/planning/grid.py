@@ -11,10 +11,11 @@ import math
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import numpy as np
 
+from gpuresample.caching import cached_property
 from gpuresample.checks import MOST_ON_AXIS, length, numbers, one_of, positive_numbers, shown, sizes
 from gpuresample.planning.filters import FloatArray
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import cached_property
 from gpuresample.planning.filters import Filter, FloatArray, IntArray, prefilter_response
 
 BOUNDARIES = ("nearest", "reflect", "mirror", "constant")

@@ -14,13 +14,14 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import cached_property
 from gpuresample.planning import taps
 from gpuresample.planning.filters import FILTERS, FloatArray
 from gpuresample.planning.grid import Grid, aligned_axes

@@ -6,12 +6,12 @@ Planning makes them, engines run them on arrays of shape (..., z, y, x); 2-D wor
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.caching import cached_property
 from gpuresample.planning.filters import FloatArray
 from gpuresample.planning.taps import TapTable
 

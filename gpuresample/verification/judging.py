@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ from gpuresample.bench.bounds import (
     distance,
     floats,
 )
+from gpuresample.caching import cached_property
 from gpuresample.verification import votes
 from gpuresample.verification.pairs import Pair
 from gpuresample.verification.results import Row

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,6 +14,7 @@ import gpuresample as gr
 from gpuresample.bench import reference
 from gpuresample.bench.bounds import EXACT, LABEL_MODES
 from gpuresample.bench.cases import Geometry
+from gpuresample.caching import cached_property
 from gpuresample.containers import ImageContainer, unwrap
 from gpuresample.planning.filters import get_filter
 from gpuresample.planning.grid import Grid

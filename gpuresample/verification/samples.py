@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,6 +12,7 @@ import numpy.typing as npt
 from gpuresample.bench import cases
 from gpuresample.bench.bounds import unit_of
 from gpuresample.bench.cases import Geometry
+from gpuresample.caching import cached_property
 from gpuresample.containers import Container, ImageContainer
 from gpuresample.containers.voxels import finite_range
 from gpuresample.planning.grid import Grid

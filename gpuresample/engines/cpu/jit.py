@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import ctypes
 import itertools
-import os
 import pickle
 import struct
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import cached_property, lru_cache
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
+from gpuresample.caching import cached_property
 from gpuresample.engines.cpu import shipped, store
 from gpuresample.engines.cpu.declarations import Declared, Instructions
 from gpuresample.engines.cpu.store import FINE, NOT_C
-from gpuresample.engines.threads import FORK_WAITS, importing
+from gpuresample.engines.threads import held_at_forks, importing
 
 ndarray = np.ndarray
 # Where the fields of an array begin, behind what every Python object has.
@@ -263,25 +263,12 @@ def _compiler() -> Any:
     return compiler
 
 
-class _Fork:
-    """What a child must not wait for: locks whose holders are threads that it does not have."""
-
-    held: ClassVar[list[Any]] = []
-
-
-def _before_fork() -> None:
+def _compilers_lock() -> Any:
     numba = sys.modules.get("numba.core.compiler_lock")
-    compiling = getattr(getattr(numba, "global_compiler_lock", None), "_lock", None)
-    _Fork.held = [compiling] if compiling is not None and compiling.acquire(timeout=FORK_WAITS) else []
+    return getattr(getattr(numba, "global_compiler_lock", None), "_lock", None)
 
 
-def _after_fork() -> None:
-    while _Fork.held:
-        _Fork.held.pop().release()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
+held_at_forks(_compilers_lock)
 
 
 def _side_by_side(args: Sequence[Any], kinds: list[Any], slots: list[Any]) -> None:
