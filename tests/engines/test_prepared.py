@@ -5,7 +5,7 @@ import pytest
 from support import rotation
 
 import gpuresample as gr
-from gpuresample.engines.cpu import engine
+from gpuresample.engines.cpu import engine, gather
 from gpuresample.engines.cpu import path_kernels as kernels
 from gpuresample.engines.cpu.jit import VARIES, Prepared
 
@@ -63,3 +63,24 @@ def test_labels_become_floats_as_they_are_copied(monkeypatch, label, boundary):
     found = gr.resample(labels, **asked, dtype=np.float32, device="cpu")
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("interpolation", ["nearest", "linear", "bspline", "label_linear"])
+@pytest.mark.parametrize("channels", [(), (2,)])
+def test_one_block_has_the_bits_of_many(monkeypatch, interpolation, channels):
+    image = (np.random.default_rng(0).random((*channels, 13, 14, 15)) * 9).astype(np.int16)
+    matrix = np.hstack([rotation(20, 15, 10), [[1.0], [2.0], [0.5]]])
+
+    def result():
+        return gr.resample(image, size=(23, 24, 25), transform=matrix,
+                           interpolation=interpolation, dtype=np.float32)  # fmt: skip
+
+    seen = {}
+    for alone in (0, gather.ALONE, 1 << 40):
+        monkeypatch.setattr(gather, "ALONE", alone)
+        gr.clear_caches()
+        for k in range(4):  # what comes again is made ready
+            gr.set_num_threads(1 + k % 2)
+            seen[alone, k] = result().tobytes()
+    assert len(set(seen.values())) == 1
+    gr.set_num_threads(None)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from gpuresample.engines.cpu.gather import most_rows, reach_of
+from gpuresample.engines.cpu.gather import cost_of, reach_of, steps
 from gpuresample.engines.cpu.majority_kernels import MOST_LABELS
 from gpuresample.engines.cpu.means import sum_type
 from gpuresample.engines.cpu.tables import SMALL, tiling
@@ -127,10 +127,9 @@ def _converted(steps: Steps, n_src: int, src: np.dtype[Any], n_dst: int, dst: np
 
 def _coordinates(work: Gather, threads: int) -> int:
     """Bytes of a block's positions and of the row that is being summed, on every thread."""
-    n_z, n_y, n_x = work.n_dst
+    n_x = work.n_dst[2]
     lines = all(route.lines for route in work.routes)
-    planes, rows = most_rows(lines, n_x)
-    rows = min(planes, n_z) * min(rows, n_y)
+    rows = math.prod(steps(work.n_dst, lines, cost_of(work, math.prod(work.n_dst)), 1))
     width, item = work.coefficients.shape[1], accumulator(work.precision).itemsize
     row = POINT_BYTES + 8 + 1 + 8 + item * 4 + (0 if width in (2, 4) else 3 * width * item + 3 * 8 + item + 4 + 1)
     lattices = [s for route in work.routes for s in route.stages if isinstance(s, Lattice)]

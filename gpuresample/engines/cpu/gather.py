@@ -37,10 +37,13 @@ POINT_VOXELS = 1 << 13
 MOST_HELD = 1 << 10
 # Where a kernel's arguments have the source, the places of its voxels, the target, and the block.
 SOURCE, PLACES, TARGET, BLOCK = 0, 3, 7, slice(10, 13)
-# Blocks are halved until every thread has so many of them,
+# Blocks are halved until every thread has so many of them, but not below so many voxels.
 BLOCKS_PER_THREAD = 4
-# but not below so many voxels: then what a block and a second thread cost is more than what they save.
 LEAST = 1 << 12
+# Voxels of a gather that is one block: blocks and a second thread would cost more than they save. They are voxels that
+# are copied, or blended of two along each axis, on scan lines; another one counts for so many of them.
+ALONE = 1 << 15
+DEAR = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,9 +54,12 @@ class Job:
     ----------
     rows : callable
         `rows(coordinates, z, y, n_y)`.
+    cost : int
+        See `ALONE`.
     """
 
     rows: Callable[[Array, int, int, int], None]
+    cost: int
 
 
 GatherCall = tuple[Gather, Array, Array, Store]
@@ -110,7 +116,7 @@ def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
 def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:
     """All blocks of the output, over threads."""
     n_z, n_y, n_x = n_dst
-    step_z, step_y = _steps(n_dst, most_rows(walk.route.lines, n_x))
+    step_z, step_y = steps(n_dst, walk.route.lines, sum(job.cost for job in jobs), get_num_threads())
     across = -(-n_y // step_y)
 
     def block(item: int) -> None:
@@ -125,23 +131,21 @@ def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange:
     run_items(block, -(-n_z // step_z) * across)
 
 
-def most_rows(lines: bool, n_x: int) -> tuple[int, int]:
-    """Planes and rows of a block, at most."""
-    if lines:
-        return LINES
-    z, y = POINTS
-    while z * y * n_x < POINT_VOXELS and y < LINES[1]:
-        z, y = (2 * z, y) if 2 * z <= y else (z, 2 * y)
-    return z, y
+def cost_of(work: Gather, voxels: int) -> int:
+    """What so many voxels of a work count for, see `ALONE`."""
+    light = work.method == "index" or is_linear(work)
+    return voxels if light and work.routes[0].lines and not any(work.derivative) else DEAR * voxels
 
 
-def _steps(n_dst: tuple[int, int, int], most: tuple[int, int]) -> tuple[int, int]:
-    """Planes and rows of a block: enough blocks for all threads to be busy."""
+def steps(n_dst: tuple[int, int, int], lines: bool, cost: int, threads: int) -> tuple[int, int]:
+    """Planes and rows of a block: enough blocks for all threads to be busy. Of one thread they are the largest."""
     n_z, n_y, n_x = n_dst
-    if n_z * n_y * n_x <= LEAST:
+    if cost <= ALONE:
         return n_z, n_y
-    z, y = min(most[0], n_z), min(most[1], n_y)
-    threads = get_num_threads()
+    z, y = LINES if lines else POINTS
+    while not lines and z * y * n_x < POINT_VOXELS and y < LINES[1]:
+        z, y = (2 * z, y) if 2 * z <= y else (z, 2 * y)
+    z, y = min(z, n_z), min(y, n_y)
     wanted = 1 if threads == 1 else BLOCKS_PER_THREAD * threads
     while z * y > max(1, 2 * LEAST // n_x) and -(-n_z // z) * -(-n_y // y) < wanted:
         if y >= z:
@@ -169,7 +173,7 @@ def ready(work: Gather, src: Array, dst: Array, store: Store) -> Callable[[Array
     n_z, n_y, n_x = work.n_dst
     route, single = work.routes[0], math.prod(dst.shape[:-3]) == len(work.routes) == 1
     plain = src.flags.c_contiguous and dst.flags.carray
-    if not (route.lines and single and plain and n_z * n_y <= MOST_HELD and dst.size <= LEAST):
+    if not (route.lines and single and plain and n_z * n_y <= MOST_HELD and cost_of(work, dst.size) <= ALONE):
         return None
     if work.prefilter is not None or is_cubic(work):
         return None
@@ -184,7 +188,7 @@ def ready(work: Gather, src: Array, dst: Array, store: Store) -> Callable[[Array
 
 def _job(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> Job:
     """What does a gather's blocks."""
-    return Job(Prepared(*_asked(work, route, src, dst, store)))
+    return Job(Prepared(*_asked(work, route, src, dst, store)), cost_of(work, dst.size))
 
 
 def _asked(work: Gather, route: Route, src: Array, dst: Array, store: Store) -> tuple[Kernel, list[Any]]:

@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from gpuresample.engines.cpu import gradient_kernels as kernels
 from gpuresample.engines.cpu import tables
-from gpuresample.engines.cpu.gather import Job, axis_weights, coefficients, reach_of, run_gather, sweep
+from gpuresample.engines.cpu.gather import DEAR, Job, axis_weights, coefficients, reach_of, run_gather, sweep
 from gpuresample.engines.cpu.memory import Flat, flatten
 from gpuresample.engines.cpu.path import Walk, components
 from gpuresample.engines.cpu.ways import is_cubic, is_linear
@@ -356,7 +356,7 @@ def _slope_job(work: Gather, src: Array, grad: Array, out: Array) -> Job | None:
             starts, steps, z, y, n_y, target.memory, ends, paces,
         )  # fmt: skip
 
-    return Job(rows)
+    return Job(rows, DEAR * grad.size)
 
 
 def moments(values: Array, field: Array | None = None) -> npt.NDArray[np.float64]:
