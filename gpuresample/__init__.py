@@ -116,7 +116,10 @@ if TYPE_CHECKING:
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'gpuresample' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"gpuresample.{_HOMES[name]}"), name)
+    from gpuresample.engines.threads import importing  # it loads NumPy, which every name needs
+
+    with importing:
+        value = getattr(importlib.import_module(f"gpuresample.{_HOMES[name]}"), name)
     globals()[name] = value
     return value
 

@@ -483,9 +483,9 @@ while not os.waitpid(child, os.WNOHANG)[0]:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing forks here")
-@pytest.mark.parametrize("module", ["gpuresample.engines.cpu.engine", "gpuresample.engines.cpu.gather"])
+@pytest.mark.parametrize("module", ["ops.resample", "engines.cpu.engine", "engines.cpu.gather"])
 def test_a_fork_waits_for_a_module_that_another_thread_loads(module):
-    command = [sys.executable, "-W", "ignore", "-c", LOADING, module]
+    command = [sys.executable, "-W", "ignore", "-c", LOADING, f"gpuresample.{module}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
     assert done.returncode == 0, done.stderr
 
