@@ -230,11 +230,7 @@ def vectors(grid: gr.Grid) -> sitk.Image:
     for axis, (a, b, c) in enumerate(((3, 2, 1), (1, 3, 2), (2, 1, 3))):
         wave = np.sin(2 * np.pi * a * i / x) * np.cos(2 * np.pi * b * j / y) * np.sin(2 * np.pi * c * k / z + 1.0)
         out[..., axis] = REACH * wave
-    image = sitk.GetImageFromArray(out, isVector=True)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
+    return cases.image(out, grid, vectors=True)
 
 
 def deformed(interpolation: str, then: bool, factor: int) -> Given:

@@ -32,7 +32,7 @@ class Table:
 
 
 def _spread(r: Record) -> str:
-    return f"{100 * (min(r.seconds) / r.median - 1):+.0f} / {100 * (max(r.seconds) / r.median - 1):+.0f} %"
+    return measure.Times(list(r.seconds)).spread
 
 
 def _cells(r: Record, among: Sequence[Record]) -> list[str]:

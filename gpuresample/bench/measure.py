@@ -164,11 +164,12 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str:
+    """The version of a distribution; nothing if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        return ""
 
 
 def load() -> float | None:
@@ -188,7 +189,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: v for name in packages if (v := _version(name))},
+        "versions": {name: v for name in packages if (v := version(name))},
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "load_before": load(),
     }
