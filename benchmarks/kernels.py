@@ -177,7 +177,7 @@ def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
 
 def _wall(call: Callable[[], Any], runs: int) -> list[float]:
     call()
-    return measure.interleaved({"": call}, runs, budget=20.0)[""].seconds
+    return measure.interleaved({"": call}, runs, budget=20.0)[""]
 
 
 def agreement(device: Device, job: Plan, volume: Array) -> float:

@@ -99,6 +99,13 @@ class Record:
         return statistics.median(self.seconds)
 
     @property
+    def spread(self) -> str:
+        """Fastest to slowest round, in percent of the median."""
+        return (
+            f"{100 * (min(self.seconds) / self.median - 1):+.0f} / {100 * (max(self.seconds) / self.median - 1):+.0f} %"
+        )
+
+    @property
     def rate(self) -> float:
         """Output voxels per second."""
         return self.voxels / self.median
