@@ -50,7 +50,7 @@ SOUND = {
     "--reduce": "mode label mean", "--factors": "2 3 isotropic", "--schedule": "1 2", "--chunks": "4 8",
     "--ignore": "0 9",
     "--activation": "softmax none", "--threshold": "0.5", "--labels": "0 5", "--order": "0 1", "--volumes": "1 100",
-    "--default-value": "0 -5", "--weights": "1", "--input-format": "raw gzip", "--input-type": "int16 float32",
+    "--default-value": "0 -5", "--weights": "1", "--type": "int16 float32",
 }  # fmt: skip
 NAMES = (
     "ct.nii.gz", "ct.nii.gz", "ct.nrrd", "ct.mha", "flat.png", "flat.nrrd", "rgb.mha", "time.nii", "labels.nii.gz",
@@ -163,7 +163,7 @@ def options_of(command: str) -> list[tuple[str, Any]]:
     found: Any = typer.main.get_command(app())
     made = []
     for parameter in found.commands[command].params:
-        if parameter.param_type_name == "option" and parameter.name not in ("calibrate", "threads", "overwrite"):
+        if parameter.param_type_name == "option" and parameter.name not in ("threads", "overwrite"):
             made += [
                 (word, parameter) for word in (*parameter.opts, *parameter.secondary_opts) if word.startswith("--")
             ]

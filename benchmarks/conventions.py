@@ -14,7 +14,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.bounds import SINGLE
 from gpuresample.bench.cases import Array, Job, Spacing
 from gpuresample.bench.peers import PEERS, as_array
-from gpuresample.planning.conventions import CONVENTIONS, Convention
+from gpuresample.planning.conventions import CONVENTIONS
 
 # Array order z, y, x: finer here, coarser there; no sample falls halfway between voxels.
 OLD: Spacing = (2.0, 0.9, 1.1)
@@ -50,14 +49,6 @@ def ours(name: str, array: Array, old: Spacing, new: Spacing, interpolation: str
     """The same by convention."""
     out = gr.resample(array, spacing=new, input_spacing=old, interpolation=interpolation, convention=name)
     return np.asarray(out)
-
-
-def installed(c: Convention) -> str | None:
-    """The library's version, if it is there."""
-    try:
-        return version(c.package)
-    except PackageNotFoundError:
-        return None
 
 
 def volume(dtype: Any) -> Array:
@@ -86,11 +77,12 @@ class Row:
 def compare(name: str, interpolation: str, floats: Array, integers: Array) -> Row:
     """Both results on both grids, as floats and as integers where the library takes them."""
     error, units, differ, same = 0.0, 0, 0.0, True
+
+    def both(array: Array, new: Spacing) -> tuple[Array, Array]:
+        return LIBRARIES[name](array, OLD, new, interpolation), ours(name, array, OLD, new, interpolation)
+
     for new in NEW:
-        if name == "skimage" and interpolation == "nearest":
-            theirs, mine = (f(integers, OLD, new, interpolation) for f in (LIBRARIES[name], _by(name)))
-        else:
-            theirs, mine = (f(floats, OLD, new, interpolation) for f in (LIBRARIES[name], _by(name)))
+        theirs, mine = both(integers if name == "skimage" and interpolation == "nearest" else floats, new)
         same = same and theirs.shape == mine.shape and theirs.dtype == mine.dtype
         if not same:
             break
@@ -98,15 +90,11 @@ def compare(name: str, interpolation: str, floats: Array, integers: Array) -> Ro
         error = max(error, float(apart.max()) / float(np.ptp(floats)))
         if name == "torch":
             continue  # it takes no int16
-        theirs, mine = (f(integers, OLD, new, interpolation) for f in (LIBRARIES[name], _by(name)))
+        theirs, mine = both(integers, new)
         same = same and theirs.dtype == mine.dtype
         apart = np.abs(theirs.astype(np.float64) - mine.astype(np.float64))
         units, differ = max(units, int(apart.max())), max(differ, float((apart >= 1).mean()))
     return Row(name, interpolation, error, units, differ, same and error <= SINGLE and units <= 1)
-
-
-def _by(name: str) -> Callable[[Array, Spacing, Spacing, str], Array]:
-    return lambda *args: ours(name, *args)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -119,8 +107,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     found: list[Row] = []
     lines = []
     for name, c in CONVENTIONS.items():
-        there = installed(c)
-        if there is None:
+        there = measure.version(c.package)
+        if not there:
             lines.append([name, f"{c.package} {c.tested}", c.call, c.keywords, "not installed", "", ""])
             continue
         with warnings.catch_warnings():

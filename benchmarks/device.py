@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import statistics
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -159,7 +161,7 @@ class Host:
         self.engine = CudaEngine(HostRuntime())
         self.staged = Staged(self.engine, None)
 
-    def array(self, host: Array) -> Any:
+    def array(self, host: Array) -> Array:
         """See `Device`."""
         return host.copy()
 
@@ -167,13 +169,7 @@ class Host:
         """See `Device`."""
         return np.empty(shape, dtype)
 
-    def host(self, array: Any) -> Array:
-        """See `Device`."""
-        return np.array(array)
-
-    def pinned(self, host: Array) -> Array:
-        """See `Device`."""
-        return host.copy()
+    host = pinned = array
 
     def seconds(self, call: Callable[[], Any], runs: int) -> list[float]:
         """See `Device`."""
@@ -185,13 +181,11 @@ class Host:
             taken.append(time.perf_counter() - start)
         return taken
 
-    def returns(self, call: Callable[[], Any], runs: int) -> float:
-        """See `Device`."""
-        return self.wall(call, runs)
-
     def wall(self, call: Callable[[], Any], runs: int) -> float:
         """See `Device`."""
         return _wall(call, runs, lambda: None, lambda: None)
+
+    returns = wall
 
     def bandwidth(self, runs: int) -> float:
         """See `Device`."""
@@ -214,6 +208,31 @@ def _wall(call: Callable[[], Any], runs: int, before: Callable[[], Any], after: 
         taken.append(time.perf_counter() - start)
     before()
     return statistics.median(taken)
+
+
+def median(device: Device, call: Callable[[], Any], runs: int) -> float:
+    """Seconds of the middle run, on the device's own clock."""
+    return statistics.median(device.seconds(call, runs))
+
+
+def launched(device: Device, call: Callable[[], Any]) -> Counter[str]:
+    """The kernels that a call launches when it is made again."""
+    call()
+    before = device.engine.runtime.launches.copy()
+    call()
+    return device.engine.runtime.launches - before
+
+
+def torch_on(device: Device) -> Any:
+    """torch, where the device is a GPU that it can use, too; else None.
+
+    Its stream and CuPy's are both the default one here, whose events take the time.
+    """
+    if not isinstance(device, Gpu) or not importlib.util.find_spec("torch"):
+        return None
+    import torch
+
+    return torch if torch.cuda.is_available() else None
 
 
 def nbytes(shape: Sequence[int], dtype: npt.DTypeLike) -> int:

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import itertools
 import json
+import statistics
 import sys
 import threading
 import time
@@ -230,11 +231,7 @@ def vectors(grid: gr.Grid) -> sitk.Image:
     for axis, (a, b, c) in enumerate(((3, 2, 1), (1, 3, 2), (2, 1, 3))):
         wave = np.sin(2 * np.pi * a * i / x) * np.cos(2 * np.pi * b * j / y) * np.sin(2 * np.pi * c * k / z + 1.0)
         out[..., axis] = REACH * wave
-    image = sitk.GetImageFromArray(out, isVector=True)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    return image
+    return cases.image(out, grid, vectors=True)
 
 
 def deformed(interpolation: str, then: bool, factor: int) -> Given:
@@ -337,7 +334,7 @@ class Found:
         """How many times as fast as the other."""
         if not self.ours or not self.theirs:
             return None
-        return measure.Times(self.theirs).median / measure.Times(self.ours).median
+        return statistics.median(self.theirs) / statistics.median(self.ours)
 
     @property
     def verdict(self) -> str:
@@ -349,7 +346,7 @@ class Found:
         if not self.ours:
             return "not timed"
         if self.milliseconds:
-            return "reached" if measure.Times(self.ours).median <= self.target / 1e3 else "not reached"
+            return "reached" if statistics.median(self.ours) <= self.target / 1e3 else "not reached"
         return "reached" if self.ratio is not None and self.ratio >= self.target else "not reached"
 
 
@@ -422,8 +419,8 @@ def timed(found: Found, calls: dict[str, Call], rounds: int) -> None:
     times = measure.interleaved(
         {name: _repeated(call, n) for name, call in calls.items()}, rounds, budget=float("inf")
     )  # fmt: skip
-    found.ours = [s / n for s in times["ours"].seconds]
-    found.theirs = [s / n for s in times["theirs"].seconds] if "theirs" in times else []
+    found.ours = [s / n for s in times["ours"]]
+    found.theirs = [s / n for s in times["theirs"]] if "theirs" in times else []
     if sys.platform == "linux" and found.output >= LARGE:
         found.beside = max(_peak(calls["ours"]) - found.output, 0)
 
@@ -448,7 +445,7 @@ HEADER = ("line", "against", "ours", "theirs", "ratio", "target", "beside in and
 
 def row(found: Found) -> list[str]:
     """Cells under `HEADER`."""
-    ours, theirs = (tables.duration(measure.Times(s).median) if s else "-" for s in (found.ours, found.theirs))
+    ours, theirs = (tables.duration(statistics.median(s)) if s else "-" for s in (found.ours, found.theirs))
     ratio = "-" if found.ratio is None else tables.times(found.ratio)
     target = f"{found.target:g} ms" if found.milliseconds else f"{found.target:g}x"
     beside = "-" if found.beside is None else tables.percent(found.beside / found.output)

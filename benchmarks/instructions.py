@@ -63,8 +63,8 @@ def of_work(name: str, work: Work, shape: tuple[int, ...], out: tuple[int, ...],
 def separable(name: str, n: int, planes: int, interpolation: str, source: str, target: str, volumes: int = 1) -> Job:
     """The reference job's steps on a square of `n` voxels, with as many planes of output."""
     m, depth = n * 25 // 32, 2 * planes - 1
-    before = Grid((n, n, depth), (0.78125, 0.78125, 1.0), (0.0,) * 3, kernel_paths.EYE)
-    after = Grid((m, m, planes), (1.0, 1.0, 2.0), (0.0,) * 3, kernel_paths.EYE)
+    before = Grid.of_size((n, n, depth), (0.78125, 0.78125, 1.0))
+    after = Grid.of_size((m, m, planes), (1.0, 1.0, 2.0))
     work = planner.make_work(before, after, (), interpolation, None, False, "single")
     batch = () if volumes == 1 else (volumes,)
     return of_work(name, work, (*batch, depth, n, n), (*batch, planes, m, m), source, target)
@@ -72,15 +72,15 @@ def separable(name: str, n: int, planes: int, interpolation: str, source: str, t
 
 def turned(name: str, interpolation: str, dtype: str) -> Job:
     """A volume that is turned onto its own grid."""
-    grid = kernel_paths.grid_of((128, 32, 16))
+    grid = Grid.of_size((128, 32, 16))
     work = kernel_paths.turned(grid, kernel_paths.ANGLES, interpolation)
     return of_work(name, work, grid.size[::-1], grid.size[::-1], dtype, dtype)
 
 
 def ensemble(name: str, models: int, classes: int, wanted: str) -> Job:
     """Scores on half the voxels along every axis, as a network's are on a coarser grid."""
-    fine = Grid((192, 16, 8), (1.0,) * 3, (0.0,) * 3, kernel_paths.EYE)
-    coarse = Grid((96, 8, 4), (2.0,) * 3, (0.5,) * 3, kernel_paths.EYE)
+    fine = Grid.of_size((192, 16, 8))
+    coarse = Grid((96, 8, 4), (2.0,) * 3, (0.5,) * 3, fine.direction)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / models) for _ in range(models))
     nx, ny, nz = fine.size
     shape = nz, ny, nx

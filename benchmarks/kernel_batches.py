@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
-from benchmarks.device import Device, Gpu
+from benchmarks.device import Device, launched, median, torch_on
 from gpuresample import Grid
 from gpuresample.bench import tables
 from gpuresample.bench.cases import Array
@@ -20,7 +18,6 @@ from gpuresample.planning.works import Ensemble
 
 BATCH, SMALL = 32, 64
 MODELS, CLASSES = 2, 12
-EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 TORCH = 1.0
 
 
@@ -29,10 +26,10 @@ def rows(device: Device, factor: int, runs: int) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng(0)
     n = max(4, SMALL // factor)
     m = n * 25 // 32
-    before = Grid((n, n, n), (0.78125,) * 3, (0.0,) * 3, EYE)
+    before = Grid.of_size((n, n, n), (0.78125,) * 3)
     # Faces together, as torch's interpolate has them.
     edge = (n * 0.78125 / m - 0.78125) / 2
-    after = Grid((m, m, m), (n * 0.78125 / m,) * 3, (edge,) * 3, EYE)
+    after = Grid((m, m, m), (n * 0.78125 / m,) * 3, (edge,) * 3, before.direction)
     host = rng.standard_normal((BATCH, n, n, n)).astype(np.float32)
     for name in ("linear", "bspline3", "gaussian"):
         work = planner.make_work(before, after, (), name, None, False, "single")
@@ -49,8 +46,8 @@ def rows(device: Device, factor: int, runs: int) -> Iterator[dict[str, Any]]:
 def ensemble(device: Device, factor: int, rng: np.random.Generator) -> Callable[[], None]:
     """A block of an ensemble: labels of scores on half the voxels of every axis."""
     n_z, n_y, n_x = (max(2, k // factor) for k in (64, 200, 200))
-    fine = Grid((n_x, n_y, n_z), (1.0,) * 3, (0.0,) * 3, EYE)
-    coarse = Grid((n_x // 2, n_y // 2, n_z // 2), (2.0,) * 3, (0.5,) * 3, EYE)
+    fine = Grid.of_size((n_x, n_y, n_z))
+    coarse = Grid((n_x // 2, n_y // 2, n_z // 2), (2.0,) * 3, (0.5,) * 3, fine.direction)
     members = tuple(ensemble_walk.member(coarse, fine, "linear", 1 / MODELS) for _ in range(MODELS))
     thresholds, values = np.full(CLASSES, 0.5, np.float32), np.arange(CLASSES + 1, dtype=np.uint64)
     work = Ensemble(members, CLASSES, (n_z, n_y, n_x), "softmax", False, "largest", thresholds, values)
@@ -66,30 +63,24 @@ def ensemble(device: Device, factor: int, rng: np.random.Generator) -> Callable[
 
 
 def _timed(device: Device, name: str, call: Callable[[], None], runs: int, torch: float | None) -> dict[str, Any]:
-    call()
-    before = device.engine.runtime.launches.copy()
-    call()
-    launched = device.engine.runtime.launches - before
+    kernels = launched(device, call)
     return {
-        "name": name, "kernels": "+".join(sorted(launched)), "launches": launched.total(),
-        "seconds": statistics.median(device.seconds(call, runs)), "returns": device.returns(call, runs), "torch": torch,
+        "name": name, "kernels": "+".join(sorted(kernels)), "launches": kernels.total(),
+        "seconds": median(device, call, runs), "returns": device.returns(call, runs), "torch": torch,
     }  # fmt: skip
 
 
 def _torch(device: Device, host: Array, size: tuple[int, int, int], runs: int) -> float | None:
     """Seconds of torch's trilinear interpolation of the whole batch; None where it cannot, or is not there."""
-    if not isinstance(device, Gpu) or not importlib.util.find_spec("torch"):
-        return None
-    import torch
-
-    if not torch.cuda.is_available():
+    torch = torch_on(device)
+    if torch is None:
         return None
     src = torch.from_numpy(host).cuda()[:, None]
 
     def call() -> Any:
         return torch.nn.functional.interpolate(src, size, mode="trilinear", align_corners=False)
 
-    return statistics.median(device.seconds(call, runs))
+    return median(device, call, runs)
 
 
 def table(facts: dict[str, Any], verdict: Callable[[dict[str, Any], float, float], str]) -> Any:

@@ -13,8 +13,6 @@ B-spline transforms in 3-D torch has nothing to call.
 
 from __future__ import annotations
 
-import importlib.util
-import statistics
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any
@@ -22,7 +20,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from benchmarks.device import Device, Gpu, nbytes
+from benchmarks.device import Device, launched, median, nbytes, torch_on
 from gpuresample import Grid
 from gpuresample.bench.cases import Array
 from gpuresample.engines.interface import Store
@@ -32,7 +30,6 @@ from gpuresample.planning.works import Gather, Lattice, Route
 
 SIZE, SMALL, BATCH = (256, 256, 192), (64, 64, 64), 32
 ANGLES = (0.1, 0.15, 0.2)
-EYE = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
 # Largest displacement in mm.
 MOVE = 4.0
 # What DESIGN.md asks for, section 7: share of the copy's bandwidth, and times torch's speed.
@@ -65,11 +62,6 @@ class Job:
     more: int = 0
     peer: str = ""
     share: float | None = None
-
-
-def grid_of(size: tuple[int, int, int]) -> Grid:
-    """Voxels of 1 mm."""
-    return Grid(size, (1.0, 1.0, 1.0), (0.0, 0.0, 0.0), EYE)
 
 
 def turned(grid: Grid, angles: tuple[float, ...], interpolation: str) -> Gather:
@@ -115,7 +107,7 @@ def spline(grid: Grid) -> Lattice:
 
 def jobs(factor: int) -> Iterator[Job]:
     """The jobs, with so many times fewer voxels on every axis."""
-    grid = grid_of((SIZE[0] // factor, SIZE[1] // factor, SIZE[2] // factor))
+    grid = Grid.of_size(tuple(n // factor for n in SIZE))
     linear, moved = turned(grid, ANGLES, "linear"), field(grid)
     yield Job("affine, linear", linear, 1, "float32", peer="affine", share=SHARE)
     yield Job("affine, nearest", turned(grid, ANGLES, "nearest"), 1, "float32", peer="affine")
@@ -124,7 +116,7 @@ def jobs(factor: int) -> Iterator[Job]:
     more = nbytes(moved.vectors.shape, moved.vectors.dtype)
     yield Job("field on the output's grid, linear", along(linear, grid, moved), 1, "float32", more, "field", SHARE)
     yield Job("B-spline transform, 8x8x8 mesh, linear", along(linear, grid, spline(grid)), 1, "float32")
-    small = grid_of((SMALL[0] // factor, SMALL[1] // factor, SMALL[2] // factor))
+    small = Grid.of_size(tuple(n // factor for n in SMALL))
     each = [turned(small, tuple(a * (k + 1) / BATCH for a in ANGLES), "linear") for k in range(BATCH)]
     batch = replace(each[0], routes=tuple(work.routes[0] for work in each))
     yield Job(f"batch of {BATCH}, own matrices, linear", batch, BATCH, "float32", peer="affine")
@@ -132,7 +124,6 @@ def jobs(factor: int) -> Iterator[Job]:
 
 def rows(device: Device, factor: int, runs: int, bandwidth: float) -> Iterator[dict[str, Any]]:
     """Every job's time, the bytes that it cannot but move, their share of the copy's bandwidth, and torch's time."""
-    engine = device.engine
     for job in jobs(factor):
         shape = (job.volumes, *job.work.n_dst)
         rng = np.random.default_rng(0)
@@ -140,16 +131,12 @@ def rows(device: Device, factor: int, runs: int, bandwidth: float) -> Iterator[d
         src, dst = device.array(host), device.empty(shape, host.dtype)
 
         def call(job: Job = job, src: Any = src, dst: Any = dst) -> None:
-            engine.run(job.work, src, dst, Store())
+            device.engine.run(job.work, src, dst, Store())
 
-        call()
-        before = engine.runtime.launches.copy()
-        call()
-        launched = engine.runtime.launches - before
-        seconds = statistics.median(device.seconds(call, runs))
+        kernels, seconds = launched(device, call), median(device, call, runs)
         moved = 2 * nbytes(shape, host.dtype) + job.more
         yield {
-            "name": job.name, "kernels": "+".join(sorted(launched)), "launches": launched.total(), "bytes": moved,
+            "name": job.name, "kernels": "+".join(sorted(kernels)), "launches": kernels.total(), "bytes": moved,
             "seconds": seconds, "of_bandwidth": moved / seconds / bandwidth, "share": job.share,
             "torch": by_torch(device, job, host, runs), "torch_target": TORCH_BATCH if job.volumes > 1 else TORCH,
         }  # fmt: skip
@@ -157,11 +144,8 @@ def rows(device: Device, factor: int, runs: int, bandwidth: float) -> Iterator[d
 
 def by_torch(device: Device, job: Job, host: Array, runs: int) -> float | None:
     """Seconds that torch takes for the same; None where it cannot, or is not there."""
-    if not job.peer or not isinstance(device, Gpu) or not importlib.util.find_spec("torch"):
-        return None
-    import torch
-
-    if not torch.cuda.is_available():
+    torch = torch_on(device)
+    if not job.peer or torch is None:
         return None
     src = torch.from_numpy(host).cuda()[:, None]
     n = np.array(job.work.n_dst[::-1], np.float64)
@@ -175,7 +159,7 @@ def by_torch(device: Device, job: Job, host: Array, runs: int) -> float | None:
         return sample(src, make(theta, src.shape, align_corners=False), mode=mode, align_corners=False)
 
     if job.peer == "affine":
-        return statistics.median(device.seconds(affine, runs))
+        return median(device, affine, runs)
     lattice = job.work.routes[0].stages[0]
     assert isinstance(lattice, Lattice)
     vectors = torch.from_numpy(lattice.vectors * (2.0 / n).astype(np.float32)).cuda()[None]
@@ -184,7 +168,7 @@ def by_torch(device: Device, job: Job, host: Array, runs: int) -> float | None:
     def deformed() -> Any:
         return sample(src, identity + vectors, mode=mode, align_corners=False)
 
-    return statistics.median(device.seconds(deformed, runs))
+    return median(device, deformed, runs)
 
 
 def _theta(route: Route, n: Array) -> Array:

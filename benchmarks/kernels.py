@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import kernel_batches, kernel_paths
-from benchmarks.device import Device, Gpu, Host, nbytes
+from benchmarks.device import Device, Gpu, Host, median, nbytes, torch_on
 from gpuresample import Volume, plan
 from gpuresample.bench import cases, measure, tables
 from gpuresample.bench.cases import Array, Geometry
@@ -50,11 +50,6 @@ def made(geometry: Geometry, interpolation: str, source: str, target: str, volum
     """The plan of a job; its work is what every device is given."""
     image = Volume(volume.astype(source), geometry.source.spacing, geometry.source.origin, geometry.source.direction)
     return plan(image, like=geometry.target, interpolation=interpolation, dtype=target, device="cpu")
-
-
-def median(device: Device, call: Callable[[], Any], runs: int) -> float:
-    """Seconds."""
-    return statistics.median(device.seconds(call, runs))
 
 
 # --- every pass ----------------------------------------------------------------------------------------------------
@@ -182,7 +177,7 @@ def _on_cpu(job: Plan, src: Array, dst: Array) -> None:
 
 def _wall(call: Callable[[], Any], runs: int) -> list[float]:
     call()
-    return measure.interleaved({"": call}, runs, budget=20.0)[""].seconds
+    return measure.interleaved({"": call}, runs, budget=20.0)[""]
 
 
 def agreement(device: Device, job: Plan, volume: Array) -> float:
@@ -210,12 +205,8 @@ def peers(device: Device, geometry: Geometry, volume: Array, runs: int) -> dict[
         src = device.array(volume.astype(np.float32))
         factors = [m / n for m, n in zip(shape, volume.shape, strict=True)]
         found["cupyx zoom, order 3"] = median(device, lambda: ndimage.zoom(src, factors, order=3), runs)
-    if importlib.util.find_spec("torch"):
-        import torch
-
-        if torch.cuda.is_available():
-            # Its stream and CuPy's are both the default one here, whose events take the time.
-            found |= _torch_peers(device, torch, volume, shape, runs)
+    if (torch := torch_on(device)) is not None:
+        found |= _torch_peers(device, torch, volume, shape, runs)
     return found
 
 

@@ -22,12 +22,7 @@ LEAST_ROUNDS = 8
 
 @dataclass(frozen=True)
 class Interval:
-    """A median of ratios, and between what it lies.
-
-    Attributes
-    ----------
-    low, middle, high : float
-    """
+    """A median of ratios, and between what it lies."""
 
     low: float
     middle: float

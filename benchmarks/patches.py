@@ -25,6 +25,7 @@ import numpy as np
 
 import gpuresample as gr
 from gpuresample.bench import measure
+from gpuresample.bench.memory import memory_now
 
 # As a NIfTI header has it, in float32.
 SPACING = (float(np.float32(0.7)), float(np.float32(0.7)), 1.0)
@@ -84,12 +85,6 @@ def patch_of(way: str, folder: Path, patch: int) -> Any:
     return gr.resample(volume, device="cpu", **keywords).array, volume
 
 
-def status(name: str) -> int:
-    """Bytes that the system says of this process: RssFile (files that are mapped, and in memory), VmRSS, VmHWM."""
-    words = [line.split() for line in Path("/proc/self/status").read_text().splitlines()]
-    return next(int(w[1]) << 10 for w in words if w[0] == f"{name}:")
-
-
 def measured(way: str, folder: Path, patch: int, rounds: int) -> dict[str, float]:
     """Run in a process of its own: libraries are imported and kernels loaded first, by a small volume."""
     import SimpleITK  # noqa: F401
@@ -104,10 +99,10 @@ def measured(way: str, folder: Path, patch: int, rounds: int) -> dict[str, float
         return int(Path("/proc/self/io").read_text().split()[1])
 
     Path("/proc/self/clear_refs").write_text("5")  # the peak counts from here
-    before, pages, resident = rchar(), status("RssFile"), status("VmRSS")
+    before, pages, resident = rchar(), memory_now("RssFile"), memory_now("VmRSS")
     made, volume = patch_of(way, folder, patch)
-    read = rchar() - before + (max(0, status("RssFile") - pages) if way == "nii, region=" else 0)
-    grown = status("VmHWM") - resident
+    read = rchar() - before + (max(0, memory_now("RssFile") - pages) if way == "nii, region=" else 0)
+    grown = memory_now("VmHWM") - resident
     del volume
     times = []
     for _ in range(rounds):

@@ -14,6 +14,7 @@ import argparse
 import json
 import os
 import re
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -168,7 +169,7 @@ class Result:
 def compared(job: str, pairs: Pairs, threshold: float, before: float = 1.0) -> Result:
     """A job's ratios, over `before`, against a threshold. The base's time is what `before` makes of the times below."""
     found = interval([r / before for r in pairs.ratios])
-    below, above = measure.Times(pairs.below).median * before, measure.Times(pairs.above).median
+    below, above = statistics.median(pairs.below) * before, statistics.median(pairs.above)
     return Result(job, below, above, found, threshold, verdict(found, threshold))
 
 

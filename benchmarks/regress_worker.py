@@ -181,12 +181,7 @@ class Cuda:
 
 
 class Worker:
-    """Jobs of one checkout, prepared when first asked for.
-
-    Parameters
-    ----------
-    clock : Cpu or Cuda
-    """
+    """Jobs of one checkout, prepared when first asked for."""
 
     def __init__(self, clock: Cpu | Cuda) -> None:
         self.clock = clock

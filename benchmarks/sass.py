@@ -430,8 +430,6 @@ def decoded(text: str) -> Step:
 def _act(op: str, flags: list[str], a: list[str]) -> Any:
     if op in ("NOP", "BSSY", "BSYNC", "BREAK", "WARPSYNC", "YIELD", "DEPBAR"):
         return lambda m, lanes: None
-    if op in ("BRA", "CALL", "RET", "EXIT", "BAR"):
-        return _control(op, a)
     if op in ("LDG", "LD", "STG", "ST", "LDS", "STS"):
         return _memory(op, flags, a)
     if op in ("LDC", "ULDC"):
@@ -569,19 +567,28 @@ def _term(word: str) -> Callable[[Machine], Any]:
     return lambda m: _wide(inner(m))
 
 
+def _operands(a: list[str], most: int) -> tuple[list[str], list[str], list[Callable[[Machine], Any]]]:
+    """What sums take after the register: at most so many predicates for carries, the summands, and carries to add."""
+    carries = [w for w in a[1 : 1 + most] if _is_predicate(w)]
+    rest = a[1 + len(carries) :]
+    return carries, [w for w in rest if not _is_predicate(w)], [_predicate(w) for w in rest if _is_predicate(w)]
+
+
+def _carried(m: Machine, total: Any, ins: list[Callable[[Machine], Any]]) -> Any:
+    """A sum for all lanes, with the carries that go into it."""
+    for carry in ins:
+        total = total + carry(m).astype(np.uint64)
+    return np.broadcast_to(total, m.lanes)
+
+
 def _integers(op: str, flags: list[str], a: list[str]) -> Any:
     if op in ("IADD3", "VIADD"):
-        out, carries = a[0], [w for w in a[1:3] if _is_predicate(w)]
-        terms = [w for w in a[1 + len(carries) :] if not _is_predicate(w)]
-        ins = [_predicate(w) for w in a[1 + len(carries) :] if _is_predicate(w)]
+        carries, terms, ins = _operands(a, 2)
         values = [_term(w) for w in terms]
 
         def add(m: Machine, lanes: Lanes) -> None:
-            total = sum((v(m) for v in values), np.uint64(0))
-            for carry in ins:
-                total = total + carry(m).astype(np.uint64)
-            total = np.broadcast_to(total, m.lanes)
-            _write(m, lanes, out, _low(total))
+            total = _carried(m, sum((v(m) for v in values), np.uint64(0)), ins)
+            _write(m, lanes, a[0], _low(total))
             # Of three summands two may carry; only how many do matters to what takes them.
             for k, carried in enumerate(carries):
                 _set(m, lanes, carried, total >> HALF > k)
@@ -589,18 +596,13 @@ def _integers(op: str, flags: list[str], a: list[str]) -> Any:
         return add
     if op == "IMAD":
         wide, high = "WIDE" in flags, "HI" in flags
-        carries = [w for w in a[1:2] if _is_predicate(w)]
-        terms = [w for w in a[1 + len(carries) :] if not _is_predicate(w)]
-        ins = [_predicate(w) for w in a[1 + len(carries) :] if _is_predicate(w)]
+        carries, terms, ins = _operands(a, 1)
         x, y = _reads(terms[0], "u"), _reads(terms[1], "u")
         z = _reads(terms[2], "q" if wide or high else "u")
         extend = _wide if "U32" in flags else _signed
 
         def multiply(m: Machine, lanes: Lanes) -> None:
-            total = extend(x(m)) * extend(y(m)) + _wide(z(m))
-            for carry in ins:
-                total = total + carry(m).astype(np.uint64)
-            total = np.broadcast_to(total, m.lanes)
+            total = _carried(m, extend(x(m)) * extend(y(m)) + _wide(z(m)), ins)
             _write(m, lanes, a[0], total if wide else _low(total >> HALF) if high else _low(total), wide)
             assert not carries
 
@@ -609,9 +611,7 @@ def _integers(op: str, flags: list[str], a: list[str]) -> Any:
         value = _reads(a[1], "u")
         return lambda m, lanes: _write(m, lanes, a[0], np.abs(np.asarray(value(m)).view(np.int32)).view(np.uint32))
     if op == "LEA":
-        carries = [w for w in a[1:2] if _is_predicate(w)]
-        terms = [w for w in a[1 + len(carries) :] if not _is_predicate(w)]
-        ins = [_predicate(w) for w in a[1 + len(carries) :] if _is_predicate(w)]
+        carries, terms, ins = _operands(a, 1)
         x, y, by = _reads(terms[0], "u"), _reads(terms[1], "u"), np.uint64(int(terms[-1], 16))
         high = "HI" in flags
         top = _reads(terms[2], "u") if high and "SX32" not in flags else None
@@ -623,10 +623,7 @@ def _integers(op: str, flags: list[str], a: list[str]) -> Any:
                 low = (low << by) >> HALF
             else:
                 low = low << by & LOW
-            total = low + _wide(y(m))
-            for carry in ins:
-                total = total + carry(m).astype(np.uint64)
-            total = np.broadcast_to(total, m.lanes)
+            total = _carried(m, low + _wide(y(m)), ins)
             _write(m, lanes, a[0], _low(total))
             for carried in carries:
                 _set(m, lanes, carried, total >> HALF != 0)
@@ -696,16 +693,18 @@ def _shifts(op: str, flags: list[str], a: list[str]) -> Any:
     return None
 
 
+COMPARISONS = {
+    "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal, "NE": np.not_equal,
+}  # fmt: skip
+
+
 def _ordered(flag: str, x: Any, y: Any) -> Any:
     """A comparison by its word; those that end in U are true where a side is no number."""
     with np.errstate(invalid="ignore"):
         either = np.isnan(x) | np.isnan(y)
         if flag in ("NAN", "NUM"):
             return either if flag == "NAN" else ~either
-        made = {
-            "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal,
-            "NE": np.not_equal,
-        }[flag[:2]](x, y)  # fmt: skip
+        made = COMPARISONS[flag[:2]](x, y)
         return made | either if flag.endswith("U") else made & ~either
 
 
@@ -720,10 +719,7 @@ def _choices(op: str, flags: list[str], a: list[str]) -> Any:
             p, q = np.asarray(x(m)), np.asarray(y(m))
             if kind == "u" and "U32" not in flags:
                 p, q = p.view(np.int32), q.view(np.int32)
-            made = _ordered(flags[0], p, q) if kind != "u" else {
-                "LT": np.less, "LE": np.less_equal, "GT": np.greater, "GE": np.greater_equal, "EQ": np.equal,
-                "NE": np.not_equal,
-            }[flags[0]](p, q)  # fmt: skip
+            made = _ordered(flags[0], p, q) if kind != "u" else COMPARISONS[flags[0]](p, q)
             if low is not None:
                 equal = p == q
                 strict = made & ~equal if flags[0] != "EQ" else equal & False
@@ -759,11 +755,8 @@ def _choices(op: str, flags: list[str], a: list[str]) -> Any:
 
         return unpack
     if op in ("SEL", "FSEL"):
-        x, y, which = (
-            _reads(a[1], "u" if op == "SEL" else "f"),
-            _reads(a[2], "u" if op == "SEL" else "f"),
-            _predicate(a[3]),
-        )
+        kind = "u" if op == "SEL" else "f"
+        x, y, which = _reads(a[1], kind), _reads(a[2], kind), _predicate(a[3])
         return lambda m, lanes: _write(m, lanes, a[0], np.where(which(m), x(m), y(m)))
     if op in ("VIMNMX", "VIADDMNMX"):
         values, least = [_reads(w, "u") for w in a[1:-1]], _predicate(a[-1])
@@ -865,37 +858,23 @@ def _doubles(op: str, flags: list[str], a: list[str]) -> Any:
 
         return compute
     wide = "F64" in flags
-    rounded = next((ROUNDINGS[flag] for flag in flags if flag in ROUNDINGS), np.rint)
-    if op == "FRND" and wide:
-        x = _reads(a[1], "d")
-        return lambda m, lanes: _write(m, lanes, a[0], np.asarray(rounded(x(m)), np.float64), wide=True)
     if op == "F2F" and wide:
         x, out = _reads(a[1], "d" if flags[-1] == "F64" else "f"), np.float64 if flags[0] == "F64" else np.float32
         return lambda m, lanes: _write(m, lanes, a[0], np.asarray(x(m)).astype(out), wide=flags[0] == "F64")
     if op == "I2F" and wide:
         x, kind = _reads(a[1], "u"), np.uint32 if "U32" in flags else np.int32
         return lambda m, lanes: _write(m, lanes, a[0], np.asarray(x(m)).view(kind).astype(np.float64), wide=True)
-    if op == "F2I" and wide and not {"S64", "U64"} & set(flags):
-        x = _reads(a[1], "d")
-        low, high = (0, 2**32 - 1) if "U32" in flags else (-(2**31), 2**31 - 1)
-
-        def whole(m: Machine, lanes: Lanes) -> None:
-            with np.errstate(all="ignore"):
-                value = np.clip(np.nan_to_num(rounded(x(m)), nan=0.0), low, high)
-                _write(m, lanes, a[0], (value.astype(np.int64) & 0xFFFFFFFF).astype(np.uint32))
-
-        return whole
     return None
 
 
 def _conversions(op: str, flags: list[str], a: list[str]) -> Any:
-    if op == "FRND" and "F64" not in flags:
-        x = _reads(a[1], "f")
-        rounded = next((ROUNDINGS[flag] for flag in flags if flag in ROUNDINGS), np.rint)
-        return lambda m, lanes: _write(m, lanes, a[0], rounded(x(m)).astype(np.float32))
-    if op == "F2I" and not {"F64", "S64", "U64"} & set(flags):
-        x = _reads(a[1], "f")
-        rounded = next((ROUNDINGS[flag] for flag in flags if flag in ROUNDINGS), np.rint)
+    wide = "F64" in flags
+    rounded = next((ROUNDINGS[flag] for flag in flags if flag in ROUNDINGS), np.rint)
+    if op == "FRND":
+        x, out = _reads(a[1], "d" if wide else "f"), np.float64 if wide else np.float32
+        return lambda m, lanes: _write(m, lanes, a[0], np.asarray(rounded(x(m)), out), wide)
+    if op == "F2I" and not {"S64", "U64"} & set(flags):
+        x = _reads(a[1], "d" if wide else "f")
         low, high = (0, 2**32 - 1) if "U32" in flags else (-(2**31), 2**31 - 1)
 
         def whole(m: Machine, lanes: Lanes) -> None:

@@ -274,7 +274,8 @@ def _lattice(kind: str, source: gr.Grid, target: gr.Grid, rng: Generator, streng
     where = rng.choice(("output", "along the output", "along the image", "initializer", "any"))
     near = source if where == "along the image" else target
     if where == "initializer" and kind.startswith("spline"):
-        t = sitk.BSplineTransformInitializer(_image(target), rng.integers(1, 5, d).tolist(), order)
+        nothing = cases.image(np.zeros(target.size[::-1], np.uint8), target)
+        t = sitk.BSplineTransformInitializer(nothing, rng.integers(1, 5, d).tolist(), order)
         t.SetParameters((strength * rng.uniform(-2, 2, len(t.GetParameters()))).tolist())
         return t
     if where == "output" and min(target.size) > order:
@@ -292,23 +293,10 @@ def _lattice(kind: str, source: gr.Grid, target: gr.Grid, rng: Generator, streng
         t.SetFixedParameters([*map(float, grid.size), *grid.origin, *grid.spacing, *grid.direction])
         t.SetParameters(np.moveaxis(values, -1, 0).ravel().tolist())
         return t
-    image = sitk.GetImageFromArray(values, isVector=True)
-    image.SetSpacing(grid.spacing)
-    image.SetOrigin(grid.origin)
-    image.SetDirection(grid.direction)
-    t = sitk.DisplacementFieldTransform(image)
+    t = sitk.DisplacementFieldTransform(cases.image(values, grid, vectors=True))
     if kind == "field_nearest":
         t.SetInterpolator(sitk.sitkNearestNeighbor)
     return t
-
-
-def _image(grid: gr.Grid) -> sitk.Image:
-    """An image of nothing on a grid."""
-    out = sitk.Image(grid.size, sitk.sitkUInt8)
-    out.SetSpacing(grid.spacing)
-    out.SetOrigin(grid.origin)
-    out.SetDirection(grid.direction)
-    return out
 
 
 # -- ties ------------------------------------------------------------------------------------------------------------

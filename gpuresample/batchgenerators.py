@@ -280,15 +280,6 @@ def blurred(noise: torch.Tensor, sigma: float) -> torch.Tensor:
 
     Along an axis of n voxels it leaves exp(-2 (pi sigma k / n)^2) of the wave that goes around k times: of most waves
     nothing. So the array is expressed in those few that stay, axis by axis, and the array is made of them again.
-
-    Parameters
-    ----------
-    noise : Tensor, float32
-    sigma : float
-
-    Returns
-    -------
-    Tensor
     """
     d, sizes = noise.ndim, noise.shape
     waves, shares = zip(*(_waves(n, sigma) for n in sizes), strict=True)

@@ -507,14 +507,8 @@ def sample(
 
 def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor, Tensor, bool]:
     """Volumes (N, C, D, H, W), positions (N or 1, 3, ...), and whether N was missing."""
-    check_tensor(volume, "volume")
+    _check_volume(volume, dims)
     check_tensor(coordinates, "coordinates")
-    if dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, got {dims!r}")
-    if volume.ndim not in (dims + 1, dims + 2):
-        raise ValueError(
-            f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
-        )
     if coordinates.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"coordinates must be a tensor of float32 or float64, got {coordinates.dtype}")
     if coordinates.device != volume.device:
@@ -530,14 +524,30 @@ def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor,
     for tensor in (volume, coordinates):
         _refuse_forward_mode(tensor)
     images, at = (volume[None], coordinates[None]) if single else (volume, coordinates)
-    n = max(len(images), len(at))
-    for name, tensor in (("volume", images), ("coordinates", at)):
-        if len(tensor) not in (1, n):
-            raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {len(tensor)}")
-    images = images.expand(n, *images.shape[1:])
+    images = _of_batch({"volume": images, "coordinates": at})
     if dims == 2:  # a third axis in front, on which all lie at 0
         images, at = images.unsqueeze(2), torch.cat([torch.zeros_like(at[:, :1]), at], 1)
     return images, at, single
+
+
+def _check_volume(volume: Any, dims: int) -> None:
+    check_tensor(volume, "volume")
+    if dims not in (2, 3):
+        raise ValueError(f"spatial_dims must be 2 or 3, got {dims!r}")
+    if volume.ndim not in (dims + 1, dims + 2):
+        raise ValueError(
+            f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
+        )
+
+
+def _of_batch(given: Mapping[str, Tensor]) -> Tensor:
+    """The volumes, as many as the batch has members; each of what was given has as many, or one."""
+    n = max(value.shape[0] for value in given.values())
+    for name, value in given.items():
+        if value.shape[0] not in (1, n):
+            raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {value.shape[0]}")
+    images = given["volume"]
+    return images.expand(n, *images.shape[1:])
 
 
 def _in_rows(at: Tensor) -> list[Tensor]:
@@ -567,17 +577,11 @@ def _warp_arguments(
     volume: Any, matrix: Any, displacement: Any, coefficients: Any, size: Any, order: int, dims: int
 ) -> tuple[Tensor, Tensor | None, Tensor | None, list[int], bool]:
     """Volumes (N, C, D, H, W), matrices and fields of as many or one, the output's size, and whether N was missing."""
-    check_tensor(volume, "volume")
-    if dims not in (2, 3):
-        raise ValueError(f"spatial_dims must be 2 or 3, got {dims!r}")
+    _check_volume(volume, dims)
     names = {"matrix": matrix, "displacement": displacement, "coefficients": coefficients}
     given = {name: value for name, value in names.items() if value is not None}
     if not given:
         raise ValueError("warp needs a matrix, a displacement or coefficients, got none of them")
-    if volume.ndim not in (dims + 1, dims + 2):
-        raise ValueError(
-            f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
-        )
     for name, value in given.items():
         check_tensor(value, name)
         if not value.dtype.is_floating_point:
@@ -595,11 +599,7 @@ def _warp_arguments(
         _refuse_forward_mode(tensor)
     single = volume.ndim == dims + 1 and all(names[name].ndim == value.ndim - 1 for name, value in given.items())
     images = volume if volume.ndim == dims + 2 else volume[None]
-    n = max(images.shape[0], *(value.shape[0] for value in given.values()))
-    for name, value in {"volume": images, **given}.items():
-        if value.shape[0] not in (1, n):
-            raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {value.shape[0]}")
-    images = images.expand(n, *images.shape[1:])
+    images = _of_batch({"volume": images, **given})
     field = given.get("displacement")
     if size is None:
         inside = tuple(images.shape[2:] if field is None else field.shape[2:])

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from functools import lru_cache
 from pathlib import Path
 
 import pytest
@@ -23,16 +24,30 @@ LAUNCHES = "kernel launches"
 
 
 def pytest_collection_modifyitems(config, items):
-    """Skip the GPU's tests where there is none, and slow ones unless GPURESAMPLE_SLOW is set."""
+    """Skip the GPU's tests where there is none, kernels without g++, slow ones unless GPURESAMPLE_SLOW is set."""
     for item in items:
         if item.get_closest_marker("slow") and not os.environ.get("GPURESAMPLE_SLOW"):
             item.add_marker(pytest.mark.skip(reason="slow; set GPURESAMPLE_SLOW=1"))
+        if item.get_closest_marker("kernels") and (reason := why_no_compiler()):
+            item.add_marker(pytest.mark.skip(reason=reason))
         if item.get_closest_marker("gpu") is None:
             continue
         if REASON not in config.stash:
             config.stash[REASON] = why_no_gpu()
         if config.stash[REASON]:
             item.add_marker(pytest.mark.skip(reason=config.stash[REASON]))
+
+
+@lru_cache
+def why_no_compiler() -> str:
+    """Why kernels cannot be built for the CPU; nothing if they can."""
+    from gpuresample.engines.cuda.host import compiler
+
+    try:
+        compiler()
+    except RuntimeError as error:
+        return str(error)
+    return ""
 
 
 def why_no_gpu() -> str:
@@ -83,6 +98,15 @@ def gpu(request):
     after = cuda._engine().runtime.launches.total()
     assert after > before, "no kernel was launched"
     request.node.user_properties.append((LAUNCHES, after - before))
+
+
+@pytest.fixture
+def torch():
+    """torch, if it has CUDA; asked for before `gpu`, which wants to see launches."""
+    torch = pytest.importorskip("torch")
+    if not torch.cuda.is_available():
+        pytest.skip("this torch has no CUDA")
+    return torch
 
 
 @pytest.fixture
@@ -140,6 +164,14 @@ def threads():
 
     yield gr.set_num_threads
     gr.set_num_threads(None)
+
+
+@pytest.fixture
+def own_threads(threads):
+    """Threads of both libraries may be set; that ends with the test."""
+    n = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
+    yield
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n)
 
 
 @pytest.fixture(scope="session")

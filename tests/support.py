@@ -141,6 +141,15 @@ def assert_truncated_like(actual, expected, share=TRUNCATED_SHARE):
     assert (difference > 0).mean() <= share, f"{100 * (difference > 0).mean():.2f} % differ"
 
 
+def assert_same(a, b):
+    """Two images, but that NIfTI keeps its header in float32."""
+    assert a.GetSize() == b.GetSize()
+    assert a.GetPixelIDTypeAsString() == b.GetPixelIDTypeAsString()
+    for name in ("Spacing", "Origin", "Direction"):
+        np.testing.assert_allclose(getattr(a, f"Get{name}")(), getattr(b, f"Get{name}")(), rtol=1e-5, atol=1e-5)
+    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(a), sitk.GetArrayViewFromImage(b))
+
+
 def same_bits(a, b):
     """Whether two arrays have one type, one shape and the same bits (NaN included)."""
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()

@@ -17,6 +17,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -170,7 +171,9 @@ class _Work:
         files.check_input(source)
         target.parent.mkdir(parents=True, exist_ok=True)
         before = records.stamp(source)
-        digest = _Background(lambda: records.content(source))
+        pool = ThreadPoolExecutor(1)
+        digest = pool.submit(records.content, source)
+        pool.shutdown(wait=False)  # a volume that fails does not wait for it
         old, new = self._run(source, target, overwrite)
         if (after := records.stamp(source)) != before and os.path.realpath(source) != str(target):
             raise OSError(f"{source}: was changed while it was read (was {before[0]:,} bytes, is {after[0]:,})")
@@ -227,28 +230,6 @@ def is_clean(checks: dict[str, Any]) -> bool:
     """Whether a result deserves no remark."""
     finite = checks["not_finite"] == 0 or checks["not_finite_before"] > 0
     return finite and checks["in_range"] and checks["extent"] is not False and not checks.get("labels_lost")
-
-
-class _Background:
-    """A value that another thread makes meanwhile."""
-
-    def __init__(self, make: Any) -> None:
-        self._value: Any = None
-        self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, args=(make,), daemon=True)
-        self._thread.start()
-
-    def _run(self, make: Any) -> None:
-        try:
-            self._value = make()
-        except BaseException as error:
-            self._error = error
-
-    def result(self) -> Any:
-        self._thread.join()
-        if self._error is not None:
-            raise self._error
-        return self._value
 
 
 def _bytes_needed(item: Item) -> int:

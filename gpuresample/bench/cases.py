@@ -209,11 +209,8 @@ def displaced(source: Grid) -> Geometry:
     target = coarser(source).target
     z, y, x = np.meshgrid(*[np.linspace(0, 2 * np.pi, n) for n in target.size[::-1]], indexing="ij")
     field = np.stack([np.sin(y) * np.cos(z), np.sin(z + 0.5 * x), np.cos(x) * np.sin(y)], axis=-1)
-    image = sitk.GetImageFromArray(field * np.asarray(source.spacing) * 2, isVector=True)
-    image.SetSpacing(target.spacing)
-    image.SetOrigin(target.origin)
-    image.SetDirection(target.direction)
-    return Geometry("displacement field", source, target, sitk.DisplacementFieldTransform(image))
+    vectors = image(field * np.asarray(source.spacing) * 2, target, vectors=True)
+    return Geometry("displacement field", source, target, sitk.DisplacementFieldTransform(vectors))
 
 
 GEOMETRIES: dict[str, Callable[[Grid], Geometry]] = {
@@ -294,9 +291,9 @@ def volume(array: Array, grid: Grid) -> Volume:
     return Volume(array, grid.spacing, grid.origin, grid.direction)
 
 
-def image(array: Array, grid: Grid) -> sitk.Image:
-    """An array on a grid, as SimpleITK takes it."""
-    out = sitk.GetImageFromArray(array)
+def image(array: Array, grid: Grid, vectors: bool = False) -> sitk.Image:
+    """An array on a grid, as SimpleITK takes it; the last axis is that of `vectors`."""
+    out = sitk.GetImageFromArray(array, isVector=vectors)
     out.SetSpacing(grid.spacing)
     out.SetOrigin(grid.origin)
     out.SetDirection(grid.direction)

@@ -10,14 +10,13 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Iterator
-from importlib import metadata
 from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 
 import gpuresample as gr
-from gpuresample.bench import exact
+from gpuresample.bench import exact, measure
 from gpuresample.bench.cases import Array
 from gpuresample.bench.devices import synchronised
 from gpuresample.bench.peers import Call
@@ -31,13 +30,6 @@ Reference = Callable[[Array], Error | None]
 MAX_ERROR, DEFAULT_ERROR = 0.01, 1e-4
 ITK_LIMIT = 6.0
 LEVELS = 4
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return ""
 
 
 def _have(module: str) -> bool:
@@ -61,7 +53,7 @@ def _on_device(call: Callable[[Any], Any], expected: str | None, **more: Any) ->
 
 
 def _theirs(key: str, label: str, package: str, prepare: Callable[[Array], Call], **more: Any) -> Doer:
-    return Doer(key, label, prepare, _version(package), **more)
+    return Doer(key, label, prepare, measure.version(package), **more)
 
 
 def _floats(array: Array) -> sitk.Image:

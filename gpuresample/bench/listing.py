@@ -31,14 +31,10 @@ class Table:
         return f"## {self.title}\n\n{text}\n" + (f"\n{self.note}\n" if self.note else "")
 
 
-def _spread(r: Record) -> str:
-    return f"{100 * (min(r.seconds) / r.median - 1):+.0f} / {100 * (max(r.seconds) / r.median - 1):+.0f} %"
-
-
 def _cells(r: Record, among: Sequence[Record]) -> list[str]:
     found = ratio(r, among)
     return [
-        f"{r.doer} {r.version}".strip() if not r.ours else r.doer, duration(r.median), _spread(r), str(len(r.seconds)),
+        f"{r.doer} {r.version}".strip() if not r.ours else r.doer, duration(r.median), r.spread, str(len(r.seconds)),
         "" if found is None else times(found), millions(r.rate),
         "" if r.share is None else percent(r.share), peak(r),
         "" if r.error is None else f"{r.error:.0e}", r.check,
@@ -82,7 +78,7 @@ def tables(run: Run) -> Iterator[Table]:
         for rows in by_case(run.of(kind)).values():
             header: Sequence[str] = ("who", kind, "median", "spread", "vs SimpleITK", "MVoxel/s")
             yield Table(f"{title}: {rows[0].what}", header, [
-                [r.doer, str(getattr(r, kind)), duration(r.median), _spread(r),
+                [r.doer, str(getattr(r, kind)), duration(r.median), r.spread,
                  "" if (found := ratio(r, rows)) is None else times(found), millions(r.rate)] for r in rows
             ])  # fmt: skip
     if cold := run.of("cold"):

@@ -7,13 +7,11 @@ import json
 import os
 import platform
 import re
-import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -21,24 +19,6 @@ from typing import Any
 from gpuresample.engines.threads import cores
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@dataclass
-class Times:
-    """Seconds of every run."""
-
-    seconds: list[float] = field(default_factory=list)
-
-    @property
-    def median(self) -> float:
-        """The middle run."""
-        return statistics.median(self.seconds)
-
-    @property
-    def spread(self) -> str:
-        """Fastest to slowest run, in percent of the median."""
-        low, high = min(self.seconds) / self.median - 1, max(self.seconds) / self.median - 1
-        return f"{100 * low:+.0f} / {100 * high:+.0f} %"
 
 
 # Seconds of quiet before every run.
@@ -55,18 +35,18 @@ def interleaved(
     budget: float,
     at_least: int = 3,
     on_device: Collection[str] = (),
-) -> dict[str, Times]:
-    """Time every call `runs` times, round by round, so that a noisy moment hits all alike.
+) -> dict[str, list[float]]:
+    """Seconds of every call, made `runs` times, round by round, so that a noisy moment hits all alike.
 
     A short call is made twice in a row, and its second time counts, see `SHORT`; one `on_device` is repeated until the
     device has worked for a while, see `BUSY`, and the next time counts. A call that has used up `budget`
     seconds is left out of further rounds once it ran `at_least` times. Nothing is kept between runs: results are freed
     before the next call, as a program that goes through many volumes does.
     """
-    times = {name: Times() for name in calls}
+    times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(runs):
         for name, call in calls.items():
-            taken = times[name].seconds
+            taken = times[name]
             if len(taken) >= at_least and sum(taken) > budget:
                 continue
             # OpenMP's threads go on spinning for milliseconds after a peer's call; they are not to slow the next one.
@@ -164,11 +144,12 @@ def cpu_model() -> str:
     return platform.processor() or platform.machine()
 
 
-def _version(package: str) -> str | None:
+def version(package: str) -> str:
+    """The version of a distribution; nothing if it is not installed."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
-        return None
+        return ""
 
 
 def load() -> float | None:
@@ -188,7 +169,7 @@ def machine(threads: int) -> dict[str, Any]:
         "threads": threads,
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
-        "versions": {name: v for name in packages if (v := _version(name))},
+        "versions": {name: v for name in packages if (v := version(name))},
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d"),
         "load_before": load(),
     }

@@ -9,7 +9,7 @@ from typing import Any
 
 
 def memory_now(key: str) -> int:
-    """Bytes of `VmRSS` or `VmHWM`."""
+    """Bytes of `VmRSS`, `VmHWM`, or `RssFile`: files that are mapped, and in memory."""
     with open("/proc/self/status") as file:
         for line in file:
             if line.startswith(f"{key}:"):

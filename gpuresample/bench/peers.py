@@ -13,7 +13,6 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -21,6 +20,7 @@ import SimpleITK as sitk
 
 import gpuresample as gr
 from gpuresample.bench.cases import Array, Job, image, volume
+from gpuresample.bench.measure import version
 from gpuresample.planning.conventions import CONVENTIONS
 
 Call = Callable[[], Any]
@@ -278,12 +278,7 @@ class Peer:
     @property
     def version(self) -> str:
         """The installed version, nothing if there is none."""
-        if self.module == "gpuresample":
-            return gr.__version__
-        try:
-            return metadata.version(self.package)
-        except metadata.PackageNotFoundError:
-            return ""
+        return gr.__version__ if self.module == "gpuresample" else version(self.package)
 
     def job(self, job: Job) -> Job:
         """The job in a voxel type that the library takes."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,13 @@ class Record:
     def median(self) -> float:
         """Seconds of the middle round."""
         return statistics.median(self.seconds)
+
+    @property
+    def spread(self) -> str:
+        """Fastest to slowest round, in percent of the median."""
+        return (
+            f"{100 * (min(self.seconds) / self.median - 1):+.0f} / {100 * (max(self.seconds) / self.median - 1):+.0f} %"
+        )
 
     @property
     def rate(self) -> float:
@@ -196,28 +203,9 @@ def _record(benchmark: Mapping[str, Any], path: Path) -> Record:
     seconds = info.get("seconds") or stats.get("data") or [stats[k] for k in ("median",) if k in stats]
     if not seconds or min(seconds) <= 0:
         raise ValueError(f"{path}: {name} has no times, or some that are not above 0")
-    return Record(
-        name=name,
-        kind=info["kind"],
-        case=info["case"],
-        what=info.get("what") or info["case"],
-        peer=info["peer"],
-        label=info.get("label") or info["peer"],
-        version=info.get("version") or "",
-        device=info.get("device") or "cpu",
-        scope=info.get("scope") or "call",
-        input_shape=tuple(info.get("input_shape") or ()),
-        output_shape=tuple(info.get("output_shape") or ()),
-        input_dtype=info.get("input_dtype") or "",
-        output_dtype=info.get("output_dtype") or "",
-        voxels=int(info.get("voxels") or 0),
-        bytes_moved=int(info.get("bytes") or 0),
-        copy_bandwidth=float(info.get("copy_bandwidth") or 0.0),
-        check=info.get("check") or "unchecked: the run does not say",
-        error=info.get("error"),
-        peak_host=info.get("peak_host"),
-        peak_device=info.get("peak_device"),
-        threads=info.get("threads"),
-        size=info.get("size"),
-        seconds=tuple(float(s) for s in seconds),
-    )
+    said: dict[str, Any] = {"what": info["case"], "label": info["peer"], "check": "unchecked: the run does not say"}
+    said["bytes_moved"] = info.get("bytes") or 0
+    for known in fields(Record):
+        if (value := info.get(known.name)) not in (None, ""):
+            said[known.name] = tuple(value) if isinstance(value, list) else value
+    return Record(**{**said, "name": name, "seconds": tuple(float(s) for s in seconds)})

@@ -135,11 +135,10 @@ def _case(made: Page, name: str, rows: Sequence[Record], look: dict[str, plots.L
 def table_row(r: Record, among: Sequence[Record]) -> list[str | Cell]:
     """A row under `HEADER`."""
     found = ratio(r, among)
-    fast, slow = min(r.seconds) / r.median - 1, max(r.seconds) / r.median - 1
     return [
         " ".join([r.doer, r.version] if r.version and not r.ours else [r.doer]),
         duration(r.median),
-        f"{100 * fast:+.0f} / {100 * slow:+.0f} %",
+        r.spread,
         "-" if found is None else times(found),
         millions(r.rate),
         "-" if r.share is None else percent(r.share),

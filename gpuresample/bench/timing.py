@@ -109,8 +109,8 @@ class Session:
             calls = self._checked(case, [r.doer for r in rows])
             p, on_device = self._profile, {r.doer.key for r in rows if r.doer.device != "cpu"}
             times = measure.interleaved(calls, p.runs, p.budget, p.at_least, on_device)
-            for key, t in times.items():
-                self._found[key].seconds = t.seconds
+            for key, seconds in times.items():
+                self._found[key].seconds = seconds
         finally:
             measure.set_threads(self.threads)
 
@@ -210,7 +210,7 @@ class Session:
 
 def _least(call: Call, device: str) -> float:
     on_device = () if device == "cpu" else ("copy",)
-    return min(measure.interleaved({"copy": call}, 3, 1.0, on_device=on_device)["copy"].seconds)
+    return min(measure.interleaved({"copy": call}, 3, 1.0, on_device=on_device)["copy"])
 
 
 def _load(module: str) -> None:

@@ -139,10 +139,6 @@ def lazy(plan: Planned, image: Any, chunks: Sequence[int] | None = None) -> Any:
         Chunk lengths of the result, one for each axis. Unless given, they are the input's chunks on the output's grid,
         halved or doubled until a block and the input under it take between 1 MiB (zarr: 16 MiB) and 64 MiB.
 
-    Returns
-    -------
-    dask.array.Array, or Volume of one
-
     Raises
     ------
     ValueError, TypeError
@@ -357,10 +353,6 @@ def block_bytes(plan: Planned, image: Any, chunks: Sequence[int] | None = None, 
         Chunk lengths of the result; those of `lazy` unless given.
     stored : bool
         Whether blocks are written to a zarr array.
-
-    Returns
-    -------
-    int
 
     Raises
     ------

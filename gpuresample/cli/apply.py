@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-import gpuresample as gr
 from gpuresample.cli import console, filtering, flags, options
 from gpuresample.files import apply as chains
 from gpuresample.files import job, transforms
@@ -117,22 +114,12 @@ def apply(
         _check_series(source, joined)
     for typed, one in zip(transform, loaded, strict=True):
         typer.echo(f"-t {typed}: {one}")
-    if threads is not None:
-        gr.set_num_threads(threads)
     with console.Phases() as phases:
-
-        @contextlib.contextmanager
-        def stage(name: str, header: files.Header | None) -> Iterator[files.Progress]:
-            doing = {"read": f"reading {source.name}", "write": f"writing {target.name}"}
-            hidden = contextlib.nullcontext() if name == "resample" else console.native_stderr_hidden()
-            with phases.phase(name, doing.get(name, "applying transforms")), hidden:
-                yield phases.part
-
+        stage = filtering.stages(phases, source, target, lambda _: "applying transforms")
         old, new = job.run(source, target, settings, overwrite, stage, transform=joined, grid=grid, level=level)
         with phases.phase("count", "counting points outside"):
             missed, points = chains.outside(joined, grid, own)
-    typer.echo(f"{source}: {filtering.geometry(old)}")
-    typer.echo(f"{target}: {filtering.geometry(new)}; {filtering.spent(phases)}")
+    filtering.report(source, old, target, new, phases)
     typer.echo(f"{missed:,} of {points:,} output points ({100 * missed / points:.3g} %) lie outside the input")
 
 

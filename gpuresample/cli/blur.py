@@ -62,4 +62,4 @@ def blur(
         "dtype": dtype,
         "device": device,
     }
-    filtering.run(gr.gaussian, "blur", "blurring", source, target, keywords, threads, series, overwrite, level=level)
+    filtering.run(gr.gaussian, "blur", "blurring", source, target, keywords, series, overwrite, level=level)

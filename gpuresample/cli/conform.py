@@ -54,6 +54,6 @@ def conform(
     }
     few = keywords | {"size": [min(n, 4) for n in wanted]}
     filtering.run(
-        gr.conform, "conform", "conforming", source, target, keywords, threads, series, overwrite,
+        gr.conform, "conform", "conforming", source, target, keywords, series, overwrite,
         lambda probe: gr.conform(probe, **few), level,
     )  # fmt: skip

@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gpuresample.bench import phantom
-from gpuresample.cli import console, options
+from gpuresample.cli import console, filtering, options
 from gpuresample.cli import side_by_side as demos
 from gpuresample.engines.threads import get_num_threads
 from gpuresample.files import volumes as files
@@ -71,19 +71,10 @@ def _image(phases: console.Phases, source: Path | None, series: str | None, smal
             return phantom.phantom((128, 128, 62)) if small else phantom.phantom()
     with phases.phase("read", f"reading {source.name}"), console.native_stderr_hidden():
         image = files.read(source, series)
-    return _scalar_volume(image, source)
-
-
-def _scalar_volume(image: SimpleITK.Image, source: Path) -> SimpleITK.Image:
-    """The first volume of a time series, the first component of vectors: SimpleITK's splines take no others."""
-    import SimpleITK as sitk
-
     header = files.Header.of(image)
     if header.dtype.kind == "c" or header.dimension > 4:
         raise OSError(f"{source}: cannot be resampled: {header.dimension}-D, {header.pixel_type}")
-    if header.dimension == 4:
-        image = image[..., 0]
-    return sitk.VectorIndexSelectionCast(image, 0) if header.components else image
+    return filtering.scalar_volume(image)  # SimpleITK's splines take no others
 
 
 def _new_spacing(image: SimpleITK.Image, wanted: float | list[float] | None, is_phantom: bool) -> float | list[float]:

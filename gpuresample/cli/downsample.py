@@ -59,7 +59,7 @@ def downsample(
             "device": device,
         }
         filtering.run(
-            gr.bin_shrink, "shrink", "shrinking", source, target, blocks, threads, series, overwrite,
+            gr.bin_shrink, "shrink", "shrinking", source, target, blocks, series, overwrite,
             lambda probe: gr.downsample(probe, blocks["factors"], device=device), level,
         )  # fmt: skip
         return
@@ -71,6 +71,4 @@ def downsample(
         "dtype": dtype,
         "device": device,
     }
-    filtering.run(
-        gr.downsample, "downsample", "downsampling", source, target, keywords, threads, series, overwrite, level=level
-    )
+    filtering.run(gr.downsample, "downsample", "downsampling", source, target, keywords, series, overwrite, level=level)

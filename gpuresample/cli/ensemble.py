@@ -153,8 +153,6 @@ def ensemble(
     }
     if weights is not None and len(keywords["weights"]) != len(scores):
         raise ValueError(f"--weights must be one number for each of the {len(scores)} models, got {weights!r}")
-    if threads is not None:
-        gr.set_num_threads(threads)
     with console.Phases() as phases:
         with phases.phase("read", f"reading {like.name}"), console.native_stderr_hidden():
             image = files.read(like, progress=phases.part)

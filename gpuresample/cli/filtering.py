@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import typer
 
-import gpuresample as gr
 from gpuresample.cli import console
+from gpuresample.files import job
 from gpuresample.files import volumes as files
+
+if TYPE_CHECKING:
+    import SimpleITK
 
 
 def run(
@@ -21,7 +25,6 @@ def run(
     source: Path,
     target: Path,
     keywords: dict[str, Any],
-    threads: int | None,
     series: str | None,
     overwrite: bool,
     check: Callable[[Any], Any] | None = None,
@@ -39,8 +42,6 @@ def run(
         Where from and where to.
     keywords : dict
         Of `function`.
-    threads : int or None
-        That compute and pack.
     series : str or None
         Which series of a DICOM folder.
     overwrite : bool
@@ -53,8 +54,6 @@ def run(
     """
     files.check_output(target, overwrite)
     files.check_level(target, level, "--level")
-    if threads is not None:
-        gr.set_num_threads(threads)
     with console.Phases() as phases:
         image, header = read(phases, source, series, check or (lambda probe: function(probe, **keywords)))
         if keywords.get("dtype") is not None and np.dtype(keywords["dtype"]) == np.float16:
@@ -65,8 +64,30 @@ def run(
         del image
         with phases.phase("write", f"writing {target.name}"), console.native_stderr_hidden():
             files.write(result, target, overwrite, level, phases.part)
-    typer.echo(f"{source}: {geometry(header)}")
-    typer.echo(f"{target}: {geometry(files.Header.of(result))}; {spent(phases)}")
+    report(source, header, target, files.Header.of(result), phases)
+
+
+def stages(phases: console.Phases, source: Path, target: Path, doing: Callable[[files.Header], str]) -> job.Stage:
+    """The stages of `job.run`, each a phase; what the work itself is called, `doing` says."""
+
+    @contextlib.contextmanager
+    def stage(name: str, header: files.Header | None) -> Iterator[files.Progress]:
+        if name == "resample":
+            assert header is not None
+            with phases.phase(name, doing(header)):
+                yield phases.part
+            return
+        text = f"reading {source.name}" if name == "read" else f"writing {target.name}"
+        with phases.phase(name, text), console.native_stderr_hidden():
+            yield phases.part
+
+    return stage
+
+
+def report(source: Path, old: files.Header, target: Path, new: files.Header, phases: console.Phases) -> None:
+    """Both volumes, and how long it took."""
+    typer.echo(f"{source}: {geometry(old)}")
+    typer.echo(f"{target}: {geometry(new)}; {spent(phases)}")
 
 
 def read(
@@ -103,6 +124,15 @@ def _stand_in(path: Path, header: files.Header) -> Any:
         raise OSError(f"{path}: cannot be filtered: its spacing is {console.times(header.spacing)}")
     image.SetSpacing(spacing)
     return image
+
+
+def scalar_volume(image: SimpleITK.Image) -> SimpleITK.Image:
+    """The first volume of a time series, the first component of vectors."""
+    import SimpleITK as sitk
+
+    if image.GetDimension() == 4:
+        image = image[..., 0]
+    return sitk.VectorIndexSelectionCast(image, 0) if "vector" in image.GetPixelIDTypeAsString() else image
 
 
 def geometry(header: files.Header) -> str:

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from gpuresample.engines.threads import set_num_threads
 from gpuresample.files import volumes as files
 from gpuresample.planning.conventions import NAMES
 
@@ -86,9 +87,20 @@ Ignore = Annotated[
 ]
 Dtype = Annotated[str | None, typer.Option(help="Voxel type of the output, such as float32.", rich_help_panel=VALUES)]
 
+
+def _set_threads(threads: int | None) -> int | None:
+    if threads is not None:
+        set_num_threads(threads)
+    return threads
+
+
 # --- the run ---
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N.", rich_help_panel=RUN)]
-Threads = Annotated[int | None, typer.Option(min=1, help="Threads that compute and pack.", rich_help_panel=RUN)]
+Threads = Annotated[
+    int | None,
+    typer.Option(min=1, callback=_set_threads, help="Threads that compute and pack.", rich_help_panel=RUN),
+]
+"""Set when it is read: commands need do nothing with it."""
 Level = Annotated[
     int | None,
     typer.Option(

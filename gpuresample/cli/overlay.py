@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from gpuresample.cli import filtering
 from gpuresample.files import volumes as files
 
 if TYPE_CHECKING:
@@ -82,10 +83,7 @@ def _upright(image: SimpleITK.Image) -> tuple[npt.NDArray[Any], tuple[float, ...
     """Voxels (z, y, x) with x to the patient's left, y to the back, z to the head; spacing z, y, x."""
     import SimpleITK as sitk
 
-    if image.GetDimension() == 4:
-        image = image[..., 0]
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        image = sitk.VectorIndexSelectionCast(image, 0)
+    image = filtering.scalar_volume(image)
     if image.GetDimension() == 2:
         return sitk.GetArrayFromImage(image)[None], (1.0, *image.GetSpacing()[::-1])
     image = sitk.DICOMOrient(image, "LPS")

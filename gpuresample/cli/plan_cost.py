@@ -72,8 +72,6 @@ def plan_cost(
         boundary=boundary, antialias=antialias, default_value=default_value, rounding=rounding, convention=convention,
         clip=clip, ignore=ignore, dtype=dtype, device=device, series=series,
     )  # fmt: skip
-    if threads is not None:
-        gr.set_num_threads(threads)
     with console.Phases() as phases, phases.phase("read", "reading the header"), console.native_stderr_hidden():
         header = _header(source, input_size, input_spacing, input_type, series)
         name = "volume" if source is None else str(source)

@@ -129,7 +129,7 @@ def pyramid(
     if target.name.endswith(pyramid_zarr.ENDING):
         if level is not None:
             raise ValueError(f"--level is for files, and {target} is a folder of OME-Zarr; got {level}")
-        pyramid_zarr.write(source, target, {**keywords, **stored, "labels": labels}, threads, series, overwrite)
+        pyramid_zarr.write(source, target, {**keywords, **stored, "labels": labels}, series, overwrite)
         return
     if stored != {"chunks": None, "shards": True, "input_spacing": None}:
         raise ValueError(f"--chunks, --no-shards and --input-spacing are for an OUT of OME-Zarr, got {str(target)!r}")
@@ -137,8 +137,6 @@ def pyramid(
         if kind not in ("gaussian", "mode", "label"):
             raise ValueError(f"--labels is --kind mode or label; it cannot be combined with --kind {kind}")
         keywords["kind"] = "mode" if kind == "gaussian" else kind
-    if threads is not None:
-        gr.set_num_threads(threads)
     _write_files(source, target, keywords, level, series, overwrite)
 
 
@@ -257,10 +255,7 @@ def _middle(image: SimpleITK.Image) -> tuple[npt.NDArray[np.float64], float, flo
     """Pixels of the middle axial slice, and their spacing along x and y."""
     import SimpleITK as sitk
 
-    if image.GetDimension() == 4:
-        image = image[..., 0]
-    if image.GetNumberOfComponentsPerPixel() > 1:
-        image = sitk.VectorIndexSelectionCast(image, 0)
+    image = filtering.scalar_volume(image)
     if image.GetDimension() == 3:
         image = sitk.DICOMOrient(image, "LPS")
         image = image[:, :, image.GetSize()[2] // 2]

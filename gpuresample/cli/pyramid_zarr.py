@@ -16,18 +16,9 @@ from gpuresample.omezarr import ngff, volumes, writer
 ENDING = writer.ENDING
 
 
-def write(
-    source: Path,
-    target: Path,
-    keywords: dict[str, Any],
-    threads: int | None,
-    series: str | None,
-    overwrite: bool,
-) -> None:
+def write(source: Path, target: Path, keywords: dict[str, Any], series: str | None, overwrite: bool) -> None:
     """The levels of a file, a DICOM folder, a zarr array or an OME-Zarr image."""
     writer.check_target(target, overwrite)
-    if threads is not None:
-        gr.set_num_threads(threads)
     with console.Phases() as phases:
         image: Any = source
         if series is not None and volumes.is_zarr(source):

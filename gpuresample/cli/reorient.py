@@ -20,6 +20,4 @@ def reorient(
     gpuresample reorient ct.nii.gz ras.nii.gz --orientation RAS
     """
     keywords = {"orientation": orientation, "device": "cpu"}
-    filtering.run(
-        gr.reorient, "reorient", "reorienting", source, target, keywords, threads, series, overwrite, level=level
-    )
+    filtering.run(gr.reorient, "reorient", "reorienting", source, target, keywords, series, overwrite, level=level)

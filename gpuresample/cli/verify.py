@@ -108,8 +108,6 @@ def verify(
             keywords["transform"] = None if transform is None else read_transform(transform)
             image = files.read(source, series)
         _check_image(source, image)
-        if threads is not None:
-            gr.set_num_threads(threads)
         with phases.phase("verify", "comparing"):
             found = gr.verify(image, **keywords, progress=phases.say)
         if html is not None:

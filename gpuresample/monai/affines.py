@@ -59,9 +59,6 @@ class Affine(Ours, transforms.Affine):
     dimensions. MONAI itself does the rest: lazy evaluation, "bicubic", other paddings.
     """
 
-    affine_grid: Any
-    resampler: Any
-
     parts: ClassVar = {"affine_grid": AffineGrid, "resampler": Resample}
 
     # MONAI's makes an `AffineGrid` of its own.
@@ -83,8 +80,6 @@ class Affine(Ours, transforms.Affine):
 class RandAffine(Ours, transforms.RandAffine):
     """Takes and gives what `monai.transforms.RandAffine` does, with the same draws; see `Affine`."""
 
-    rand_affine_grid: Any
-    resampler: Any
     _cached_grid: Any
 
     parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
@@ -123,14 +118,10 @@ class RandAffine(Ours, transforms.RandAffine):
 class Affined(OursTogether, transforms.Affined):
     """Takes and gives what `monai.transforms.Affined` does; see `Affine`. The voxels of all keys are located once."""
 
-    affine: Any
-
     parts: ClassVar = {"affine": Affine}
 
 
 class RandAffined(OursTogether, transforms.RandAffined):
     """Takes and gives what `monai.transforms.RandAffined` does, with the same draws; see `Affined`."""
-
-    rand_affine: Any
 
     parts: ClassVar = {"rand_affine": RandAffine}

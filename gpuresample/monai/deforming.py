@@ -24,9 +24,6 @@ class Rand3DElastic(Ours, transforms.Rand3DElastic):
     gpuresample does the modes and paddings of `Affine`; MONAI itself does the rest.
     """
 
-    rand_affine_grid: Any
-    resampler: Any
-
     parts: ClassVar = {"rand_affine_grid": RandAffineGrid, "resampler": Resample}
 
     def places(self, size: tuple[int, ...], device: Any) -> Places:
@@ -63,8 +60,6 @@ class Rand3DElasticd(Ours, transforms.Rand3DElasticd):
     The voxels of all keys are located once.
     """
 
-    rand_3d_elastic: Any
-
     parts: ClassVar = {"rand_3d_elastic": Rand3DElastic}
 
     def __call__(self, data: Any) -> Any:
@@ -89,8 +84,6 @@ class Rand3DElasticd(Ours, transforms.Rand3DElasticd):
 
 class GridDistortion(Ours, transforms.GridDistortion):
     """MONAI's `GridDistortion`, by tables: every axis is distorted for itself."""
-
-    resampler: Any
 
     parts: ClassVar = {"resampler": Resample}
 
@@ -128,15 +121,11 @@ class RandGridDistortion(Ours, transforms.RandGridDistortion):
     gpuresample does the modes and paddings of `Affine`; MONAI itself does the rest.
     """
 
-    grid_distortion: Any
-
     parts: ClassVar = {"grid_distortion": GridDistortion}
 
 
 class RandGridDistortiond(Ours, transforms.RandGridDistortiond):
     """Takes and gives what `monai.transforms.RandGridDistortiond` does, with the same draws."""
-
-    rand_grid_distortion: Any
 
     parts: ClassVar = {"rand_grid_distortion": RandGridDistortion}
 

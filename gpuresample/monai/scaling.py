@@ -84,15 +84,10 @@ class Resize(transforms.Resize):
         return out
 
 
-class Resized(transforms.Resized):
+class Resized(Ours, transforms.Resized):
     """Takes and gives what `monai.transforms.Resized` does; see `Resize`."""
 
-    resizer: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        monais = self.resizer
-        self.resizer = Resize(spatial_size=monais.spatial_size, size_mode=monais.size_mode, lazy=monais.lazy)
+    parts: ClassVar = {"resizer": Resize}
 
 
 def resized(image: torch.Tensor, size: tuple[int, ...], settings: Any, sigma: Any = False) -> torch.Tensor:
@@ -174,14 +169,10 @@ class RandZoom(transforms.RandZoom):
 class Zoomd(Ours, transforms.Zoomd):
     """Takes and gives what `monai.transforms.Zoomd` does; see `Zoom`."""
 
-    zoomer: Any
-
     parts: ClassVar = {"zoomer": Zoom}
 
 
 class RandZoomd(Ours, transforms.RandZoomd):
     """Takes and gives what `monai.transforms.RandZoomd` does, with the same draws; see `Zoom`."""
-
-    rand_zoom: Any
 
     parts: ClassVar = {"rand_zoom": RandZoom}

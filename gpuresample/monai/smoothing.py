@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -13,7 +13,7 @@ from monai.data.meta_tensor import MetaTensor, get_spatial_ndim
 from monai.networks.layers.convutils import gaussian_1d
 from monai.utils import convert_to_dst_type, convert_to_tensor
 
-from gpuresample.monai.shared import run_tables, warn
+from gpuresample.monai.shared import Ours, run_tables, warn
 from gpuresample.planning import taps
 from gpuresample.planning.taps import TapTable
 from gpuresample.tensors import VOXELS
@@ -40,14 +40,10 @@ class GaussianSmooth(transforms.GaussianSmooth):
         return convert_to_dst_type(run_tables(tables, voxels), dst=image, dtype=torch.float32)[0]
 
 
-class GaussianSmoothd(transforms.GaussianSmoothd):
+class GaussianSmoothd(Ours, transforms.GaussianSmoothd):
     """Takes and gives what `monai.transforms.GaussianSmoothd` does; see `GaussianSmooth`."""
 
-    converter: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.converter = GaussianSmooth(self.converter.sigma, approx=self.converter.approx)
+    parts: ClassVar = {"converter": GaussianSmooth}
 
 
 def blur_table(sigma: float, n: int, approx: str, truncated: float = 4.0) -> TapTable:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from monai import transforms
 from monai.data.utils import AFFINE_TOL
@@ -16,7 +15,17 @@ from monai.utils.enums import LazyAttr
 from monai.utils.type_conversion import get_torch_dtype_from_string
 
 from gpuresample.monai.resampler import aligned, boundary_of, by_tables, in_voxels, modes
-from gpuresample.monai.shared import CannotError, check_voxels, gathered, is_lazy, planned, tracked, untraced, warn
+from gpuresample.monai.shared import (
+    CannotError,
+    Ours,
+    check_voxels,
+    gathered,
+    is_lazy,
+    planned,
+    tracked,
+    untraced,
+    warn,
+)
 from gpuresample.planning import taps
 from gpuresample.planning.filters import FloatArray
 
@@ -126,46 +135,19 @@ class ResampleToMatch(transforms.ResampleToMatch, SpatialResample):
     """Takes and gives what `monai.transforms.ResampleToMatch` does; see `SpatialResample`."""
 
 
-class Spacing(transforms.Spacing):
+class Spacing(Ours, transforms.Spacing):
     """Takes and gives what `monai.transforms.Spacing` does; see `SpatialResample`."""
 
-    sp_resample: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        monais = self.sp_resample
-        self.sp_resample = SpatialResample(
-            monais.mode, monais.padding_mode, monais.align_corners, monais.dtype, lazy=monais.lazy
-        )
+    parts: ClassVar = {"sp_resample": SpatialResample}
 
 
-class ResampleToMatchd(transforms.ResampleToMatchd):
+class ResampleToMatchd(Ours, transforms.ResampleToMatchd):
     """Takes and gives what `monai.transforms.ResampleToMatchd` does; see `SpatialResample`."""
 
-    resampler: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.resampler = ResampleToMatch(lazy=self.resampler.lazy)
+    parts: ClassVar = {"resampler": ResampleToMatch}
 
 
-class Spacingd(transforms.Spacingd):
+class Spacingd(Ours, transforms.Spacingd):
     """Takes and gives what `monai.transforms.Spacingd` does; see `SpatialResample`."""
 
-    spacing_transform: Any
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        monais = self.spacing_transform
-
-        def asked(values: npt.NDArray[Any]) -> Any:
-            return None if np.isnan(values).all() else values
-
-        self.spacing_transform = Spacing(
-            monais.pixdim,
-            diagonal=monais.diagonal,
-            recompute_affine=monais.recompute_affine,
-            min_pixdim=asked(monais.min_pixdim),
-            max_pixdim=asked(monais.max_pixdim),
-            lazy=monais.lazy,
-        )
+    parts: ClassVar = {"spacing_transform": Spacing}

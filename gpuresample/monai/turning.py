@@ -83,14 +83,10 @@ class RandRotate(transforms.RandRotate):
 class Rotated(OursTogether, transforms.Rotated):
     """Takes and gives what `monai.transforms.Rotated` does; see `Rotate`. The voxels of all keys are located once."""
 
-    rotator: Any
-
     parts: ClassVar = {"rotator": Rotate}
 
 
 class RandRotated(OursTogether, transforms.RandRotated):
     """Takes and gives what `monai.transforms.RandRotated` does, with the same draws; see `Rotated`."""
-
-    rand_rotate: Any
 
     parts: ClassVar = {"rand_rotate": RandRotate}

@@ -19,6 +19,7 @@ from gpuresample.ndimage._base import (
     along_axes,
     axes_of,
     axis_of,
+    check_stored,
     mode_of,
     or_scipy,
     output_of,
@@ -498,7 +499,7 @@ def _filter(source: Input, out: Output, steps: Sequence[Step], cval: float) -> N
     if not steps or not array.size:
         target[...] = array
         return
-    storing.check_stored(target.dtype)
+    check_stored(target.dtype)
     whole = target.dtype.kind != "f"
     precision = "double" if whole else storing.precision_for(array.dtype, target.dtype)
     shape = array.shape
@@ -587,7 +588,7 @@ def _means(source: Input, out: Output, steps: Sequence[tuple[int, int, int, str]
     if not steps or not array.size:
         target[...] = array
         return
-    storing.check_stored(target.dtype)
+    check_stored(target.dtype)
     for axis, size, origin, mode in steps:
         values = summed(array)
         sums = space.empty(array.shape, np.float64)

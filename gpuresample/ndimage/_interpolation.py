@@ -23,6 +23,7 @@ from gpuresample.ndimage._base import (
     Output,
     along_axes,
     axis_of,
+    check_stored,
     is_type,
     missing_of,
     mode_of,
@@ -133,7 +134,7 @@ def _solve(source: Input, output: Output, order: int, mode: str, axes: Sequence[
     if not axes or not array.size:
         storing.cut(array if target.dtype.kind != "b" else array.astype(np.float64), target)
         return
-    storing.check_stored(target.dtype)
+    check_stored(target.dtype)
     if target.dtype.kind != "f":
         raise NotHereError("coefficients as integers: the last digit of SciPy's own sums decides where they are cut")
     _check_lines(array.shape, order, mode)
@@ -156,13 +157,14 @@ def _check_lines(shape: Sequence[int], order: int, mode: str) -> None:
         raise NotHereError(f"coefficients of lines of more than {LONGEST_WRAP} samples with mode 'grid-wrap'")
 
 
-def _check_border(array: Any, order: int, mode: str, cval: complex, prefilter: bool) -> None:
-    """Leave to SciPy what borders of splines cannot be made of here."""
-    if not prefilter or order < 2:
-        return
-    _check_lines(array.shape, order, mode)
-    if mode == "grid-constant" and array.dtype.kind in "iub" and not _is_held(array.dtype, cval):
-        raise NotHereError(f"a constant that {array.dtype} does not hold, beside voxels of that type")
+def _border(array: Any, order: int, mode: str, cval: complex, prefilter: bool) -> str:
+    """A border's word; what splines cannot be continued by here is left to SciPy."""
+    word = mode_of(mode)
+    if prefilter and order > 1:
+        _check_lines(array.shape, order, word)
+        if word == "grid-constant" and array.dtype.kind in "iub" and not _is_held(array.dtype, cval):
+            raise NotHereError(f"a constant that {array.dtype} does not hold, beside voxels of that type")
+    return word
 
 
 def _is_held(dtype: np.dtype[Any], value: complex) -> bool:
@@ -221,8 +223,7 @@ def zoom(
     if prefilter and all(factor == 1 for factor in factors):
         out.array[...] = array
         return out.done()
-    word = mode_of(mode)
-    _check_border(array, number, word, cval, prefilter)
+    word = _border(array, number, mode, cval, prefilter)
     warned = grid_mode and mode in ("constant", "wrap")
     if warned:
         warnings.warn(
@@ -274,8 +275,7 @@ def shift(
     array = source.array
     _check_rank(array.ndim)
     out = output_of(output, source, is_complex=array.dtype.kind == "c")
-    word = mode_of(mode)
-    _check_border(array, number, word, cval, prefilter)
+    word = _border(array, number, mode, cval, prefilter)
     moves = [-float(s) for s in per_axis("shift", shift, array.ndim)]
 
     def line(axis: int, precision: str) -> Line:
@@ -300,7 +300,7 @@ def _sample_half(
     array, space = source.array, source.space
     # The result in the order of the source's axes.
     target = out.array.transpose([list(axes).index(axis) for axis in range(array.ndim)])
-    storing.check_stored(target.dtype)
+    check_stored(target.dtype)
     if not target.size:
         return
     if not array.size:
@@ -386,8 +386,7 @@ def affine_transform(
     shape = tuple(operator.index(k) for k in output_shape)
     _check_rank(min(n, len(shape)))
     out = output_of(output, source, shape, array.dtype.kind == "c")
-    word = mode_of(mode)
-    _check_border(array, number, word, cval, prefilter)
+    word = _border(array, number, mode, cval, prefilter)
     turn, move = _matrix_of(matrix, offset, n, len(shape))
     pairs = _along(turn, len(shape))
     if pairs is not None:
@@ -526,8 +525,7 @@ def map_coordinates(
             f"invalid shape for coordinate array: it must have {array.ndim} first, one per axis, got {at.shape}"
         )
     out = output_of(output, source, shape, array.dtype.kind == "c")
-    word = mode_of(mode)
-    _check_border(source.array, number, word, cval, prefilter)
+    word = _border(source.array, number, mode, cval, prefilter)
     if not (at.dtype in (np.float32, np.float64) and at.dtype.isnative):
         at = at.astype(np.float64)
     for k, (half, given) in enumerate(_parts(source, out)):
@@ -574,8 +572,7 @@ def geometric_transform(
     shape = tuple(operator.index(k) for k in (array.shape if output_shape is None else output_shape))
     _check_rank(min(array.ndim, len(shape)))
     out = output_of(output, source, shape, array.dtype.kind == "c")
-    word = mode_of(mode)
-    _check_border(array, number, word, cval, prefilter)
+    word = _border(array, number, mode, cval, prefilter)
     if not callable(mapping) or type(mapping).__name__ == "LowLevelCallable":
         raise NotHereError("a mapping that is no Python function")
     if array.ndim > 3:
@@ -645,8 +642,7 @@ def rotate(
     shape = list(array.shape)
     shape[first], shape[second] = int(made[0]), int(made[1])
     out = output_of(output, source, shape, array.dtype.kind == "c")
-    word = mode_of(mode)
-    _check_border(array, number, word, cval, prefilter)
+    word = _border(array, number, mode, cval, prefilter)
     pairs = _along(turn, 2)
     if pairs is not None:
 
@@ -699,7 +695,7 @@ def _is_simple(mode: str, order: int) -> bool:
 def _map(source: Input, out: Output, at: Any, order: int, mode: str, cval: float, prefilter: bool) -> None:
     """Sample at positions [axis, ...], of the output's shape but for leading axes, which are a batch."""
     array, target, space = source.array, out.array, source.space
-    storing.check_stored(target.dtype)
+    check_stored(target.dtype)
     n, lead = at.shape[0], array.ndim - at.shape[0]
     if n > 3:
         raise NotHereError("arrays of more than 3 dimensions")

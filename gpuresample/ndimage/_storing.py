@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import accumulator
-from gpuresample.ndimage._base import Output, check_stored
+from gpuresample.ndimage._base import Output
 
 
 def is_plain(array: Any, source: Any, where: str) -> bool:
@@ -91,7 +91,3 @@ def halves(output: Output) -> tuple[Output, Output]:
 
 
 STORE = Store()
-__all__ = [
-    "STORE", "check_stored", "constant_of", "cut", "halves", "is_plain", "precision_for", "rounded", "share_of",
-    "target_of",
-]  # fmt: skip

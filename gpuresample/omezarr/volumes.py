@@ -92,13 +92,7 @@ def of_image(image: Any, input_spacing: object = None) -> Source:
 
 
 class Planes:
-    """2-D images with axes before those of space, as volumes of one plane: what is made of voxels knows three axes.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : numpy.dtype
-    """
+    """2-D images with axes before those of space, as volumes of one plane: what is made of voxels knows three axes."""
 
     def __init__(self, voxels: Any) -> None:
         self.voxels, self.dtype, self.store = voxels, voxels.dtype, getattr(voxels, "store", None)
@@ -144,13 +138,7 @@ def _digest(voxels: npt.NDArray[Any]) -> str:
 
 
 class FileVoxels:
-    """Voxels of a file, (z, y, x) or (y, x), read where they are asked for.
-
-    Attributes
-    ----------
-    shape : tuple of int
-    dtype : numpy.dtype
-    """
+    """Voxels of a file, (z, y, x) or (y, x), read where they are asked for."""
 
     def __init__(self, path: Path, header: files.Header) -> None:
         self.path, self.shape, self.dtype = path, header.size[::-1], header.dtype

@@ -53,10 +53,6 @@ def run(
     run_plans : callable
         Who runs them.
 
-    Returns
-    -------
-    numpy.ndarray or cupy.ndarray
-
     Raises
     ------
     TypeError, ValueError

@@ -57,13 +57,7 @@ def _slab_first(work: Separable) -> Separable:
 
 @dataclass(frozen=True, eq=False)
 class EnsemblePlan:
-    """An ensemble, ready to run on scores of the planned shapes.
-
-    Attributes
-    ----------
-    target : Grid
-    work : Ensemble
-    """
+    """An ensemble, ready to run on scores of the planned shapes."""
 
     target: Grid
     work: Ensemble

@@ -72,12 +72,7 @@ class Picture:
 
 @dataclass
 class Page:
-    """A report under way: parts are added in their order, then it is written.
-
-    Attributes
-    ----------
-    title, subtitle : str
-    """
+    """A report under way: parts are added in their order, then it is written."""
 
     title: str
     subtitle: str = ""

@@ -164,6 +164,13 @@ class Face:
         return done
 
 
+def executed(face: Any, image1: sitk.Image, **values: Any) -> sitk.Image:
+    """A filter's result, its parameters set first, in this order."""
+    for name, value in values.items():
+        getattr(face, f"Set{name}")(value)
+    return face.Execute(image1)
+
+
 def told_by_parts(count: int, length: int = 1) -> list[float]:
     """The progress that ITK tells of so many parts (lines, or voxels): with each that passes a further hundredth."""
     total = count * length

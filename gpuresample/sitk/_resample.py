@@ -88,10 +88,7 @@ def resampled(
     image: sitk.Image, target: Grid, transform: Transform, f: Filter, default: int | float, dtype: np.dtype[Any]
 ) -> sitk.Image:
     """`image` on `target`, stored as SimpleITK stores it."""
-    options: dict[str, Any] = {
-        "like": target, "transform": transform, "interpolation": f.name,
-        "device": _base.device(),
-    }  # fmt: skip
+    options = _options(target, transform, f.name)
     container = ImageContainer(image)
     if f.method != "sum" or (dtype.kind == "f" and container.dtype.kind in "iu"):
         # Copies and votes are exact as they are; whole numbers make no infinity.
@@ -116,6 +113,10 @@ def resampled(
     # Products that cancel along the axes still leave their last digit in SimpleITK's coordinates.
     there = where if where is not None and plain else route(target, container.grid, transform)
     return truncated(container, there, target, f, default, dtype, run)
+
+
+def _options(target: Grid, transform: Transform, interpolation: str) -> dict[str, Any]:
+    return {"like": target, "transform": transform, "interpolation": interpolation, "device": _base.device()}
 
 
 def check_finite(container: ImageContainer) -> None:
@@ -175,17 +176,8 @@ def truncated(
 
 def _extrapolated(image: sitk.Image, target: Grid, transform: Transform, result: sitk.Image) -> sitk.Image:
     """`result` with the nearest voxel's value wherever the output lies outside the input."""
-    options: dict[str, Any] = {
-        "like": target, "transform": transform, "interpolation": "nearest",
-        "device": _base.device(),
-    }  # fmt: skip
-    container = ImageContainer(image)
-    ones = Volume(
-        np.ones(container.grid.size[::-1], np.uint8),
-        container.grid.spacing,
-        container.grid.origin,
-        container.grid.direction,
-    )
+    options, grid = _options(target, transform, "nearest"), ImageContainer(image).grid
+    ones = Volume(np.ones(grid.size[::-1], np.uint8), grid.spacing, grid.origin, grid.direction)
     inside = resample.resample(ones, **options).array != 0
     if inside.all():
         return result
@@ -244,14 +236,12 @@ def _like(
     outputPixelType: int = sitk.sitkUnknown,  # noqa: N803
     useNearestNeighborExtrapolator: bool = False,  # noqa: N803
 ) -> sitk.Image:
-    f = ResampleImageFilter()
-    f.SetReferenceImage(referenceImage)
-    f.SetTransform(sitk.Transform() if transform is None else transform)
-    f.SetInterpolator(interpolator)
-    f.SetDefaultPixelValue(defaultPixelValue)
-    f.SetOutputPixelType(outputPixelType)
-    f.SetUseNearestNeighborExtrapolator(useNearestNeighborExtrapolator)
-    return f.Execute(image1)
+    return _base.executed(
+        ResampleImageFilter(), image1, ReferenceImage=referenceImage,
+        Transform=sitk.Transform() if transform is None else transform, Interpolator=interpolator,
+        DefaultPixelValue=defaultPixelValue, OutputPixelType=outputPixelType,
+        UseNearestNeighborExtrapolator=useNearestNeighborExtrapolator,
+    )  # fmt: skip
 
 
 def _sized(
@@ -266,14 +256,9 @@ def _sized(
     outputPixelType: int = sitk.sitkUnknown,  # noqa: N803
     useNearestNeighborExtrapolator: bool = False,  # noqa: N803
 ) -> sitk.Image:
-    f = ResampleImageFilter()
-    f.SetSize(size)
-    f.SetTransform(sitk.Transform() if transform is None else transform)
-    f.SetInterpolator(interpolator)
-    f.SetOutputOrigin(outputOrigin)
-    f.SetOutputSpacing(outputSpacing)
-    f.SetOutputDirection(outputDirection)
-    f.SetDefaultPixelValue(defaultPixelValue)
-    f.SetOutputPixelType(outputPixelType)
-    f.SetUseNearestNeighborExtrapolator(useNearestNeighborExtrapolator)
-    return f.Execute(image1)
+    return _base.executed(
+        ResampleImageFilter(), image1, Size=size, Transform=sitk.Transform() if transform is None else transform,
+        Interpolator=interpolator, OutputOrigin=outputOrigin, OutputSpacing=outputSpacing,
+        OutputDirection=outputDirection, DefaultPixelValue=defaultPixelValue, OutputPixelType=outputPixelType,
+        UseNearestNeighborExtrapolator=useNearestNeighborExtrapolator,
+    )  # fmt: skip

@@ -157,9 +157,7 @@ def Shrink(image1: sitk.Image, shrinkFactors: Any = ONES) -> sitk.Image:  # noqa
     RuntimeError, TypeError
         As SimpleITK.
     """
-    f = ShrinkImageFilter()
-    f.SetShrinkFactors(_for_all(shrinkFactors))
-    return f.Execute(image1)
+    return _base.executed(ShrinkImageFilter(), image1, ShrinkFactors=_for_all(shrinkFactors))
 
 
 def BinShrink(image1: sitk.Image, shrinkFactors: Any = ONES) -> sitk.Image:  # noqa: N802, N803
@@ -179,9 +177,7 @@ def BinShrink(image1: sitk.Image, shrinkFactors: Any = ONES) -> sitk.Image:  # n
     RuntimeError, TypeError
         As SimpleITK.
     """
-    f = BinShrinkImageFilter()
-    f.SetShrinkFactors(_for_all(shrinkFactors))
-    return f.Execute(image1)
+    return _base.executed(BinShrinkImageFilter(), image1, ShrinkFactors=_for_all(shrinkFactors))
 
 
 def Expand(  # noqa: N802
@@ -206,7 +202,4 @@ def Expand(  # noqa: N802
     RuntimeError, TypeError
         As SimpleITK.
     """
-    f = ExpandImageFilter()
-    f.SetExpandFactors(expandFactors)
-    f.SetInterpolator(interpolator)
-    return f.Execute(image1)
+    return _base.executed(ExpandImageFilter(), image1, ExpandFactors=expandFactors, Interpolator=interpolator)

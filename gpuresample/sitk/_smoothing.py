@@ -184,12 +184,10 @@ def DiscreteGaussian(  # noqa: N802
     RuntimeError, TypeError
         As SimpleITK.
     """
-    f = DiscreteGaussianImageFilter()
-    f.SetVariance(variance)
-    f.SetMaximumKernelWidth(maximumKernelWidth)
-    f.SetMaximumError(maximumError)
-    f.SetUseImageSpacing(useImageSpacing)
-    return f.Execute(image1)
+    return _base.executed(
+        DiscreteGaussianImageFilter(), image1, Variance=variance, MaximumKernelWidth=maximumKernelWidth,
+        MaximumError=maximumError, UseImageSpacing=useImageSpacing,
+    )  # fmt: skip
 
 
 def SmoothingRecursiveGaussian(  # noqa: N802
@@ -217,10 +215,8 @@ def SmoothingRecursiveGaussian(  # noqa: N802
     RuntimeError, TypeError
         As SimpleITK: fewer than 4 voxels along an axis, sigma not above zero.
     """
-    f = SmoothingRecursiveGaussianImageFilter()
-    f.SetSigma(sigma)
-    f.SetNormalizeAcrossScale(normalizeAcrossScale)
-    return f.Execute(image1)
+    face = SmoothingRecursiveGaussianImageFilter()
+    return _base.executed(face, image1, Sigma=sigma, NormalizeAcrossScale=normalizeAcrossScale)
 
 
 def RecursiveGaussian(  # noqa: N802
@@ -254,9 +250,7 @@ def RecursiveGaussian(  # noqa: N802
     RuntimeError, TypeError
         As SimpleITK.
     """
-    f = RecursiveGaussianImageFilter()
-    f.SetSigma(sigma)
-    f.SetNormalizeAcrossScale(normalizeAcrossScale)
-    f.SetOrder(order)
-    f.SetDirection(direction)
-    return f.Execute(image1)
+    return _base.executed(
+        RecursiveGaussianImageFilter(), image1, Sigma=sigma, NormalizeAcrossScale=normalizeAcrossScale, Order=order,
+        Direction=direction,
+    )  # fmt: skip

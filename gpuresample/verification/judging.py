@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
@@ -68,7 +69,7 @@ class Judge:
             return row
         calls = {"ours": lambda: pair.run(engine), "theirs": pair.run_theirs}
         times = measure.interleaved(calls, self.runs, BUDGET, at_least=1)
-        return replace(row, seconds=times["ours"].median, sitk_seconds=times["theirs"].median)
+        return replace(row, seconds=statistics.median(times["ours"]), sitk_seconds=statistics.median(times["theirs"]))
 
     # -- voxels that are copied or chosen --------------------------------------------------------------------------
 

@@ -65,14 +65,8 @@ class Sample:
         if self.images and not leading:
             return self.theirs[0]
         if leading and (self.images or grid.dimension == 2):
-            import SimpleITK as sitk
-
             pixels = np.moveaxis(self._flat(self.array), 0, -1)
-            image = sitk.GetImageFromArray(np.ascontiguousarray(pixels), isVector=True)
-            image.SetSpacing(grid.spacing)
-            image.SetOrigin(grid.origin)
-            image.SetDirection(grid.direction)
-            return image
+            return cases.image(np.ascontiguousarray(pixels), grid, vectors=True)
         return cases.volume(self.array, grid)
 
     @cached_property

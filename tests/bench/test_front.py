@@ -12,6 +12,8 @@ import SimpleITK as sitk
 from benchmarks import front
 from gpuresample.bench import measure
 
+pytestmark = pytest.mark.usefixtures("own_threads")
+
 QUICK = 8
 
 
@@ -143,11 +145,3 @@ def test_rounds_below_one_are_refused(capsys):
     with pytest.raises(SystemExit):
         front.main(["--rounds", "-1"])
     assert "--rounds must be at least 1, got -1" in capsys.readouterr().err
-
-
-@pytest.fixture(autouse=True)
-def own_threads(threads):
-    """The command sets the threads of both libraries; that ends with the test."""
-    n = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    yield
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n)

@@ -79,13 +79,8 @@ def test_without_a_gpu_nothing_is_measured(no_gpu, capsys):
 
 
 @pytest.fixture
-def cupy(monkeypatch):
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    monkeypatch.setattr(FAKE, "asnumpy", np.array, raising=False)
-    cuda._engine.cache_clear()
-    yield FAKE
-    cuda._engine.cache_clear()
+def cupy(cupy, monkeypatch):
+    monkeypatch.setattr(cupy, "asnumpy", np.array, raising=False)
 
 
 @pytest.mark.kernels

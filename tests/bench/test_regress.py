@@ -18,6 +18,8 @@ from benchmarks import paired, regress
 from benchmarks import regress_worker as worker
 from benchmarks.paired import Interval, interval, rank, spread, verdict
 
+pytestmark = pytest.mark.usefixtures("own_threads")
+
 # -- statistics -------------------------------------------------------------------------------------------------------
 
 
@@ -70,14 +72,6 @@ def test_a_verdict_asks_for_the_whole_interval(low, high, said):
 
 def test_a_spread_is_the_farthest_from_the_median():
     assert spread([1.0, 1.1, 0.8]) == pytest.approx(0.25)
-
-
-@pytest.fixture(autouse=True)
-def own_threads(threads):
-    """Workers set the threads of libraries; that ends with the test."""
-    n = sitk.ProcessObject.GetGlobalDefaultNumberOfThreads()
-    yield
-    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(n)
 
 
 # -- the worker -------------------------------------------------------------------------------------------------------

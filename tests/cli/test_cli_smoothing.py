@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import refused, volume
+from support import assert_same
 
 import gpuresample as gr
 
@@ -30,12 +31,7 @@ def ct(tmp_path):
 
 
 def assert_equal(path, wanted):
-    got = files.read(path)
-    assert got.GetSize() == wanted.GetSize()
-    assert got.GetPixelIDTypeAsString() == wanted.GetPixelIDTypeAsString()
-    for name in ("Spacing", "Origin", "Direction"):
-        np.testing.assert_allclose(getattr(got, f"Get{name}")(), getattr(wanted, f"Get{name}")(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(got), sitk.GetArrayViewFromImage(wanted))
+    assert_same(files.read(path), wanted)
 
 
 def listed(folder):

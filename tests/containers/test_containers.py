@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from fake_cupy import FAKE, Array, Foreign, Stream, Tensor, library
+from fake_cupy import Array, Foreign, Stream, Tensor, library
 from support import assert_close, labels, noise, rotation, same_bits
 
 import gpuresample as gr
@@ -21,14 +21,10 @@ INTERPOLATIONS = ["nearest", "linear", "bspline", "label_linear"]
 
 
 @pytest.fixture
-def cupy(monkeypatch):
+def cupy(cupy, monkeypatch):
     """A machine with two "GPUs", and a library of tensors."""
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
     monkeypatch.setitem(sys.modules, "tensors", library())
-    cuda._engine.cache_clear()
-    yield FAKE
-    cuda._engine.cache_clear()
+    return cupy
 
 
 def answer(src, **options):

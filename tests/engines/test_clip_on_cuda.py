@@ -6,14 +6,8 @@ from fake_cupy import Array
 from support import noise, rotation
 
 import gpuresample as gr
-from gpuresample.engines.cuda.host import compiler
 
 pytestmark = [pytest.mark.kernels, pytest.mark.usefixtures("cupy")]
-
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 TURN = [[*row, shift] for row, shift in zip(rotation(5, -4, 9), (0.7, -1.2, 0.4), strict=True)]
 WAYS = {

@@ -172,15 +172,6 @@ def test_compiled_kernels_are_kept_for_the_next_process(gpu, tmp_path):
 # --- containers ------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def torch():
-    """torch, if it has CUDA; asked for before `gpu`, which wants to see launches."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this torch has no CUDA")
-    return torch
-
-
 def test_torch_tensors_stay_tensors(torch, gpu):
     src = noise((33, 45, 67))
     out = gr.resample(torch.from_numpy(src).cuda(), size=(40, 50, 60))

@@ -11,15 +11,6 @@ ENGINES = 1e-6
 
 
 @pytest.fixture
-def torch():
-    """torch, if it has CUDA; asked for before `gpu`, which wants to see launches."""
-    torch = pytest.importorskip("torch")
-    if not torch.cuda.is_available():
-        pytest.skip("this torch has no CUDA")
-    return torch
-
-
-@pytest.fixture
 def grt(torch):
     import gpuresample.torch as grt
 

@@ -54,11 +54,6 @@ from gpuresample.planning.taps import TapTable
 
 pytestmark = pytest.mark.kernels
 
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
-
 # The stated bound between engines, of the range.
 ENGINES = 1e-6
 FILES = ("resample_axis", "resample_volume", "take", "convert", "gather", "gradient", "vote", "majority", "ensemble")

@@ -14,15 +14,9 @@ from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.ensemble import MEMBER
-from gpuresample.engines.cuda.host import compiler
 from gpuresample.ops import ensemble_walk
 
 pytestmark = pytest.mark.kernels
-
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 STRAIGHT = flat(rotation(0, 0, 0))
 TARGET = gr.Grid((23, 19, 11), (1.0, 1.25, 1.5), (3.0, -2.0, 1.0), STRAIGHT)

@@ -14,16 +14,10 @@ from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import gradient as cuda_gradient
 from gpuresample.engines.cuda import runtime
 from gpuresample.engines.cuda.engine import CudaEngine
-from gpuresample.engines.cuda.host import compiler
 from gpuresample.engines.interface import Store
 from gpuresample.planning.works import Linear
 
 pytestmark = pytest.mark.kernels
-
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 N_DST = (4, 5, 45)
 N_SRC = (11, 14, 19)

@@ -27,7 +27,6 @@ from gpuresample.engines.cpu import engine as cpu
 from gpuresample.engines.cuda import axis as cuda_axis
 from gpuresample.engines.cuda import tiles as cuda_tiles
 from gpuresample.engines.cuda.engine import CudaEngine
-from gpuresample.engines.cuda.host import compiler
 from gpuresample.engines.interface import Store
 from gpuresample.engines.packing import ROUNDING_CODES, accumulator
 from gpuresample.planning import planner
@@ -35,11 +34,6 @@ from gpuresample.planning.taps import TapTable
 from gpuresample.planning.works import Separable
 
 pytestmark = pytest.mark.kernels
-
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 # The stated bound between engines, of the range.
 ENGINES = 1e-6

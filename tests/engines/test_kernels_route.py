@@ -17,7 +17,7 @@ from gpuresample.engines.cuda import routes as cuda_routes
 from gpuresample.engines.cuda import runtime as cuda_runtime
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.footprint import footprint
-from gpuresample.engines.cuda.host import HostRuntime, compiler
+from gpuresample.engines.cuda.host import HostRuntime
 from gpuresample.engines.cuda.runtime import Launch, Pointer, Types, Uploads
 from gpuresample.engines.cuda.staging import Staged
 from gpuresample.engines.interface import Store
@@ -26,11 +26,6 @@ from gpuresample.planning.filters import FILTERS
 from gpuresample.planning.works import RULES, Lattice, Linear, Majority, Route
 
 pytestmark = pytest.mark.kernels
-
-try:
-    compiler()
-except RuntimeError as error:
-    pytest.skip(str(error), allow_module_level=True)
 
 # The numeric contract's bound for float64, of the range.
 DOUBLE = 1e-9

@@ -3,18 +3,16 @@
 import collections
 import gc
 import itertools
-import sys
 import weakref
 from functools import lru_cache
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from fake_cupy import FAKE, Pool
+from fake_cupy import Pool
 from support import labels, noise, path_of, rotation, same_bits
 
 import gpuresample as gr
-from gpuresample.engines.cuda import engine as cuda
 from gpuresample.engines.cuda import staging, tiles
 from gpuresample.engines.cuda.engine import CudaEngine
 from gpuresample.engines.cuda.footprint import footprint
@@ -385,15 +383,6 @@ def test_an_error_leaves_nothing_under_way(eager):
 
 
 # --- through the public call, on the stand-in for CuPy ------------------------------------------------------------
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    cuda._engine.cache_clear()
-    yield FAKE
-    cuda._engine.cache_clear()
 
 
 @pytest.mark.parametrize("device", ["cuda", "cuda:1"])

@@ -13,6 +13,7 @@ import threading
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from support import assert_same
 
 from gpuresample.files import transforms
 from gpuresample.files import volumes as files
@@ -39,15 +40,6 @@ def volume(pixel=sitk.sitkInt16, size=(9, 8, 7), components=0, seed=0):
     direction[:2, :2] = [[np.cos(0.3), -np.sin(0.3)], [np.sin(0.3), np.cos(0.3)]]
     image.SetDirection(direction.ravel().tolist())
     return image
-
-
-def assert_same(a, b):
-    assert a.GetSize() == b.GetSize()
-    assert a.GetPixelIDTypeAsString() == b.GetPixelIDTypeAsString()
-    for name in ("Spacing", "Origin", "Direction"):
-        # NIfTI keeps its header in float32.
-        np.testing.assert_allclose(getattr(a, f"Get{name}")(), getattr(b, f"Get{name}")(), rtol=1e-5, atol=1e-5)
-    np.testing.assert_array_equal(sitk.GetArrayViewFromImage(a), sitk.GetArrayViewFromImage(b))
 
 
 def only(folder, *names):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 from cli_support import refused, volume
-from fake_cupy import FAKE
 
 import gpuresample as gr
 from gpuresample.bench import bounds, cases, measure
@@ -372,17 +371,8 @@ def test_no_voxel_is_lost_in_a_picture():
 # ------------------------------------------------------------------------------------------------- engines
 
 
-@pytest.fixture
-def fake_gpu(monkeypatch):
-    FAKE.reset()
-    monkeypatch.setitem(sys.modules, "cupy", FAKE)
-    cuda._engine.cache_clear()
-    yield
-    cuda._engine.cache_clear()
-
-
 @pytest.mark.kernels
-def test_both_engines(fake_gpu):
+def test_both_engines(cupy):
     found = gr.verify(ct(), filters=["gaussian_discrete", "bin_shrink"], **FEW)
     assert found.ok, found
     assert {r.engine for r in found.rows} == {"cpu", "cuda"}

@@ -62,10 +62,6 @@ class Handout:
 
     A process that did one of a kernel gets the next of it: what a kernel calls is compiled once in a process. One that
     has none left of its kernel gets one of the kernel that most are left of, so none waits for another.
-
-    Parameters
-    ----------
-    wanted : sequence of Signature
     """
 
     def __init__(self, wanted: Sequence[Signature]) -> None:

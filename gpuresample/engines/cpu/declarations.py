@@ -21,12 +21,7 @@ def stamp(path: str | Path) -> tuple[int, int] | None:
 
 
 class Instructions:
-    """A function that writes LLVM's instructions, known by where it is: a module of this folder, which needs Numba.
-
-    Parameters
-    ----------
-    module, name : str
-    """
+    """A function that writes LLVM's instructions, known by where it is: a module of this folder, which needs Numba."""
 
     def __init__(self, module: str, name: str) -> None:
         self.module, self.name = module, name

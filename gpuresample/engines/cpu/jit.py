@@ -38,13 +38,7 @@ SCALARS: dict[type, str] = {bool: "b1", int: "i8", float: "f8"} | {np.dtype(code
 
 
 class Entry:
-    """Machine code of one kernel for one signature.
-
-    Parameters
-    ----------
-    code : store.Code
-    signature : str
-    """
+    """Machine code of one kernel for one signature."""
 
     __slots__ = ("_code", "_formats", "_function", "_pack", "_unpack")
 

@@ -31,15 +31,7 @@ def blocks(n: int, dtype: np.dtype[Any]) -> int:
 def footprint(
     work: Work, src_shape: Sequence[int], src: np.dtype[Any], dst_shape: Sequence[int], dst: np.dtype[Any], store: Store
 ) -> int:
-    """Most bytes of device memory at once, source and destination included.
-
-    Parameters
-    ----------
-    work : Separable, Gather or Majority
-    src_shape, dst_shape : sequence of int, (..., z, y, x)
-    src, dst : numpy.dtype
-    store : Store
-    """
+    """Most bytes of device memory at once, source and destination included."""
     total = blocks(math.prod(src_shape), src) + blocks(math.prod(dst_shape), dst) + SMALL
     if store.exact and src != dst:
         total += blocks(math.prod(src_shape), dst)

@@ -4,6 +4,13 @@ import warnings
 
 import pytest
 
+from gpuresample import installation
+
+
+@pytest.fixture(autouse=True)
+def every_test_is_warned_anew():
+    installation.said.clear()
+
 
 @pytest.fixture
 def no_fallback():

@@ -10,12 +10,6 @@ from monai.data import MetaTensor, decollate_batch, list_data_collate
 from support import SINGLE
 
 import gpuresample.monai as grm
-from gpuresample import installation
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
 
 
 @pytest.fixture(scope="module")

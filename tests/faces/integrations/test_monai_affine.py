@@ -13,13 +13,7 @@ from monai_support import RANGES, assert_same, both, of_coordinates
 from support import SINGLE
 
 import gpuresample.monai as grm
-from gpuresample import installation, set_num_threads
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
-
+from gpuresample import set_num_threads
 
 # --- Affine ----------------------------------------------------------------------------------------------------------
 

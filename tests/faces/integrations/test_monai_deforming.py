@@ -12,15 +12,10 @@ from monai_support import RANGES, assert_same, both, of_coordinates
 from support import SINGLE
 
 import gpuresample.monai as grm
-from gpuresample import installation, set_num_threads
+from gpuresample import set_num_threads
 
 ELASTIC = {"sigma_range": (3, 6), "magnitude_range": (20, 60)}
 KEYS = {"keys": ["image", "label"], "mode": ["bilinear", "nearest"]}
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
 
 
 # --- noise -----------------------------------------------------------------------------------------------------------

@@ -11,15 +11,9 @@ from monai_support import assert_same, both, of_coordinates
 from support import SINGLE
 
 import gpuresample.monai as grm
-from gpuresample import installation
 
 KEYS = {"keys": ["image", "label"], "mode": ["bilinear", "nearest"]}
 ZOOM_KEYS = {"keys": ["image", "label"], "mode": ["trilinear", "nearest"]}
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
 
 
 def assert_subjects(ours, theirs, subject, bound, differ):

@@ -20,14 +20,8 @@ from support import SINGLE
 
 import gpuresample as gr
 import gpuresample.nnunet as grnn
-from gpuresample import installation
 
 DEFAULT = "resample_data_or_seg_to_shape"
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
 
 
 def plans(spacing, resampling=DEFAULT, transpose=(0, 1, 2), **probabilities):

@@ -10,14 +10,9 @@ import torchio as tio
 from support import SINGLE
 
 import gpuresample.torchio as grtio
-from gpuresample import installation, set_num_threads
+from gpuresample import set_num_threads
 
 AFFINE = {"scales": (1.1, 0.9, 1.2), "degrees": (12, -7, 20), "translation": (5, -3, 4)}
-
-
-@pytest.fixture(autouse=True)
-def every_test_is_warned_anew():
-    installation.said.clear()
 
 
 @pytest.fixture
