@@ -5,16 +5,14 @@ from __future__ import annotations
 import io
 import os
 import re
-import struct
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.files import detached, gzips, zstds
+from gpuresample.files import detached, gzips, tiffs, zstds
 
 # Bytes that a byte of a deflate stream stands for at most (zlib's documentation: 1032), and a little.
 _DEFLATE_RATIO = 1040
@@ -41,7 +39,7 @@ def check(path: Path, image_io: str, voxel_bytes: int, watch: Callable[[bytes], 
     else:
         with open(path, "rb") as file:
             head, length = file.read(1024), os.path.getsize(path)
-            if image_io == "TIFFImageIO" and not _tiff_pages_complete(file, length):
+            if image_io == "TIFFImageIO" and not tiffs.Tiff(file).is_complete(length):
                 raise OSError(f"{path}: the file ends early: pages are missing")
     needed = _needed(path, image_io, voxel_bytes, head)
     if length < needed:
@@ -218,26 +216,3 @@ def _needed_length(image_io: str, voxel_bytes: int, head: bytes) -> int:
 def _nifti_length(head: bytes) -> int:
     """Bytes of a NIfTI file of one part, from its header; 0 for others."""
     return sum(detached.nifti_layout(head, b"n+") or (0, 0)) if len(head) >= 348 else 348
-
-
-def _tiff_pages_complete(file: IO[bytes], length: int) -> bool:
-    """Whether the chain of pages of a TIFF file stays inside it; its reader would stop at the break."""
-
-    def number(offset: int, code: str) -> int | None:
-        file.seek(offset)
-        data = file.read(struct.calcsize(code))
-        return int(struct.unpack(order + code, data)[0]) if len(data) == struct.calcsize(code) else None
-
-    file.seek(0)
-    order = "<" if file.read(2) == b"II" else ">"
-    big = number(2, "H") == 43
-    start, count_code, entry, link = (8, "Q", 20, "Q") if big else (4, "H", 12, "I")
-    seen: set[int] = set()
-    page = number(start, link)
-    while page and page not in seen:
-        seen.add(page)
-        count = number(page, count_code)
-        if page >= length or count is None:
-            return False
-        page = number(page + struct.calcsize(count_code) + count * entry, link)
-    return page is not None

@@ -43,6 +43,7 @@ from gpuresample.files import (
     nifti,
     packing,
     segments,
+    tiffs,
     zstds,
 )
 
@@ -754,6 +755,7 @@ def _opened(path: Path) -> Any:
         else:
             reader.SetFileName(texts.utf8_name(nifti.without_forms(path, _folder_of(reader))))
         reader.ReadImageInformation()
+    tiffs.check(path, reader)
     return reader
 
 

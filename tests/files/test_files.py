@@ -5,6 +5,7 @@ import locale
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import sys
 import textwrap
@@ -467,3 +468,100 @@ def test_a_child_reads_though_another_thread_was_reading(tmp_path):
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
     sitk.ProcessObject.SetGlobalWarningDisplay(before)
+
+
+# --------------------------------------------------------------------------------------------------- TIFF
+
+
+def tiff(path, order="<", big=False, bits=(16,), form=1, depth=None):
+    """A picture of 2x2 voxels whose bytes are 1, 2, ..., in one strip."""
+    voxels = bytes(range(1, 1 + 4 * sum(bits) // 8))
+    word, head, size = ("Q", 16, 20) if big else ("I", 8, 12)
+    tags = {256: [2], 257: [2], 258: bits, 259: [1], 262: [1], 273: [head], 277: [len(bits)], 278: [2],
+            279: [len(voxels)], 339: [form] * len(bits)}  # fmt: skip
+    if depth is not None:
+        tags[32997] = [depth]
+    room = struct.calcsize(word)
+    behind = head + len(voxels)
+    page, more = behind, b""
+    after = page + struct.calcsize("Q" if big else "H") + size * len(tags) + room
+    entries = b""
+    for tag, numbers in sorted(tags.items()):
+        content = struct.pack(f"{order}{len(numbers)}H", *numbers)
+        if len(content) > room:
+            more, content = more + content, struct.pack(f"{order}{word}", after + len(more))
+        entries += struct.pack(f"{order}HH{word}", tag, 3, len(numbers)) + content.ljust(room, b"\0")
+    first = struct.pack(
+        f"{order}2sHHH" if big else f"{order}2sH", b"II" if order == "<" else b"MM", *([43, 8, 0] if big else [42])
+    )
+    count = struct.pack(f"{order}{'Q' if big else 'H'}", len(tags))
+    path.write_bytes(first + struct.pack(f"{order}{word}", page) + voxels + count + entries + bytes(room) + more)
+
+
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_that_itk_takes_for_another_is_refused(tmp_path, order, big):
+    path = tmp_path / "a.tif"
+    tiff(path, order, big)
+    expected = np.frombuffer(bytes(range(1, 9)), f"{order}u2").reshape(2, 2)
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(files.read(path)), expected)
+    tiff(path, order, big, depth=1)
+    assert files.read(path).GetSize() == (2, 2)
+    for bits in [(16,), (16, 16, 16)]:
+        tiff(path, order, big, bits=bits, form=3)
+        with pytest.raises(OSError, match=r"a\.tif: holds floats of 16 bits.*; write 32 bits"):
+            files.read(path)
+        with pytest.raises(OSError, match="holds floats of 16 bits"):
+            files.header(path)
+    tiff(path, order, big, depth=5)
+    with pytest.raises(OSError, match=r"a\.tif: holds 5 slices in one page"):
+        files.read(path)
+    tiff(path, order, big, bits=(32,), form=3)
+    assert files.read(path).GetPixelID() == sitk.sitkFloat32
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("bool", "voxels of 1 times 1 bits"), ("planes", "voxels of 3 times 16 bits"), ("stack", "a stack of 6 images"),
+        ("pages", ""), ("colours", ""), ("both", ""), ("floats", ""),
+    ],
+)  # fmt: skip
+def test_tiffs_of_another_program(tmp_path, kind, reason):
+    """What ITK would make a picture of, or read one slice of, is refused, and no other file."""
+    tifffile = pytest.importorskip("tifffile")
+    voxels = np.random.default_rng(0).integers(0, 60000, (6, 5, 4)).astype(np.uint16)
+    path = tmp_path / "a.tif"
+    match kind:
+        case "bool":
+            tifffile.imwrite(path, voxels > 30000)
+        case "planes":
+            tifffile.imwrite(path, voxels[:3], photometric="rgb", planarconfig="separate")
+        case "stack":  # as ImageJ writes what is larger than 4 GB
+            tifffile.imwrite(path, voxels[0], description="ImageJ=1.54f\nimages=6\nslices=6\n", metadata=None)
+        case "pages":
+            tifffile.imwrite(path, voxels, imagej=True)
+        case "colours":
+            voxels = np.moveaxis(voxels[:4], 0, -1)
+            tifffile.imwrite(path, voxels, photometric="rgb", extrasamples=["unassalpha"])
+        case "both":
+            voxels = np.moveaxis(voxels[:4], 0, -1).astype(np.uint8)
+            tifffile.imwrite(path, voxels, photometric="rgb", extrasamples=["unassalpha"])
+        case "floats":
+            voxels = voxels.astype(np.float32)
+            tifffile.imwrite(path, voxels, bigtiff=True, photometric="minisblack")
+    if reason:
+        with pytest.raises(OSError, match=rf"a\.tif: (holds|is) {reason}"):
+            files.read(path)
+    else:
+        np.testing.assert_array_equal(sitk.GetArrayFromImage(files.read(path)), voxels)
+
+
+def test_tags_of_a_tiff_are_read_to_the_end_of_the_file(tmp_path):
+    path = tmp_path / "a.tif"
+    tiff(path, big=True)
+    content = path.read_bytes()
+    page = struct.unpack_from("<Q", content, 8)[0]
+    path.write_bytes(content[:page] + struct.pack("<Q", 2**60) + content[page + 8 :])
+    with pytest.raises(OSError, match=r"a\.tif"):
+        files.read(path)
