@@ -28,11 +28,11 @@ from gpuresample.planning.works import RULES, Gather, Route
 Array = npt.NDArray[Any]
 
 # Planes and rows of a block whose rows are scan lines: neighbours of a turned row are met again while they are close.
-LINES = (8, 32)
+LINES = (8, 64)
 # The same where every voxel's position is held in scratch: less of it, so that it stays in a core's second cache. Of
-# short rows more, up to so many voxels: a block must be worth a call.
+# short rows more, up to so many voxels and rows: a block must be worth a call.
 POINTS = (4, 8)
-POINT_VOXELS = 1 << 13
+POINT_VOXELS, POINT_ROWS = 1 << 13, 1 << 10
 # Rows whose ends are kept for a call that comes again.
 MOST_HELD = 1 << 10
 # Where a kernel's arguments have the source, the places of its voxels, the target, and the block.
@@ -143,7 +143,7 @@ def steps(n_dst: tuple[int, int, int], lines: bool, cost: int, threads: int) -> 
     if cost <= ALONE:
         return n_z, n_y
     z, y = LINES if lines else POINTS
-    while not lines and z * y * n_x < POINT_VOXELS and y < LINES[1]:
+    while not lines and z * y * n_x < POINT_VOXELS and z * y < POINT_ROWS:
         z, y = (2 * z, y) if 2 * z <= y else (z, 2 * y)
     z, y = min(z, n_z), min(y, n_y)
     wanted = 1 if threads == 1 else BLOCKS_PER_THREAD * threads
