@@ -1,6 +1,7 @@
 """Volumes in and out: nothing is lost, nothing is half there, every refusal names the file and the reason."""
 
 import gzip
+import io
 import locale
 import os
 import shutil
@@ -16,7 +17,7 @@ import pytest
 import SimpleITK as sitk
 from support import assert_same
 
-from gpuresample.files import transforms
+from gpuresample.files import tiffs, transforms
 from gpuresample.files import volumes as files
 
 ALL_TYPES = [
@@ -559,9 +560,18 @@ def test_tiffs_of_another_program(tmp_path, kind, reason):
 
 def test_tags_of_a_tiff_are_read_to_the_end_of_the_file(tmp_path):
     path = tmp_path / "a.tif"
-    tiff(path, big=True)
+    tiff(path, big=True, bits=(16,) * 20)
     content = path.read_bytes()
     page = struct.unpack_from("<Q", content, 8)[0]
-    path.write_bytes(content[:page] + struct.pack("<Q", 2**60) + content[page + 8 :])
-    with pytest.raises(OSError, match=r"a\.tif"):
-        files.read(path)
+    bits = content.index(struct.pack("<HHQ", tiffs.BITS, 3, 20)) + 12
+
+    def damaged(at, number):
+        return tiffs.Tiff(io.BytesIO(content[:at] + struct.pack("<Q", number) + content[at + 8 :]))
+
+    assert damaged(0, struct.unpack_from("<Q", content)[0]).first(tiffs.BITS) == 16
+    for at, number in [(page, 0), (page, 2**60), (page, 2**64 - 1), (8, 2**63), (8, 2**64 - 1), (bits, 2**64 - 1)]:
+        one = damaged(at, number)
+        assert one.is_complete(len(content)) == (at == bits)
+        assert one.first(tiffs.BITS) == (16 if at == page and number else 0)
+        assert one.text(tiffs.DESCRIPTION) == b""
+        assert not one.has_pages(4)
