@@ -171,10 +171,11 @@ def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
             f"{OTHERS.get(device, f'device type {device}')}; copy it first"
         )
     make = _maker(array)
+    source = _without_signs_turned(array, name, writing)
     try:
         if device in CUDA:
-            return Held(array, _cupy(name).from_dlpack(array), f"cuda:{number}", make)
-        voxels = np.from_dlpack(array)
+            return Held(array, _cupy(name).from_dlpack(source), f"cuda:{number}", make)
+        voxels = np.from_dlpack(source)
     except (TypeError, ValueError, BufferError) as error:
         raise TypeError(f"{name} cannot be read by DLPack: {error}") from None
     except RuntimeError as error:
@@ -189,6 +190,15 @@ def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
         if own.flags.writeable and own.__array_interface__["data"] == (voxels.__array_interface__["data"][0], False):
             voxels = own
     return Held(array, voxels, "cpu", make)
+
+
+def _without_signs_turned(array: Any, name: str, writing: bool) -> Any:
+    """A tensor of torch's that is what its memory holds: `z.conj().imag` is not, and torch hands out its memory."""
+    if not (isinstance(array, getattr(sys.modules.get("torch"), "Tensor", ())) and array.is_neg()):
+        return array
+    if writing:
+        raise ValueError(f"{name} must not be a view that turns signs, such as z.conj().imag; give a tensor of its own")
+    return array.resolve_neg()
 
 
 def _by_interface(array: Any, name: str) -> Held:
