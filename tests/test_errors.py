@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -256,7 +257,21 @@ def test_a_fourth_axis_mixed_with_space():
 
 def test_masked_arrays():
     # A mask that silently vanished would be read as voxels.
-    refused(TypeError, "mask", image=np.ma.masked_array(ARRAY, ARRAY == 0), spacing=2)
+    masked = np.ma.masked_array(ARRAY, ARRAY == 0)
+    refused(TypeError, "mask", image=masked, spacing=2)
+    refused(TypeError, "mask", image=nibabel.Nifti1Image(masked.astype(np.float32), np.eye(4)), spacing=2)
+    refused(TypeError, "image must not be a masked array", image=masked.astype(np.complex64), spacing=2)
+    out = np.ma.masked_array(np.zeros(ARRAY.shape, np.complex64))
+    refused(
+        TypeError, "out must not be a masked array", image=ARRAY.astype(np.complex64), transform=np.eye(3, 4), out=out
+    )
+
+
+def test_masked_arrays_in_dask():
+    array = pytest.importorskip("dask.array")
+    masked = array.ma.masked_equal(array.from_array(ARRAY, chunks=4), 0)
+    refused(TypeError, "mask", image=masked, spacing=2)
+    refused(TypeError, "mask", image=masked, spacing=2, region=[slice(0, 2)] * 3)
 
 
 # --- values ------------------------------------------------------------------------------------------------------

@@ -133,18 +133,29 @@ def hold(array: object, name: str = "image", writing: bool = False) -> Held | No
         For arrays on a GPU where CuPy cannot use it.
     """
     # Whoever has such an array has loaded its library; another thread may be loading it at this moment.
-    if isinstance(array, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
+    check_unmasked(array, name)
     on_gpu: Any = getattr(sys.modules.get("cupy"), "ndarray", ())
     if isinstance(array, on_gpu):
         return Held(array, array, f"cuda:{array.device.id}")
     if isinstance(array, np.ndarray):
-        return Held(array, array, "cpu")
+        # Of somebody's own class only the memory is taken: a matrix has two axes, whatever view is asked of it.
+        return Held(array, array if type(array) in (np.ndarray, np.memmap) else np.asarray(array), "cpu")
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         return _by_dlpack(array, name, writing)
     if hasattr(array, "__cuda_array_interface__"):
         return _by_interface(array, name)
     return None
+
+
+def check_unmasked(array: object, name: str) -> None:
+    """Refuse an array of NumPy's with a mask, which no engine would see.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(array, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
 
 
 def shape_of(array: Any) -> tuple[int, ...] | None:
