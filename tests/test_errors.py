@@ -255,6 +255,22 @@ def test_a_fourth_axis_mixed_with_space():
     refused(ValueError, "fourth axis", image=image, spacing=2)
 
 
+@pytest.mark.parametrize(
+    "options", [{"transform": np.eye(3, 4) + 0.02}, {"size": (4, 5, 6), "anchor": "edge"}], ids=["turned", "axes"]
+)
+def test_outputs_of_a_list_that_are_others_memory(options):
+    """An image would be written before it is read, or a result twice."""
+    a, b = (np.random.default_rng(k).random((4, 5, 6), np.float32) for k in (0, 1))
+    c = np.empty_like(a)
+    options["interpolation"] = "linear"
+    refused(ValueError, "out[0] must not share memory with image[1]", image=[a, b], out=[b, a], **options)
+    refused(ValueError, "out[0] must not share memory with image[1]", image=[a, b], out=[b, None], **options)
+    refused(ValueError, "out[0] must not share memory with out[1]", image=[a, b], out=[c, c], **options)
+    side_by_side = np.empty((*a.shape, 2), np.float32)
+    gr.resample([a, b], out=[side_by_side[..., 0], side_by_side[..., 1]], **options)
+    assert np.array_equal(np.moveaxis(side_by_side, -1, 0), gr.resample([a, b], **options))
+
+
 def test_masked_arrays():
     # A mask that silently vanished would be read as voxels.
     masked = np.ma.masked_array(ARRAY, ARRAY == 0)

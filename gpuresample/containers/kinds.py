@@ -205,7 +205,8 @@ def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
 
 def _without_signs_turned(array: Any, name: str, writing: bool) -> Any:
     """A tensor of torch's that is what its memory holds: `z.conj().imag` is not, and torch hands out its memory."""
-    if not (isinstance(array, getattr(sys.modules.get("torch"), "Tensor", ())) and array.is_neg()):
+    tensor: Any = getattr(sys.modules.get("torch"), "Tensor", ())
+    if not (isinstance(array, tensor) and array.is_neg()):
         return array
     if writing:
         raise ValueError(f"{name} must not be a view that turns signs, such as z.conj().imag; give a tensor of its own")
@@ -283,6 +284,18 @@ def _extent(array: Any) -> tuple[int, int]:
     start = _start(array)
     low, high, _ = _reach(array.shape, array.strides, int(array.itemsize))
     return start + low, start + high
+
+
+def shares_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays have memory in common; those that interleave, as halves of complex ones do, have none."""
+    if not _overlap(a, b):
+        return False
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        return _start(a) == _start(b)
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # as documented
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _overlap(a: Any, b: Any) -> bool:
