@@ -519,6 +519,7 @@ def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor,
         raise TypeError(f"coordinates must be a tensor of float32 or float64, got {coordinates.dtype}")
     if coordinates.device != volume.device:
         raise ValueError(f"coordinates must be on the volume's device {volume.device}, got {coordinates.device}")
+    _check_filled("volume", volume, dims)
     single, shape = volume.ndim == dims + 1, tuple(coordinates.shape)
     lead = 0 if single else 1
     if len(shape) < lead + 2 or shape[lead] != dims:
@@ -530,7 +531,7 @@ def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor,
     for tensor in (volume, coordinates):
         _refuse_forward_mode(tensor)
     images, at = (volume[None], coordinates[None]) if single else (volume, coordinates)
-    n = max(len(images), len(at))
+    n = _members(images, at)
     for name, tensor in (("volume", images), ("coordinates", at)):
         if len(tensor) not in (1, n):
             raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {len(tensor)}")
@@ -538,6 +539,18 @@ def _sample_arguments(volume: Any, coordinates: Any, dims: int) -> tuple[Tensor,
     if dims == 2:  # a third axis in front, on which all lie at 0
         images, at = images.unsqueeze(2), torch.cat([torch.zeros_like(at[:, :1]), at], 1)
     return images, at, single
+
+
+def _check_filled(name: str, tensor: Tensor, axes: int) -> None:
+    """Refuse a tensor whose last axes hold nothing; a batch may be empty."""
+    if 0 in tensor.shape[-axes:]:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
+
+
+def _members(*tensors: Tensor) -> int:
+    """How many members a batch has: what has one member serves any number of them, and none."""
+    counts = [len(tensor) for tensor in tensors]
+    return 0 if 0 in counts else max(counts)
 
 
 def _in_rows(at: Tensor) -> list[Tensor]:
@@ -578,6 +591,7 @@ def _warp_arguments(
         raise ValueError(
             f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
         )
+    _check_filled("volume", volume, dims)
     for name, value in given.items():
         check_tensor(value, name)
         if not value.dtype.is_floating_point:
@@ -590,12 +604,13 @@ def _warp_arguments(
         if value.ndim not in (axes, axes + 1) or not fits:
             wanted = f"{dims}, {dims + 1}" if name == "matrix" else f"{dims}, " + ("z, y, x" if dims == 3 else "y, x")
             raise ValueError(f"{name} must have shape ({wanted}) or (N, {wanted}), got {shape}")
+        _check_filled(name, value, axes - 1)
         given[name] = value if value.ndim == axes + 1 else value[None]
     for tensor in (volume, *given.values()):
         _refuse_forward_mode(tensor)
     single = volume.ndim == dims + 1 and all(names[name].ndim == value.ndim - 1 for name, value in given.items())
     images = volume if volume.ndim == dims + 2 else volume[None]
-    n = max(images.shape[0], *(value.shape[0] for value in given.values()))
+    n = _members(images, *given.values())
     for name, value in {"volume": images, **given}.items():
         if value.shape[0] not in (1, n):
             raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {value.shape[0]}")
