@@ -13,11 +13,13 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 
 P = ParamSpec("P")
 R = TypeVar("R")
+T = TypeVar("T")
 
 if TYPE_CHECKING or sys.version_info >= (3, 12):
     from functools import cached_property as cached_property  # noqa: PLC0414  # for others
@@ -159,6 +161,13 @@ def n_bytes(value: Any, seen: set[int]) -> int:
 def kept_bytes() -> int:
     """Bytes of all that is kept at present."""
     return _kept.bytes
+
+
+def members(of: WeakSet[T]) -> list[T]:
+    """What a set holds, though other threads add to it meanwhile."""
+    while True:
+        with contextlib.suppress(RuntimeError):  # the set has grown under the loop
+            return list(of)
 
 
 def on_clear(give_up: Callable[[], None]) -> None:

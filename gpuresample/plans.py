@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from gpuresample import engines
 from gpuresample.checks import shown, sizes
-from gpuresample.containers import Container, LazyContainer, check_memory, spatial, unwrap
+from gpuresample.containers import Container, LazyContainer, check_memory, shares_memory, spatial, unwrap
 from gpuresample.engines import clipped, renormalised
 from gpuresample.engines import threads as pool
 from gpuresample.engines.interface import Call, Engine, Store
@@ -287,7 +287,8 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     """`execute` for several images: voxels that lie in the same places are located once for all of them."""
     results: list[Any] = []
     together: dict[int, tuple[Engine, list[Call]]] = {}
-    written: list[tuple[Container, Any]] = []
+    prepared: list[tuple[Plan, Container, Any, Engine, Call]] = []
+    outs: list[Any] = []
     for plan, container, out in calls:
         plan.check_image(container)
         if isinstance(container, LazyContainer):
@@ -297,14 +298,33 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
             continue
         result, target, engine, call = _prepared(plan, container, out)
         results.append(result)
+        prepared.append((plan, container, target, engine, call))
+        outs.append(None if out is None else call[2])
+    _check_apart([call[1] for *_, call in prepared], outs)
+    for plan, _, _, engine, call in prepared:
         if not run_beside(plan, engine, call[1], call[2]):
             together.setdefault(id(engine), (engine, []))[1].append(call)
-        written.append((container, target))
     for engine, group in together.values():
         engine.run_all(group)
-    for container, target in written:
+    for _, container, target, _, _ in prepared:
         container.written(target)
     return results
+
+
+def _check_apart(sources: Sequence[Any], outs: Sequence[Any]) -> None:
+    """Refuse outputs of a list that share memory with each other, or with another image of it.
+
+    Raises
+    ------
+    ValueError
+    """
+    for k, out in enumerate(outs):
+        if out is None:
+            continue
+        for j, (source, other) in enumerate(zip(sources, outs, strict=True)):
+            for name, array in (("image", source), ("out", other)):
+                if j != k and array is not None and shares_memory(out, array):
+                    raise ValueError(f"out[{k}] must not share memory with {name}[{j}]")
 
 
 Execute = Callable[[Sequence[tuple[Plan, Container, Any]]], list[Any]]

@@ -99,7 +99,7 @@ def run_plan(plan: Plan, image: torch.Tensor, dtype: torch.dtype, out: torch.Ten
     RuntimeError
         For CUDA tensors where the CUDA engine cannot be used: what is missing, and what to install.
     """
-    source = image.detach()
+    source = image.detach().resolve_neg()
     if source.dtype in BY_WAY_OF:
         source = source.to(BY_WAY_OF[source.dtype])
     between = BY_WAY_OF.get(dtype, dtype)
@@ -162,7 +162,7 @@ def _run_on_gpu(plan: Plan, source: torch.Tensor, target: torch.Tensor) -> None:
 
 def as_numbers(tensor: torch.Tensor) -> torch.Tensor:
     """A tensor without its history, of a type that NumPy and the kernels have; of another, a wider copy."""
-    tensor = tensor.detach()
+    tensor = tensor.detach().resolve_neg()
     if tensor.dtype in BY_WAY_OF:
         tensor = tensor.to(BY_WAY_OF[tensor.dtype])
     return tensor.view(torch.uint8) if tensor.dtype == torch.bool else tensor

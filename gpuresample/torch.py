@@ -538,16 +538,24 @@ def _check_volume(volume: Any, dims: int) -> None:
         raise ValueError(
             f"volume must have {dims + 1} or {dims + 2} axes, channels included, got {tuple(volume.shape)}"
         )
+    _check_filled("volume", volume, dims)
 
 
 def _of_batch(given: Mapping[str, Tensor]) -> Tensor:
     """The volumes, as many as the batch has members; each of what was given has as many, or one."""
-    n = max(value.shape[0] for value in given.values())
+    counts = [value.shape[0] for value in given.values()]
+    n = 0 if 0 in counts else max(counts)  # what has one member serves any number of them, and none
     for name, value in given.items():
         if value.shape[0] not in (1, n):
             raise ValueError(f"{name} must have 1 or {n} members, as the rest of the batch, got {value.shape[0]}")
     images = given["volume"]
     return images.expand(n, *images.shape[1:])
+
+
+def _check_filled(name: str, tensor: Tensor, axes: int) -> None:
+    """Refuse a tensor whose last axes hold nothing; a batch may be empty."""
+    if 0 in tensor.shape[-axes:]:
+        raise ValueError(f"{name} must not be empty, got shape {tuple(tensor.shape)}")
 
 
 def _in_rows(at: Tensor) -> list[Tensor]:
@@ -594,6 +602,7 @@ def _warp_arguments(
         if value.ndim not in (axes, axes + 1) or not fits:
             wanted = f"{dims}, {dims + 1}" if name == "matrix" else f"{dims}, " + ("z, y, x" if dims == 3 else "y, x")
             raise ValueError(f"{name} must have shape ({wanted}) or (N, {wanted}), got {shape}")
+        _check_filled(name, value, axes - 1)
         given[name] = value if value.ndim == axes + 1 else value[None]
     for tensor in (volume, *given.values()):
         _refuse_forward_mode(tensor)

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import tracemalloc
+import weakref
 
 import numpy as np
 import pytest
@@ -102,6 +103,26 @@ def test_scratch_of_all_threads_is_given_up():
     assert tables.scratch(10, "f4") is not own
     gate.wait()
     [t.join() for t in threads]
+
+
+def test_threads_that_begin_while_scratch_is_given_up(monkeypatch):
+    """Each adds its buffers to those that are gone through."""
+    begun = []
+
+    class Joined(weakref.WeakSet):
+        def __iter__(self):
+            for buffers in super().__iter__():
+                if len(begun) < 3:
+                    begun.append(tables._Buffers())
+                    begun[-1].by_type["<f4"] = np.empty(4, np.float32)
+                    self.add(begun[-1])
+                yield buffers
+
+    first = tables._Buffers()
+    monkeypatch.setattr(tables, "_all_scratch", Joined([first]))
+    gr.clear_caches()
+    assert len(begun) == 3
+    assert not any(buffers.by_type for buffers in begun)
 
 
 def test_a_huge_buffer_is_not_kept():

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import nibabel
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -254,9 +255,39 @@ def test_a_fourth_axis_mixed_with_space():
     refused(ValueError, "fourth axis", image=image, spacing=2)
 
 
+@pytest.mark.parametrize(
+    "options", [{"transform": np.eye(3, 4) + 0.02}, {"size": (4, 5, 6), "anchor": "edge"}], ids=["turned", "axes"]
+)
+def test_outputs_of_a_list_that_are_others_memory(options):
+    """An image would be written before it is read, or a result twice."""
+    a, b = (np.random.default_rng(k).random((4, 5, 6), np.float32) for k in (0, 1))
+    c = np.empty_like(a)
+    options["interpolation"] = "linear"
+    refused(ValueError, "out[0] must not share memory with image[1]", image=[a, b], out=[b, a], **options)
+    refused(ValueError, "out[0] must not share memory with image[1]", image=[a, b], out=[b, None], **options)
+    refused(ValueError, "out[0] must not share memory with out[1]", image=[a, b], out=[c, c], **options)
+    side_by_side = np.empty((*a.shape, 2), np.float32)
+    gr.resample([a, b], out=[side_by_side[..., 0], side_by_side[..., 1]], **options)
+    assert np.array_equal(np.moveaxis(side_by_side, -1, 0), gr.resample([a, b], **options))
+
+
 def test_masked_arrays():
     # A mask that silently vanished would be read as voxels.
-    refused(TypeError, "mask", image=np.ma.masked_array(ARRAY, ARRAY == 0), spacing=2)
+    masked = np.ma.masked_array(ARRAY, ARRAY == 0)
+    refused(TypeError, "mask", image=masked, spacing=2)
+    refused(TypeError, "mask", image=nibabel.Nifti1Image(masked.astype(np.float32), np.eye(4)), spacing=2)
+    refused(TypeError, "image must not be a masked array", image=masked.astype(np.complex64), spacing=2)
+    out = np.ma.masked_array(np.zeros(ARRAY.shape, np.complex64))
+    refused(
+        TypeError, "out must not be a masked array", image=ARRAY.astype(np.complex64), transform=np.eye(3, 4), out=out
+    )
+
+
+def test_masked_arrays_in_dask():
+    array = pytest.importorskip("dask.array")
+    masked = array.ma.masked_equal(array.from_array(ARRAY, chunks=4), 0)
+    refused(TypeError, "mask", image=masked, spacing=2)
+    refused(TypeError, "mask", image=masked, spacing=2, region=[slice(0, 2)] * 3)
 
 
 # --- values ------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from gpuresample.containers.kinds import ARRAYS as ARRAYS
 from gpuresample.containers.kinds import Held as Held
 from gpuresample.containers.kinds import hold as hold
 from gpuresample.containers.kinds import lazy_kind, shape_of
+from gpuresample.containers.kinds import shares_memory as shares_memory
 from gpuresample.containers.lazies import LazyContainer as LazyContainer
 from gpuresample.containers.meta_tensors import MetaTensorContainer as MetaTensorContainer
 from gpuresample.containers.meta_tensors import grid_of_meta

@@ -133,18 +133,29 @@ def hold(array: object, name: str = "image", writing: bool = False) -> Held | No
         For arrays on a GPU where CuPy cannot use it.
     """
     # Whoever has such an array has loaded its library; another thread may be loading it at this moment.
-    if isinstance(array, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
-        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
+    check_unmasked(array, name)
     on_gpu: Any = getattr(sys.modules.get("cupy"), "ndarray", ())
     if isinstance(array, on_gpu):
         return Held(array, array, f"cuda:{array.device.id}")
     if isinstance(array, np.ndarray):
-        return Held(array, array, "cpu")
+        # Of somebody's own class only the memory is taken: a matrix has two axes, whatever view is asked of it.
+        return Held(array, array if type(array) in (np.ndarray, np.memmap) else np.asarray(array), "cpu")
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         return _by_dlpack(array, name, writing)
     if hasattr(array, "__cuda_array_interface__"):
         return _by_interface(array, name)
     return None
+
+
+def check_unmasked(array: object, name: str) -> None:
+    """Refuse an array of NumPy's with a mask, which no engine would see.
+
+    Raises
+    ------
+    TypeError
+    """
+    if isinstance(array, getattr(sys.modules.get("numpy.ma"), "MaskedArray", ())):
+        raise TypeError(f"{name} must not be a masked array, whose mask would be lost; fill it first ({name}.filled())")
 
 
 def shape_of(array: Any) -> tuple[int, ...] | None:
@@ -171,10 +182,11 @@ def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
             f"{OTHERS.get(device, f'device type {device}')}; copy it first"
         )
     make = _maker(array)
+    source = _without_signs_turned(array, name, writing)
     try:
         if device in CUDA:
-            return Held(array, _cupy(name).from_dlpack(array), f"cuda:{number}", make)
-        voxels = np.from_dlpack(array)
+            return Held(array, _cupy(name).from_dlpack(source), f"cuda:{number}", make)
+        voxels = np.from_dlpack(source)
     except (TypeError, ValueError, BufferError) as error:
         raise TypeError(f"{name} cannot be read by DLPack: {error}") from None
     except RuntimeError as error:
@@ -189,6 +201,16 @@ def _by_dlpack(array: Any, name: str, writing: bool) -> Held:
         if own.flags.writeable and own.__array_interface__["data"] == (voxels.__array_interface__["data"][0], False):
             voxels = own
     return Held(array, voxels, "cpu", make)
+
+
+def _without_signs_turned(array: Any, name: str, writing: bool) -> Any:
+    """A tensor of torch's that is what its memory holds: `z.conj().imag` is not, and torch hands out its memory."""
+    tensor: Any = getattr(sys.modules.get("torch"), "Tensor", ())
+    if not (isinstance(array, tensor) and array.is_neg()):
+        return array
+    if writing:
+        raise ValueError(f"{name} must not be a view that turns signs, such as z.conj().imag; give a tensor of its own")
+    return array.resolve_neg()
 
 
 def _by_interface(array: Any, name: str) -> Held:
@@ -262,6 +284,18 @@ def _extent(array: Any) -> tuple[int, int]:
     start = _start(array)
     low, high, _ = _reach(array.shape, array.strides, int(array.itemsize))
     return start + low, start + high
+
+
+def shares_memory(a: Any, b: Any) -> bool:
+    """Whether two arrays have memory in common; those that interleave, as halves of complex ones do, have none."""
+    if not _overlap(a, b):
+        return False
+    if not (isinstance(a, np.ndarray) and isinstance(b, np.ndarray)):
+        return _start(a) == _start(b)
+    try:
+        return np.shares_memory(a, b, max_work=10_000)  # type: ignore[arg-type]  # as documented
+    except np.exceptions.TooHardError:
+        return True
 
 
 def _overlap(a: Any, b: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpuresample.checks import positive_numbers
 from gpuresample.containers.arrays import ArrayContainer, Volume, volume_on
-from gpuresample.containers.kinds import lazy_kind
+from gpuresample.containers.kinds import check_unmasked, lazy_kind
 from gpuresample.containers.voxels import check_voxels
 from gpuresample.planning.grid import Grid
 
@@ -66,4 +66,5 @@ def _chunks(source: Any, library: str) -> tuple[tuple[int, ...], ...]:
         )
     if not isinstance(source._meta, np.ndarray):
         raise TypeError(f"image must be a dask array of NumPy arrays, got one of {type(source._meta).__name__}")
+    check_unmasked(source._meta, "image")
     return tuple(tuple(int(c) for c in axis) for axis in source.chunks)

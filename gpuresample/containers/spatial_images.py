@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from gpuresample.caching import cached_property
+from gpuresample.containers.kinds import check_unmasked
 from gpuresample.containers.voxels import HostMemory, check_voxels, overlaps_itself
 from gpuresample.planning.grid import Grid, agree
 
@@ -114,8 +115,9 @@ class SpatialImageContainer(HostMemory):
     kind = "nibabel"
 
     def __init__(self, image: Any) -> None:
+        check_unmasked(image.dataobj, "image")
         if len(image.shape) == 2:
-            image = type(image)(np.asanyarray(image.dataobj)[..., None], image.affine, image.header)
+            image = type(image)(np.asarray(image.dataobj)[..., None], image.affine, image.header)
         self.image = image
         self.grid = grid_of_image(image)
         self.shape = tuple(image.shape)[::-1]

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from gpuresample.containers import IMAGES, grid_of, has_geometry, unwrap
 from gpuresample.containers.arrays import Volume
-from gpuresample.containers.kinds import ARRAYS, hold
+from gpuresample.containers.kinds import ARRAYS, check_unmasked, hold
 from gpuresample.planning.grid import Grid
 from gpuresample.planning.transforms import sitk_grid, sitk_view
 
@@ -87,6 +87,7 @@ def _nibabel(name: str, image: Any) -> tuple[Array, Grid]:
             f"{name} in a nibabel image must say by the header's intent whether they are LPS ({VECTOR}, 'vector', as "
             f"ITK and ANTs write warps) or RAS ({DISPLACEMENT}, 'displacement vector'), got intent {intent}"
         )
+    check_unmasked(image.dataobj, name)
     array = np.asanyarray(image.dataobj)
     vectors = np.moveaxis((array if array.ndim == 4 else array[..., 0, :]).T, 0, -1)
     if intent == DISPLACEMENT:

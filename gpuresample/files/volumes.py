@@ -556,7 +556,7 @@ def write(
             sitk.WriteImage(image, texts.utf8_name(partial))
             if codes is not None:
                 nifti.patch_codes(partial, codes)
-        _check_written(partial, image, length)
+        _check_written(partial, target, image, length)
     _warn_of_namesakes(target)
 
 
@@ -1003,8 +1003,8 @@ def _warn_of_unused(folder: Path, found: dict[str, Sequence[str]]) -> None:
         warnings.warn(f"{folder}: unreadable, left out: {', '.join(unused[:3])}{more}", stacklevel=4)
 
 
-def _check_written(partial: Path, image: SimpleITK.Image, length: int | None = None) -> None:
-    """Read back the header of a file just written, and whether all of it is there.
+def _check_written(partial: Path, target: Path, image: SimpleITK.Image, length: int | None = None) -> None:
+    """Read back the header of a file just written, and whether all of it is there; errors name `target`.
 
     `length`: how many bytes were written, where none can have been lost without an error. They are not unpacked again.
 
@@ -1023,11 +1023,11 @@ def _check_written(partial: Path, image: SimpleITK.Image, length: int | None = N
         if length is None:
             completeness.check(partial, _image_io(reader), got.nbytes)
         elif os.path.getsize(partial) != length:
-            raise OSError(f"{os.path.getsize(partial):,} of {length:,} bytes are there")
+            raise OSError(f"{target}: {os.path.getsize(partial):,} of {length:,} bytes are there")
     same = (wanted.size, wanted.dtype, max(wanted.components, 1)) == (got.size, got.dtype, max(got.components, 1))
     if not same or np.abs(_corners(wanted) - _corners(got)).max() > _HEADER_TOLERANCE * min(wanted.spacing):
         raise OSError(
-            f"{partial.suffix} cannot hold this image's geometry (spacing {wanted.spacing}, "
+            f"{target}: this format cannot hold the image's geometry (spacing {wanted.spacing}, "
             f"direction {wanted.direction}); use .nrrd or .mha"
         )
 

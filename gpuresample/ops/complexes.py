@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from gpuresample.checks import shown
-from gpuresample.containers import Container, unwrap
+from gpuresample.containers import Container, hold, unwrap
 from gpuresample.plans import Execute, Plan, execute_all
 
 # Halves of complex types.
@@ -58,6 +58,9 @@ def run(
     TypeError, ValueError
         For types that are not complex or too wide, and an `out` that does not fit.
     """
+    held = hold(image)
+    assert held is not None
+    image = held.voxels
     own: np.dtype[Any] = np.dtype(image.dtype).newbyteorder("=")
     wanted: np.dtype[Any] = own if dtype is None else np.dtype(dtype)
     if own not in REAL or wanted not in REAL:
@@ -79,11 +82,13 @@ def run(
     shape = (*image.shape[: image.ndim - d], *plans[0].output_shape)
     if out is None:
         out = (np if isinstance(image, np.ndarray) else sys.modules["cupy"]).empty(shape, wanted)
-    elif not is_complex(out) or out.dtype != wanted or type(out) is not type(image):
+    given = hold(out, "out") if is_complex(out) else None
+    if given is None or given.library != held.library or given.voxels.dtype != wanted:
         raise TypeError(f"out must be an array of {wanted} like the input, got {shown(getattr(out, 'dtype', out))}")
-    elif tuple(out.shape) != shape:
+    if tuple(out.shape) != shape:
         raise ValueError(f"out must have shape {shape}, got {tuple(out.shape)}")
-    targets = [_both(out)] if together else [out.real, out.imag]
+    voxels = given.voxels
+    targets = [_both(voxels)] if together else [voxels.real, voxels.imag]
     run_plans(list(zip(plans, containers, targets, strict=True)))
     return out
 

@@ -27,6 +27,39 @@ def cupy(cupy, monkeypatch):
     return cupy
 
 
+class Stubborn(np.ndarray):
+    """An array of somebody's own class, whose methods are not NumPy's."""
+
+    def reshape(self, *shape, **options):
+        raise RuntimeError
+
+    def __getitem__(self, index):
+        raise RuntimeError
+
+
+@pytest.mark.filterwarnings("ignore:the matrix subclass:PendingDeprecationWarning")
+@pytest.mark.parametrize("dtype", ["float32", "uint8", "int8", "complex64"])
+@pytest.mark.parametrize("options", [{"size": (5, 6)}, {"transform": np.eye(2, 3) + 0.1}], ids=["axes", "turned"])
+@pytest.mark.parametrize("kind", [np.matrix, Stubborn, np.recarray])
+def test_arrays_of_other_classes_are_their_memory(kind, options, dtype):
+    """A matrix has two axes whatever view is asked of it: kernels would read beyond it."""
+    plain = noise((9, 11), "uint8").astype(dtype)
+    expected = gr.resample(plain, **options)
+    for _ in range(3):  # the first ones make ready what the next ones run
+        assert same_bits(gr.resample(plain.view(kind), **options), expected)
+    out = np.zeros_like(expected)
+    assert type(gr.resample(plain, **options, out=out.view(kind))) is kind
+    assert same_bits(out, expected)
+
+
+def test_complex_voxels_into_a_memory_map(tmp_path):
+    src = noise((5, 6, 7)).astype(np.complex64)
+    out = np.memmap(tmp_path / "out", np.complex64, "w+", shape=(3, 4, 5))
+    assert gr.resample(src, size=out.shape, out=out) is out
+    assert same_bits(np.array(out), gr.resample(src, size=out.shape))
+    assert same_bits(gr.resample(out, size=(2, 2, 2)), gr.resample(np.array(out), size=(2, 2, 2)))
+
+
 def answer(src, **options):
     return gr.resample(src, size=SIZE, device="cpu", **options)
 

@@ -132,7 +132,10 @@ def test_peak_memory_is_what_is_allocated(name, dtype, n, threads):
     assert 0.93 * least - 200_000 <= got <= 1.07 * cost.peak_bytes + 200_000
 
 
-@pytest.mark.parametrize(("source", "target"), [("int16", "float32"), ("float32", "uint8"), ("int32", "int16")])
+@pytest.mark.parametrize(
+    ("source", "target"),
+    [("int16", "float32"), ("float32", "uint8"), ("int32", "int16"), ("float16", "uint32"), ("float64", "int8")],
+)
 def test_peak_memory_of_labels_in_another_type(source, target, threads):
     threads(1)
     plan, image = planned("nearest", source, dtype=target)
@@ -181,6 +184,18 @@ def test_peak_memory_of_a_displaced_grid(threads):
     cost = plan.cost()
     got = peak_of(plan, image)
     assert cost.output_bytes < got <= 1.1 * cost.peak_bytes + 100_000
+
+
+def test_peak_memory_of_a_turned_batch(threads):
+    """The coefficients of a volume are given up before those of the next one are made."""
+    threads(1)
+    images = np.stack([noise((40, 60, 70), "int16")] * 3)
+    turn = np.eye(3, 4)
+    turn[0, 1] = 0.05
+    plan = gr.plan(images, transform=turn, interpolation="bspline", device="cpu")
+    plan.run(images)
+    most = images.nbytes + plan.scratch_bytes(lead=3)
+    assert most - 100_000 <= peak_of(plan, images) <= most + 100_000
 
 
 def test_scratch_is_the_engines_own(threads):

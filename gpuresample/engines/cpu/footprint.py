@@ -89,7 +89,10 @@ def converting_bytes(source: np.dtype[Any], target: np.dtype[Any]) -> int:
     """Bytes per voxel that `cpu.convert` holds meanwhile."""
     if target.kind not in "iu":
         return 0
-    return source.itemsize if source.kind in "iu" else 2 * source.itemsize + 4
+    if source.kind in "iu":
+        return source.itemsize
+    # 16-bit floats become wider ones first.
+    return 2 * source.itemsize + 4 if source.itemsize > 2 else 3 * 4 + 4
 
 
 def _tiles(work: Work, steps: Steps, n_volumes: int, src: np.dtype[Any], store: Store, threads: int) -> tuple[int, int]:

@@ -107,10 +107,11 @@ def run_gathers(calls: Sequence[GatherCall]) -> None:
 def _together(groups: Sequence[Iterator[Job]]) -> Iterator[list[Job]]:
     """Jobs of all groups, one of each at a time, until all are done."""
     while True:
-        jobs = [job for group in groups if (job := next(group, None)) is not None]
+        jobs = [job for job in (next(group, None) for group in groups) if job is not None]
         if not jobs:
             return
         yield jobs
+        jobs.clear()  # their coefficients are given up before the next ones are made
 
 
 def sweep(walk: Walk, jobs: Sequence[Job], n_dst: tuple[int, int, int], strange: list[int]) -> None:

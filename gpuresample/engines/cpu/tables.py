@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from gpuresample.caching import kept, on_clear
+from gpuresample.caching import kept, members, on_clear
 from gpuresample.engines.cpu import table_kernels as kernels
 from gpuresample.engines.cpu.jit import VARIES, Prepared
 from gpuresample.engines.cpu.memory import Flat, flatten
@@ -60,7 +60,7 @@ def scratch(n: int, dtype: npt.DTypeLike, use: str = "") -> npt.NDArray[Any]:
 
 
 def _give_up_scratch() -> None:
-    for buffers in list(_all_scratch):
+    for buffers in members(_all_scratch):
         buffers.by_type.clear()
 
 

@@ -20,7 +20,7 @@ from weakref import WeakKeyDictionary, WeakSet, ref
 
 import numpy.typing as npt
 
-from gpuresample.caching import on_clear
+from gpuresample.caching import members, on_clear
 from gpuresample.engines.cuda.runtime import Launch, Pointer, Runtime
 
 # Kinds of calls that are kept of one work; those that came last.
@@ -264,7 +264,7 @@ _all: WeakSet[Replays] = WeakSet()
 
 
 def _give_up() -> None:
-    for replays in list(_all):
+    for replays in members(_all):
         replays.clear()
 
 

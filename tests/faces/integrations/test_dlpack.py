@@ -5,6 +5,8 @@ import pytest
 import torch
 
 import gpuresample as gr
+from gpuresample import ndimage
+from gpuresample.torch import ResampleCollate
 
 SRC = np.random.default_rng(0).integers(-1000, 1000, (9, 14, 21)).astype(np.int16)
 SIZE = (7, 17, 15)
@@ -54,3 +56,18 @@ def test_volumes_and_likes():
     assert type(out.array) is torch.Tensor
     assert gr.resample(SRC, like=torch.zeros(SIZE)).shape == SIZE
     assert type(gr.gaussian(torch.from_numpy(SRC), 1.5)) is torch.Tensor
+
+
+def test_views_that_turn_signs():
+    """Their memory has the other signs, and torch hands out the memory."""
+    view = torch.complex(torch.rand(4, 5, 6), torch.rand(4, 5, 6)).conj().imag
+    assert view.is_neg()
+    own = view.resolve_neg()
+    assert torch.equal(gr.resample(view, size=SIZE), gr.resample(own, size=SIZE))
+    assert torch.equal(ndimage.gaussian_filter(view, 1), ndimage.gaussian_filter(own, 1))
+    field = [gr.DisplacementField(one[..., None].expand(4, 5, 6, 3)) for one in (view, own)]
+    assert np.array_equal(*[gr.resample(np.arange(120.0).reshape(4, 5, 6), transform=one) for one in field])
+    with pytest.raises(ValueError, match="out must not be a view that turns signs"):
+        gr.resample(torch.rand(3, 3, 3), size=(4, 5, 6), out=view)
+    batch = [ResampleCollate((3, 4, 5))([one[None]]) for one in (view, own)]
+    assert torch.equal(*batch)

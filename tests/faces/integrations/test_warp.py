@@ -506,3 +506,33 @@ def test_of_warps_the_last_ones_are_kept():
     for k in range(40):
         grt.warp(volume, given["matrix"] + 0.01 * k)
     assert len(warps._recent._held) == 32
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"matrix": torch.eye(3, 4)},
+        {"displacement": torch.rand(1, 3, 4, 5, 6)},
+        {"coefficients": torch.rand(3, 5, 5, 5)},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_what_serves_all_of_a_batch_serves_an_empty_one(given):
+    leaves = {name: value.clone().requires_grad_() for name, value in given.items()}
+    out = grt.warp(torch.rand(0, 2, 4, 5, 6), **leaves)
+    assert out.shape == (0, 2, 4, 5, 6)
+    out.sum().backward()
+    assert all(not leaf.grad.any() for leaf in leaves.values())
+    assert grt.sample(torch.rand(0, 2, 4, 5, 6), torch.rand(1, 3, 7)).shape == (0, 2, 7)
+
+
+def test_an_axis_without_voxels_is_named():
+    for volume, name, given in (
+        (torch.rand(1, 4, 0, 6), "volume", {"matrix": torch.eye(3, 4)}),
+        (torch.rand(1, 4, 5, 6), "displacement", {"displacement": torch.rand(3, 4, 0, 6)}),
+        (torch.rand(1, 4, 5, 6), "coefficients", {"coefficients": torch.rand(3, 0, 5, 5)}),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} must not be empty, got shape"):
+            grt.warp(volume, **given)
+    with pytest.raises(ValueError, match="volume must not be empty"):
+        grt.sample(torch.rand(1, 4, 0, 6), torch.rand(3, 7))
