@@ -300,7 +300,7 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
         results.append(result)
         prepared.append((plan, container, target, engine, call))
         outs.append(None if out is None else call[2])
-    _check_apart([call[1] for *_, call in prepared], outs)
+    check_outs_apart([call[1] for *_, call in prepared], outs)
     for plan, _, _, engine, call in prepared:
         if not run_beside(plan, engine, call[1], call[2]):
             together.setdefault(id(engine), (engine, []))[1].append(call)
@@ -311,7 +311,7 @@ def execute_all(calls: Sequence[tuple[Plan, Container, Any]]) -> list[Any]:
     return results
 
 
-def _check_apart(sources: Sequence[Any], outs: Sequence[Any]) -> None:
+def check_outs_apart(sources: Sequence[Any], outs: Sequence[Any]) -> None:
     """Refuse outputs of a list that share memory with each other, or with another image of it.
 
     Raises

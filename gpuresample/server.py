@@ -50,7 +50,7 @@ from gpuresample.engines.threads import get_num_threads, set_num_threads
 from gpuresample.installation import callers_level
 from gpuresample.memory import check_room
 from gpuresample.ops.resample import Request, carried_out, resample
-from gpuresample.plans import Plan, execute_all
+from gpuresample.plans import Plan, check_outs_apart, execute_all
 
 __all__ = ["EndedError", "ResampleClient", "ResampleServer"]
 
@@ -243,6 +243,7 @@ class ResampleClient:
                 raise TypeError(f"image must be in host memory for a resample server, got one of {what}")
         sources: list[Any] = [container.array for _, container, _ in calls]
         made = [c.new(p.target, p.dtype) if o is None else c.adopt(o, p.target, p.dtype) for p, c, o in calls]
+        check_outs_apart(sources, [None if out is None else t for (_, _, out), (_, t) in zip(calls, made, strict=True)])
         link = None
         try:
             # A child has closed its parent's connections. Another thread may take the last one.

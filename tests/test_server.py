@@ -194,6 +194,13 @@ def test_what_a_server_does_not_take(client):
         client.resample(dask.from_array(FLOATS), **LINEAR)
 
 
+def test_outputs_of_a_list_lie_apart(client):
+    a, out = np.zeros((4, 5, 6), np.float32), np.zeros((2, 2, 3), np.float32)
+    with pytest.raises(ValueError, match=r"out\[0\] must not share memory with out\[1\]"):
+        client.resample([a, a + 1], spacing=2, out=[out, out])
+    assert (out == 0).all()
+
+
 def test_errors_in_the_server_come_back_and_leave_it_alone(server, client):
     link = served._Link(client._address)
     plan = gr.plan(FLOATS, **LINEAR)
