@@ -621,7 +621,8 @@ CALLS = {
     "dst_slices": lambda v: gr.plan(ARRAY, spacing=2).input_region(v),
     "volumes": lambda v: gr.plan(ARRAY, spacing=2).cost(volumes=v),
     "weights": lambda v: gr.ensemble([ARRAY[None]], size=(3, 3, 3), weights=(v,)),
-    "labels": lambda v: gr.ensemble([ARRAY[None]], size=(3, 3, 3), labels=(v,)),
+    # By a spline, for its kernel takes less time to compile for large labels.
+    "labels": lambda v: gr.ensemble([ARRAY[None]], size=(3, 3, 3), labels=(v,), interpolation="bspline"),
     "threshold": lambda v: gr.ensemble([ARRAY[None]], size=(3, 3, 3), activation="sigmoid", threshold=v),
     "output": lambda v: gr.ensemble([ARRAY[None]], size=(3, 3, 3), output=v),
 }
