@@ -20,7 +20,7 @@ settings.load_profile("gpuresample")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN and threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# Of the time that collecting takes, a quarter would go into looking for garbage among tests, which are none.
+# Python would spend a quarter of the time of collecting on looking for garbage among the tests, which stay.
 gc.disable()
 
 REASON = pytest.StashKey[str]()

@@ -138,7 +138,7 @@ def hold(array: object, name: str = "image", writing: bool = False) -> Held | No
     if isinstance(array, on_gpu):
         return Held(array, array, f"cuda:{array.device.id}")
     if isinstance(array, np.ndarray):
-        # Of somebody's own class only the memory is taken: a matrix has two axes, whatever view is asked of it.
+        # An array of another class is read by its memory alone: a matrix has two axes, whatever view is asked of it.
         return Held(array, array if type(array) in (np.ndarray, np.memmap) else np.asarray(array), "cpu")
     if hasattr(array, "__dlpack__") and hasattr(array, "__dlpack_device__"):
         return _by_dlpack(array, name, writing)

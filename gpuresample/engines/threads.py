@@ -37,9 +37,9 @@ _limit = threading.local()
 # Held while a module is loaded that calls need and the import of the package does not. A fork waits for it: its child
 # would wait for ever for a module that another thread, which it does not have, has begun to load.
 #
-# By hooks of logging and of concurrent.futures, a fork takes a lock of each, too. Of hooks the last one is run first.
-# Were these modules loaded after the hook below, a fork could hold their locks and wait here, for a thread that waits
-# for one of them. And were they loaded while a fork waits here, it would release locks that it has not taken.
+# logging and concurrent.futures have hooks, too, by which a fork takes a lock of each. The last hook is run first.
+# If these modules were loaded after the hook below, a fork could hold their locks and wait here, for a thread that
+# waits for one of them. If they were loaded while a fork waits here, it would release locks that it has not taken.
 importing = threading.RLock()
 # Seconds that a fork waits for what another thread loads or compiles.
 FORK_WAITS = 60.0

@@ -1,4 +1,4 @@
-"""What the tags of a TIFF file say, and which files ITK's reader takes for others without a word."""
+"""What the tags of a TIFF file say, and which files ITK's reader misreads without a word."""
 
 from __future__ import annotations
 
@@ -59,9 +59,8 @@ class Tiff:
         while page and page not in seen:
             seen.add(page)
             yield page
-            page = (
-                None if self._number(page, self._count) is None else self._number(self._entries(page).stop, self._link)
-            )
+            has_tags = self._number(page, self._count) is not None
+            page = self._number(self._entries(page).stop, self._link) if has_tags else None
         if page is None:
             yield None
 
@@ -88,12 +87,10 @@ class Tiff:
     def first(self, tag: int, default: int = 0) -> int:
         """The first number of a tag of the first page."""
         kind, values = self._tag(tag)
-        code = {3: "H", 4: "I"}.get(kind, "")
-        return (
-            int(struct.unpack_from(self._order + code, values)[0])
-            if len(values) >= _BYTES.get(kind, 1) > 1
-            else default
-        )
+        code = {3: "H", 4: "I"}.get(kind)
+        if code is None or len(values) < struct.calcsize(code):
+            return default
+        return int(struct.unpack_from(self._order + code, values)[0])
 
     def text(self, tag: int) -> bytes:
         """The text of a tag of the first page."""
@@ -101,7 +98,7 @@ class Tiff:
 
 
 def check(path: Path, reader: Any) -> None:
-    """Refuse a TIFF file that ITK takes for another: what it reads would be something else, without a word.
+    """Refuse a TIFF file that ITK misreads without a word.
 
     Parameters
     ----------

@@ -40,8 +40,8 @@ SOURCE, PLACES, TARGET, BLOCK = 0, 3, 7, slice(10, 13)
 # Blocks are halved until every thread has so many of them, but not below so many voxels.
 BLOCKS_PER_THREAD = 4
 LEAST = 1 << 12
-# Voxels of a gather that is one block: blocks and a second thread would cost more than they save. They are voxels that
-# are copied, or blended of two along each axis, on scan lines; another one counts for so many of them.
+# Voxels of a gather that is one block, at most: more blocks and a second thread would cost more than they save. Voxels
+# on scan lines that are copied, or blended of two along each axis, count once; any other voxel counts `DEAR` times.
 ALONE = 1 << 15
 DEAR = 8
 
